@@ -1,0 +1,143 @@
+"""The published contract: what Dropreel says on its event bus and writes beside the videos.
+
+`events/` holds the JSON Schema of each, made from these models by `make events`.
+"""
+
+from enum import StrEnum
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from dropreel.errors import ErrorReport
+from dropreel.job import Job, Role
+
+SOURCE = "dropreel"
+VERSION: Literal["1"] = "1"
+
+
+class DetailType(StrEnum):
+    VIDEO_READY = "Video Ready"
+    VIDEO_FAILED = "Video Failed"
+    UPLOAD_INCOMPLETE = "Upload Incomplete"
+
+
+class _Published(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class JobSummary(_Published):
+    """Which job this is about."""
+
+    id: str = Field(
+        description="Names the job and its execution. Use it to recognise an event that comes twice."
+    )
+    folder: str = Field(description="The folders below `inbox/`, ending in `/`, or empty.")
+    stem: str = Field(description="The file name that the uploads share, without its ending.")
+    model: str = Field(description="The model that was asked for.")
+
+    @classmethod
+    def of(cls, job: Job) -> "JobSummary":
+        return cls(id=job.id, folder=job.folder, stem=job.stem, model=job.model)
+
+
+class UsedInput(_Published):
+    """An upload that the job was made from, pinned to its version."""
+
+    role: Role
+    bucket: str
+    key: str
+    version_id: str
+    size_bytes: int
+
+    @classmethod
+    def all_of(cls, job: Job) -> "tuple[UsedInput, ...]":
+        return tuple(
+            cls(
+                role=given.role,
+                bucket=job.bucket,
+                key=given.key,
+                version_id=given.version_id,
+                size_bytes=given.size_bytes,
+            )
+            for given in job.inputs
+        )
+
+
+class DeliveredVideo(_Published):
+    """The finished video."""
+
+    bucket: str
+    key: str
+    version_id: str
+    size_bytes: int
+    duration_seconds: float
+    width: int = Field(description="In pixels.")
+    height: int = Field(description="In pixels.")
+    sha256: str = Field(pattern="^[0-9a-f]{64}$", description="Of the video's bytes, in hex.")
+
+
+class RenderSummary(_Published):
+    """Who rendered it, and how long each part took."""
+
+    provider: str
+    model: str = Field(description="The provider's own name of the model.")
+    request_id: str = Field(description="The provider's name for the work it accepted.")
+    queued_seconds: float = Field(
+        description="From the submission until a poll first saw it rendering."
+    )
+    rendering_seconds: float = Field(description="From then until a poll saw it completed.")
+    copying_seconds: float = Field(description="Fetching the video into the videos bucket.")
+
+
+class VideoReady(_Published):
+    """`detail` of `Video Ready`, and the manifest beside the video."""
+
+    version: Literal["1"] = VERSION
+    job: JobSummary
+    inputs: tuple[UsedInput, ...]
+    video: DeliveredVideo
+    render: RenderSummary
+
+
+class FailedRender(_Published):
+    """The request that a failed job had at a provider, if it got that far."""
+
+    provider: str
+    request_id: str | None = Field(
+        description="The provider's name for the work; null when it never gave one."
+    )
+    cancelled: bool = Field(description="Whether the provider confirmed that it is cancelled.")
+
+
+class VideoFailed(_Published):
+    """`detail` of `Video Failed`, and the error file beside where the video would be."""
+
+    version: Literal["1"] = VERSION
+    job: JobSummary
+    inputs: tuple[UsedInput, ...]
+    render: FailedRender | None = None
+    error: ErrorReport
+    execution: str | None = Field(
+        default=None, description="The ARN of the execution, for whoever looks into it."
+    )
+
+
+class IncompleteUpload(_Published):
+    """An upload that lies in the inbox and waits for its other half."""
+
+    bucket: str
+    key: str
+    version_id: str
+    size_bytes: int
+
+
+class UploadIncomplete(_Published):
+    """`detail` of `Upload Incomplete`: nobody brought the rest."""
+
+    version: Literal["1"] = VERSION
+    folder: str = Field(description="The folders below `inbox/`, ending in `/`, or empty.")
+    stem: str = Field(description="The file name that the uploads share, without its ending.")
+    uploads: tuple[IncompleteUpload, ...] = Field(description="What is there.")
+    missing: tuple[Role, ...] = Field(description="What is not.")
+    waited_minutes: float
+    message: str = Field(description="The same, in words.")

@@ -1,0 +1,153 @@
+"""S3, as Dropreel uses it: an adapter, and the only module that knows S3's API."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import ClientError
+
+from dropreel.errors import InputGone
+from dropreel.job import Input
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+    from mypy_boto3_s3.type_defs import CompletedPartTypeDef
+
+_GONE = {"NoSuchKey", "NoSuchVersion", "404", "MethodNotAllowed"}
+
+
+@dataclass(frozen=True)
+class ObjectVersion:
+    """The current version of one object."""
+
+    key: str
+    version_id: str
+    size_bytes: int
+
+
+@dataclass
+class MultipartUpload:
+    """An object in the making: invisible until it is completed, gone when it is aborted.
+
+    Every part but the last must have at least 5 MiB; there are at most 10,000.
+    """
+
+    client: "S3Client"
+    bucket: str
+    key: str
+    upload_id: str
+    parts: "list[CompletedPartTypeDef]" = field(default_factory=list)
+
+    def add(self, body: bytes | bytearray) -> None:
+        number = len(self.parts) + 1
+        sent = self.client.upload_part(
+            Bucket=self.bucket,
+            Key=self.key,
+            UploadId=self.upload_id,
+            PartNumber=number,
+            Body=body,
+        )
+        self.parts.append({"PartNumber": number, "ETag": sent["ETag"]})
+
+    def complete(self) -> str:
+        """Make the object and return its version id."""
+        made = self.client.complete_multipart_upload(
+            Bucket=self.bucket,
+            Key=self.key,
+            UploadId=self.upload_id,
+            MultipartUpload={"Parts": self.parts},
+        )
+        return made["VersionId"]
+
+    def abort(self) -> None:
+        self.client.abort_multipart_upload(
+            Bucket=self.bucket, Key=self.key, UploadId=self.upload_id
+        )
+
+
+class S3Storage:
+    """Both buckets. Made once per function environment."""
+
+    def __init__(self, client: "S3Client | None" = None) -> None:
+        self._client: S3Client = client or boto3.client("s3", config=presigning_config())
+
+    def current_versions(self, bucket: str, prefix: str) -> Iterator[ObjectVersion]:
+        """The objects whose key begins with the prefix, as they are now."""
+        pages = self._client.get_paginator("list_object_versions").paginate(
+            Bucket=bucket, Prefix=prefix
+        )
+        for page in pages:
+            for version in page.get("Versions", []):
+                if version["IsLatest"]:
+                    yield ObjectVersion(version["Key"], version["VersionId"], version["Size"])
+
+    def exists(self, bucket: str, pinned: Input) -> bool:
+        """Whether the pinned version is still there."""
+        try:
+            self._client.head_object(Bucket=bucket, Key=pinned.key, VersionId=pinned.version_id)
+        except ClientError as error:
+            if error.response["Error"]["Code"] in _GONE:
+                return False
+            raise
+        return True
+
+    def read(self, bucket: str, pinned: Input) -> bytes:
+        """All bytes of the pinned version. Raises `InputGone`."""
+        try:
+            got = self._client.get_object(
+                Bucket=bucket, Key=pinned.key, VersionId=pinned.version_id
+            )
+        except ClientError as error:
+            if error.response["Error"]["Code"] in _GONE:
+                raise InputGone(f"{pinned.key} was deleted before it could be read.") from error
+            raise
+        return got["Body"].read()
+
+    def presigned_url(self, bucket: str, pinned: Input, valid_seconds: int) -> str:
+        """A URL that lets its holder read the pinned version. A secret: never log or return it."""
+        return self._client.generate_presigned_url(
+            "get_object",
+            Params={"Bucket": bucket, "Key": pinned.key, "VersionId": pinned.version_id},
+            ExpiresIn=valid_seconds,
+        )
+
+    def text(self, bucket: str, key: str) -> str | None:
+        """The current text of an object, None when there is none."""
+        try:
+            return self._client.get_object(Bucket=bucket, Key=key)["Body"].read().decode()
+        except ClientError as error:
+            if error.response["Error"]["Code"] in _GONE:
+                return None
+            raise
+
+    def put_json(self, bucket: str, key: str, document: str) -> None:
+        self._client.put_object(
+            Bucket=bucket, Key=key, Body=document.encode(), ContentType="application/json"
+        )
+
+    def delete(self, bucket: str, key: str) -> None:
+        """Hide the object; its versions stay. Does nothing when there is none."""
+        self._client.delete_object(Bucket=bucket, Key=key)
+
+    def begin_upload(self, bucket: str, key: str, content_type: str) -> MultipartUpload:
+        begun = self._client.create_multipart_upload(
+            Bucket=bucket, Key=key, ContentType=content_type
+        )
+        return MultipartUpload(self._client, bucket, key, begun["UploadId"])
+
+
+def presigning_config() -> Config:
+    """SigV4 and the bucket's regional address: what KMS and the newer regions insist on.
+
+    botocore still presigns the old way in us-east-1, and with the global address elsewhere,
+    unless it is told otherwise.
+    """
+    return Config(
+        signature_version="s3v4",
+        s3={"addressing_style": "virtual"},
+        retries={"mode": "standard", "max_attempts": 5},
+        connect_timeout=5,
+        read_timeout=30,
+    )
