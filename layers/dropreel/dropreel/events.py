@@ -29,7 +29,7 @@ class JobSummary(_Published):
     """Which job this is about."""
 
     id: str = Field(
-        description="Names the job and its execution. Use it to recognise an event that comes twice."
+        description="Names the job and its execution; recognise by it an event that comes twice."
     )
     folder: str = Field(description="The folders below `inbox/`, ending in `/`, or empty.")
     stem: str = Field(description="The file name that the uploads share, without its ending.")

@@ -40,7 +40,7 @@ class MultipartUpload:
     upload_id: str
     parts: "list[CompletedPartTypeDef]" = field(default_factory=list)
 
-    def add(self, body: bytes | bytearray) -> None:
+    def add(self, body: bytes) -> None:
         number = len(self.parts) + 1
         sent = self.client.upload_part(
             Bucket=self.bucket,
