@@ -80,3 +80,23 @@ class Progress(BaseModel):
     completed_at: datetime | None = Field(
         default=None, description="When a poll first saw the render completed."
     )
+
+
+class SubmitRequest(BaseModel):
+    """What submit is called with."""
+
+    model_config = ConfigDict(frozen=True)
+
+    plan: Plan
+    attempt: int = Field(default=1, ge=1)
+    tries: int = Field(default=0, ge=0, description="Calls to the provider before this one.")
+
+
+class Underway(BaseModel):
+    """What poll and deliver are called with: a render that a provider has accepted."""
+
+    model_config = ConfigDict(frozen=True)
+
+    plan: Plan
+    ticket: Ticket
+    progress: Progress | None = None
