@@ -34,11 +34,72 @@ $(UV): requirements/uv.txt local/python.sh
 
 environments: .venv/dev/.made .venv/aws/.made .venv/sam/.made
 
+# The Lambda runtime brings boto3: the layer must not carry a part of it.
+FROM_RUNTIME := botocore jmespath python-dateutil six urllib3
+COMPILE = $(CURDIR)/$(UV) pip compile -q --upgrade --universal --python-version 3.11 \
+    --generate-hashes --no-header --no-emit-index-url
+
 lock: $(UV) ## pin every dependency anew, with hashes
-	@for file in layers/dropreel/requirements layers/media/requirements \
-	    requirements/uv requirements/dev requirements/aws requirements/sam; do \
-	    (cd $$(dirname $$file) && $(CURDIR)/$(UV) pip compile -q --upgrade --universal --python-version 3.11 \
-	        --generate-hashes --no-header --no-emit-index-url $$(basename $$file).in -o $$(basename $$file).txt) || exit 1; \
-	done
+	cd layers/dropreel && $(COMPILE) $(FROM_RUNTIME:%=--no-emit-package %) requirements.in -o requirements.txt
+	cd layers/media && $(COMPILE) requirements.in -o requirements.txt
+	cd requirements && $(COMPILE) uv.in -o uv.txt
+	cd requirements && $(COMPILE) -c ../layers/dropreel/requirements.txt -c ../layers/media/requirements.txt dev.in -o dev.txt
+	cd requirements && $(COMPILE) aws.in -o aws.txt
+	cd requirements && $(COMPILE) sam.in -o sam.txt
 
 .PHONY: help environments lock
+
+# --- One machine: the embedded AWS and the demo ---
+
+export PYTHONPATH := $(CURDIR):$(CURDIR)/layers/dropreel
+
+demo: environments ## drop a portrait and a voice, get the video: [IMAGE=me.jpg AUDIO=me.mp3]
+	@$(DEV)/python -m local.demo $(if $(IMAGE),--image "$(IMAGE)") $(if $(AUDIO),--audio "$(AUDIO)")
+
+up: environments ## start the embedded AWS, deploy into it, leave it running
+	@$(DEV)/python -m local.embedded up
+
+down: environments ## stop it
+	@$(DEV)/python -m local.embedded down
+
+# --- Checks ---
+
+test: environments ## all tests: unit, integration, e2e
+	@$(DEV)/pytest
+
+lint: environments ## ruff, mypy, sam validate, cfn-lint
+	$(DEV)/ruff check
+	$(DEV)/ruff format --check
+	$(DEV)/mypy layers/dropreel/dropreel local tests
+	@for handler in functions/*/app.py; do echo "mypy $$handler"; $(DEV)/mypy $$handler || exit 1; done
+	PATH="$(CURDIR)/$(SAM):$$PATH" $(SAM)/sam validate --lint --region us-east-1
+	$(SAM)/cfn-lint template.yaml
+
+format: environments ## let ruff mend what it can
+	$(DEV)/ruff check --fix
+	$(DEV)/ruff format
+
+events: environments ## write the JSON Schemas in events/ from the models
+	@$(DEV)/python -m local.contract
+
+bench-deliver: environments ## measure deliver's memory while it copies 1 GiB
+	@$(DEV)/python -m tests.bench_deliver
+
+# --- A real account ---
+
+ARCHITECTURE ?= arm64
+PLATFORM := $(if $(filter arm64,$(ARCHITECTURE)),aarch64,x86_64)-manylinux_2_28
+PARAMETERS ?=
+
+build: environments ## build for an account (arm64, or ARCHITECTURE=x86_64)
+	@python=$$(cat .venv/python-path); version=$$("$$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
+	UV="$(CURDIR)/$(UV)" LAYER_PLATFORM=$(PLATFORM) \
+	LAYER_COMPILER=$$([ "$$version" = 3.13 ] && echo "$$python") $(SAM)/sam build
+
+deploy: build ## deploy into your account: [PARAMETERS="Key=value ..."]
+	$(SAM)/sam deploy --parameter-overrides Architecture=$(ARCHITECTURE) $(PARAMETERS)
+
+clean: down ## remove what was built, and the environments
+	rm -rf out .aws-sam .venv
+
+.PHONY: demo up down test lint format events bench-deliver build deploy clean

@@ -1,0 +1,264 @@
+"""The demo: drop a picture and a voice, watch the steps, get the video and the event.
+
+    python -m local.demo [--image me.jpg --audio me.mp3]
+
+Uses the embedded AWS that `make up` left running, or starts one and stops it again.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console, RenderableType
+from rich.live import Live
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
+
+from dropreel.job import INBOX, Input, Role, job_id
+from local import embedded
+from local.embedded import Environment, Home
+
+PATIENCE_SECONDS = 15 * 60
+LOOK_EVERY_SECONDS = 0.5
+
+
+class DemoFailed(Exception):
+    """The demo cannot go on; the message says why."""
+
+
+@dataclass
+class Board:
+    """The steps so far: live on a terminal, a line each elsewhere."""
+
+    console: Console
+    lines: list[tuple[str, float]] = field(default_factory=list)
+    doing: str = ""
+    live: Live | None = None
+    began: float = field(default_factory=time.monotonic)
+
+    def done(self, line: str) -> None:
+        self.lines.append((line, time.monotonic() - self.began))
+        if self.live is None:
+            self.console.print(f"{self.lines[-1][1]:6.1f} s  {line}", soft_wrap=True)
+
+    def now(self, doing: str) -> None:
+        if doing != self.doing and doing and self.live is None:
+            self.console.print(
+                f"{time.monotonic() - self.began:6.1f} s  {doing} ...", soft_wrap=True
+            )
+        self.doing = doing
+
+    def say(self, doing: str) -> None:
+        """A step that speaks for itself when the next one begins."""
+        if self.live is not None and self.doing:
+            self.done(self.doing)
+        self.now(doing)
+
+    def __rich__(self) -> RenderableType:
+        table = Table.grid(padding=(0, 1))
+        for line, at_seconds in self.lines:
+            table.add_row(Text("✓", "green"), Text(f"{at_seconds:5.1f} s", "dim"), Text(line))
+        if self.doing:
+            since = time.monotonic() - self.began
+            table.add_row(Spinner("dots"), Text(f"{since:5.1f} s", "dim"), Text(self.doing))
+        return table
+
+    @contextmanager
+    def shown(self) -> Iterator[None]:
+        if not self.console.is_terminal:
+            yield
+            return
+        with Live(self, console=self.console, refresh_per_second=8) as self.live:
+            yield
+            self.doing = ""
+        self.live = None
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """The pair in the inbox, and the job that it makes."""
+
+    stem: str
+    job_id: str
+
+
+def drop(environment: Environment, image: Path, audio: Path, model: str) -> Dropped:
+    """Upload both files under the picture's name, as a person would."""
+    s3, bucket = embedded.client(environment, "s3"), environment["UPLOAD_BUCKET"]
+    inputs = []
+    for role, file in ((Role.IMAGE, image), (Role.AUDIO, audio)):
+        key = f"{INBOX}{image.stem}{file.suffix}"
+        put = s3.put_object(Bucket=bucket, Key=key, Body=file.read_bytes())
+        inputs.append(
+            Input(role=role, key=key, version_id=put["VersionId"], size_bytes=file.stat().st_size)
+        )
+    return Dropped(image.stem, job_id(image.stem, model, tuple(inputs)))
+
+
+def follow(
+    environment: Environment, dropped: Dropped, queue_url: str, board: Board
+) -> dict[str, Any]:
+    """Show the steps until the event about the job arrives, and return the event."""
+    sqs = embedded.client(environment, "sqs")
+    seen = 0
+    board.now("Settling, then pairing the two files")
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while time.monotonic() < deadline:
+        answers = _answers(environment, dropped.job_id)
+        for answer in answers[seen:]:
+            _show(answer, board)
+        seen = len(answers)
+        received = sqs.receive_message(QueueUrl=queue_url, MaxNumberOfMessages=10)
+        for message in received.get("Messages", []):
+            event: dict[str, Any] = json.loads(message["Body"])
+            if event["detail"].get("job", {}).get("id") == dropped.job_id:
+                board.done(f"Event on the bus: {event['detail-type']}")
+                board.now("")
+                return event
+        time.sleep(LOOK_EVERY_SECONDS)
+    raise DemoFailed(f"No event about {dropped.job_id} within {PATIENCE_SECONDS // 60} minutes.")
+
+
+def _answers(environment: Environment, job: str) -> list[dict[str, Any]]:
+    """What the functions of the job's execution have answered so far, in order."""
+    states = embedded.client(environment, "stepfunctions")
+    arn = environment["STATE_MACHINE_ARN"].replace(":stateMachine:", ":execution:") + f":{job}"
+    try:
+        pages = list(states.get_paginator("get_execution_history").paginate(executionArn=arn))
+    except states.exceptions.ExecutionDoesNotExist:
+        return []
+    outputs = [
+        json.loads(event["taskSucceededEventDetails"]["output"])
+        for page in pages
+        for event in page["events"]
+        if event["type"] == "TaskSucceeded"
+    ]
+    return [output["Payload"] for output in outputs if isinstance(output.get("Payload"), dict)]
+
+
+def _show(answer: dict[str, Any], board: Board) -> None:
+    """One line for a function's answer, known by its shape (`dropreel.render`)."""
+    if "endpoint" in answer:
+        image, audio = answer["image"], answer["audio"]
+        board.done(
+            f"Validated: {image['format']} of {image['width']} x {image['height']}, "
+            f"{audio['format']} of {audio['duration_seconds']:.1f} s"
+        )
+        board.now(f"Submitting to {answer['provider']}")
+    elif "tries" in answer:
+        if answer["ticket"]:
+            board.done(f"Submitted: request {answer['ticket']['request_id']}")
+            board.now("Queued at the provider")
+    elif "state" in answer:
+        if answer["state"] == "completed":
+            board.done("Rendered")
+            board.now("Copying the video into the videos bucket")
+        else:
+            board.now("Rendering" if answer["state"] == "rendering" else "Queued at the provider")
+    elif "video" in answer:
+        video = answer["video"]
+        board.done(
+            f"Delivered: {video['key']}, {video['size_bytes']:,} bytes, "
+            f"{video['duration_seconds']:.1f} s of {video['width']} x {video['height']}"
+        )
+        board.now("Announcing")
+
+
+def collect(environment: Environment, event: dict[str, Any], stem: str, out: Path) -> Path:
+    """Leave the video, its manifest and the event in `out`, and return the video's path."""
+    s3, video = embedded.client(environment, "s3"), event["detail"]["video"]
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / f"{stem}.mp4"
+    s3.download_file(
+        video["bucket"], video["key"], str(path), ExtraArgs={"VersionId": video["version_id"]}
+    )
+    manifest = video["key"].removesuffix(".mp4") + ".json"
+    s3.download_file(video["bucket"], manifest, str(out / f"{stem}.json"))
+    _write_event(event, stem, out)
+    return path
+
+
+def _write_event(event: dict[str, Any], stem: str, out: Path) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(event, indent=2, ensure_ascii=False)
+    (out / f"{stem}.event.json").write_text(f"{text}\n", encoding="utf-8")
+
+
+def tell_refusal(event: dict[str, Any], console: Console) -> None:
+    """The reasons, as the person who dropped the files should read them."""
+    error = event["detail"]["error"]
+    console.print()
+    if error["reasons"]:
+        console.print("[bold red]No video: the files cannot be used.[/]")
+        for reason in error["reasons"]:
+            console.print(f"\n  {reason['file']}", style="bold", highlight=False, markup=False)
+            for word in ("found", "rule", "cure"):
+                text = Text(f"    {word + ':':7}", "dim").append(reason[word], "default")
+                console.print(text, soft_wrap=True)
+    else:
+        console.print(f"No video: {error['message']}", style="bold red", markup=False)
+    console.print(f"\n{error['advice']}", markup=False, soft_wrap=True)
+
+
+@contextmanager
+def an_embedded_aws(home: Home, board: Board) -> Iterator[Environment]:
+    """The one that is running, or one of our own for as long as the demo lasts."""
+    if environment := embedded.running(home):
+        board.done(f"Using the embedded AWS at {environment['AWS_ENDPOINT_URL']}")
+        yield environment
+        return
+    try:
+        environment = embedded.up(home, say=board.say)
+        board.say("")
+        yield environment
+    finally:
+        embedded.down(home)
+
+
+def main() -> int:
+    samples = embedded.PROJECT / "samples"
+    parser = argparse.ArgumentParser(description="Drop a picture and a voice, get a video.")
+    parser.add_argument("--image", type=Path, default=samples / "portrait.png")
+    parser.add_argument("--audio", type=Path, default=samples / "speech.mp3")
+    parser.add_argument("--model", default="wan-2.2-speech-to-video")
+    asked = parser.parse_args()
+    console, board = Console(highlight=False), Board(Console(highlight=False))
+    for file in (asked.image, asked.audio):
+        if not file.is_file():
+            console.print(f"There is no file {file}", markup=False)
+            return 1
+
+    try:
+        with board.shown(), an_embedded_aws(Home(embedded.OUT), board) as environment:
+            with embedded.subscription(environment, f"demo-{time.time_ns()}") as queue_url:
+                dropped = drop(environment, asked.image, asked.audio, asked.model)
+                board.done(f"Dropped {asked.image.name} and {asked.audio.name} into the inbox")
+                event = follow(environment, dropped, queue_url, board)
+            if event["detail-type"] == "Video Ready":
+                path = collect(environment, event, dropped.stem, embedded.OUT)
+            else:
+                _write_event(event, dropped.stem, embedded.OUT)
+    except (DemoFailed, embedded.EmbeddedAwsFailed) as error:
+        console.print(str(error), markup=False, soft_wrap=True)
+        return 1
+
+    if event["detail-type"] != "Video Ready":
+        tell_refusal(event, console)
+        return 1
+    console.print(
+        "The stand-in made this video from your picture and voice: a slow push-in, no AI.\n"
+        f"Beside it: {dropped.stem}.json (the manifest), {dropped.stem}.event.json (the event)."
+    )
+    print(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

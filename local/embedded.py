@@ -1,0 +1,430 @@
+"""The embedded AWS: MiniStack and the providers' stand-ins on free ports, and the real template
+deployed into them.
+
+    python -m local.embedded up      start, build, deploy, leave running, write out/local.env
+    python -m local.embedded down    stop what `up` started
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import platform
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import boto3
+import yaml
+
+PROJECT = Path(__file__).resolve().parent.parent
+OUT = PROJECT / "out"
+BUILD = OUT / "build"
+STACK = "dropreel"
+REGION = "us-east-1"
+ENVIRONMENTS = PROJECT / ".venv"
+ARCHITECTURE = "arm64" if platform.machine() in {"arm64", "aarch64"} else "x86_64"
+
+# What the functions and the stand-in agree on. It opens nothing outside this machine.
+STANDIN_TOKEN = "standin-token-of-the-embedded-aws"  # noqa: S105
+
+Environment = dict[str, str]
+Say = Callable[[str], None]
+
+
+class EmbeddedAwsFailed(Exception):
+    """Something did not start, build or deploy; the message says where to look."""
+
+
+@dataclass(frozen=True)
+class Home:
+    """The folder that one embedded AWS keeps its logs, its process ids and its settings in."""
+
+    path: Path
+
+    @property
+    def processes(self) -> Path:
+        return self.path / "processes.json"
+
+    @property
+    def settings(self) -> Path:
+        return self.path / "local.env"
+
+
+def up(
+    home: Home,
+    *,
+    standin_options: Sequence[str] = (),
+    parameters: Mapping[str, str] | None = None,
+    say: Say = print,
+) -> Environment:
+    """Start everything, deploy, and return (and write) what a client needs to know."""
+    if running(home):
+        raise EmbeddedAwsFailed(f"One is running already ({home.path}). Stop it: make down")
+    home.path.mkdir(parents=True, exist_ok=True)
+    try:
+        say("Starting the embedded AWS (MiniStack, IAM enforced) and the stand-in for RunComfy")
+        aws_port = _free_port()
+        environment = _aws_environment(aws_port)
+        _start(
+            home, "ministack", [str(_tool("aws", "ministack"))], _ministack_environment(aws_port)
+        )
+        standin_url = _start_standin(home, standin_options)
+        _wait_until_ready(home, f"{environment['AWS_ENDPOINT_URL']}/_ministack/health")
+        say("Building the template (sam build)")
+        build(home)
+        say("Deploying it (sam deploy)")
+        outputs = _deploy(
+            home,
+            environment,
+            {
+                "Architecture": ARCHITECTURE,
+                "RunComfyUrl": standin_url,
+                "TrustedDownloadOrigins": standin_url,
+                **(parameters or {}),
+            },
+        )
+        environment |= {
+            "UPLOAD_BUCKET": outputs["UploadBucket"],
+            "VIDEO_BUCKET": outputs["VideoBucket"],
+            "STATE_MACHINE_ARN": outputs["StateMachineArn"],
+            "EVENT_BUS": outputs["EventBusName"],
+            "EVENTS_QUEUE_URL": subscribe_queue(
+                environment, outputs["EventBusName"], "dropreel-events"
+            ),
+            "RUNCOMFY_URL": standin_url,
+        }
+        client(environment, "secretsmanager").put_secret_value(
+            SecretId=outputs["RunComfyTokenArn"], SecretString=STANDIN_TOKEN
+        )
+    except BaseException:
+        down(home)
+        raise
+    home.settings.write_text(
+        "".join(f"export {name}={value}\n" for name, value in environment.items())
+    )
+    return environment
+
+
+def down(home: Home) -> bool:
+    """Stop what `up` started. True when something was running."""
+    stopped = False
+    for pid in _pids(home):
+        try:
+            os.killpg(pid, signal.SIGTERM)
+            stopped = True
+        except ProcessLookupError:
+            continue
+        _wait_for_end(pid)
+    home.processes.unlink(missing_ok=True)
+    home.settings.unlink(missing_ok=True)
+    return stopped
+
+
+def running(home: Home) -> Environment | None:
+    """What a client of the running one needs to know; None when none runs."""
+    if not home.settings.exists() or not all(_alive(pid) for pid in _pids(home)):
+        return None
+    pairs = (
+        line.removeprefix("export ").split("=", 1)
+        for line in home.settings.read_text().splitlines()
+    )
+    return dict(pairs)
+
+
+# --- Processes ---
+
+
+def _start(home: Home, name: str, command: list[str], environment: Mapping[str, str]) -> None:
+    """Start a process in a group of its own, with its output in a log beside the settings."""
+    with (home.path / f"{name}.log").open("wb") as log:
+        process = subprocess.Popen(
+            command,
+            cwd=PROJECT,
+            env=dict(environment),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    home.processes.write_text(json.dumps([*_pids(home), process.pid]))
+
+
+def _start_standin(home: Home, options: Sequence[str]) -> str:
+    """Start the stand-in on a port that it picks, and return its URL."""
+    port_file = home.path / "standin.port"
+    port_file.unlink(missing_ok=True)
+    command = [sys.executable, "-m", "local.standin", "--port", "0", "--port-file", str(port_file)]
+    environment = _clean_environment() | {
+        "PYTHONPATH": os.pathsep.join([str(PROJECT), str(PROJECT / "layers/dropreel")])
+    }
+    _start(home, "standin", [*command, "--token", STANDIN_TOKEN, *options], environment)
+    _wait(lambda: port_file.exists() and bool(port_file.read_text().strip()), home, "standin")
+    return f"http://127.0.0.1:{port_file.read_text().strip()}"
+
+
+def _pids(home: Home) -> list[int]:
+    return json.loads(home.processes.read_text()) if home.processes.exists() else []
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.killpg(pid, 0)
+    except (ProcessLookupError, PermissionError):
+        return False
+    return True
+
+
+def _wait_for_end(pid: int, patience_seconds: float = 10) -> None:
+    deadline = time.monotonic() + patience_seconds
+    while _alive(pid):
+        with suppress(ChildProcessError):  # only a child of ours needs, and allows, to be reaped
+            os.waitpid(pid, os.WNOHANG)
+        if time.monotonic() > deadline:
+            os.killpg(pid, signal.SIGKILL)
+            return
+        time.sleep(0.05)
+
+
+def _wait(ready: Callable[[], bool], home: Home, name: str, patience_seconds: float = 60) -> None:
+    deadline = time.monotonic() + patience_seconds
+    while not ready():
+        if time.monotonic() > deadline or not all(_alive(pid) for pid in _pids(home)):
+            raise EmbeddedAwsFailed(f"{name} did not start: see {home.path / f'{name}.log'}")
+        time.sleep(0.05)
+
+
+def _wait_until_ready(home: Home, url: str) -> None:
+    def answers() -> bool:
+        try:
+            with urllib.request.urlopen(url, timeout=2):
+                return True
+        except (urllib.error.URLError, TimeoutError, ConnectionError):
+            return False
+
+    _wait(answers, home, "ministack")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+# --- Environments ---
+
+
+def _tool(environment: str, name: str) -> Path:
+    return ENVIRONMENTS / environment / "bin" / name
+
+
+def _clean_environment() -> Environment:
+    """Ours without any AWS settings of the person who runs this: nothing may reach an account."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("AWS_", "SAM_", "PYTHON", "VIRTUAL_ENV"))
+    }
+    return kept | {
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "SAM_CLI_TELEMETRY": "0",
+        "NO_PROXY": "127.0.0.1,localhost",
+        "no_proxy": "127.0.0.1,localhost",
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def _aws_environment(port: int) -> Environment:
+    return {
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": REGION,
+    }
+
+
+def _ministack_environment(port: int) -> Environment:
+    return _clean_environment() | {
+        "AUTH": "true",
+        "GATEWAY_PORT": str(port),
+        "BIND_HOST": "127.0.0.1",
+        "MINISTACK_HOST": "127.0.0.1",
+        "MINISTACK_REGION": REGION,
+        "LAMBDA_EXECUTOR": "local",
+        "LOG_LEVEL": "INFO",
+        "IOT_MTLS_ENABLED": "0",
+        "SFTP_ENABLED": "0",
+    }
+
+
+def client(environment: Environment, service: str) -> Any:  # noqa: ANN401 - boto3's clients are of no common type
+    """A boto3 client of the embedded AWS, whatever AWS settings this machine has."""
+    make: Any = boto3.client
+    return make(
+        service,
+        endpoint_url=environment["AWS_ENDPOINT_URL"],
+        aws_access_key_id=environment["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=environment["AWS_SECRET_ACCESS_KEY"],
+        region_name=environment["AWS_DEFAULT_REGION"],
+    )
+
+
+# --- Building and deploying ---
+
+
+def build(home: Home) -> None:
+    """`sam build`, unless the last build was of the very same sources."""
+    stamp = BUILD / "sources.sha256"
+    sources = _sources_digest()
+    if stamp.exists() and stamp.read_text() == sources:
+        return
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    machine = "aarch64" if ARCHITECTURE == "arm64" else "x86_64"
+    _sam(
+        home,
+        ["build", "--config-env", "embedded"],
+        {
+            "UV": str(_tool("uv", "uv")),
+            "LAYER_PYTHON": version,
+            "LAYER_PLATFORM": f"{machine}-manylinux_2_28" if sys.platform == "linux" else "",
+            "LAYER_COMPILER": sys.executable,
+        },
+    )
+    _definition_as_json()
+    stamp.write_text(sources)
+
+
+def _definition_as_json() -> None:
+    """CloudFormation takes the state machine as YAML; MiniStack reads the same as JSON only."""
+    definition = yaml.safe_load((PROJECT / "statemachine/render.asl.yaml").read_text())
+    (BUILD / "render.asl.json").write_text(json.dumps(definition))
+    built = BUILD / "template.yaml"
+    text = built.read_text()
+    (line,) = (line for line in text.splitlines() if "DefinitionUri:" in line)
+    indent = line[: line.index("D")]
+    built.write_text(text.replace(line, f"{indent}DefinitionUri: render.asl.json"))
+
+
+def _sources_digest() -> str:
+    digest = hashlib.sha256(f"{sys.version_info[:2]}{ARCHITECTURE}".encode())
+    folders = ("functions", "layers", "statemachine")
+    files = [PROJECT / "template.yaml", PROJECT / "samconfig.toml"]
+    files += [file for folder in folders for file in (PROJECT / folder).rglob("*")]
+    for file in sorted(file for file in files if file.is_file() and file.suffix != ".pyc"):
+        digest.update(f"{file.relative_to(PROJECT)}\n".encode() + file.read_bytes())
+    return digest.hexdigest()
+
+
+def _deploy(home: Home, environment: Environment, parameters: Mapping[str, str]) -> dict[str, str]:
+    """`sam deploy`, and the stack's outputs."""
+    client(environment, "s3").create_bucket(Bucket="sam-artifacts")
+    overrides = [f"{name}={value}" for name, value in parameters.items()]
+    _sam(
+        home,
+        ["deploy", "--config-env", "embedded", "--parameter-overrides", *overrides],
+        environment,
+    )
+    (stack,) = client(environment, "cloudformation").describe_stacks(StackName=STACK)["Stacks"]
+    return {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
+
+
+def _sam(home: Home, arguments: list[str], environment: Mapping[str, str]) -> None:
+    log = home.path / f"sam-{arguments[0]}.log"
+    path = f"{ENVIRONMENTS / 'sam' / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}"
+    with log.open("wb") as output:
+        ended = subprocess.run(
+            [str(_tool("sam", "sam")), *arguments],
+            cwd=PROJECT,
+            env=_clean_environment() | {"PATH": path} | dict(environment),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            check=False,
+        )
+    if ended.returncode:
+        last = "\n".join(log.read_text(errors="replace").splitlines()[-20:])
+        raise EmbeddedAwsFailed(f"sam {arguments[0]} failed; its last words ({log}):\n{last}")
+
+
+@contextmanager
+def subscription(environment: Environment, name: str) -> Iterator[str]:
+    """A queue that gets every event for as long as it is looked at."""
+    url = subscribe_queue(environment, environment["EVENT_BUS"], name)
+    try:
+        yield url
+    finally:
+        events = client(environment, "events")
+        events.remove_targets(Rule=name, EventBusName=environment["EVENT_BUS"], Ids=["queue"])
+        events.delete_rule(Name=name, EventBusName=environment["EVENT_BUS"])
+        client(environment, "sqs").delete_queue(QueueUrl=url)
+
+
+def subscribe_queue(environment: Environment, event_bus: str, name: str) -> str:
+    """A queue, and a rule that sends it every event that Dropreel says: what a consumer sets up."""
+    sqs, events = client(environment, "sqs"), client(environment, "events")
+    url: str = sqs.create_queue(QueueName=name)["QueueUrl"]
+    attributes = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])
+    queue_arn = attributes["Attributes"]["QueueArn"]
+    rule = events.put_rule(
+        Name=name, EventBusName=event_bus, EventPattern=json.dumps({"source": ["dropreel"]})
+    )
+    allow = {
+        "Version": "2012-10-17",
+        "Statement": [
+            {
+                "Effect": "Allow",
+                "Principal": {"Service": "events.amazonaws.com"},
+                "Action": "sqs:SendMessage",
+                "Resource": queue_arn,
+                "Condition": {"ArnEquals": {"aws:SourceArn": rule["RuleArn"]}},
+            }
+        ],
+    }
+    sqs.set_queue_attributes(QueueUrl=url, Attributes={"Policy": json.dumps(allow)})
+    events.put_targets(
+        Rule=name, EventBusName=event_bus, Targets=[{"Id": "queue", "Arn": queue_arn}]
+    )
+    return url
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("command", choices=["up", "down"])
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="a template parameter"
+    )
+    parser.add_argument(
+        "--standin", action="append", default=[], metavar="OPTION", help="for the stand-in"
+    )
+    asked = parser.parse_args()
+    home = Home(OUT)
+    if asked.command == "down":
+        print("Stopped." if down(home) else "Nothing was running.")
+        return 0
+    try:
+        up(
+            home,
+            standin_options=asked.standin,
+            parameters=dict(pair.split("=", 1) for pair in asked.set),
+        )
+    except EmbeddedAwsFailed as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(f"Running. For a client: . {home.settings.relative_to(PROJECT)}    To stop: make down")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
