@@ -112,11 +112,12 @@ class FailedRender(_Published):
 class VideoFailed(_Published):
     """`detail` of `Video Failed`, and the error file beside where the video would be."""
 
+    # The error comes first, because people read the file from its top.
+    error: ErrorReport
     version: Literal["1"] = VERSION
     job: JobSummary
     inputs: tuple[UsedInput, ...]
     render: FailedRender | None = None
-    error: ErrorReport
     execution: str | None = Field(
         default=None, description="The ARN of the execution, for whoever looks into it."
     )

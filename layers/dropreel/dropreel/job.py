@@ -1,6 +1,7 @@
 """The job: the uploads that together make one video, and the names that follow from them."""
 
 import hashlib
+import json
 import re
 import unicodedata
 from enum import StrEnum
@@ -8,6 +9,7 @@ from enum import StrEnum
 from pydantic import BaseModel, ConfigDict, Field
 
 INBOX = "inbox/"
+LONGEST_KEY_BYTES = 1024  # S3: in UTF-8
 
 
 class Role(StrEnum):
@@ -46,11 +48,11 @@ class Job(BaseModel):
 
     @property
     def manifest_key(self) -> str:
-        return f"{self.folder}{self.stem}.json"
+        return manifest_key(self.folder, self.stem)
 
     @property
     def error_key(self) -> str:
-        return f"{self.folder}{self.stem}.error.json"
+        return error_key(self.folder, self.stem)
 
     def only(self, role: Role) -> Input:
         """The one input of a role. Validation has seen to it that there is exactly one."""
@@ -58,16 +60,26 @@ class Job(BaseModel):
         return one
 
 
+def manifest_key(folder: str, stem: str) -> str:
+    return f"{folder}{stem}.json"
+
+
+def error_key(folder: str, stem: str) -> str:
+    """Where the error file lies. A stem too long for it is cut: an upload's own key may already
+    have all of the 1024 bytes that S3 allows."""
+    ending = ".error.json"
+    room_bytes = LONGEST_KEY_BYTES - len(ending)
+    return f"{folder}{stem}".encode()[:room_bytes].decode(errors="ignore") + ending
+
+
 def job_id(stem: str, model: str, inputs: tuple[Input, ...]) -> str:
     """Name a job after its content: the same pinned inputs always give the same id.
 
     At most 80 characters of `[a-z0-9-]`, as Step Functions asks of an execution's name.
     """
-    pinned = "\n".join(
-        f"{given.role} {given.version_id} {given.key}"
-        for given in sorted(inputs, key=lambda given: (given.role, given.key))
-    )
-    digest = hashlib.sha256(f"{model}\n{pinned}".encode()).hexdigest()[:16]
+    pinned = sorted((given.role, given.key, given.version_id) for given in inputs)
+    # JSON, because a key may hold any separator that one could think of.
+    digest = hashlib.sha256(json.dumps([model, pinned]).encode()).hexdigest()[:16]
     return f"{slug(stem)}-{digest}"
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 import boto3
@@ -117,6 +118,24 @@ class S3Storage:
         """The current text of an object, None when there is none."""
         try:
             return self._client.get_object(Bucket=bucket, Key=key)["Body"].read().decode()
+        except ClientError as error:
+            if error.response["Error"]["Code"] in _GONE:
+                return None
+            raise
+
+    def written_at(self, bucket: str, key: str) -> datetime | None:
+        """When the current version of an object was written, None when there is none."""
+        try:
+            return self._client.head_object(Bucket=bucket, Key=key)["LastModified"]
+        except ClientError as error:
+            if error.response["Error"]["Code"] in _GONE:
+                return None
+            raise
+
+    def current_version(self, bucket: str, key: str) -> str | None:
+        """The version id of an object as it is now, None when there is none."""
+        try:
+            return self._client.head_object(Bucket=bucket, Key=key)["VersionId"]
         except ClientError as error:
             if error.response["Error"]["Code"] in _GONE:
                 return None

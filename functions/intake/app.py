@@ -1,0 +1,45 @@
+"""Intake: finds the job that an upload belongs to; if it is complete, pins each input's version
+and starts one execution; if not, looks again later, and says so when nobody brings the rest."""
+
+from datetime import UTC, datetime, timedelta
+
+from aws_lambda_powertools.utilities.batch import (
+    BatchProcessor,
+    EventType,
+    process_partial_response,
+)
+from aws_lambda_powertools.utilities.batch.types import PartialItemFailureResponse
+from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
+from aws_lambda_powertools.utilities.typing import LambdaContext
+from dropreel.bus import Bus
+from dropreel.executions import Executions
+from dropreel.intake import Intake, sighting_in
+from dropreel.intake_queue import IntakeQueue
+from dropreel.observability import logger, tracer
+from dropreel.settings import IntakeSettings
+from dropreel.storage import S3Storage
+
+settings = IntakeSettings.from_environment()
+processor = BatchProcessor(event_type=EventType.SQS, logger=logger)
+intake = Intake(
+    storage=S3Storage(),
+    executions=Executions(settings.state_machine_arn),
+    queue=IntakeQueue(settings.queue_url),
+    bus=Bus(settings.event_bus),
+    now=lambda: datetime.now(UTC),
+    model=settings.model,
+    video_bucket=settings.video_bucket,
+    incomplete_after=timedelta(minutes=settings.incomplete_after_minutes),
+)
+
+
+def take_in(record: SQSRecord) -> None:
+    intake.take_in(sighting_in(record.body))
+
+
+@logger.inject_lambda_context
+@tracer.capture_lambda_handler(capture_response=False, capture_error=False)
+def handler(event: dict[str, object], context: LambdaContext) -> PartialItemFailureResponse:
+    return process_partial_response(
+        event=event, record_handler=take_in, processor=processor, context=context
+    )

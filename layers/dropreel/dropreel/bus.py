@@ -1,0 +1,52 @@
+"""The event bus that Dropreel announces on: an adapter for EventBridge's PutEvents."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import boto3
+from botocore.config import Config
+from pydantic import BaseModel
+
+from dropreel.events import SOURCE, DetailType
+
+if TYPE_CHECKING:
+    from mypy_boto3_events import EventBridgeClient
+
+
+class EventNotTaken(Exception):
+    """EventBridge answered, and did not take the event. Announcing it again can help."""
+
+
+class Bus:
+    """The published events' way out. Made once per function environment."""
+
+    def __init__(self, name: str, client: "EventBridgeClient | None" = None) -> None:
+        self._name = name
+        self._client: EventBridgeClient = client or boto3.client(
+            "events", config=Config(retries={"mode": "standard", "max_attempts": 5})
+        )
+
+    def announce(
+        self, detail_type: DetailType, detail: BaseModel, resources: Sequence[str] = ()
+    ) -> None:
+        """Put one event on the bus.
+
+        `resources` are the ARNs of what the event is about. Raises `EventNotTaken`: PutEvents
+        itself succeeds when an entry of it fails.
+        """
+        answer = self._client.put_events(
+            Entries=[
+                {
+                    "Source": SOURCE,
+                    "DetailType": detail_type,
+                    "Detail": detail.model_dump_json(),
+                    "Resources": list(resources),
+                    "EventBusName": self._name,
+                }
+            ]
+        )
+        if answer["FailedEntryCount"]:
+            entry = answer["Entries"][0]
+            raise EventNotTaken(
+                f"{detail_type}: {entry.get('ErrorCode')}: {entry.get('ErrorMessage')}"
+            )

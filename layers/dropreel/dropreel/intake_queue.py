@@ -1,0 +1,28 @@
+"""The queue that feeds intake: an adapter for what intake itself puts there."""
+
+from typing import TYPE_CHECKING
+
+import boto3
+from botocore.config import Config
+from pydantic import BaseModel
+
+if TYPE_CHECKING:
+    from mypy_boto3_sqs import SQSClient
+
+
+class IntakeQueue:
+    """Made once per function environment."""
+
+    def __init__(self, url: str, client: "SQSClient | None" = None) -> None:
+        self._url = url
+        self._client: SQSClient = client or boto3.client(
+            "sqs", config=Config(retries={"mode": "standard", "max_attempts": 5})
+        )
+
+    def send(self, message: BaseModel, delay_seconds: int) -> None:
+        """Let intake have the message after the delay; SQS holds one for at most 900 seconds."""
+        self._client.send_message(
+            QueueUrl=self._url,
+            MessageBody=message.model_dump_json(),
+            DelaySeconds=delay_seconds,
+        )

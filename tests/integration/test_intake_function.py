@@ -1,0 +1,244 @@
+"""The intake function on S3, SQS, Step Functions and EventBridge as moto plays them."""
+
+import copy
+import importlib.util
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Final
+
+import boto3
+import pytest
+from dropreel.events import UploadIncomplete
+from dropreel.intake import Sighting
+from dropreel.job import Job
+from moto import mock_aws
+
+if TYPE_CHECKING:
+    from mypy_boto3_events import EventBridgeClient
+    from mypy_boto3_s3 import S3Client
+    from mypy_boto3_sqs import SQSClient
+    from mypy_boto3_stepfunctions import SFNClient
+
+ROOT = Path(__file__).parents[2]
+EVENT = json.loads((ROOT / "events/samples/object_created.json").read_text())
+REGION: Final = "eu-central-1"
+UPLOADS = "uploads"
+VIDEOS = "videos"
+
+
+@dataclass
+class LambdaContext:
+    function_name: str = "intake"
+    memory_limit_in_mb: int = 512
+    invoked_function_arn: str = f"arn:aws:lambda:{REGION}:123456789012:function:intake"
+    aws_request_id: str = "c6af9ac6-7b61-11e6-9a41-93e8deadbeef"
+
+    def get_remaining_time_in_millis(self) -> int:
+        return 30_000
+
+
+class Account:
+    """What the template makes, as far as intake touches it, and the function itself."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
+        self.s3: S3Client = boto3.client("s3")
+        self.sqs: SQSClient = boto3.client("sqs")
+        self.sfn: SFNClient = boto3.client("stepfunctions")
+        self.events: EventBridgeClient = boto3.client("events")
+        for bucket in (UPLOADS, VIDEOS):
+            self.s3.create_bucket(
+                Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": REGION}
+            )
+            self.s3.put_bucket_versioning(
+                Bucket=bucket, VersioningConfiguration={"Status": "Enabled"}
+            )
+        self.queue_url = self.sqs.create_queue(QueueName="intake")["QueueUrl"]
+        self.subscriber_url = self.sqs.create_queue(QueueName="subscriber")["QueueUrl"]
+        self.events.create_event_bus(Name="dropreel")
+        self.events.put_rule(
+            Name="all", EventBusName="dropreel", EventPattern=json.dumps({"source": ["dropreel"]})
+        )
+        subscriber_arn = f"arn:aws:sqs:{REGION}:123456789012:subscriber"
+        self.events.put_targets(
+            Rule="all", EventBusName="dropreel", Targets=[{"Id": "q", "Arn": subscriber_arn}]
+        )
+        self.state_machine_arn = self.sfn.create_state_machine(
+            name="render",
+            definition=json.dumps({"StartAt": "Done", "States": {"Done": {"Type": "Succeed"}}}),
+            roleArn="arn:aws:iam::123456789012:role/render",
+        )["stateMachineArn"]
+        for name, value in {
+            "MODEL": "wan-2.2-speech-to-video",
+            "STATE_MACHINE_ARN": self.state_machine_arn,
+            "QUEUE_URL": self.queue_url,
+            "EVENT_BUS": "dropreel",
+            "VIDEO_BUCKET": VIDEOS,
+            "INCOMPLETE_AFTER_MINUTES": "60",
+        }.items():
+            monkeypatch.setenv(name, value)
+        self.app = _load(ROOT / "functions/intake/app.py")
+
+    def drop(self, key: str, body: bytes = b"bytes") -> str:
+        """Upload a file and return the message that arrives in the queue."""
+        version_id = self.s3.put_object(Bucket=UPLOADS, Key=key, Body=body)["VersionId"]
+        event = copy.deepcopy(EVENT)
+        event["time"] = datetime.now(UTC).isoformat()
+        event["detail"]["bucket"]["name"] = UPLOADS
+        event["detail"]["object"].update({"key": key, "version-id": version_id})
+        return json.dumps(event)
+
+    def deliver(self, *messages: str) -> dict[str, Any]:
+        records = [
+            {"messageId": f"m{number}", "body": message, "eventSource": "aws:sqs"}
+            for number, message in enumerate(messages)
+        ]
+        answer: dict[str, Any] = self.app.handler({"Records": records}, LambdaContext())
+        return answer
+
+    @property
+    def jobs(self) -> dict[str, Job]:
+        """The executions' inputs by the executions' names."""
+        started = self.sfn.list_executions(stateMachineArn=self.state_machine_arn)["executions"]
+        return {
+            one["name"]: Job.model_validate_json(
+                self.sfn.describe_execution(executionArn=one["executionArn"])["input"]
+            )
+            for one in started
+        }
+
+    @property
+    def delayed_messages(self) -> int:
+        attributes = self.sqs.get_queue_attributes(
+            QueueUrl=self.queue_url, AttributeNames=["ApproximateNumberOfMessagesDelayed"]
+        )["Attributes"]
+        return int(attributes["ApproximateNumberOfMessagesDelayed"])
+
+    def heard(self) -> list[dict[str, Any]]:
+        messages = self.sqs.receive_message(QueueUrl=self.subscriber_url, MaxNumberOfMessages=10)
+        return [json.loads(message["Body"]) for message in messages.get("Messages", [])]
+
+
+def _load(path: Path) -> ModuleType:
+    """Import a function afresh, as a cold start does."""
+    spec = importlib.util.spec_from_file_location("intake_app", path)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def account(monkeypatch: pytest.MonkeyPatch) -> Iterator[Account]:
+    with mock_aws():
+        yield Account(monkeypatch)
+
+
+@pytest.mark.parametrize(
+    "base",
+    ["anna", "team/anna", "a b+c%20d'\"&=/é 😀/deep/er/anna (1).v2", "100%", "a+b", "李娜"],
+)
+def test_a_pair_of_any_name_starts_one_execution(account: Account, base: str) -> None:
+    messages = [account.drop(f"inbox/{base}.png"), account.drop(f"inbox/{base}.mp3")]
+
+    answer = account.deliver(*messages, *messages)
+
+    assert answer == {"batchItemFailures": []}
+    ((name, job),) = account.jobs.items()
+    assert name == job.id
+    assert f"{job.folder}{job.stem}" == base
+    versions = account.s3.list_object_versions(Bucket=UPLOADS)["Versions"]
+    assert {(one.key, one.version_id, one.size_bytes) for one in job.inputs} == {
+        (version["Key"], version["VersionId"], version["Size"]) for version in versions
+    }
+
+
+def test_an_event_that_repeats_after_the_execution_has_ended_starts_nothing(
+    account: Account,
+) -> None:
+    messages = [account.drop("inbox/anna.png"), account.drop("inbox/anna.mp3")]
+    account.deliver(*messages)
+    (name,) = account.jobs
+    account.sfn.stop_execution(
+        executionArn=account.state_machine_arn.replace("stateMachine", "execution") + f":{name}"
+    )
+
+    answer = account.deliver(messages[0])
+
+    assert answer == {"batchItemFailures": []}
+    assert list(account.jobs) == [name]
+
+
+def test_a_corrected_file_makes_a_new_job(account: Account) -> None:
+    account.deliver(account.drop("inbox/anna.png"), account.drop("inbox/anna.mp3"))
+
+    account.deliver(account.drop("inbox/anna.png", b"better"))
+
+    assert len(account.jobs) == 2
+
+
+def test_a_deleted_half_is_not_there(account: Account) -> None:
+    message = account.drop("inbox/anna.png")
+    account.drop("inbox/anna.mp3")
+    account.s3.delete_object(Bucket=UPLOADS, Key="inbox/anna.mp3")
+
+    account.deliver(message)
+
+    assert not account.jobs
+
+
+def test_an_upload_without_an_ending_is_found_among_its_neighbours(account: Account) -> None:
+    account.drop("inbox/anna-2.png")
+
+    account.deliver(account.drop("inbox/anna"))
+
+    assert account.delayed_messages == 1
+
+
+def test_half_a_pair_comes_back_to_the_queue_later(account: Account) -> None:
+    account.deliver(account.drop("inbox/anna.png"))
+
+    assert not account.jobs
+    assert account.delayed_messages == 1
+
+
+def test_half_a_pair_that_waited_long_enough_is_announced_once(account: Account) -> None:
+    account.drop("inbox/team/anna.png")
+    reminder = Sighting(
+        bucket=UPLOADS,
+        key="inbox/team/anna.png",
+        version_id=None,
+        first_seen=datetime.now(UTC) - timedelta(minutes=61),
+    ).model_dump_json()
+
+    account.deliver(reminder, reminder)
+
+    (heard,) = account.heard()
+    assert heard["detail-type"] == "Upload Incomplete"
+    told = UploadIncomplete.model_validate(heard["detail"])
+    assert told.missing == ("audio",)
+    written = account.s3.get_object(Bucket=VIDEOS, Key="team/anna.error.json")["Body"].read()
+    assert UploadIncomplete.model_validate_json(written) == told
+
+
+def test_a_poison_message_fails_alone(account: Account) -> None:
+    good = [account.drop("inbox/anna.png"), account.drop("inbox/anna.mp3")]
+
+    answer = account.deliver(good[0], '{"what": "is this?"}', good[1])
+
+    assert answer == {"batchItemFailures": [{"itemIdentifier": "m1"}]}
+    assert len(account.jobs) == 1
+
+
+def test_a_fault_of_the_platform_gives_the_message_back(account: Account) -> None:
+    lost = account.drop("inbox/anna.png").replace(f'"name": "{UPLOADS}"', '"name": "no-bucket"')
+    litter = account.drop("inbox/.DS_Store")
+
+    answer = account.deliver(lost, litter)
+
+    assert answer == {"batchItemFailures": [{"itemIdentifier": "m0"}]}

@@ -1,0 +1,101 @@
+"""A job's names follow from its content."""
+
+import re
+
+import pytest
+from dropreel.job import LONGEST_KEY_BYTES, Input, Role, error_key, job_id, slug
+from hypothesis import given
+from hypothesis import strategies as st
+
+MODEL = "wan-2.2-speech-to-video"
+
+# Few letters, so that equal and nearly equal inputs come up often; the separators that a careless
+# digest would trip over among them.
+texts = st.text(alphabet='ab \n",[]', min_size=1, max_size=4)
+input_sets = st.lists(
+    st.builds(
+        Input,
+        role=st.sampled_from(Role),
+        key=texts,
+        version_id=texts,
+        size_bytes=st.just(1),
+    ),
+    min_size=1,
+    max_size=3,
+    unique_by=lambda given: given.key,
+).map(tuple)
+
+
+@given(st.text(), input_sets)
+def test_every_job_id_is_a_name_that_step_functions_takes(
+    stem: str, inputs: tuple[Input, ...]
+) -> None:
+    assert re.fullmatch("[0-9a-z-]{1,80}", job_id(stem, MODEL, inputs))
+
+
+@given(input_sets, input_sets)
+def test_job_ids_are_equal_exactly_when_the_pinned_inputs_are(
+    one: tuple[Input, ...], other: tuple[Input, ...]
+) -> None:
+    same_id = job_id("anna", MODEL, one) == job_id("anna", MODEL, other)
+
+    assert same_id == (set(one) == set(other))
+
+
+@given(input_sets.flatmap(lambda inputs: st.tuples(st.just(inputs), st.permutations(inputs))))
+def test_the_order_of_the_inputs_does_not_matter(
+    given_inputs: tuple[tuple[Input, ...], list[Input]],
+) -> None:
+    inputs, shuffled = given_inputs
+
+    assert job_id("anna", MODEL, inputs) == job_id("anna", MODEL, tuple(shuffled))
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"version_id": "v2"},
+        {"key": "inbox/b.png"},
+        {"role": Role.AUDIO},
+    ],
+)
+def test_any_other_pin_is_another_job(changed: dict[str, object]) -> None:
+    pinned = Input(role=Role.IMAGE, key="inbox/a.png", version_id="v1", size_bytes=1)
+
+    assert job_id("a", MODEL, (pinned,)) != job_id("a", MODEL, (pinned.model_copy(update=changed),))
+
+
+def test_another_model_is_another_job() -> None:
+    pinned = Input(role=Role.IMAGE, key="inbox/a.png", version_id="v1", size_bytes=1)
+
+    assert job_id("a", MODEL, (pinned,)) != job_id("a", "another-model", (pinned,))
+
+
+@pytest.mark.parametrize(
+    ("stem", "expected"),
+    [
+        ("anna", "anna"),
+        ("Anna Müller (final)", "anna-muller-final"),
+        ("anna.v2+50%", "anna-v2-50"),
+        ("--anna--", "anna"),
+        ("李娜", "job"),
+        ("🎤", "job"),
+        ("", "job"),
+        ("x" * 200, "x" * 63),
+        ("x" * 62 + " y", "x" * 62),
+    ],
+)
+def test_slug_keeps_what_a_reader_recognises(stem: str, expected: str) -> None:
+    assert slug(stem) == expected
+
+
+@given(st.text(max_size=20), st.text(alphabet="aé😀", min_size=300, max_size=1100))
+def test_the_error_file_of_the_longest_upload_still_has_a_key(folder: str, stem: str) -> None:
+    key = error_key(folder, stem)
+
+    assert len(key.encode()) <= LONGEST_KEY_BYTES
+    assert key.endswith(".error.json")
+
+
+def test_an_error_file_lies_where_the_video_would() -> None:
+    assert error_key("team/", "anna") == "team/anna.error.json"
