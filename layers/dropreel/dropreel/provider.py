@@ -82,4 +82,7 @@ class Provider(Protocol):
         """
 
     def cancel(self, request_id: str) -> bool:
-        """Cancel work that is still queued. True when the provider says it is cancelled."""
+        """Cancel work that is still queued. True when the provider says it is cancelled.
+
+        Raises `Unreachable`.
+        """

@@ -1,0 +1,71 @@
+"""The providers' tokens: read from Secrets Manager, cached for minutes, never written anywhere."""
+
+import re
+from dataclasses import dataclass
+from typing import Protocol
+
+from aws_lambda_powertools.utilities import parameters
+from aws_lambda_powertools.utilities.parameters.exceptions import GetParameterError
+from botocore.exceptions import ClientError
+
+from dropreel.errors import TokenMissing
+
+_MAX_AGE_SECONDS = 300
+
+# What can stand in an Authorization header, and is not JSON, not a placeholder such as <token>.
+_TOKEN = re.compile(r"[^\s\"'<>{}\\]+")
+
+
+class Token(Protocol):
+    """Gives a provider's token."""
+
+    def __call__(self, *, fresh: bool = False) -> str:
+        """The token; read anew when `fresh`, for when the one at hand was rejected.
+
+        Raises `TokenMissing` or `TokenUnreadable`.
+        """
+
+
+class TokenUnreadable(Exception):
+    """Secrets Manager did not hand out the secret. Says nothing about the token in it."""
+
+
+@dataclass(frozen=True)
+class SecretToken:
+    """The token that a secret holds as its plain text.
+
+    A rotated token is seen after five minutes at the latest, and at once when `fresh` is asked for.
+    """
+
+    secret: str
+    provider: str
+
+    def __call__(self, *, fresh: bool = False) -> str:
+        value = self._read(fresh=fresh).strip()
+        if value.isascii() and value.isprintable() and _TOKEN.fullmatch(value):
+            return value
+        if not fresh:
+            # Somebody may have stored a good one since.
+            return self(fresh=True)
+        raise TokenMissing(
+            f"The secret for {self.provider} holds no token: "
+            "the token alone must be its plain text, without quotes or JSON."
+        )
+
+    def _read(self, *, fresh: bool) -> str:
+        try:
+            value = parameters.get_secret(self.secret, max_age=_MAX_AGE_SECONDS, force_fetch=fresh)
+        except GetParameterError as err:
+            # Powertools says what went wrong in words only; the error itself is the context.
+            reason = err.__context__
+            if isinstance(reason, ClientError):
+                code = reason.response["Error"]["Code"]
+                if code == "ResourceNotFoundException":
+                    # Also said of a secret that exists but was never given a value.
+                    raise TokenMissing(f"No token is stored for {self.provider}.") from None
+            else:
+                code = type(reason).__name__
+            raise TokenUnreadable(
+                f"The token for {self.provider} could not be read from its secret ({code})."
+            ) from None
+        return value if isinstance(value, str) else ""

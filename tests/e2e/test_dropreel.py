@@ -1,0 +1,272 @@
+"""What Dropreel promises, on the deployed template with IAM enforced."""
+
+import hashlib
+import io
+import json
+from typing import Any
+
+import av
+import jsonschema
+import pytest
+
+from dropreel.events import DetailType
+from local.contract import schema
+from local.embedded import STANDIN_TOKEN
+from tests.e2e.conftest import PORTRAIT, SPEECH, Event, Stack, job_of, until
+
+NOT_A_PICTURE = b"I am no picture, whatever my name says.\n" * 20
+
+
+def assert_follows_schema(event: Event) -> None:
+    assert event["source"] == "dropreel"
+    jsonschema.validate(event["detail"], json.loads(schema(DetailType(event["detail-type"]))))
+
+
+def error_file(stack: Stack, stem: str) -> dict[str, Any]:
+    """The error file once it is there; it is written before the event is said."""
+    body = stack.video_bucket(f"{stem}.error.json")
+    assert body is not None, f"no error file for {stem}"
+    told: dict[str, Any] = json.loads(body)
+    return told
+
+
+def terminal_events(stack: Stack, job: str) -> list[str]:
+    return [
+        e["detail-type"] for e in stack.all_events() if e["detail"].get("job", {}).get("id") == job
+    ]
+
+
+@pytest.mark.parametrize("picture_first", [True, False], ids=["picture first", "voice first"])
+def test_a_picture_and_a_voice_become_a_video_and_an_event(
+    stack: Stack, picture_first: bool
+) -> None:
+    stem = f"happy-{'picture' if picture_first else 'voice'}"
+    files = [(f"team/{stem}.png", PORTRAIT), (f"team/{stem}.mp3", SPEECH)]
+    given = [
+        stack.upload(key, file.read_bytes())
+        for key, file in (files if picture_first else reversed(files))
+    ]
+    job = job_of(stem, *given)
+
+    event = stack.event_of(job)
+
+    assert event["detail-type"] == "Video Ready"
+    assert_follows_schema(event)
+    video = event["detail"]["video"]
+    body = stack.video_bucket(f"team/{stem}.mp4")
+    assert body is not None
+    assert video["sha256"] == hashlib.sha256(body).hexdigest()
+    assert video["size_bytes"] == len(body)
+    with av.open(io.BytesIO(body), "r") as film:
+        picture, voice = film.streams.video[0], film.streams.audio[0]
+        assert (picture.width, picture.height) == (video["width"], video["height"])
+        assert picture.codec_context.name == "h264"
+        assert voice.codec_context.name == "aac"
+        frames = len(list(film.decode(picture)))
+        assert picture.average_rate is not None
+        assert frames / float(picture.average_rate) == pytest.approx(8.3, abs=0.3)
+    assert video["duration_seconds"] == pytest.approx(8.3, abs=0.3)
+    assert json.loads(stack.video_bucket(f"team/{stem}.json") or b"") == event["detail"]
+    assert stack.ended(job) == "SUCCEEDED"
+    (submission,) = stack.submissions(stem)
+    assert submission["request_id"] == event["detail"]["render"]["request_id"]
+    assert terminal_events(stack, job) == ["Video Ready"]
+
+
+def test_a_repeated_event_starts_nothing_new(stack: Stack) -> None:
+    job = stack.drop("again")
+    stack.event_of(job)
+    sqs, bucket = stack.client("sqs"), stack.environment["UPLOAD_BUCKET"]
+    queue = stack.output("IntakeQueueUrl")
+    event = {
+        "source": "aws.s3",
+        "detail-type": "Object Created",
+        "time": "2026-11-20T10:00:00Z",
+        "detail": {
+            "bucket": {"name": bucket},
+            "object": {"key": "inbox/again.mp3", "size": SPEECH.stat().st_size},
+        },
+    }
+
+    for _ in range(2):
+        sqs.send_message(QueueUrl=queue, MessageBody=json.dumps(event))
+    until(lambda: stack.idle(queue), "the end of the intake queue's work")
+
+    assert [e["name"] for e in stack.executions("again-")] == [job]
+    assert len(stack.submissions("again")) == 1
+    assert terminal_events(stack, job) == ["Video Ready"]
+
+
+def test_names_may_hold_what_people_type(stack: Stack) -> None:
+    stem = 'Familie Grün/Öma\'s "70." & 100% +1/a+b c 🎬.final'
+
+    event = stack.event_of(stack.drop(stem))
+
+    assert event["detail-type"] == "Video Ready"
+    assert event["detail"]["video"]["key"] == f"{stem}.mp4"
+    assert (stack.video_bucket(f"{stem}.mp4") or b"")[4:8] == b"ftyp"
+
+
+def test_bad_files_are_refused_with_every_reason_before_anything_is_paid(stack: Stack) -> None:
+    job = stack.drop("refused", image=NOT_A_PICTURE, audio=b"")
+
+    event = stack.event_of(job)
+
+    assert event["detail-type"] == "Video Failed"
+    assert_follows_schema(event)
+    error = event["detail"]["error"]
+    assert error["code"] == "InputRejected"
+    assert {r["file"] for r in error["reasons"]} == {"inbox/refused.png", "inbox/refused.mp3"}
+    assert error_file(stack, "refused")["error"] == error
+    assert stack.submissions("refused") == []
+    assert stack.ended(job) == "FAILED"
+    assert terminal_events(stack, job) == ["Video Failed"]
+
+
+def test_two_pictures_for_one_voice_are_refused_by_name(stack: Stack) -> None:
+    picture = PORTRAIT.read_bytes()
+    given = [stack.upload(key, picture) for key in ("twins.png", "twins.jpg")]
+    event = stack.event_of(job_of("twins", *given))
+
+    reasons = event["detail"]["error"]["reasons"]
+
+    assert event["detail"]["error"]["code"] == "InputRejected"
+    told = json.dumps(reasons)
+    assert "twins.png" in told
+    assert "twins.jpg" in told
+    assert stack.submissions("twins") == []
+
+
+def test_a_failed_render_is_told_in_the_providers_words(stack: Stack) -> None:
+    stack.fault(match="unlucky", do="fail_render", error="The face could not be found.")
+    job = stack.drop("unlucky")
+
+    event = stack.event_of(job)
+
+    error = event["detail"]["error"]
+    assert (event["detail-type"], error["code"]) == ("Video Failed", "RenderFailed")
+    assert "The face could not be found." in error["message"]
+    assert error_file(stack, "unlucky")["error"] == error
+    assert len(stack.submissions("unlucky")) == 1
+
+
+def test_a_corrected_file_makes_a_new_job_whose_success_removes_the_error_file(
+    stack: Stack,
+) -> None:
+    stack.event_of(stack.drop("mended", image=NOT_A_PICTURE))
+    assert stack.video_bucket("mended.error.json") is not None
+
+    corrected = stack.upload("mended.png", PORTRAIT.read_bytes())
+    event = stack.event(
+        lambda e: e["detail-type"] == "Video Ready" and e["detail"]["job"]["stem"] == "mended"
+    )
+
+    assert corrected.version_id in json.dumps(event["detail"]["inputs"])
+    assert stack.video_bucket("mended.error.json") is None
+    assert stack.video_bucket("mended.mp4") is not None
+
+
+def test_an_aborted_execution_is_concluded_and_its_queued_request_cancelled(stack: Stack) -> None:
+    stack.fault(match="aborted", do="stay_queued")
+    job = stack.drop("aborted")
+    until(lambda: stack.submissions("aborted"), "the submission")
+
+    stack.client("stepfunctions").stop_execution(executionArn=stack.execution_arn(job))
+    event = stack.event_of(job)
+
+    assert event["detail-type"] == "Video Failed"
+    assert_follows_schema(event)
+    assert event["detail"]["error"]["code"] == "ExecutionAborted"
+    (submission,) = stack.submissions("aborted")
+    assert submission["cancelled"]
+    assert event["detail"]["render"]["cancelled"]
+    assert event["detail"]["render"]["request_id"] == submission["request_id"]
+    assert error_file(stack, "aborted")["error"]["code"] == "ExecutionAborted"
+    assert stack.ended(job) == "ABORTED"
+    assert terminal_events(stack, job) == ["Video Failed"]
+
+
+def test_an_unclear_submission_is_never_sent_again(stack: Stack) -> None:
+    stack.fault(match="unclear", do="reset_after", at="submit")
+    job = stack.drop("unclear")
+
+    event = stack.event_of(job)
+
+    assert event["detail"]["error"]["code"] == "SubmissionUnclear"
+    assert "dashboard" in event["detail"]["error"]["advice"]
+    assert len(stack.submissions("unclear")) == 1
+
+
+def test_a_definite_refusal_is_tried_again_until_the_provider_accepts(stack: Stack) -> None:
+    stack.fault(match="patient", at="submit", status=429, headers={"Retry-After": "1"})
+    job = stack.drop("patient")
+
+    event = stack.event_of(job)
+
+    assert event["detail-type"] == "Video Ready"
+    assert [s["accepted"] for s in stack.submissions("patient")] == [False, True]
+
+
+def test_a_poll_that_fails_is_not_a_failed_job(stack: Stack) -> None:
+    stack.fault(match="bumpy", at="status", status=500)
+    stack.fault(match="bumpy", do="reset_before", at="status")
+
+    event = stack.event_of(stack.drop("bumpy"))
+
+    assert event["detail-type"] == "Video Ready"
+
+
+def test_a_cut_download_is_finished(stack: Stack) -> None:
+    stack.fault(match="cut", do="cut_video")
+
+    event = stack.event_of(stack.drop("cut"))
+
+    assert event["detail-type"] == "Video Ready"
+    body = stack.video_bucket("cut.mp4") or b""
+    assert event["detail"]["video"]["sha256"] == hashlib.sha256(body).hexdigest()
+
+
+def test_what_is_no_video_never_becomes_one(stack: Stack) -> None:
+    stack.fault(match="webpage", do="html_page", times=None)
+    job = stack.drop("webpage")
+
+    event = stack.event_of(job)
+
+    assert event["detail"]["error"]["code"] == "ResultRefused"
+    assert stack.video_bucket("webpage.mp4") is None
+    unfinished = stack.client("s3").list_multipart_uploads(Bucket=stack.environment["VIDEO_BUCKET"])
+    assert [u["Key"] for u in unfinished.get("Uploads", []) if u["Key"] == "webpage.mp4"] == []
+
+
+def test_half_a_pair_is_told_once_its_time_is_over(stack: Stack) -> None:
+    stack.upload("lonely.mp3", SPEECH.read_bytes())
+
+    event = stack.event(
+        lambda e: e["detail-type"] == "Upload Incomplete" and e["detail"]["stem"] == "lonely"
+    )
+
+    assert_follows_schema(event)
+    assert event["detail"]["missing"] == ["image"]
+    assert stack.submissions("lonely") == []
+
+
+def test_no_secret_is_in_any_log_history_event_or_file(stack: Stack) -> None:
+    """Runs last: it reads what all the jobs above left behind, and one of each of its own."""
+    stack.event_of(stack.drop("discreet"))
+    stack.fault(match="loud", at="submit", status=401)
+    stack.event_of(stack.drop("loud"))
+
+    left = {
+        "logs": stack.all_logs(),
+        "histories": stack.all_histories(),
+        "events": json.dumps(stack.all_events()),
+        "files": stack.all_files(),
+    }
+
+    # The jobs did leave their traces, in each place: else this test would see nothing.
+    assert "discreet" in left["logs"]
+    for place in ("histories", "events", "files"):
+        assert "discreet" in left[place], place
+    for place, text in left.items():
+        for secret in (STANDIN_TOKEN, "X-Amz-Signature", "X-Amz-Security-Token", "/videos/"):
+            assert secret not in text, f"{secret} is in the {place}"

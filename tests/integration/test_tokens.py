@@ -1,0 +1,121 @@
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import boto3
+import pytest
+from aws_lambda_powertools.utilities import parameters
+from aws_lambda_powertools.utilities.parameters.constants import DEFAULT_PROVIDERS
+from botocore.exceptions import ClientError
+from moto import mock_aws
+
+from dropreel.catalog import ProviderName
+from dropreel.errors import TokenMissing
+from dropreel.providers import provider_of
+from dropreel.settings import ProviderSettings
+from dropreel.tokens import SecretToken, TokenUnreadable
+
+if TYPE_CHECKING:
+    from mypy_boto3_secretsmanager import SecretsManagerClient
+
+SECRET = "runcomfy-token"
+TOKEN = SecretToken(SECRET, "RunComfy")
+
+
+@pytest.fixture
+def secrets(monkeypatch: pytest.MonkeyPatch) -> Iterator["SecretsManagerClient"]:
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    # Powertools keeps its client and cache for the life of an execution environment: one a test.
+    DEFAULT_PROVIDERS.clear()
+    with mock_aws():
+        yield boto3.client("secretsmanager")
+    DEFAULT_PROVIDERS.clear()
+
+
+def test_token_is_the_plain_text_without_the_line_end(secrets: "SecretsManagerClient") -> None:
+    secrets.create_secret(Name=SECRET, SecretString="  rc-1234.ab_c~+/== \n")
+    assert TOKEN() == "rc-1234.ab_c~+/=="
+
+
+def test_token_is_cached_and_read_anew_when_asked_fresh(secrets: "SecretsManagerClient") -> None:
+    secrets.create_secret(Name=SECRET, SecretString="old")
+    assert TOKEN() == "old"
+
+    secrets.put_secret_value(SecretId=SECRET, SecretString="new")
+
+    assert TOKEN() == "old"
+    assert TOKEN(fresh=True) == "new"
+    assert TOKEN() == "new"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        '{"token": "rc-1234"}',
+        '{"token":"rc-1234"}',
+        '"rc-1234"',
+        "<token>",
+        "two words",
+        "rc\r\nX-Other: 1",
+        "tökén",
+        " ",
+    ],
+)
+def test_value_that_is_no_token_is_missing_and_never_quoted(
+    secrets: "SecretsManagerClient", value: str
+) -> None:
+    secrets.create_secret(Name=SECRET, SecretString=value)
+    with pytest.raises(TokenMissing) as raised:
+        TOKEN()
+    assert "RunComfy" in raised.value.message
+    assert value.strip() == "" or value not in raised.value.message
+
+
+def test_binary_secret_is_no_token(secrets: "SecretsManagerClient") -> None:
+    secrets.create_secret(Name=SECRET, SecretBinary=b"rc-1234")
+    with pytest.raises(TokenMissing):
+        TOKEN()
+
+
+def test_token_stored_after_a_placeholder_is_seen_at_once(secrets: "SecretsManagerClient") -> None:
+    secrets.create_secret(Name=SECRET, SecretString="<token>")
+    with pytest.raises(TokenMissing):
+        TOKEN()
+    secrets.put_secret_value(SecretId=SECRET, SecretString="rc-1234")
+    assert TOKEN() == "rc-1234"
+
+
+def test_secret_without_a_value_is_missing(secrets: "SecretsManagerClient") -> None:
+    secrets.create_secret(Name=SECRET)
+    with pytest.raises(TokenMissing, match="No token is stored for RunComfy"):
+        TOKEN()
+
+
+def test_no_secret_is_missing(secrets: "SecretsManagerClient") -> None:
+    with pytest.raises(TokenMissing):
+        TOKEN()
+
+
+def test_secret_that_is_not_handed_out_is_unreadable_not_missing(
+    secrets: "SecretsManagerClient", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Denied(parameters.SecretsProvider):
+        def _get(self, name: str, **sdk_options: object) -> str:
+            raise ClientError(
+                {"Error": {"Code": "AccessDeniedException", "Message": ""}}, "GetSecretValue"
+            )
+
+    monkeypatch.setitem(DEFAULT_PROVIDERS, "secrets", Denied())
+    with pytest.raises(TokenUnreadable, match="AccessDeniedException"):
+        TOKEN()
+
+
+def test_one_adapter_serves_an_execution_environment(secrets: "SecretsManagerClient") -> None:
+    def settings(url: str) -> ProviderSettings:
+        return ProviderSettings(ledger_table="ledger", runcomfy_url=url, runcomfy_secret=SECRET)
+
+    one = provider_of(ProviderName.RUNCOMFY, settings("https://one.example"))
+    assert provider_of(ProviderName.RUNCOMFY, settings("https://one.example")) is one
+    assert provider_of(ProviderName.RUNCOMFY, settings("https://two.example")) is not one

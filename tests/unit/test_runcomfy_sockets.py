@@ -1,0 +1,207 @@
+"""What only real sockets show: connections that break, stall, drip or never stop."""
+
+import socket
+import struct
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+
+import pytest
+
+from dropreel.provider import Refusal, RenderState, Unclear, Unreachable
+from dropreel.runcomfy import RunComfy
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+MEGABYTE = 1_000_000
+
+
+@dataclass
+class Server:
+    """A server on a socket, in a thread: `behave` has each connection to itself."""
+
+    behave: Callable[["Server", socket.socket], None]
+    listener: socket.socket = field(default_factory=lambda: socket.create_server(("127.0.0.1", 0)))
+    connections: int = 0
+    sent_bytes: int = 0
+    done: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.listener.getsockname()[1]}"
+
+    def serve(self) -> None:
+        while True:
+            connection, _ = self.listener.accept()
+            with connection:
+                if self.done.is_set():
+                    return
+                self.connections += 1
+                connection.settimeout(5)
+                with suppress(OSError):
+                    self.behave(self, connection)
+
+
+@contextmanager
+def serving(behave: Callable[[Server, socket.socket], None]) -> Iterator[Server]:
+    server = Server(behave)
+    thread = threading.Thread(target=server.serve)
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.done.set()
+        socket.create_connection(server.listener.getsockname()).close()
+        thread.join()
+        server.listener.close()
+
+
+def client(server: Server, scheme: str = "http", timeout_seconds: float = 5) -> RunComfy:
+    return RunComfy(
+        f"{scheme}://{server.address}",
+        lambda *, fresh=False: "t",
+        timeout_seconds=timeout_seconds,
+    )
+
+
+def read_request(connection: socket.socket) -> None:
+    request = b""
+    while not request.endswith(b"}") and b"GET" not in request:
+        received = connection.recv(65_536)
+        if not received:
+            raise ConnectionError
+        request += received
+
+
+def reset(connection: socket.socket) -> None:
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.close()
+
+
+def reset_before_the_request_is_read(_: Server, connection: socket.socket) -> None:
+    connection.recv(1, socket.MSG_PEEK)
+    reset(connection)
+
+
+def reset_after_the_request(_: Server, connection: socket.socket) -> None:
+    read_request(connection)
+    reset(connection)
+
+
+def close_after_the_request(_: Server, connection: socket.socket) -> None:
+    read_request(connection)
+
+
+def stall(server: Server, connection: socket.socket) -> None:
+    read_request(connection)
+    server.done.wait(5)
+
+
+def stall_in_the_body(server: Server, connection: socket.socket) -> None:
+    read_request(connection)
+    connection.sendall(OK + b'Content-Length: 1000\r\n\r\n{"request_id"')
+    server.done.wait(5)
+
+
+def drip(server: Server, connection: socket.socket) -> None:
+    read_request(connection)
+    connection.sendall(OK + b"Content-Length: 1000\r\n\r\n")
+    while not server.done.wait(0.05):
+        connection.sendall(b" ")
+
+
+def cut_off_the_body(_: Server, connection: socket.socket) -> None:
+    read_request(connection)
+    connection.sendall(OK + b'Content-Length: 1000\r\n\r\n{"request_id": "r1"}')
+
+
+def send_50_megabytes(server: Server, connection: socket.socket) -> None:
+    read_request(connection)
+    connection.sendall(OK + b"Content-Length: 50000000\r\n\r\n")
+    for _ in range(50):
+        connection.sendall(b" " * MEGABYTE)
+        server.sent_bytes += MEGABYTE
+
+
+def speak_no_http(_: Server, connection: socket.socket) -> None:
+    read_request(connection)
+    connection.sendall(b"220 smtp.example ESMTP\r\n")
+
+
+BROKEN = [
+    reset_before_the_request_is_read,
+    reset_after_the_request,
+    close_after_the_request,
+    stall,
+    stall_in_the_body,
+    drip,
+    cut_off_the_body,
+    send_50_megabytes,
+    speak_no_http,
+]
+
+
+@pytest.mark.parametrize("behave", BROKEN)
+def test_broken_answer_to_a_submission_is_unclear_and_sent_once(
+    behave: Callable[[Server, socket.socket], None],
+) -> None:
+    with serving(behave) as server:
+        with pytest.raises(Unclear):
+            client(server, timeout_seconds=0.3).submit("a/model", {"image_url": "x"})
+        assert server.connections == 1
+
+
+@pytest.mark.parametrize("behave", BROKEN)
+def test_broken_answer_to_a_question_says_nothing_about_the_work(
+    behave: Callable[[Server, socket.socket], None],
+) -> None:
+    with serving(behave) as server, pytest.raises(Unreachable):
+        client(server, timeout_seconds=0.3).ask("r1")
+
+
+def test_body_of_50_megabytes_is_not_read_whole() -> None:
+    with serving(send_50_megabytes) as server, pytest.raises(Unreachable):
+        client(server).ask("r1")
+    assert server.sent_bytes < 15 * MEGABYTE
+
+
+def test_definite_refusal_stands_without_a_readable_body() -> None:
+    def refuse(_: Server, connection: socket.socket) -> None:
+        read_request(connection)
+        connection.sendall(b"HTTP/1.1 402 Payment Required\r\nContent-Length: 1000\r\n\r\n{")
+
+    with serving(refuse) as server, pytest.raises(Refusal) as raised:
+        client(server).submit("a/model", {})
+    assert raised.value.code == "NoCredit"
+
+
+def test_nobody_listening_is_a_definite_refusal() -> None:
+    with serving(stall) as server:
+        provider = client(server)
+    with pytest.raises(Refusal) as raised:
+        provider.submit("a/model", {})
+    assert (raised.value.code, raised.value.again) == ("ProviderUnavailable", True)
+    with pytest.raises(Unreachable):
+        provider.ask("r1")
+
+
+def test_tls_failure_is_a_definite_refusal() -> None:
+    def plain(_: Server, connection: socket.socket) -> None:
+        connection.recv(65_536)
+        connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    with serving(plain) as server, pytest.raises(Refusal) as raised:
+        client(server, "https").submit("a/model", {})
+    assert (raised.value.code, raised.value.again) == ("ProviderUnavailable", True)
+
+
+def test_each_call_has_a_connection_of_its_own() -> None:
+    def answer(_: Server, connection: socket.socket) -> None:
+        while True:  # a server that would keep the connection
+            read_request(connection)
+            connection.sendall(OK + b'Content-Length: 22\r\n\r\n{"status": "in_queue"}')
+
+    with serving(answer) as server:
+        provider = client(server)
+        assert [provider.ask("r1").state for _ in range(2)] == [RenderState.QUEUED] * 2
+        assert server.connections == 2
