@@ -1,0 +1,33 @@
+"""Conclude cancels what still can be cancelled and writes the person a readable error file."""
+
+from functools import partial
+from typing import Any
+
+from aws_lambda_powertools.utilities.typing import LambdaContext
+
+from dropreel.bus import Bus
+from dropreel.conclusion import ENDING, conclude
+from dropreel.ledger_dynamodb import DynamoDBLedger
+from dropreel.observability import logger, tracer
+from dropreel.providers import provider_of
+from dropreel.settings import ConcludeSettings
+from dropreel.storage import S3Storage
+
+settings = ConcludeSettings.from_environment()
+ledger = DynamoDBLedger(settings.ledger_table)
+videos = S3Storage()
+bus = Bus(settings.event_bus)
+
+
+@logger.inject_lambda_context
+@tracer.capture_lambda_handler(capture_response=False, capture_error=False)
+def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
+    failed = conclude(
+        ENDING.validate_python(event),
+        ledger=ledger,
+        providers=partial(provider_of, settings=settings),
+        videos=videos,
+        video_bucket=settings.video_bucket,
+        bus=bus,
+    )
+    return failed.model_dump(mode="json")

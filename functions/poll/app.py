@@ -1,0 +1,28 @@
+"""Poll asks for the state of the render, and says when to ask next."""
+
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+from aws_lambda_powertools.utilities.typing import LambdaContext
+
+from dropreel.observability import logger, tracer
+from dropreel.polling import poll
+from dropreel.providers import provider_of
+from dropreel.render import Underway
+from dropreel.settings import PollSettings
+
+settings = PollSettings.from_environment()
+
+
+@logger.inject_lambda_context
+@tracer.capture_lambda_handler(capture_response=False, capture_error=False)
+def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
+    underway = Underway.model_validate(event)
+    progress = poll(
+        underway,
+        provider=provider_of(underway.ticket.provider, settings),
+        clock=partial(datetime.now, UTC),
+        settings=settings,
+    )
+    return progress.model_dump(mode="json")

@@ -1,0 +1,34 @@
+"""Submit presigns the inputs, calls the provider once, and records the request id first of all."""
+
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+from aws_lambda_powertools.utilities.typing import LambdaContext
+
+from dropreel.ledger_dynamodb import DynamoDBLedger
+from dropreel.observability import logger, tracer
+from dropreel.providers import provider_of
+from dropreel.render import SubmitRequest
+from dropreel.settings import SubmitSettings
+from dropreel.storage import S3Storage
+from dropreel.submission import submit
+
+settings = SubmitSettings.from_environment()
+ledger = DynamoDBLedger(settings.ledger_table)
+uploads = S3Storage()
+
+
+@logger.inject_lambda_context
+@tracer.capture_lambda_handler(capture_response=False, capture_error=False)
+def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
+    request = SubmitRequest.model_validate(event)
+    submission = submit(
+        request,
+        ledger=ledger,
+        provider=provider_of(request.plan.provider, settings),
+        uploads=uploads,
+        clock=partial(datetime.now, UTC),
+        settings=settings,
+    )
+    return submission.model_dump(mode="json")

@@ -1,0 +1,89 @@
+"""The conclude function on S3, DynamoDB and EventBridge as moto plays them."""
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from dropreel.catalog import ProviderName
+from dropreel.errors import RenderTimedOut
+from dropreel.events import VideoFailed
+from dropreel.job import Job
+from tests.render_account import ROOT, VIDEOS, RenderAccount, render_account
+from tests.render_fakes import JOB, NOON, ScriptedProvider
+
+ABORTED = json.loads((ROOT / "events/samples/execution_aborted.json").read_text())
+
+
+@pytest.fixture
+def account(monkeypatch: pytest.MonkeyPatch) -> Iterator[RenderAccount]:
+    with render_account(monkeypatch) as account:
+        yield account
+
+
+def failed_run(job: Job) -> dict[str, Any]:
+    cause = {"errorMessage": str(RenderTimedOut("Still queued.")), "errorType": "RenderTimedOut"}
+    return {
+        "job": job.model_dump(mode="json"),
+        "error": {"Error": "RenderTimedOut", "Cause": json.dumps(cause)},
+        "execution": "arn:aws:states:eu-central-1:123456789012:execution:render:anna",
+        "started_at": (datetime.now(UTC) - timedelta(minutes=1)).isoformat(),
+    }
+
+
+def accept(account: RenderAccount, job_id: str) -> None:
+    attempt = account.ledger.begin(job_id, 1, ProviderName.RUNCOMFY, NOON)
+    assert attempt is not None
+    account.ledger.accept(attempt, "req-1", NOON)
+
+
+def error_file(account: RenderAccount, key: str) -> str:
+    return account.s3.get_object(Bucket=VIDEOS, Key=key)["Body"].read().decode()
+
+
+def test_failed_step_is_told_beside_where_the_video_would_be(account: RenderAccount) -> None:
+    accept(account, JOB.id)
+    provider = ScriptedProvider(cancels=True)
+
+    failed = VideoFailed.model_validate(account.call("conclude", failed_run(JOB), provider))
+
+    assert failed.error.code == "RenderTimedOut"
+    assert failed.render is not None
+    assert failed.render.cancelled
+    assert VideoFailed.model_validate_json(error_file(account, "team/anna.error.json")) == failed
+    assert account.announced() == []
+
+
+def test_aborted_execution_is_concluded_and_announced(account: RenderAccount) -> None:
+    job_id = ABORTED["detail"]["name"]
+    accept(account, job_id)
+    provider = ScriptedProvider(cancels=True)
+
+    account.call("conclude", ABORTED, provider)
+
+    assert provider.cancelled == ["req-1"]
+    assert "Someone stopped" in error_file(account, "team/anna.error.json")
+    [event] = map(json.loads, account.announced())
+    assert event["detail-type"] == "Video Failed"
+    assert event["detail"]["job"]["id"] == job_id
+    assert event["detail"]["error"]["code"] == "ExecutionAborted"
+
+
+def test_concluding_twice_is_harmless(account: RenderAccount) -> None:
+    accept(account, JOB.id)
+
+    first = account.call("conclude", failed_run(JOB), ScriptedProvider(cancels=True))
+    second = account.call("conclude", failed_run(JOB), ScriptedProvider(cancels=False))
+
+    assert second == first
+
+
+def test_no_error_file_beside_a_video_that_came_in_the_meantime(account: RenderAccount) -> None:
+    account.s3.put_object(Bucket=VIDEOS, Key=JOB.manifest_key, Body=b"{}")
+
+    account.call("conclude", failed_run(JOB), ScriptedProvider())
+
+    listed = account.s3.list_objects_v2(Bucket=VIDEOS)["Contents"]
+    assert [found["Key"] for found in listed] == [JOB.manifest_key]

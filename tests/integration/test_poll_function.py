@@ -1,0 +1,48 @@
+"""The poll function: its event in, its answer out."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from dropreel.catalog import ProviderName
+from dropreel.errors import ErrorReport, RenderTimedOut
+from dropreel.provider import Answer, RenderState
+from dropreel.render import Progress, Ticket, Underway
+from tests.render_account import RenderAccount, render_account
+from tests.render_fakes import PLAN, ScriptedProvider
+
+
+@pytest.fixture
+def account(monkeypatch: pytest.MonkeyPatch) -> Iterator[RenderAccount]:
+    with render_account(monkeypatch) as account:
+        yield account
+
+
+def poll(account: RenderAccount, submitted_at: datetime, provider: ScriptedProvider) -> Progress:
+    ticket = Ticket(
+        provider=ProviderName.RUNCOMFY, request_id="req-1", attempt=1, submitted_at=submitted_at
+    )
+    event = Underway(plan=PLAN, ticket=ticket).model_dump(mode="json")
+    return Progress.model_validate(account.call("poll", event, provider))
+
+
+def test_render_under_way_is_asked_for_again(account: RenderAccount) -> None:
+    provider = ScriptedProvider(answers=[Answer(state=RenderState.RENDERING)])
+
+    progress = poll(account, datetime.now(UTC), provider)
+
+    assert (progress.state, progress.wait_seconds) == (RenderState.RENDERING, 5)
+
+
+def test_deadline_is_the_deployers_and_the_error_travels_as_its_report(
+    account: RenderAccount, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RENDER_TIMEOUT_MINUTES", "2")
+    provider = ScriptedProvider(answers=[Answer(state=RenderState.QUEUED)], cancels=True)
+
+    with pytest.raises(RenderTimedOut) as raised:
+        poll(account, datetime.now(UTC) - timedelta(minutes=3), provider)
+
+    assert ErrorReport.model_validate_json(str(raised.value)).code == "RenderTimedOut"
+    assert provider.cancelled == ["req-1"]

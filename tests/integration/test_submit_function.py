@@ -1,0 +1,100 @@
+"""The submit function on S3 and DynamoDB as moto plays them."""
+
+from collections.abc import Iterator
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from dropreel.errors import InputGone, SubmissionUnclear
+from dropreel.ledger import AttemptState
+from dropreel.provider import Refusal, Unclear
+from dropreel.render import Plan, Submission, SubmitRequest
+from tests.render_account import UPLOADS, RenderAccount, render_account
+from tests.render_fakes import AUDIO, JOB, PLAN, ScriptedProvider
+
+
+@pytest.fixture
+def account(monkeypatch: pytest.MonkeyPatch) -> Iterator[RenderAccount]:
+    with render_account(monkeypatch) as account:
+        yield account
+
+
+@pytest.fixture
+def plan(account: RenderAccount) -> Plan:
+    return PLAN.model_copy(update={"job": account.drop(JOB)})
+
+
+def submit(account: RenderAccount, plan: Plan, provider: ScriptedProvider) -> Submission:
+    event = SubmitRequest(plan=plan).model_dump(mode="json")
+    return Submission.model_validate(account.call("submit", event, provider))
+
+
+def test_provider_gets_presigned_urls_of_the_pinned_versions(
+    account: RenderAccount, plan: Plan
+) -> None:
+    provider = ScriptedProvider(submissions=["req-1"])
+
+    submission = submit(account, plan, provider)
+
+    assert submission.ticket is not None
+    assert submission.ticket.request_id == "req-1"
+    [(_, payload)] = provider.submitted
+    given = dict(zip(("image_url", "audio_url"), plan.job.inputs, strict=True))
+    for name, pinned in given.items():
+        url = urlsplit(str(payload[name]))
+        query = parse_qs(url.query)
+        assert url.path.endswith(pinned.key)
+        assert query["versionId"] == [pinned.version_id]
+        assert query["X-Amz-Algorithm"] == ["AWS4-HMAC-SHA256"]
+        assert "X-Amz-Signature" in query
+
+
+def test_function_that_is_called_again_gives_the_same_ticket(
+    account: RenderAccount, plan: Plan
+) -> None:
+    provider = ScriptedProvider(submissions=["req-1", "req-2"])
+
+    first, second = (submit(account, plan, provider) for _ in range(2))
+
+    assert second == first
+    assert len(provider.submitted) == 1
+
+
+def test_refused_attempt_is_sent_again_when_the_state_machine_asks(
+    account: RenderAccount, plan: Plan
+) -> None:
+    busy = Refusal("ProviderUnavailable", "Unavailable.", again=True)
+    provider = ScriptedProvider(submissions=[busy, "req-1"])
+
+    assert submit(account, plan, provider).ticket is None
+    assert submit(account, plan, provider).ticket is not None
+
+
+def test_unclear_outcome_stays_begun_in_the_ledger(account: RenderAccount, plan: Plan) -> None:
+    provider = ScriptedProvider(submissions=[Unclear("No answer.")])
+
+    with pytest.raises(SubmissionUnclear):
+        submit(account, plan, provider)
+
+    attempt = account.ledger.latest(plan.job.id)
+    assert attempt is not None
+    assert attempt.state is AttemptState.BEGUN
+
+
+def test_inputs_that_were_deleted_are_not_sent(account: RenderAccount, plan: Plan) -> None:
+    account.s3.delete_object(Bucket=UPLOADS, Key=AUDIO.key, VersionId=plan.job.inputs[1].version_id)
+    provider = ScriptedProvider(submissions=["req-1"])
+
+    with pytest.raises(InputGone, match="anna"):
+        submit(account, plan, provider)
+
+    assert provider.submitted == []
+
+
+def test_no_presigned_url_is_logged(
+    account: RenderAccount, plan: Plan, caplog: pytest.LogCaptureFixture
+) -> None:
+    submit(account, plan, ScriptedProvider(submissions=["req-1"]))
+
+    assert "req-1" in caplog.text
+    assert "X-Amz" not in caplog.text

@@ -1,0 +1,149 @@
+"""Poll: every answer, no answer, and the deadline."""
+
+from datetime import timedelta
+
+import pytest
+
+from dropreel.catalog import ProviderName
+from dropreel.errors import (
+    DropreelError,
+    RenderCancelled,
+    RenderFailed,
+    RenderTimedOut,
+    RequestForgotten,
+)
+from dropreel.polling import poll
+from dropreel.provider import Answer, RenderState, UnknownRequest, Unreachable
+from dropreel.render import Progress, Ticket, Underway
+from tests.render_fakes import NOON, PLAN, POLL_SETTINGS, FakeClock, ScriptedProvider
+
+TICKET = Ticket(provider=ProviderName.RUNCOMFY, request_id="req-1", attempt=1, submitted_at=NOON)
+QUEUED = Answer(state=RenderState.QUEUED)
+RENDERING = Answer(state=RenderState.RENDERING)
+COMPLETED = Answer(state=RenderState.COMPLETED)
+DEADLINE_SECONDS = 3600
+
+
+def poll_at(
+    since_seconds: float, provider: ScriptedProvider, progress: Progress | None = None
+) -> Progress:
+    clock = FakeClock()
+    clock.pass_seconds(since_seconds)
+    return poll(
+        Underway(plan=PLAN, ticket=TICKET, progress=progress),
+        provider=provider,
+        clock=clock,
+        settings=POLL_SETTINGS,
+    )
+
+
+@pytest.mark.parametrize("state", [RenderState.QUEUED, RenderState.RENDERING])
+def test_unfinished_render_is_asked_for_again(state: RenderState) -> None:
+    progress = poll_at(5, ScriptedProvider(answers=[Answer(state=state)]))
+
+    assert (progress.state, progress.wait_seconds) == (state, 5)
+
+
+@pytest.mark.parametrize(
+    ("since_seconds", "wait_seconds"),
+    [(5, 5), (50, 5), (200, 20), (600, 60), (3000, 60), (3589, 11), (3599.5, 1)],
+)
+def test_waits_grow_with_the_time_since_submission_and_end_at_the_deadline(
+    since_seconds: float, wait_seconds: int
+) -> None:
+    progress = poll_at(since_seconds, ScriptedProvider(answers=[RENDERING]))
+
+    assert progress.wait_seconds == wait_seconds
+
+
+def test_completed_render_needs_no_further_wait() -> None:
+    progress = poll_at(42, ScriptedProvider(answers=[COMPLETED]))
+
+    assert progress.state is RenderState.COMPLETED
+    assert progress.wait_seconds == 0
+    assert progress.completed_at == NOON + timedelta(seconds=42)
+
+
+def test_time_of_the_first_rendering_is_kept_to_the_end() -> None:
+    queued = poll_at(5, ScriptedProvider(answers=[QUEUED]))
+    assert queued.rendering_since is None
+
+    rendering = poll_at(10, ScriptedProvider(answers=[RENDERING]), queued)
+    still_rendering = poll_at(15, ScriptedProvider(answers=[RENDERING]), rendering)
+    completed = poll_at(20, ScriptedProvider(answers=[COMPLETED]), still_rendering)
+
+    assert completed.rendering_since == NOON + timedelta(seconds=10)
+
+
+@pytest.mark.parametrize(
+    ("state", "error"),
+    [(RenderState.FAILED, RenderFailed), (RenderState.CANCELLED, RenderCancelled)],
+)
+def test_lost_render_ends_the_job_with_the_providers_words(
+    state: RenderState, error: type[DropreelError]
+) -> None:
+    provider = ScriptedProvider(answers=[Answer(state=state, message="No face found.")])
+
+    with pytest.raises(error) as raised:
+        poll_at(30, provider)
+
+    assert "req-1" in raised.value.message
+    assert raised.value.message.endswith("No face found.")
+
+
+@pytest.mark.parametrize("seen", [RenderState.QUEUED, RenderState.RENDERING])
+def test_no_answer_leaves_the_render_as_it_was(seen: RenderState) -> None:
+    before = Progress(state=seen, wait_seconds=5, rendering_since=NOON)
+
+    progress = poll_at(100, ScriptedProvider(answers=[Unreachable("HTTP 502")]), before)
+
+    assert progress == Progress(state=seen, wait_seconds=10, rendering_since=NOON)
+
+
+def test_throttled_poll_waits_as_long_as_the_provider_asks() -> None:
+    throttled = Unreachable("HTTP 429", retry_after_seconds=45)
+
+    assert poll_at(100, ScriptedProvider(answers=[throttled])).wait_seconds == 45
+
+
+def test_fresh_request_that_is_not_known_yet_is_asked_for_again() -> None:
+    progress = poll_at(6, ScriptedProvider(answers=[UnknownRequest()]))
+
+    assert progress.state is RenderState.QUEUED
+
+
+def test_request_that_the_provider_forgot_ends_the_job() -> None:
+    with pytest.raises(RequestForgotten, match="req-1"):
+        poll_at(61, ScriptedProvider(answers=[UnknownRequest()]))
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (QUEUED, "still queued"),
+        (RENDERING, "still rendering"),
+        (Answer(state=RenderState.RENDERING, message="Unknown: dreaming."), "dreaming"),
+        (Unreachable("RunComfy gave no answer."), "gave no answer"),
+    ],
+)
+def test_deadline_cancels_and_tells_the_last_state(answer: Answer | Exception, words: str) -> None:
+    provider = ScriptedProvider(answers=[answer], cancels=True)
+
+    with pytest.raises(RenderTimedOut, match=words):
+        poll_at(DEADLINE_SECONDS, provider)
+
+    assert provider.cancelled == ["req-1"]
+
+
+def test_failing_to_cancel_does_not_hide_the_timeout() -> None:
+    provider = ScriptedProvider(answers=[QUEUED], cancels=Unreachable("HTTP 500"))
+
+    with pytest.raises(RenderTimedOut):
+        poll_at(DEADLINE_SECONDS, provider)
+
+
+def test_render_that_is_ready_is_never_late() -> None:
+    provider = ScriptedProvider(answers=[COMPLETED])
+
+    assert poll_at(2 * DEADLINE_SECONDS, provider).state is RenderState.COMPLETED
+    assert provider.cancelled == []
