@@ -143,6 +143,9 @@ def running(home: Home) -> Environment | None:
 
 # --- Processes ---
 
+# They may outlive us (`make up`); Python would warn if it forgot one that still runs.
+_started: list["subprocess.Popen[bytes]"] = []
+
 
 def _start(home: Home, name: str, command: list[str], environment: Mapping[str, str]) -> None:
     """Start a process in a group of its own, with its output in a log beside the settings."""
@@ -156,6 +159,7 @@ def _start(home: Home, name: str, command: list[str], environment: Mapping[str, 
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+    _started.append(process)
     home.processes.write_text(json.dumps([*_pids(home), process.pid]))
 
 

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 import boto3
 import pytest
 from botocore.stub import Stubber
+from moto import mock_aws
+
 from dropreel.bus import Bus, EventNotTaken
 from dropreel.events import DetailType, IncompleteUpload, UploadIncomplete
 from dropreel.job import Role
-from moto import mock_aws
 
 REGION = "eu-central-1"
 DETAIL = UploadIncomplete(

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import boto3
 import pytest
+from moto import mock_aws
+
 from dropreel.events import UploadIncomplete
 from dropreel.intake import Sighting
 from dropreel.job import Job
-from moto import mock_aws
 
 if TYPE_CHECKING:
     from mypy_boto3_events import EventBridgeClient

@@ -8,14 +8,15 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel, ValidationError
+
 from dropreel.events import DetailType, UploadIncomplete
 from dropreel.intake import LISTED_AT_MOST, Intake, Sighting, sighting_in
 from dropreel.job import Job, Role
 from dropreel.pairing import name_of
 from dropreel.storage import ObjectVersion
-from hypothesis import given
-from hypothesis import strategies as st
-from pydantic import BaseModel, ValidationError
 
 UPLOADS = "uploads"
 VIDEOS = "videos"

@@ -3,9 +3,10 @@
 import re
 
 import pytest
-from dropreel.job import LONGEST_KEY_BYTES, Input, Role, error_key, job_id, slug
 from hypothesis import given
 from hypothesis import strategies as st
+
+from dropreel.job import LONGEST_KEY_BYTES, Input, Role, error_key, job_id, slug
 
 MODEL = "wan-2.2-speech-to-video"
 

@@ -1,11 +1,12 @@
 """Which uploads belong together."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from dropreel.job import Role
 from dropreel.pairing import NAMED_AT_MOST, Group, Name, name_of
 from dropreel.storage import ObjectVersion
-from hypothesis import given
-from hypothesis import strategies as st
 
 MODEL = "wan-2.2-speech-to-video"
 

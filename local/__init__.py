@@ -1,0 +1,1 @@
+"""One machine: the embedded AWS, the stand-ins for the providers, the demo."""

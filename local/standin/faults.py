@@ -1,0 +1,180 @@
+"""Misbehaviour on demand: what a stand-in can be told to do wrong, and to which job."""
+
+from collections.abc import Iterable, Mapping
+from enum import StrEnum
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+
+
+class Stage(StrEnum):
+    """Where a fault strikes: at one of the provider's calls, at the render, at the download."""
+
+    SUBMIT = "submit"
+    STATUS = "status"
+    RESULT = "result"
+    CANCEL = "cancel"
+    DOWNLOAD = "download"
+    RENDER = "render"
+
+
+class Fault(BaseModel):
+    """One thing to do wrong. The fields combine; what is not set stays right."""
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+
+    match: str = Field(
+        default="", description="A part of the path of an input's URL; empty is every job."
+    )
+    at: Stage
+    times: int | None = Field(default=1, ge=1, description="How often; null is for ever.")
+    when: Literal["before", "after"] = Field(
+        default="before", description="Before or after the call has done its work."
+    )
+
+    # The answer to a call
+    delay_seconds: float = Field(default=0, ge=0, description="Wait this long with the answer.")
+    reset: bool = Field(default=False, description="Break the connection off instead.")
+    status: int | None = Field(default=None, ge=200, le=599)
+    headers: dict[str, str] = Field(default_factory=dict)
+    json_body: JsonValue = Field(default=None, alias="json")
+    body: str | None = None
+    patch: JsonValue = Field(
+        default=None, description="A JSON merge patch (RFC 7396) on the true answer."
+    )
+
+    # How the answer's body is sent
+    filler_bytes: int = Field(default=0, ge=0, description="Blanks after the body.")
+    declared_bytes: int | None = Field(
+        default=None, ge=0, description="The `Content-Length`, true or not; no more is sent."
+    )
+    chunked: bool = Field(default=False, description="Say no `Content-Length`.")
+    cut_percent: float | None = Field(
+        default=None, ge=0, lt=100, description="Break off after this much of the body."
+    )
+    bytes_per_second: int | None = Field(default=None, ge=1)
+
+    # The render
+    error: str | None = Field(default=None, description="Fail with these words.")
+    stay: Literal["queued", "rendering"] | None = Field(
+        default=None, description="Never get beyond this state."
+    )
+    queue_seconds: float | None = Field(default=None, ge=0)
+    render_seconds: float | None = Field(default=None, ge=0)
+
+    @model_validator(mode="after")
+    def _fields_fit_the_stage(self) -> Self:
+        misplaced = self.model_fields_set & (
+            _OF_ANSWERS if self.at is Stage.RENDER else _OF_RENDERS
+        )
+        if misplaced:
+            raise ValueError(f"not at {self.at.value}: {', '.join(sorted(misplaced))}")
+        return self
+
+    def summary(self) -> dict[str, JsonValue]:
+        """What is set, as it was ordered."""
+        told: dict[str, JsonValue] = self.model_dump(
+            mode="json", by_alias=True, exclude_defaults=True
+        )
+        return {"match": self.match, "times": self.times, **told}
+
+    @property
+    def replaces_answer(self) -> bool:
+        return self.status is not None or self.body is not None or self.json_body is not None
+
+
+_OF_RENDERS = {"error", "stay", "queue_seconds", "render_seconds"}
+_OF_ANSWERS = set(Fault.model_fields) - _OF_RENDERS - {"match", "at", "times"}
+
+Preset = Mapping[str, object]
+
+# Faults with a name. A dialect adds those that are worded in its provider's terms.
+PRESETS: Mapping[str, Preset] = {
+    # any call; say `at`
+    "stall": {"delay_seconds": 120},
+    "reset_before": {"reset": True},
+    "reset_after": {"reset": True, "when": "after"},
+    "malformed_json": {"status": 200, "body": '{"request_id": "abc'},
+    "empty_body": {"status": 200, "body": ""},
+    "huge_body": {"status": 200, "body": "", "filler_bytes": 50_000_000},
+    "throttle": {"status": 429, "headers": {"Retry-After": "7"}},
+    # the render
+    "fail_render": {"at": "render", "error": "The generation failed."},
+    "moderate": {
+        "at": "render",
+        "error": "Content moderation: the input was flagged as unsafe and was not rendered.",
+    },
+    "stay_queued": {"at": "render", "stay": "queued"},
+    "never_finish": {"at": "render", "stay": "rendering"},
+    # the status
+    "forget": {"at": "status", "status": 404, "times": None},
+    # the download
+    "expired_url": {"at": "download", "status": 403},
+    "cut_video": {"at": "download", "cut_percent": 50},
+    "wrong_length": {"at": "download", "declared_bytes": 10_000},
+    "no_length": {"at": "download", "chunked": True},
+    "html_page": {
+        "at": "download",
+        "status": 200,
+        "headers": {"Content-Type": "text/html"},
+        "body": "<!doctype html><title>Please wait</title>",
+    },
+    "empty_video": {
+        "at": "download",
+        "status": 200,
+        "headers": {"Content-Type": "video/mp4"},
+        "body": "",
+    },
+    "oversize_video": {"at": "download", "declared_bytes": 3 * 1024**3},
+    "slow_video": {"at": "download", "bytes_per_second": 20_000},
+}
+
+
+class UnknownPreset(Exception):
+    """No preset has that name."""
+
+
+class Faults:
+    """The faults that are to come."""
+
+    def __init__(self, presets: Mapping[str, Preset]) -> None:
+        self._presets = {**PRESETS, **presets}
+        self.active: list[Fault] = []
+
+    def order(self, wish: object) -> Fault:
+        """Take in a fault; `do` names a preset. Raises pydantic's `ValidationError`, or
+        `UnknownPreset`."""
+        if isinstance(wish, dict) and "do" in wish:
+            name = str(wish["do"])
+            if name not in self._presets:
+                raise UnknownPreset(f"do: {name} is none of {', '.join(self._presets)}")
+            own = {field: value for field, value in wish.items() if field != "do"}
+            wish = {**self._presets[name], **own}
+        fault = Fault.model_validate(wish)
+        self.active.append(fault)
+        return fault
+
+    def take(self, stage: Stage, paths: Iterable[str]) -> Fault | None:
+        """The oldest fault for this job at this stage; it counts as done once."""
+        where = list(paths)
+        for fault in self.active:
+            if fault.at is stage and any(fault.match in path for path in ("", *where)):
+                if fault.times is not None:
+                    fault.times -= 1
+                    if not fault.times:
+                        self.active.remove(fault)
+                return fault
+        return None
+
+
+def merge_patch(document: JsonValue, patch: JsonValue) -> JsonValue:
+    """RFC 7396: objects merge, null removes, anything else replaces."""
+    if not isinstance(patch, dict):
+        return patch
+    merged = dict(document) if isinstance(document, dict) else {}
+    for name, value in patch.items():
+        if value is None:
+            merged.pop(name, None)
+        else:
+            merged[name] = merge_patch(merged.get(name), value)
+    return merged

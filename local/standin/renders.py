@@ -1,0 +1,132 @@
+"""The renders that a stand-in has accepted: queued, rendering, over."""
+
+import asyncio
+import functools
+import hashlib
+import math
+import secrets
+import traceback
+import uuid
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from dropreel.provider import RenderState
+from local.standin.faults import Fault
+from local.standin.film import SHORT_SIDE_PIXELS, Script, Studio
+from local.standin.inputs import InputRefused, Order, Reception
+
+FINAL = {RenderState.COMPLETED, RenderState.FAILED, RenderState.CANCELLED}
+
+
+@dataclass(eq=False)
+class Render:
+    """Accepted work."""
+
+    order: Order
+    id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    state: RenderState = RenderState.QUEUED
+    created_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    finished_at: datetime | None = None
+    error: str | None = None
+    video: bytes = b""
+    video_name: str = field(default_factory=lambda: secrets.token_urlsafe(24))
+    calls: Counter[str] = field(default_factory=Counter)
+
+    @functools.cached_property
+    def video_etag(self) -> str:
+        return f'"{hashlib.md5(self.video, usedforsecurity=False).hexdigest()}"'
+
+    def end(self, state: RenderState, *, error: str | None = None, video: bytes = b"") -> None:
+        self.state, self.error, self.video = state, error, video
+        self.finished_at = datetime.now(UTC)
+
+
+class Renders:
+    """Accepts, renders and remembers. Lives in one event loop."""
+
+    def __init__(self, queue_seconds: float, render_seconds: float) -> None:
+        self._queue_seconds = queue_seconds
+        self._render_seconds = render_seconds
+        self._reception = Reception()
+        self._studio = Studio()
+        self._all: dict[str, Render] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self.most_in_flight = 0
+
+    @property
+    def in_flight(self) -> int:
+        """Accepted and not final."""
+        return sum(render.state not in FINAL for render in self._all.values())
+
+    def accept(self, order: Order, fault: Fault | None = None) -> Render:
+        render = Render(order)
+        self._all[render.id] = render
+        self._tasks[render.id] = asyncio.create_task(self._carry_out(render, fault))
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        return render
+
+    def find(self, request_id: str) -> Render | None:
+        return self._all.get(request_id)
+
+    def find_video(self, video_name: str) -> Render | None:
+        return next((it for it in self._all.values() if it.video_name == video_name), None)
+
+    def queue_position(self, render: Render) -> int:
+        """How many queued renders come before this one."""
+        queued = [it for it in self._all.values() if it.state is RenderState.QUEUED]
+        return queued.index(render)
+
+    def cancel(self, render: Render) -> bool:
+        """Only what is queued can be cancelled. True when it is."""
+        if render.state is RenderState.QUEUED:
+            self._tasks[render.id].cancel()
+            render.end(RenderState.CANCELLED)
+        return render.state is RenderState.CANCELLED
+
+    def forget_all(self) -> None:
+        for task in self._tasks.values():
+            task.cancel()
+        self._tasks.clear()
+        self._all.clear()
+        self.most_in_flight = 0
+
+    def close(self) -> None:
+        self.forget_all()
+        self._studio.close()
+
+    async def _carry_out(self, render: Render, fault: Fault | None) -> None:
+        try:
+            await self._render(render, fault or Fault.model_validate({"at": "render"}))
+        except InputRefused as refused:
+            render.end(RenderState.FAILED, error=str(refused))
+        except Exception as error:  # a fault of ours must not leave the render in flight
+            traceback.print_exc()
+            render.end(RenderState.FAILED, error=f"Internal error: {type(error).__name__}.")
+
+    async def _render(self, render: Render, fault: Fault) -> None:
+        queued_until = _deadline(fault.stay == "queued", fault.queue_seconds, self._queue_seconds)
+        inputs = await self._reception.receive(render.order)
+        await _until(queued_until)
+
+        render.state = RenderState.RENDERING
+        done_at = _deadline(fault.stay == "rendering", fault.render_seconds, self._render_seconds)
+        if fault.error is not None:
+            await _until(done_at)
+            render.end(RenderState.FAILED, error=fault.error)
+            return
+        script = Script(inputs.picture, inputs.voice, SHORT_SIDE_PIXELS[render.order.resolution])
+        film = await self._studio.film(script)
+        await _until(done_at)
+        render.end(RenderState.COMPLETED, video=film)
+
+
+def _deadline(never: bool, ordered_seconds: float | None, usual_seconds: float) -> float:
+    if never:
+        return math.inf
+    wait_seconds = usual_seconds if ordered_seconds is None else ordered_seconds
+    return asyncio.get_running_loop().time() + wait_seconds
+
+
+async def _until(deadline: float) -> None:
+    await asyncio.sleep(deadline - asyncio.get_running_loop().time())
