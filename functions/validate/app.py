@@ -1,0 +1,20 @@
+"""Reads what the files really are (not what they are called), resolves options, picks the route;
+refuses with every reason at once."""
+
+from typing import Any
+
+from aws_lambda_powertools.utilities.typing import LambdaContext
+
+from dropreel import validation
+from dropreel.job import Job
+from dropreel.observability import logger, tracer
+from dropreel.storage import S3Storage
+
+uploads = S3Storage()
+
+
+@logger.inject_lambda_context
+@tracer.capture_lambda_handler(capture_response=False, capture_error=False)
+def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
+    job = Job.model_validate(event)
+    return validation.plan(job, uploads).model_dump(mode="json")

@@ -1,0 +1,167 @@
+"""Files as people have them, good and bad, made in memory. The real ones lie in `samples/`."""
+
+import math
+import struct
+import zlib
+from array import array
+from functools import cache
+from io import BytesIO
+from pathlib import Path
+
+import av
+from PIL import Image
+
+SAMPLES = Path(__file__).parents[1] / "samples"
+PORTRAIT = (SAMPLES / "portrait.png").read_bytes()
+SPEECH_MP3 = (SAMPLES / "speech.mp3").read_bytes()
+SPEECH_WAV = (SAMPLES / "speech.wav").read_bytes()
+
+
+# Pictures
+
+
+@cache
+def picture(
+    image_format: str, width: int = 512, height: int = 512, mode: str = "RGB", **options: object
+) -> bytes:
+    """A real file of any format that Pillow writes: noise of four levels, so that decoding works
+    through something, but not through much."""
+    pixels = Image.effect_noise((min(width, 512), min(height, 512)), 80)
+    image = pixels.point(lambda level: level // 64 * 64).resize((width, height)).convert(mode)
+    return _saved(image, image_format, **options)
+
+
+@cache
+def animation(image_format: str) -> bytes:
+    frames = [Image.new("RGB", (512, 512), colour) for colour in ("red", "green", "blue")]
+    return _saved(frames[0], image_format, save_all=True, append_images=frames[1:])
+
+
+@cache
+def turned_by_exif() -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return picture("JPEG", 640, 480, exif=exif.tobytes())
+
+
+def bomb_png(side: int = 50_000) -> bytes:
+    """A PNG of a few bytes that claims to hold an enormous picture."""
+    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+        for name, body in ((b"IHDR", header), (b"IDAT", zlib.compress(bytes(9999))), (b"IEND", b""))
+    )
+
+
+def bomb_webp(side: int = 16_383) -> bytes:
+    """A WebP whose canvas would take a gigabyte, before Pillow tells its size."""
+    sample = bytearray(picture("WEBP", lossless=True))
+    struct.pack_into("<I", sample, 21, (side - 1) | (side - 1) << 14)
+    return bytes(sample)
+
+
+def bomb_jpeg(side: int = 65_000) -> bytes:
+    """A JPEG with the sides in its frame header overwritten."""
+    sample = bytearray(picture("JPEG"))
+    struct.pack_into(">HH", sample, sample.index(b"\xff\xc0") + 5, side, side)
+    return bytes(sample)
+
+
+def spoiled_png() -> bytes:
+    """The portrait with a few bytes changed in the middle of its pixels."""
+    middle = len(PORTRAIT) // 2
+    return PORTRAIT[:middle] + b"spoiled" + PORTRAIT[middle + 7 :]
+
+
+def _saved(image: Image.Image, image_format: str, **options: object) -> bytes:
+    file = BytesIO()
+    image.save(file, image_format, **options)
+    return file.getvalue()
+
+
+# Recordings
+
+
+def wav(
+    seconds: float = 2,
+    *,
+    rate: int = 8000,
+    channels: int = 1,
+    bits: int = 16,
+    codec: int = 1,
+    extensible: bool = False,
+    data_bytes: int | None = None,
+    riff_bytes: int | None = None,
+    before_data: bytes = b"",
+) -> bytes:
+    """A WAV of a tone; the sizes that its header states can be made to lie."""
+    frame_bytes = channels * bits // 8
+    sound = bytes(range(256)) * (int(seconds * rate) * frame_bytes // 256 + 1)
+    sound = sound[: round(seconds * rate) * frame_bytes]
+    layout = (channels, rate, rate * frame_bytes, frame_bytes, bits)
+    fmt = struct.pack("<HHIIHH", 0xFFFE if extensible else codec, *layout)
+    if extensible:
+        fmt += struct.pack("<HHIH", 22, bits, 0, codec) + bytes.fromhex(
+            "000000001000800000aa00389b71"
+        )
+    chunks = b"fmt " + struct.pack("<I", len(fmt)) + fmt + before_data
+    stated = len(sound) if data_bytes is None else data_bytes
+    body = b"WAVE" + chunks + b"data" + struct.pack("<I", stated) + sound
+    return b"RIFF" + struct.pack("<I", len(body) if riff_bytes is None else riff_bytes) + body
+
+
+@cache
+def encoded(
+    container: str, codec: str, seconds: float = 2, *, rate: int = 48_000, **options: str
+) -> bytes:
+    """A tone as any recording that PyAV can make: ("mp3", "libmp3lame"), ("ogg", "libopus")..."""
+    samples = round(seconds * rate)
+    tone = array("h", (round(8000 * math.sin(n * math.tau * 440 / rate)) for n in range(samples)))
+    file = BytesIO()
+    with av.open(file, "w", format=container, container_options=options) as made:
+        stream = made.add_stream(codec, rate=rate)
+        assert isinstance(stream, av.AudioStream)
+        frame = av.AudioFrame(format="s16", layout="mono", samples=samples)
+        frame.planes[0].update(tone.tobytes())
+        frame.sample_rate = rate
+        fitting = av.AudioResampler(format=stream.format, layout="mono", rate=rate)
+        for part in [*fitting.resample(frame), None]:
+            made.mux(stream.encode(part))
+    return file.getvalue()
+
+
+def mp3(seconds: float = 2, **options: str) -> bytes:
+    return encoded("mp3", "libmp3lame", seconds, **options)
+
+
+def mp3_without_header(seconds: float = 2) -> bytes:
+    """Frames and nothing else, as speech services send them."""
+    return mp3(seconds, write_xing="0", id3v2_version="0")
+
+
+def mp3_of_rising_bitrate(frames: int) -> bytes:
+    """Silence without a header, in frames of 32 and then of 320 kbit/s: a guess from the first
+    frame would take it for much longer than it is. A frame lasts 1152 / 48000 s."""
+    low, high = (
+        b"\xff\xfb" + bytes([index << 4 | 4, 0xC4]) + bytes(144_000 * kbit // 48_000 - 4)
+        for index, kbit in ((1, 32), (14, 320))
+    )
+    return low * (frames // 2) + high * (frames - frames // 2)
+
+
+def id3_tag(size_bytes: int = 100) -> bytes:
+    return (
+        b"ID3\x04\x00\x00" + bytes([0, 0, size_bytes >> 7, size_bytes & 0x7F]) + bytes(size_bytes)
+    )
+
+
+def iso_media(brand: bytes) -> bytes:
+    """The beginning of a HEIC, an M4A, a MOV...: what tells them is the brand."""
+    return struct.pack(">I", 24) + b"ftyp" + brand + bytes(4) + b"mif1" + brand + bytes(200)
+
+
+# Neither
+
+TEXT = "Dear Anna, this is not a picture — é, ü and 🎤 notwithstanding.\n".encode() * 40
+WEB_PAGE = b"<!DOCTYPE html>\n<html><head><title>Sign in</title></head></html>"
+NOISE = bytes((i * i * 31 + i * 7 + 3) % 251 for i in range(5000))

@@ -1,0 +1,50 @@
+"""Imports point one way: logic knows neither AWS nor HTTP, so it is tested without either."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+LOGIC = (
+    "catalog",
+    "conclusion",
+    "delivery",
+    "errors",
+    "events",
+    "intake",
+    "job",
+    "ledger",
+    "media",
+    "mp4",
+    "pairing",
+    "polling",
+    "provider",
+    "render",
+    "settings",
+    "submission",
+    "timing",
+    "validation",
+)
+
+BLOCKED = """
+import sys
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("boto3", "botocore", "httpx", "httpcore"):
+            raise ImportError(f"logic must not import {name}")
+sys.meta_path.insert(0, Blocked())
+"""
+
+
+@pytest.mark.parametrize("module", LOGIC)
+def test_logic_imports_neither_boto3_nor_httpx(module: str) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", f"{BLOCKED}\nimport dropreel.{module}"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+
+    assert ran.returncode == 0, ran.stderr
