@@ -8,10 +8,11 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from dropreel.bus import Bus
 from dropreel.conclusion import ENDING, conclude
 from dropreel.ledger_dynamodb import DynamoDBLedger
-from dropreel.observability import logger, tracer
+from dropreel.observability import logger
 from dropreel.providers import provider_of
 from dropreel.settings import ConcludeSettings
 from dropreel.storage import S3Storage
+from dropreel.tracing import tracer
 
 settings = ConcludeSettings.from_environment()
 ledger = DynamoDBLedger(settings.ledger_table)

@@ -16,9 +16,10 @@ from dropreel.bus import Bus
 from dropreel.executions import Executions
 from dropreel.intake import Intake, sighting_in
 from dropreel.intake_queue import IntakeQueue
-from dropreel.observability import logger, tracer
+from dropreel.observability import logger
 from dropreel.settings import IntakeSettings
 from dropreel.storage import S3Storage
+from dropreel.tracing import tracer
 
 settings = IntakeSettings.from_environment()
 processor = BatchProcessor(event_type=EventType.SQS, logger=logger)

@@ -6,11 +6,12 @@ from typing import Any
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from dropreel.observability import logger, tracer
+from dropreel.observability import logger
 from dropreel.polling import poll
 from dropreel.providers import provider_of
 from dropreel.render import Underway
 from dropreel.settings import PollSettings
+from dropreel.tracing import tracer
 
 settings = PollSettings.from_environment()
 

@@ -7,12 +7,13 @@ from typing import Any
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from dropreel.ledger_dynamodb import DynamoDBLedger
-from dropreel.observability import logger, tracer
+from dropreel.observability import logger
 from dropreel.providers import provider_of
 from dropreel.render import SubmitRequest
 from dropreel.settings import SubmitSettings
 from dropreel.storage import S3Storage
 from dropreel.submission import submit
+from dropreel.tracing import tracer
 
 settings = SubmitSettings.from_environment()
 ledger = DynamoDBLedger(settings.ledger_table)

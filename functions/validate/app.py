@@ -7,8 +7,9 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from dropreel import validation
 from dropreel.job import Job
-from dropreel.observability import logger, tracer
+from dropreel.observability import logger
 from dropreel.storage import S3Storage
+from dropreel.tracing import tracer
 
 uploads = S3Storage()
 

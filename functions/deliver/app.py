@@ -1,0 +1,34 @@
+"""Deliver streams the video into the videos bucket in bounded memory, checks that it is one,
+and writes the manifest."""
+
+from functools import partial
+from typing import Any
+
+from aws_lambda_powertools.utilities.typing import LambdaContext
+
+from dropreel.delivery import deliver
+from dropreel.download import Download
+from dropreel.observability import logger
+from dropreel.providers import provider_of
+from dropreel.render import Underway
+from dropreel.settings import DeliverSettings
+from dropreel.storage import S3Storage
+from dropreel.tracing import tracer
+
+settings = DeliverSettings.from_environment()
+storage = S3Storage()
+download = Download(settings.trusted_download_origins)
+
+
+@logger.inject_lambda_context
+@tracer.capture_lambda_handler(capture_response=False, capture_error=False)
+def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
+    underway = Underway.model_validate(event)
+    ready = deliver(
+        underway,
+        provider=provider_of(underway.ticket.provider, settings),
+        storage=storage,
+        fetch=partial(download, seconds_left=lambda: context.get_remaining_time_in_millis() / 1000),
+        video_bucket=settings.video_bucket,
+    )
+    return ready.model_dump(mode="json")
