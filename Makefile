@@ -99,7 +99,14 @@ build: environments ## build for an account (arm64, or ARCHITECTURE=x86_64)
 deploy: build ## deploy into your account: [PARAMETERS="Key=value ..."]
 	$(SAM)/sam deploy --parameter-overrides Architecture=$(ARCHITECTURE) $(PARAMETERS)
 
+token: environments ## store RunComfy's API token in the deployed stack's secret
+	@arn=$$($(SAM)/aws cloudformation describe-stacks --stack-name dropreel --output text \
+	    --query "Stacks[0].Outputs[?OutputKey=='RunComfyTokenArn'].OutputValue") && \
+	printf "RunComfy's API token: " && trap 'stty echo' EXIT && stty -echo && read -r token && echo && \
+	printf %s "$$token" | $(SAM)/aws secretsmanager put-secret-value --secret-id "$$arn" \
+	    --secret-string file:///dev/stdin --query VersionId --output text
+
 clean: down ## remove what was built, and the environments
 	rm -rf out .aws-sam .venv
 
-.PHONY: demo up down test lint format events bench-deliver build deploy clean
+.PHONY: demo up down test lint format events bench-deliver build deploy token clean

@@ -30,7 +30,9 @@ PROJECT = Path(__file__).resolve().parent.parent
 OUT = PROJECT / "out"
 BUILD = OUT / "build"
 STACK = "dropreel"
-REGION = "us-east-1"
+# Not us-east-1: there, and in all older regions, version 1 of the AWS CLI sends SQS calls to the
+# region's own address, whatever AWS_ENDPOINT_URL says.
+REGION = "eu-central-2"
 ENVIRONMENTS = PROJECT / ".venv"
 ARCHITECTURE = "arm64" if platform.machine() in {"arm64", "aarch64"} else "x86_64"
 
@@ -333,7 +335,9 @@ def _sources_digest() -> str:
 
 def _deploy(home: Home, environment: Environment, parameters: Mapping[str, str]) -> dict[str, str]:
     """`sam deploy`, and the stack's outputs."""
-    client(environment, "s3").create_bucket(Bucket="sam-artifacts")
+    client(environment, "s3").create_bucket(
+        Bucket="sam-artifacts", CreateBucketConfiguration={"LocationConstraint": REGION}
+    )
     overrides = [f"{name}={value}" for name, value in parameters.items()]
     _sam(
         home,

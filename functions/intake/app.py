@@ -22,7 +22,8 @@ from dropreel.storage import S3Storage
 from dropreel.tracing import tracer
 
 settings = IntakeSettings.from_environment()
-processor = BatchProcessor(event_type=EventType.SQS, logger=logger)
+# Powertools takes its own logger here and types it as the standard one.
+processor = BatchProcessor(event_type=EventType.SQS, logger=logger)  # type: ignore[arg-type]
 intake = Intake(
     storage=S3Storage(),
     executions=Executions(settings.state_machine_arn),

@@ -9,7 +9,12 @@ from pydantic import BaseModel, ConfigDict, Field
 class Settings(BaseModel):
     """Base of each function's settings: a field `video_bucket` is read from `VIDEO_BUCKET`."""
 
-    model_config = ConfigDict(frozen=True, alias_generator=str.upper, populate_by_name=True)
+    model_config = ConfigDict(
+        frozen=True,
+        alias_generator=str.upper,
+        populate_by_name=True,
+        hide_input_in_errors=True,  # the environment holds the function's credentials
+    )
 
     @classmethod
     def from_environment(cls) -> Self:

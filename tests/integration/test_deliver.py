@@ -1,0 +1,403 @@
+"""The deliver function against S3 (moto) and a real server that misbehaves in every known way."""
+
+import hashlib
+import importlib.util
+import json
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import boto3
+import pytest
+from moto import mock_aws
+from moto.backends import get_backend
+from moto.core.models import DEFAULT_ACCOUNT_ID
+
+from dropreel.download import Download
+from dropreel.errors import ResultRefused, ResultUnavailable
+from dropreel.events import VideoReady
+from tests.videos import padded, tiny_video
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+APP = Path(__file__).parents[2] / "functions" / "deliver" / "app.py"
+VIDEOS = "videos"
+KEY = "team/Änna +1%.mp4"
+# Two parts, so that cuts fall into different ones.
+VIDEO = padded(tiny_video("faststart"), 9 * 1024**2)
+LIMIT_BYTES = 10 * 1024**2
+
+EVENT = {
+    "plan": {
+        "job": {
+            "id": "anna-1-0123456789abcdef",
+            "bucket": "uploads",
+            "folder": "team/",
+            "stem": "Änna +1%",
+            "model": "wan-2.2-speech-to-video",
+            "inputs": [
+                {"role": "image", "key": "inbox/a.png", "version_id": "i1", "size_bytes": 10},
+                {"role": "audio", "key": "inbox/a.mp3", "version_id": "a1", "size_bytes": 20},
+            ],
+        },
+        "provider": "runcomfy",
+        "endpoint": "wan-ai/wan-2-2/speech-to-video",
+        "image": {"format": "png", "width": 500, "height": 500, "size_bytes": 10},
+        "audio": {"format": "mp3", "duration_seconds": 5, "size_bytes": 20},
+    },
+    "ticket": {
+        "provider": "runcomfy",
+        "request_id": "r-1",
+        "attempt": 1,
+        "submitted_at": "2026-11-20T12:00:00Z",
+    },
+    "progress": {
+        "state": "completed",
+        "wait_seconds": 0,
+        "rendering_since": "2026-11-20T12:00:10Z",
+        "completed_at": "2026-11-20T12:01:10Z",
+    },
+}
+
+Answer = Callable[[BaseHTTPRequestHandler], None]
+
+
+class Server(ThreadingHTTPServer):
+    """Gives one answer after the other, and the last one for ever."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Request)
+        self.answers: list[Answer] = []
+        self.ranges: list[str | None] = []
+
+    @property
+    def origin(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """The client hung up: what many of these tests are about."""
+
+
+class _Request(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Server
+
+    def do_GET(self) -> None:
+        self.server.ranges.append(self.headers["Range"])
+        answers = self.server.answers
+        answer = answers.pop(0) if len(answers) > 1 else answers[0]
+        answer(self)
+        self.close_connection = True
+
+    def log_message(self, *_: object) -> None: ...
+
+
+def send(
+    request: BaseHTTPRequestHandler, status: int, headers: dict[str, str], body: bytes = b""
+) -> None:
+    request.send_response(status)
+    for name, value in headers.items():
+        request.send_header(name, value)
+    request.end_headers()
+    request.wfile.write(body)
+
+
+def answer(
+    status: int = 200,
+    body: bytes = VIDEO,
+    *,
+    kind: str = "video/mp4",
+    length: int | None = -1,
+    headers: dict[str, str] | None = None,
+) -> Answer:
+    """One answer. A length other than the body's is a lie; None leaves it out."""
+    sent = {"Content-Type": kind, "ETag": '"v1"'} | (headers or {})
+    if length is not None:
+        sent["Content-Length"] = str(len(body) if length == -1 else length)
+    return lambda request: send(request, status, sent, body)
+
+
+def cut(percent: int, etag: str = '"v1"') -> Answer:
+    body = VIDEO[: len(VIDEO) * percent // 100]
+    return answer(body=body, length=len(VIDEO), headers={"ETag": etag})
+
+
+def reset(request: BaseHTTPRequestHandler) -> None:
+    """The connection breaks before a word of an answer."""
+    request.connection.shutdown(socket.SHUT_RDWR)
+
+
+def rest(request: BaseHTTPRequestHandler) -> None:
+    """What a server that knows ranges answers."""
+    start = int(request.headers["Range"].removeprefix("bytes=").removesuffix("-"))
+    span = f"bytes {start}-{len(VIDEO) - 1}/{len(VIDEO)}"
+    answer(206, VIDEO[start:], headers={"Content-Range": span})(request)
+
+
+def chunked(body: bytes, *, finished: bool) -> Answer:
+    def chunks(request: BaseHTTPRequestHandler) -> None:
+        send(request, 200, {"Content-Type": "video/mp4", "Transfer-Encoding": "chunked"})
+        request.wfile.write(b"%x\r\n%b\r\n" % (len(body), body) if body else b"")
+        request.wfile.write(b"0\r\n\r\n" if finished else b"")
+
+    return chunks
+
+
+def redirect(location: str) -> Answer:
+    return answer(302, b"", headers={"Location": location})
+
+
+def endless(request: BaseHTTPRequestHandler) -> None:
+    """A video that grows for ever; the length is not told."""
+    send(request, 200, {"Content-Type": "video/mp4"}, tiny_video())
+    request.wfile.write((1 << 31).to_bytes(4, "big") + b"free")
+    while True:
+        request.wfile.write(bytes(1024**2))
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with Server() as server:
+        thread = threading.Thread(target=server.serve_forever, args=[0.01])
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def environment(server: Server) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("AWS_ENDPOINT_URL", raising=False)
+        for name, value in {
+            "AWS_ACCESS_KEY_ID": "testing",
+            "AWS_SECRET_ACCESS_KEY": "testing",
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "LEDGER_TABLE": "ledger",
+            "RUNCOMFY_URL": "https://runcomfy.example",
+            "RUNCOMFY_SECRET": "secret",
+            "VIDEO_BUCKET": VIDEOS,
+            "TRUSTED_DOWNLOAD_ORIGINS": server.origin,
+        }.items():
+            patch.setenv(name, value)
+        with mock_aws():
+            yield
+
+
+@pytest.fixture(scope="module")
+def function(environment: None) -> ModuleType:
+    """The function as Lambda loads it: once for many calls."""
+    spec = importlib.util.spec_from_file_location("deliver_app", APP)
+    assert spec
+    assert spec.loader
+    function = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(function)
+    return function
+
+
+@pytest.fixture(scope="module")
+def s3_client(environment: None) -> "S3Client":
+    return boto3.client("s3")
+
+
+@pytest.fixture
+def s3(s3_client: "S3Client") -> "Iterator[S3Client]":
+    s3_client.create_bucket(Bucket=VIDEOS)
+    s3_client.put_bucket_versioning(Bucket=VIDEOS, VersioningConfiguration={"Status": "Enabled"})
+    yield s3_client
+    get_backend("s3")[DEFAULT_ACCOUNT_ID]["aws"].reset()
+
+
+@pytest.fixture
+def app(
+    function: ModuleType, s3: "S3Client", server: Server, monkeypatch: pytest.MonkeyPatch
+) -> ModuleType:
+    """The function with an empty bucket, and a provider that points at the server."""
+    server.ranges.clear()
+    provider = SimpleNamespace(video_url=lambda request_id: f"{server.origin}/v.mp4?key=secret")
+    monkeypatch.setattr(function, "provider_of", lambda name, settings: provider)
+    trusting = Download(
+        function.settings.trusted_download_origins,
+        size_at_most_bytes=LIMIT_BYTES,
+        sleep=lambda seconds: None,
+    )
+    monkeypatch.setattr(function, "download", trusting)
+    return function
+
+
+def run(app: ModuleType) -> dict[str, Any]:
+    context = SimpleNamespace(
+        function_name="deliver",
+        memory_limit_in_mb=1024,
+        invoked_function_arn="arn",
+        aws_request_id="call",
+        get_remaining_time_in_millis=lambda: 900_000,
+    )
+    ready = app.handler(EVENT, context)
+    assert isinstance(ready, dict)
+    return ready
+
+
+def versions(s3: "S3Client") -> list[str]:
+    """The key of every version in the bucket, delete markers included."""
+    listed = s3.list_object_versions(Bucket=VIDEOS)
+    found = [version["Key"] for version in listed.get("Versions", [])]
+    return found + [marker["Key"] for marker in listed.get("DeleteMarkers", [])]
+
+
+def test_the_video_and_its_manifest_come_to_lie_in_the_bucket(
+    app: ModuleType, server: Server, s3: "S3Client"
+) -> None:
+    server.answers = [answer()]
+
+    ready = run(app)
+
+    stored = s3.get_object(Bucket=VIDEOS, Key=KEY)
+    assert stored["Body"].read() == VIDEO
+    assert stored["ContentType"] == "video/mp4"
+    assert ready["video"]["version_id"] == stored["VersionId"]
+    assert ready["video"]["sha256"] == hashlib.sha256(VIDEO).hexdigest()
+    manifest = s3.get_object(Bucket=VIDEOS, Key="team/Änna +1%.json")["Body"].read()
+    assert json.loads(manifest) == ready
+    assert VideoReady.model_validate(ready).render.rendering_seconds == 60
+    assert sorted(versions(s3)) == ["team/Änna +1%.json", KEY]
+
+
+def test_a_second_call_makes_no_second_version(
+    app: ModuleType, server: Server, s3: "S3Client"
+) -> None:
+    server.answers = [answer()]
+
+    assert run(app) == run(app)
+
+    assert len(versions(s3)) == 2
+    assert len(server.ranges) == 1
+
+
+def test_a_success_hides_the_error_file_of_an_earlier_failure(
+    app: ModuleType, server: Server, s3: "S3Client"
+) -> None:
+    s3.put_object(Bucket=VIDEOS, Key="team/Änna +1%.error.json", Body=b"{}")
+    server.answers = [answer()]
+
+    run(app)
+
+    listed = s3.list_objects_v2(Bucket=VIDEOS)["Contents"]
+    assert [found["Key"] for found in listed] == ["team/Änna +1%.json", KEY]
+
+
+@pytest.mark.parametrize(
+    ("answers", "resumed"),
+    [
+        pytest.param([cut(0), answer()], False, id="cut at 0 %"),
+        pytest.param([cut(50), rest], True, id="cut at 50 %, resumed"),
+        pytest.param([cut(99), rest], True, id="cut at 99 %, resumed"),
+        pytest.param([cut(50), answer()], True, id="cut at 50 %, server without ranges"),
+        pytest.param([cut(99), answer(headers={"ETag": '"v2"'})], True, id="cut, file changed"),
+        pytest.param([cut(50, etag='W/"v1"'), answer()], False, id="cut, weak ETag"),
+        pytest.param([cut(50), reset, answer(503, b""), rest], True, id="one fault after another"),
+        pytest.param([reset, answer()], False, id="reset"),
+        pytest.param([answer(403, b"expired"), answer()], False, id="403 expired"),
+        pytest.param([answer(404, b""), answer()], False, id="404"),
+        pytest.param([answer(500, b""), answer(503, b""), answer()], False, id="5xx"),
+        pytest.param([chunked(VIDEO, finished=True)], False, id="chunked without length"),
+        pytest.param([answer(length=None)], False, id="neither length nor chunks"),
+        pytest.param([chunked(VIDEO[:-9], finished=False), answer()], False, id="chunked and cut"),
+        pytest.param(
+            [chunked(VIDEO[:-9], finished=True), answer()], False, id="chunked and cut unseen"
+        ),
+        pytest.param(
+            [answer(body=VIDEO[:-9], length=None), answer()], True, id="cut without length"
+        ),
+        pytest.param(
+            [answer(body=VIDEO[:-9], length=None), rest], True, id="cut without length, resumed"
+        ),
+        pytest.param([redirect("/elsewhere"), answer()], False, id="redirect"),
+    ],
+)
+def test_a_passing_fault_of_the_download_is_survived(
+    answers: list[Answer], resumed: bool, app: ModuleType, server: Server, s3: "S3Client"
+) -> None:
+    server.answers = list(answers)
+
+    ready = run(app)
+
+    assert s3.get_object(Bucket=VIDEOS, Key=KEY)["Body"].read() == VIDEO
+    assert ready["video"]["sha256"] == hashlib.sha256(VIDEO).hexdigest()
+    assert any(server.ranges) == resumed
+    assert "Uploads" not in s3.list_multipart_uploads(Bucket=VIDEOS)
+
+
+@pytest.mark.parametrize(
+    ("lasting", "error"),
+    [
+        pytest.param(answer(403, b"expired"), ResultUnavailable, id="403 expired"),
+        pytest.param(answer(404, b""), ResultUnavailable, id="404"),
+        pytest.param(answer(500, b""), ResultUnavailable, id="500"),
+        pytest.param(answer(503, b""), ResultUnavailable, id="503"),
+        pytest.param(reset, ResultUnavailable, id="reset"),
+        pytest.param(cut(0), ResultUnavailable, id="cut at 0 %"),
+        pytest.param(cut(50), ResultUnavailable, id="cut at 50 %"),
+        pytest.param(cut(99), ResultUnavailable, id="cut at 99 %"),
+        pytest.param(answer(length=len(VIDEO) + 1), ResultUnavailable, id="length too large"),
+        pytest.param(answer(length=len(VIDEO) - 1), ResultRefused, id="length too small"),
+        pytest.param(chunked(VIDEO[:-9], finished=False), ResultUnavailable, id="chunked, cut"),
+        pytest.param(chunked(VIDEO[:-9], finished=True), ResultUnavailable, id="chunked, short"),
+        pytest.param(answer(kind="text/html", body=b"<html>"), ResultRefused, id="HTML page"),
+        pytest.param(answer(body=b"<html>Sorry</html>"), ResultRefused, id="HTML called video"),
+        pytest.param(answer(body=b""), ResultRefused, id="zero bytes"),
+        pytest.param(chunked(b"", finished=True), ResultRefused, id="zero bytes, chunked"),
+        pytest.param(answer(length=LIMIT_BYTES + 1), ResultRefused, id="over the limit, told"),
+        pytest.param(endless, ResultRefused, id="over the limit, not told"),
+        pytest.param(redirect("/again"), ResultUnavailable, id="redirect loop"),
+        pytest.param(redirect("http://127.0.0.1:9/"), ResultRefused, id="redirect to loopback"),
+        pytest.param(redirect("https://127.0.0.1/"), ResultRefused, id="loopback by https"),
+        pytest.param(redirect("https://169.254.169.254/"), ResultRefused, id="link-local"),
+        pytest.param(redirect("https://10.0.0.1/"), ResultRefused, id="private range"),
+        pytest.param(redirect("https://[::1]/"), ResultRefused, id="IPv6 loopback"),
+        pytest.param(redirect("https://[fe80::1]/"), ResultRefused, id="IPv6 link-local"),
+        pytest.param(redirect("https://[::ffff:10.0.0.1]/"), ResultRefused, id="IPv4-mapped"),
+        pytest.param(redirect("https://[2002:a00:1::]/"), ResultRefused, id="6to4"),
+        pytest.param(redirect("https://[64:ff9b::a00:1]/"), ResultRefused, id="NAT64"),
+        pytest.param(redirect("http://cdn.example/v.mp4"), ResultRefused, id="redirect to http:"),
+        pytest.param(redirect("file:///etc/passwd"), ResultRefused, id="redirect to file:"),
+    ],
+)
+def test_a_lasting_fault_of_the_download_leaves_nothing_behind(
+    lasting: Answer,
+    error: type[Exception],
+    app: ModuleType,
+    server: Server,
+    s3: "S3Client",
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    server.answers = [lasting]
+
+    with pytest.raises(error) as caught:
+        run(app)
+
+    assert versions(s3) == []
+    assert "Uploads" not in s3.list_multipart_uploads(Bucket=VIDEOS)
+    told = str(caught.value) + "".join(capfd.readouterr())
+    assert "secret" not in told
+    assert "/v.mp4" not in told
+
+
+def test_a_server_inside_is_refused_unless_it_is_trusted(
+    app: ModuleType, server: Server, s3: "S3Client", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app, "download", Download())
+    server.answers = [answer()]
+
+    with pytest.raises(ResultRefused):
+        run(app)
+
+    assert server.ranges == []
+    assert versions(s3) == []

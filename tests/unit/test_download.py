@@ -1,0 +1,383 @@
+from collections.abc import Callable, Iterator
+
+import httpx
+import pytest
+
+from dropreel.download import Download
+from dropreel.errors import ResultMissing, ResultRefused, ResultUnavailable
+from dropreel.provider import Unreachable
+
+URL = "https://cdn.example/video.mp4?signature=secret"
+BODY = bytes(range(100))
+MP4 = {"Content-Type": "video/mp4"}
+ETAG = {"ETag": '"v1"'}
+LENGTH = {"Content-Length": "100"}
+
+Handler = Callable[[httpx.Request], httpx.Response]
+
+
+class Pail:
+    """A sink that remembers."""
+
+    def __init__(self) -> None:
+        self.body = b""
+        self.begun = 0
+
+    def begin(self) -> None:
+        self.body = b""
+        self.begun += 1
+
+    def write(self, chunk: bytes) -> None:
+        self.body += chunk
+
+    @property
+    def is_whole(self) -> bool:
+        return self.body == BODY
+
+
+class Script:
+    """A server that gives one answer after the other, and the last one for ever."""
+
+    def __init__(self, *answers: Handler) -> None:
+        self.answers = list(answers)
+        self.requests: list[httpx.Request] = []
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        self.requests.append(request)
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        return answer(request)
+
+
+class Cut(httpx.SyncByteStream):
+    """A body that breaks off, or just ends, after some bytes."""
+
+    def __init__(self, body: bytes, error: Exception | None) -> None:
+        self.body, self.error = body, error
+
+    def __iter__(self) -> Iterator[bytes]:
+        if self.body:
+            yield self.body
+        if self.error:
+            raise self.error
+
+
+def whole(headers: dict[str, str] | None = None, body: bytes = BODY) -> Handler:
+    length = {"Content-Length": str(len(body))}
+    return lambda request: httpx.Response(
+        200, headers=MP4 | length | (headers or {}), stream=Cut(body, None)
+    )
+
+
+def chunked(body: bytes = BODY) -> Handler:
+    return lambda request: httpx.Response(
+        200, headers=MP4 | {"Transfer-Encoding": "chunked"}, stream=Cut(body, None)
+    )
+
+
+def cut(after: int, headers: dict[str, str], error: Exception | None = None) -> Handler:
+    broken = error or httpx.RemoteProtocolError("cut")
+    return lambda request: httpx.Response(
+        200, headers=MP4 | headers, stream=Cut(BODY[:after], broken)
+    )
+
+
+def rest(start: int, *, total: str = "100", headers: dict[str, str] | None = None) -> Handler:
+    return lambda request: httpx.Response(
+        206,
+        headers=MP4 | {"Content-Range": f"bytes {start}-99/{total}"} | (headers or {}),
+        stream=Cut(BODY[start:], None),
+    )
+
+
+def status(code: int, headers: dict[str, str] | None = None) -> Handler:
+    return lambda request: httpx.Response(code, headers=headers)
+
+
+def broken(error: Exception) -> Handler:
+    def answer(request: httpx.Request) -> httpx.Response:
+        raise error
+
+    return answer
+
+
+def download(
+    script: Script,
+    pail: Pail,
+    *,
+    fresh_url: Callable[[], str] = lambda: URL,
+    seconds_left: float = 900,
+    waits: list[float] | None = None,
+) -> None:
+    waits = [] if waits is None else waits
+    fetch = Download(
+        transport=httpx.MockTransport(script), size_at_most_bytes=100, sleep=waits.append
+    )
+    fetch(fresh_url, pail, seconds_left=lambda: seconds_left - sum(waits))
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Content-Type": "video/mp4"},
+        {"Content-Type": "Video/MP4; codecs=avc1"},
+        {"Content-Type": "application/octet-stream"},
+        {"Content-Type": "binary/octet-stream"},
+        {"Content-Type": ""},
+        {"Content-Encoding": "identity"},
+    ],
+)
+def test_a_video_arrives_whole(headers: dict[str, str]) -> None:
+    pail = Pail()
+    script = Script(whole(headers))
+
+    download(script, pail)
+
+    assert pail.body == BODY
+    assert len(script.requests) == 1
+
+
+def test_a_body_of_unknown_length_arrives_whole() -> None:
+    pail = Pail()
+
+    download(Script(chunked()), pail)
+
+    assert (pail.body, pail.begun) == (BODY, 1)
+
+
+@pytest.mark.parametrize("after", [0, 50, 99])
+def test_a_cut_connection_is_resumed_where_it_broke(after: int) -> None:
+    pail = Pail()
+    script = Script(cut(after, LENGTH | ETAG), rest(after) if after else whole())
+
+    download(script, pail)
+
+    assert pail.body == BODY
+    asked = script.requests[1].headers
+    assert (asked.get("Range"), asked.get("If-Range")) == (
+        (f"bytes={after}-", '"v1"') if after else (None, None)
+    )
+    assert pail.begun == (1 if after else 2)
+
+
+def test_a_resumed_body_may_be_cut_again() -> None:
+    pail = Pail()
+
+    def second_half_cut(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(
+            206,
+            headers=MP4 | {"Content-Range": "bytes 50-99/100"},
+            stream=Cut(BODY[50:80], httpx.ReadError("cut")),
+        )
+
+    download(Script(cut(50, LENGTH | ETAG), second_half_cut, rest(80)), pail)
+
+    assert (pail.body, pail.begun) == (BODY, 1)
+
+
+@pytest.mark.parametrize(
+    ("headers", "second"),
+    [
+        (LENGTH, whole()),  # no ETag: nothing proves that it would be the same file
+        (LENGTH | {"ETag": 'W/"v1"'}, whole()),  # a weak one proves it no better
+        (LENGTH | ETAG, whole(ETAG)),  # the server knows no ranges, or has another file now
+    ],
+)
+def test_a_cut_body_that_cannot_be_resumed_begins_again(
+    headers: dict[str, str], second: Handler
+) -> None:
+    pail = Pail()
+
+    download(Script(cut(50, headers), second), pail)
+
+    assert (pail.body, pail.begun) == (BODY, 2)
+
+
+@pytest.mark.parametrize(
+    "misfit",
+    [
+        rest(49),
+        rest(51),
+        rest(50, total="101"),
+        rest(50, headers={"ETag": '"v2"'}),
+        rest(50, headers={"Content-Range": "bytes 50-99"}),
+        rest(50, headers={"Content-Range": "pages 50-99/100"}),
+        status(416),
+    ],
+)
+def test_a_rest_that_does_not_fit_is_never_glued_on(misfit: Handler) -> None:
+    pail = Pail()
+    script = Script(cut(50, LENGTH | ETAG), misfit, whole())
+
+    download(script, pail)
+
+    assert (pail.body, pail.begun) == (BODY, 2)
+    assert "Range" not in script.requests[2].headers
+
+
+def test_a_rest_that_nobody_asked_for_is_not_taken() -> None:
+    with pytest.raises(ResultUnavailable, match="206"):
+        download(Script(rest(0)), Pail())
+
+
+def test_a_passing_fault_does_not_lose_what_has_arrived() -> None:
+    pail = Pail()
+
+    download(Script(cut(50, LENGTH | ETAG), status(503), rest(50)), pail)
+
+    assert (pail.body, pail.begun) == (BODY, 1)
+
+
+@pytest.mark.parametrize("code", [403, 404, 410, 429, 500, 502, 503, 504])
+def test_an_error_answer_is_tried_again_with_a_fresh_url(code: int) -> None:
+    pail = Pail()
+    urls = iter(["https://cdn.example/old", "https://cdn.example/new"])
+    script = Script(status(code), whole())
+
+    download(script, pail, fresh_url=lambda: next(urls))
+
+    assert pail.body == BODY
+    assert [request.url.path for request in script.requests] == ["/old", "/new"]
+
+
+def test_a_cut_connection_is_resumed_at_the_same_url() -> None:
+    urls = iter([URL])
+
+    download(Script(cut(50, LENGTH | ETAG), rest(50)), Pail(), fresh_url=lambda: next(urls))
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        (status(403), "answered 403"),
+        (status(500), "answered 500"),
+        (status(204), "answered 204"),
+        (status(304), "answered 304"),
+        (broken(httpx.ConnectError(URL)), "broke after 0 bytes"),
+        (broken(httpx.ReadTimeout(URL)), "stalled after 0 bytes"),
+        (cut(0, LENGTH | ETAG), "broke after 0 bytes"),
+        (cut(99, LENGTH), "broke after 99 bytes"),
+        (cut(99, LENGTH, httpx.ReadTimeout("")), "stalled after 99 bytes"),
+        (chunked(BODY[:99]), "too early, after 99 bytes"),
+        (status(302, {"Location": "https://cdn.example/again"}), "redirected more than"),
+    ],
+)
+def test_tries_without_progress_are_bounded_and_wait_ever_longer(answer: Handler, why: str) -> None:
+    waits: list[float] = []
+
+    with pytest.raises(ResultUnavailable, match=why) as caught:
+        download(Script(answer), Pail(), waits=waits)
+
+    assert waits in ([1, 2, 4, 8], [1, 1, 2, 4, 8])  # one more when the first try got further
+    assert "cdn.example" not in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+def test_progress_starts_the_count_of_tries_anew() -> None:
+    pail = Pail()
+
+    def one_more_byte(request: httpx.Request) -> httpx.Response:
+        start = len(pail.body)
+        return httpx.Response(
+            206,
+            headers=MP4 | {"Content-Range": f"bytes {start}-99/100"},
+            stream=Cut(BODY[start : start + 1], httpx.ReadError("cut")),
+        )
+
+    download(Script(cut(50, LENGTH | ETAG), *[one_more_byte] * 20, rest(70)), pail)
+
+    assert (pail.body, pail.begun) == (BODY, 1)
+
+
+def test_a_silent_provider_is_a_failed_try_and_not_the_end() -> None:
+    pail = Pail()
+    answers: list[str | Exception] = [Unreachable("busy"), URL]
+
+    def fresh_url() -> str:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    download(Script(whole()), pail, fresh_url=fresh_url)
+
+    assert pail.body == BODY
+
+
+def test_a_render_without_a_video_is_the_end() -> None:
+    def fresh_url() -> str:
+        raise ResultMissing("none")
+
+    with pytest.raises(ResultMissing):
+        download(Script(whole()), Pail(), fresh_url=fresh_url)
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        (whole({"Content-Type": "text/html; charset=utf-8"}), "text/html"),
+        (whole({"Content-Type": "application/json"}), "application/json"),
+        (whole({"Content-Type": "image/png"}), "image/png"),
+        (whole({"Content-Encoding": "gzip"}), "packed as gzip"),
+        (whole(body=b""), "empty"),
+        (whole(body=bytes(101)), "larger than 100 bytes"),
+        (chunked(bytes(101)), "larger than 100 bytes"),
+    ],
+)
+def test_what_cannot_be_the_video_is_refused_at_once(answer: Handler, why: str) -> None:
+    script = Script(answer)
+
+    with pytest.raises(ResultRefused, match=why):
+        download(script, Pail())
+
+    assert len(script.requests) == 1
+
+
+def test_a_rest_that_is_packed_is_refused() -> None:
+    packed = rest(50, headers={"Content-Encoding": "gzip"})
+
+    with pytest.raises(ResultRefused, match="packed as gzip"):
+        download(Script(cut(50, LENGTH | ETAG), packed), Pail())
+
+
+def test_too_much_is_refused_before_a_byte_of_it_is_written() -> None:
+    pail = Pail()
+
+    with pytest.raises(ResultRefused):
+        download(Script(whole(body=bytes(101))), pail)
+
+    assert pail.begun == 0
+
+
+def test_it_stops_while_there_is_time_to_clean_up() -> None:
+    with pytest.raises(ResultUnavailable, match="in the time there is"):
+        download(Script(whole()), Pail(), seconds_left=14)
+
+
+def test_it_does_not_wait_longer_than_there_is_time() -> None:
+    waits: list[float] = []
+
+    with pytest.raises(ResultUnavailable, match="in the time there is"):
+        download(Script(status(503)), Pail(), seconds_left=20, waits=waits)
+
+    assert waits == [1, 2]
+
+
+def test_nothing_that_identifies_us_is_sent_along() -> None:
+    cookie = {"Location": "/moved", "Set-Cookie": "session=1"}
+    script = Script(status(302, cookie), whole())
+
+    download(script, Pail())
+
+    for request in script.requests:
+        assert {"authorization", "cookie", "referer"}.isdisjoint(request.headers)
+        assert request.headers["Accept-Encoding"] == "identity"
+
+
+@pytest.mark.parametrize("url", ["", "video.mp4", "https://", "https://secret:port/"])
+def test_an_unusable_url_is_refused_without_repeating_it(url: str) -> None:
+    fetch = Download(sleep=lambda seconds: None)
+
+    with pytest.raises(ResultRefused) as caught:
+        fetch(lambda: url, Pail(), seconds_left=lambda: 900)
+
+    assert "secret" not in str(caught.value)
