@@ -85,6 +85,9 @@ events: environments ## write the JSON Schemas in events/ from the models
 bench-deliver: environments ## measure deliver's memory while it copies 1 GiB
 	@$(DEV)/python -m tests.bench_deliver
 
+bench-latency: environments ## measure the time from the last upload to the call at the provider
+	@$(DEV)/python -m tests.bench_latency
+
 # --- A real account ---
 
 ARCHITECTURE ?= arm64
@@ -109,4 +112,4 @@ token: environments ## store RunComfy's API token in the deployed stack's secret
 clean: down ## remove what was built, and the environments
 	rm -rf out .aws-sam .venv
 
-.PHONY: demo up down test lint format events bench-deliver build deploy token clean
+.PHONY: demo up down test lint format events bench-deliver bench-latency build deploy token clean
