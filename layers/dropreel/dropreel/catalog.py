@@ -1,16 +1,24 @@
 """The catalog of models and of the offers that render them. Data, not code.
 
-A number stands beside the page it comes from. Megabytes are read as 1,000,000 bytes, the smaller
-of the two readings, so that what passes here passes there.
+Validation, routing, the payloads, the job file's schema, the README's table of models and the
+stand-ins all read it. A number stands beside the page that it comes from. A bound that a page
+writes as an operator (`width_pixels< 2000`) or as "less than" is exclusive; "between" and "up to"
+are inclusive. Megabytes are read as 1,000,000 bytes, the smaller of the two readings, so that
+what passes here passes there.
 """
 
 from enum import StrEnum
+from types import MappingProxyType
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+OptionValue = str | int | bool
 
 
 class ProviderName(StrEnum):
     RUNCOMFY = "runcomfy"
+    WAVESPEED = "wavespeed"
 
 
 class ImageFormat(StrEnum):
@@ -25,83 +33,291 @@ class AudioFormat(StrEnum):
     MP3 = "mp3"
 
 
-class ImageLimits(BaseModel):
-    """What an offer accepts as the picture. Bounds named `over` and `under` are exclusive."""
-
+class _Data(BaseModel):
     model_config = ConfigDict(frozen=True)
+
+
+class ImageLimits(_Data):
+    """What an offer accepts as the picture. Bounds named `over` and `under` are exclusive.
+
+    None where the provider publishes no bound.
+    """
 
     formats: tuple[ImageFormat, ...]
-    side_over_pixels: int
-    side_under_pixels: int
-    size_at_most_bytes: int
+    side_over_pixels: int | None = None
+    side_under_pixels: int | None = None
+    size_at_most_bytes: int | None = None
+    size_under_bytes: int | None = None
+    png_alpha: bool = Field(default=True, description="Whether a PNG may be transparent.")
 
 
-class AudioLimits(BaseModel):
-    """What an offer accepts as the voice. Bounds named `over` and `under` are exclusive."""
+class AudioLimits(_Data):
+    """What an offer accepts as the voice. Bounds named `over` and `under` are exclusive.
 
-    model_config = ConfigDict(frozen=True)
+    None where the provider publishes no bound.
+    """
 
     formats: tuple[AudioFormat, ...]
-    duration_under_seconds: float
-    size_under_bytes: int
+    required: bool
+    duration_at_least_seconds: float | None = None
+    duration_at_most_seconds: float | None = None
+    duration_under_seconds: float | None = None
+    size_under_bytes: int | None = None
 
 
-class Offer(BaseModel):
-    """One provider's endpoint for a model, with its own limits and price."""
+class Option(_Data):
+    """One thing that an offer can be told beside the picture and the voice."""
 
-    model_config = ConfigDict(frozen=True)
+    name: str = Field(description="The user's spelling, the same for all offers.")
+    field: str = Field(description="What the provider's schema calls it.")
+    kind: Literal["string", "integer", "boolean"]
+    values: tuple[OptionValue, ...] = Field(default=(), description="In the user's spelling.")
+    sent_as: dict[str, str] = Field(
+        default_factory=dict, description="The provider's spelling of a value, where it differs."
+    )
+    default: OptionValue | None = Field(
+        default=None, description="What the provider takes when the job does not say."
+    )
+    required: bool = False
+    at_least: int | None = None
+    at_most: int | None = None
+    length_at_most: int | None = None
+    length_under: int | None = None
+
+
+class Offer(_Data):
+    """One provider's endpoint for a model, with its own limits, option names and price."""
 
     provider: ProviderName
     endpoint: str = Field(description="The provider's own id of the model.")
     page: str = Field(description="The title of the provider's page that the numbers come from.")
-    image: ImageLimits
     image_field: str = Field(description="What the provider's schema calls the picture's URL.")
-    audio: AudioLimits
-    audio_field: str = Field(description="What the provider's schema calls the voice's URL.")
-    usd_per_second: float | None = Field(
-        default=None, description="Of finished video; None while the provider publishes none."
+    image: ImageLimits
+    audio_field: str | None = Field(default=None, description="The same for the voice's URL.")
+    audio: AudioLimits | None = Field(default=None, description="None: it takes no voice.")
+    options: tuple[Option, ...]
+    usd_per_second: dict[str, float] = Field(
+        default_factory=dict,
+        description="Of finished video, by resolution; empty while the provider publishes none.",
     )
 
+    def option(self, name: str) -> Option | None:
+        """The option of a name in the user's spelling."""
+        return next((option for option in self.options if option.name == name), None)
 
-class Model(BaseModel):
+
+class Model(_Data):
     """What a user asks for, and its route: the offers in order of preference."""
 
-    model_config = ConfigDict(frozen=True)
-
     name: str
+    does: str = Field(description="What it makes of what, in a few words.")
     route: tuple[Offer, ...]
 
+    @property
+    def needs_audio(self) -> bool:
+        return all(offer.audio and offer.audio.required for offer in self.route)
 
-MODELS: dict[str, Model] = {
-    model.name: model
-    for model in (
-        Model(
-            name="wan-2.2-speech-to-video",
-            route=(
-                Offer(
-                    provider=ProviderName.RUNCOMFY,
-                    endpoint="wan-ai/wan-2-2/speech-to-video",
-                    page="RunComfy: wan-ai/wan-2-2/speech-to-video",
-                    image=ImageLimits(
-                        formats=(
-                            ImageFormat.JPEG,
-                            ImageFormat.PNG,
-                            ImageFormat.BMP,
-                            ImageFormat.WEBP,
-                        ),
-                        side_over_pixels=400,
-                        side_under_pixels=7000,
-                        size_at_most_bytes=50_000_000,
-                    ),
-                    image_field="image_url",
-                    audio=AudioLimits(
-                        formats=(AudioFormat.WAV, AudioFormat.MP3),
-                        duration_under_seconds=20.0,
-                        size_under_bytes=15_000_000,
-                    ),
-                    audio_field="audio_url",
-                ),
-            ),
+    @property
+    def takes_audio(self) -> bool:
+        return any(offer.audio for offer in self.route)
+
+    @property
+    def needs_prompt(self) -> bool:
+        options = [offer.option("prompt") for offer in self.route]
+        return all(option and option.required for option in options)
+
+
+_UPPER_CASE = {"480p": "480P", "720p": "720P", "1080p": "1080P"}
+
+_JPEG_PNG_BMP_WEBP = (ImageFormat.JPEG, ImageFormat.PNG, ImageFormat.BMP, ImageFormat.WEBP)
+
+# RunComfy: wan-ai/wan-2-2/speech-to-video
+_RUNCOMFY_S2V = Offer(
+    provider=ProviderName.RUNCOMFY,
+    endpoint="wan-ai/wan-2-2/speech-to-video",
+    page="RunComfy: wan-ai/wan-2-2/speech-to-video",
+    image_field="image_url",
+    image=ImageLimits(
+        formats=_JPEG_PNG_BMP_WEBP,  # "Image format must be: jpg, jpeg, png, bmp, webp."
+        side_over_pixels=400,
+        side_under_pixels=7000,
+        size_at_most_bytes=50_000_000,  # "Recommended limits: images ≤ 50 MB"
+    ),
+    audio_field="audio_url",
+    audio=AudioLimits(
+        formats=(AudioFormat.WAV, AudioFormat.MP3),  # "Audio format must be: wav, mp3."
+        required=True,
+        duration_under_seconds=20,  # "The duration of this audio must be less than 20s"
+        size_under_bytes=15_000_000,
+    ),
+    options=(
+        Option(
+            name="style",
+            field="style",
+            kind="string",
+            values=("speech", "sing", "perform"),
+            default="speech",
         ),
-    )
-}
+        Option(
+            name="resolution",
+            field="resolution",
+            kind="string",
+            values=("480p", "720p"),
+            sent_as=_UPPER_CASE,
+            default="480p",
+        ),
+    ),
+)
+
+# WaveSpeedAI: Wan 2.2 Speech To Video. The page says nothing of formats, sizes or pixels: we send
+# what every service of the kind reads.
+_WAVESPEED_S2V = Offer(
+    provider=ProviderName.WAVESPEED,
+    endpoint="wavespeed-ai/wan-2.2/speech-to-video",
+    page="WaveSpeedAI: Wan 2.2 Speech To Video",
+    image_field="image",
+    image=ImageLimits(formats=(ImageFormat.JPEG, ImageFormat.PNG, ImageFormat.WEBP)),
+    audio_field="audio",
+    audio=AudioLimits(
+        formats=(AudioFormat.WAV, AudioFormat.MP3),
+        required=True,
+        duration_at_most_seconds=120,  # "supports a maximum generation length of 120 seconds"
+    ),
+    options=(
+        Option(name="prompt", field="prompt", kind="string"),
+        Option(
+            name="resolution",
+            field="resolution",
+            kind="string",
+            values=("480p", "720p"),
+            default="480p",
+        ),
+        Option(
+            name="seed",
+            field="seed",
+            kind="integer",
+            at_least=-1,
+            at_most=2_147_483_647,
+            default=-1,
+        ),
+    ),
+    usd_per_second={"480p": 0.03},  # "$0.15 per 5 seconds (480p)"
+)
+
+# RunComfy: wan-ai/wan-2-2/image-to-video (two pages of it; they differ in what they allow the
+# prompt, 800 characters or fewer than 800: the stricter one is safe on both)
+_RUNCOMFY_I2V = Offer(
+    provider=ProviderName.RUNCOMFY,
+    endpoint="wan-ai/wan-2-2/image-to-video",
+    page="RunComfy: wan-ai/wan-2-2/image-to-video",
+    image_field="img_url",
+    image=ImageLimits(
+        formats=_JPEG_PNG_BMP_WEBP,  # "Supported formats: JPEG, JPG, PNG (no alpha), BMP, WEBP."
+        png_alpha=False,
+        side_over_pixels=360,
+        side_under_pixels=2000,
+        size_under_bytes=10_000_000,
+    ),
+    options=(
+        Option(name="prompt", field="prompt", kind="string", required=True, length_under=800),
+        Option(name="negative_prompt", field="negative_prompt", kind="string", length_at_most=500),
+        # "Supported templates: squish, flying, carousel, etc.": not a closed list
+        Option(name="template", field="template", kind="string"),
+        Option(
+            name="resolution",
+            field="resolution",
+            kind="string",
+            values=("480p", "1080p"),
+            sent_as=_UPPER_CASE,
+            default="480p",
+        ),
+        Option(name="duration", field="duration", kind="integer", values=(5,), default=5),
+        Option(name="prompt_extend", field="prompt_extend", kind="boolean", default=True),
+        # Of the two pages, one says nothing of a seed that is not given.
+        Option(name="seed", field="seed", kind="integer", default=58_366_538),
+    ),
+)
+
+# RunComfy: wan-ai/wan-2-6/flash/image-to-video
+_RUNCOMFY_FLASH = Offer(
+    provider=ProviderName.RUNCOMFY,
+    endpoint="wan-ai/wan-2-6/flash/image-to-video",
+    page="RunComfy: wan-ai/wan-2-6/flash/image-to-video",
+    image_field="img_url",
+    image=ImageLimits(
+        formats=_JPEG_PNG_BMP_WEBP,  # "Image format must be: jpg, jpeg, png, bmp, webp."
+        side_over_pixels=360,
+        side_under_pixels=2000,
+        size_under_bytes=10_000_000,  # "File size should be less than 10 MB."
+    ),
+    audio_field="audio_url",
+    audio=AudioLimits(
+        formats=(AudioFormat.WAV, AudioFormat.MP3),  # "Audio format must be: wav, mp3."
+        required=False,
+        duration_at_least_seconds=3,  # "must be between 3s and 30s"
+        duration_at_most_seconds=30,
+        size_under_bytes=15_000_000,  # "File size should be less than 15 MB."
+    ),
+    options=(
+        # "Length should be less than 1500 characters."
+        Option(name="prompt", field="prompt", kind="string", required=True, length_under=1500),
+        Option(name="duration", field="duration", kind="integer", values=(5, 10, 15), default=5),
+        Option(
+            name="resolution",
+            field="resolution",
+            kind="string",
+            values=("720p", "1080p"),
+            sent_as=_UPPER_CASE,
+            default="720p",
+        ),
+        Option(
+            name="shot_type",
+            field="shot_type",
+            kind="string",
+            values=("multi", "single"),
+            default="multi",
+        ),
+        Option(name="negative_prompt", field="negative_prompt", kind="string"),
+        Option(
+            name="seed",
+            field="seed",
+            kind="integer",
+            at_least=0,
+            at_most=2_147_483_647,
+        ),
+        Option(name="prompt_extend", field="prompt_extend", kind="boolean", default=True),
+        Option(name="generate_audio", field="audio", kind="boolean", default=True),
+    ),
+)
+
+MODELS: MappingProxyType[str, Model] = MappingProxyType(
+    {
+        model.name: model
+        for model in (
+            Model(
+                name="wan-2.2-speech-to-video",
+                does="a picture speaks or sings a recording",
+                route=(_RUNCOMFY_S2V, _WAVESPEED_S2V),
+            ),
+            Model(
+                name="wan-2.2-image-to-video",
+                does="a picture moves as the prompt says",
+                route=(_RUNCOMFY_I2V,),
+            ),
+            Model(
+                name="wan-2.6-flash-image-to-video",
+                does="a picture moves as the prompt says, to a recording if there is one",
+                route=(_RUNCOMFY_FLASH,),
+            ),
+        )
+    }
+)
+
+
+def offer_of(provider: ProviderName, endpoint: str) -> Offer:
+    """The offer behind a provider's endpoint. Raises `KeyError`."""
+    for model in MODELS.values():
+        for offer in model.route:
+            if (offer.provider, offer.endpoint) == (provider, endpoint):
+                return offer
+    raise KeyError(endpoint)

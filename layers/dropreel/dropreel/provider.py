@@ -19,6 +19,15 @@ class RenderState(StrEnum):
     CANCELLED = "cancelled"
 
 
+class FailureCause(StrEnum):
+    """Why accepted work failed, as far as it decides what to do about it."""
+
+    MODERATED = "moderated"
+    BAD_INPUT = "bad input"
+    MEDIA_UNREADABLE = "media unreadable"  # fresh URLs may help
+    OTHER = "other"
+
+
 class Answer(BaseModel):
     """A provider's answer to 'how far is it?'."""
 
@@ -26,6 +35,21 @@ class Answer(BaseModel):
 
     state: RenderState
     message: str = Field(default="", description="The provider's words, without any URL.")
+    cause: FailureCause = Field(default=FailureCause.OTHER, description="Of a failure.")
+
+
+class Result(BaseModel):
+    """The output of a completed render. Its URL grants access: it must not leave the function
+    that asked for it, so this is never dumped, logged or returned by a step."""
+
+    model_config = ConfigDict(frozen=True)
+
+    video_url: str | None = Field(
+        repr=False, description="Of the first video; None when the output offers none."
+    )
+    nsfw: bool | None = Field(
+        default=None, description="What the provider's detector says; None when it has none."
+    )
 
 
 class Refusal(Exception):
@@ -74,12 +98,8 @@ class Provider(Protocol):
     def ask(self, request_id: str) -> Answer:
         """The state of accepted work. Raises `Unreachable` or `UnknownRequest`."""
 
-    def video_url(self, request_id: str) -> str | None:
-        """Where the first video of a completed render lies; None if its output offers none.
-
-        The URL grants access: it must not leave the function that asked for it.
-        Raises `Unreachable` or `UnknownRequest`.
-        """
+    def result(self, request_id: str) -> Result:
+        """What a completed render offers. Raises `Unreachable` or `UnknownRequest`."""
 
     def cancel(self, request_id: str) -> bool:
         """Cancel work that is still queued. True when the provider says it is cancelled.

@@ -29,6 +29,7 @@ class IntakeSettings(Settings):
     event_bus: str
     video_bucket: str
     incomplete_after_minutes: float
+    ledger_table: str
 
 
 class DownloadSettings(Settings):
@@ -45,16 +46,21 @@ class ProviderSettings(Settings):
     ledger_table: str
     runcomfy_url: str
     runcomfy_secret: str = Field(description="The ARN of the secret that holds the token.")
+    wavespeed_url: str
+    wavespeed_secret: str = Field(description="The ARN of the secret that holds the token.")
+
+
+class ValidateSettings(ProviderSettings):
+    """Validate calls no provider, but an offer whose provider has no token is no offer."""
 
 
 class SubmitSettings(ProviderSettings):
     poll_min_seconds: float = 5
     poll_max_seconds: float = 60
+    max_submissions: int = 2
 
 
-class PollSettings(ProviderSettings):
-    poll_min_seconds: float = 5
-    poll_max_seconds: float = 60
+class PollSettings(SubmitSettings):
     render_timeout_minutes: float = 60
 
 
