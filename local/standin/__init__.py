@@ -3,7 +3,7 @@
 They speak a provider's API, fetch and check real inputs, and misbehave on demand. They make no
 AI video: what comes back is the picture, slowly pushed in on, and the voice.
 
-    python -m local.standin --token secret
+    python -m local.standin --provider runcomfy --token secret
 
-`server` holds what every stand-in shares; one module per provider speaks its dialect (`runcomfy`).
+`server` holds what every stand-in shares; one module per provider speaks its dialect.
 """

@@ -1,18 +1,29 @@
-"""Run the stand-in for RunComfy: `python -m local.standin --token secret`."""
+"""Run a stand-in: `python -m local.standin --provider wavespeed --token secret`."""
 
 import argparse
 import contextlib
 import functools
+from collections.abc import Mapping
 from pathlib import Path
 
+from dropreel.catalog import ProviderName
 from local.standin.runcomfy import RunComfy
-from local.standin.server import Settings, Standin, listening, url_of
+from local.standin.server import Dialect, Settings, Standin, listening, url_of
+from local.standin.wavespeed import WaveSpeed
+
+DIALECTS: Mapping[ProviderName, Dialect] = {
+    ProviderName.RUNCOMFY: RunComfy(),
+    ProviderName.WAVESPEED: WaveSpeed(),
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m local.standin",
-        description="A stand-in for RunComfy on this machine. It makes no AI video.",
+        description="A stand-in for a provider on this machine. It makes no AI video.",
+    )
+    parser.add_argument(
+        "--provider", choices=[name.value for name in DIALECTS], default=ProviderName.RUNCOMFY.value
     )
     parser.add_argument("--token", required=True, help="the one token that is accepted")
     parser.add_argument("--port", type=int, default=0, help="0, the default, is any free port")
@@ -23,8 +34,9 @@ def main() -> None:
 
     settings = Settings(given.token, given.queue_seconds, given.render_seconds)
     say = functools.partial(print, flush=True)
-    with listening(Standin(RunComfy(), settings).app(log=say), given.port) as (server, door):
-        say(f"The stand-in for RunComfy listens on {url_of(door)}")
+    dialect = DIALECTS[ProviderName(given.provider)]
+    with listening(Standin(dialect, settings).app(log=say), given.port) as (server, door):
+        say(f"The stand-in for {dialect.title} listens on {url_of(door)}")
         if given.port_file:
             new = given.port_file.with_name(given.port_file.name + ".new")
             new.write_text(f"{door.getsockname()[1]}\n")

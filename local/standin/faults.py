@@ -1,10 +1,12 @@
 """Misbehaviour on demand: what a stand-in can be told to do wrong, and to which job."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from enum import StrEnum
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+
+from dropreel.provider import FailureCause
 
 
 class Stage(StrEnum):
@@ -56,6 +58,10 @@ class Fault(BaseModel):
 
     # The render
     error: str | None = Field(default=None, description="Fail with these words.")
+    cause: FailureCause = Field(
+        default=FailureCause.OTHER, description="Fail with the provider's code for this, if any."
+    )
+    nsfw: bool = Field(default=False, description="What the provider's detector says, if any.")
     stay: Literal["queued", "rendering"] | None = Field(
         default=None, description="Never get beyond this state."
     )
@@ -83,7 +89,7 @@ class Fault(BaseModel):
         return self.status is not None or self.body is not None or self.json_body is not None
 
 
-_OF_RENDERS = {"error", "stay", "queue_seconds", "render_seconds"}
+_OF_RENDERS = {"error", "cause", "nsfw", "stay", "queue_seconds", "render_seconds"}
 _OF_ANSWERS = set(Fault.model_fields) - _OF_RENDERS - {"match", "at", "times"}
 
 Preset = Mapping[str, object]
@@ -103,6 +109,17 @@ PRESETS: Mapping[str, Preset] = {
     "moderate": {
         "at": "render",
         "error": "Content moderation: the input was flagged as unsafe and was not rendered.",
+        "cause": "moderated",
+    },
+    "unreadable": {
+        "at": "render",
+        "error": "The file could not be fetched: HTTP 403.",
+        "cause": "media unreadable",
+    },
+    "bad_input": {
+        "at": "render",
+        "error": "No face was found in the image.",
+        "cause": "bad input",
     },
     "stay_queued": {"at": "render", "stay": "queued"},
     "never_finish": {"at": "render", "stay": "rendering"},
@@ -154,11 +171,11 @@ class Faults:
         self.active.append(fault)
         return fault
 
-    def take(self, stage: Stage, paths: Iterable[str]) -> Fault | None:
-        """The oldest fault for this job at this stage; it counts as done once."""
+    def take(self, stages: Collection[Stage], paths: Iterable[str]) -> Fault | None:
+        """The oldest fault for this job at these stages; it counts as done once."""
         where = list(paths)
         for fault in self.active:
-            if fault.at is stage and any(fault.match in path for path in ("", *where)):
+            if fault.at in stages and any(fault.match in path for path in ("", *where)):
                 if fault.times is not None:
                     fault.times -= 1
                     if not fault.times:

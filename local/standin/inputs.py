@@ -2,47 +2,29 @@
 
 import asyncio
 import hashlib
-import io
 import ssl
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
-from urllib.parse import unquote, urlsplit
 
-import av
 import httpx
-from PIL import Image, UnidentifiedImageError
+from pydantic import JsonValue
 
-from dropreel.catalog import AudioFormat, AudioLimits, ImageFormat, ImageLimits, Offer
+from dropreel.catalog import AudioLimits, ImageLimits, Offer
+from dropreel.provider import FailureCause
+from local.standin.files import Look, listen_to_voice, look_at_picture
+from local.standin.orders import Order, path_of
 
 FETCH_TIMEOUT_SECONDS = 20
+SIZE_AT_MOST_BYTES = 200_000_000  # where the page names no limit: files are kept in memory
 _TLS = ssl.create_default_context()
-
-_IMAGE_FORMATS = {
-    "JPEG": ImageFormat.JPEG,
-    "MPO": ImageFormat.JPEG,  # a phone's JPEG with a second picture behind the first
-    "PNG": ImageFormat.PNG,
-    "BMP": ImageFormat.BMP,
-    "WEBP": ImageFormat.WEBP,
-}
-_AUDIO_FORMATS = {"wav": AudioFormat.WAV, "mp3": AudioFormat.MP3}
 
 
 class InputRefused(Exception):
     """An input could not be fetched or breaks the page's rules; says which, without any URL."""
 
-
-@dataclass(frozen=True)
-class Order:
-    """What a submission asks for."""
-
-    offer: Offer
-    image_url: str
-    audio_url: str
-    resolution: str
-
-    @property
-    def paths(self) -> tuple[str, ...]:
-        return path_of(self.image_url), path_of(self.audio_url)
+    def __init__(self, message: str, cause: FailureCause) -> None:
+        super().__init__(message)
+        self.cause = cause
 
 
 @dataclass(frozen=True)
@@ -50,43 +32,71 @@ class Inputs:
     """The fetched files. They are kept in memory only."""
 
     picture: bytes
-    voice: bytes
+    voice: bytes | None
+    looks: Mapping[str, Look]  # by the field that named the file
+    summaries: tuple[dict[str, JsonValue], ...]
 
-
-def path_of(url: str) -> str:
-    """The path of a URL as people write it. Never the query: that is where the secrets are."""
-    try:
-        return unquote(urlsplit(url).path)
-    except ValueError:
-        return ""
+    def check(self) -> None:
+        """Raises `InputRefused` with every rule that is broken."""
+        broken = [f"{name}: {rule}" for name, look in self.looks.items() for rule in look.broken]
+        if broken:
+            raise InputRefused(" ".join(broken), FailureCause.BAD_INPUT)
 
 
 class Reception:
-    """Fetches and checks. Verdicts are kept by content, for many jobs share their files."""
+    """Fetches and looks. Looks are kept by content, for many jobs share their files."""
 
     def __init__(self) -> None:
-        self._verdicts: dict[tuple[str, str, Offer], list[str]] = {}
+        self._looks: dict[tuple[str, str, str], Look] = {}
 
     async def receive(self, order: Order) -> Inputs:
-        """Raises `InputRefused` with every rule that is broken."""
+        """Raises `InputRefused` for what cannot be fetched. Whether the files are right is told
+        by `Inputs.check`, so that a wrong one is seen in the books, too."""
         offer = order.offer
+        limits: Mapping[str | None, ImageLimits | AudioLimits | None] = {
+            offer.image_field: offer.image,
+            offer.audio_field: offer.audio,
+        }
         async with httpx.AsyncClient(
             verify=_TLS, trust_env=False, follow_redirects=True, timeout=FETCH_TIMEOUT_SECONDS
         ) as client:
-            inputs = Inputs(
-                picture=await _fetch(
-                    client, offer.image_field, order.image_url, offer.image.size_at_most_bytes
-                ),
-                voice=await _fetch(
-                    client, offer.audio_field, order.audio_url, offer.audio.size_under_bytes - 1
-                ),
-            )
-        key = _digest(inputs.picture), _digest(inputs.voice), offer
-        if key not in self._verdicts:
-            self._verdicts[key] = await asyncio.to_thread(broken_rules, inputs, offer)
-        if self._verdicts[key]:
-            raise InputRefused(" ".join(self._verdicts[key]))
-        return inputs
+            bodies = {
+                name: await _fetch(client, name, url, _size_at_most_bytes(limits[name]))
+                for name, url in order.urls.items()
+            }
+        looks = {name: await self._look(offer, name, body) for name, body in bodies.items()}
+        return Inputs(
+            picture=bodies[offer.image_field],
+            voice=bodies.get(offer.audio_field or ""),
+            looks=looks,
+            summaries=tuple(
+                {
+                    "field": name,
+                    "path": path_of(order.urls[name]),
+                    "size_bytes": len(bodies[name]),
+                    **look.summary(),
+                }
+                for name, look in looks.items()
+            ),
+        )
+
+    async def _look(self, offer: Offer, name: str, body: bytes) -> Look:
+        key = offer.endpoint, name, hashlib.sha256(body).hexdigest()
+        if key not in self._looks:
+            if name == offer.audio_field and offer.audio:
+                look = await asyncio.to_thread(listen_to_voice, body, offer.audio)
+            else:
+                look = await asyncio.to_thread(look_at_picture, body, offer.image)
+            self._looks[key] = look
+        return self._looks[key]
+
+
+def _size_at_most_bytes(limits: ImageLimits | AudioLimits | None) -> int:
+    if isinstance(limits, ImageLimits) and limits.size_at_most_bytes is not None:
+        return limits.size_at_most_bytes
+    if limits and limits.size_under_bytes is not None:
+        return limits.size_under_bytes - 1
+    return SIZE_AT_MOST_BYTES
 
 
 async def _fetch(client: httpx.AsyncClient, field: str, url: str, size_at_most_bytes: int) -> bytes:
@@ -94,73 +104,22 @@ async def _fetch(client: httpx.AsyncClient, field: str, url: str, size_at_most_b
     try:
         async with asyncio.timeout(FETCH_TIMEOUT_SECONDS), client.stream("GET", url) as answer:
             if answer.status_code != httpx.codes.OK:
-                raise InputRefused(
-                    f"{field}: The file could not be fetched: HTTP {answer.status_code}."
-                )
+                raise _unreadable(field, f"HTTP {answer.status_code}")
             async for chunk in answer.aiter_bytes():
                 body += chunk
                 if len(body) > size_at_most_bytes:
                     limit = f"{(size_at_most_bytes + 1) // 1_000_000} MB"
-                    raise InputRefused(f"{field}: The file is too large; the limit is {limit}.")
+                    raise InputRefused(
+                        f"{field}: The file is too large; the limit is {limit}.",
+                        FailureCause.BAD_INPUT,
+                    )
     except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
         # Its words may hold the URL; its name does not.
-        name = type(error).__name__
-        raise InputRefused(f"{field}: The file could not be fetched: {name}.") from None
+        raise _unreadable(field, type(error).__name__) from None
     return bytes(body)
 
 
-def broken_rules(inputs: Inputs, offer: Offer) -> list[str]:
-    """What is wrong with the files, each after the name of its field, as the page words it."""
-    pictures = (f"{offer.image_field}: {rule}" for rule in _picture(inputs.picture, offer.image))
-    voices = (f"{offer.audio_field}: {rule}" for rule in _voice(inputs.voice, offer.audio))
-    return [*pictures, *voices]
-
-
-def _picture(body: bytes, limits: ImageLimits) -> Iterator[str]:
-    wrong_format = f"Image format must be: {', '.join(limits.formats)}."
-    try:
-        with Image.open(io.BytesIO(body)) as image:
-            if _IMAGE_FORMATS.get(image.format or "") not in limits.formats:
-                yield wrong_format
-                return
-            if min(image.size) <= limits.side_over_pixels:
-                yield f"The image width and height must exceed {limits.side_over_pixels} pixels."
-            if max(image.size) >= limits.side_under_pixels:
-                yield (
-                    f"The image width and height must not exceed {limits.side_under_pixels} pixels."
-                )
-                return
-            image.load()
-    except UnidentifiedImageError:
-        yield wrong_format
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        yield "The image is damaged."
-
-
-def _voice(body: bytes, limits: AudioLimits) -> Iterator[str]:
-    wrong_format = f"Audio format must be: {', '.join(limits.formats)}."
-    try:
-        with av.open(io.BytesIO(body), "r") as recording:
-            if (
-                _AUDIO_FORMATS.get(recording.format.name) not in limits.formats
-                or not recording.streams.audio
-            ):
-                yield wrong_format
-                return
-            heard_seconds = 0.0
-            for frame in recording.decode(audio=0):
-                heard_seconds += frame.samples / frame.sample_rate
-                if heard_seconds >= limits.duration_under_seconds:
-                    yield (
-                        "The duration of the audio must be less than "
-                        f"{limits.duration_under_seconds:g}s."
-                    )
-                    return
-            if not heard_seconds:
-                yield "The audio is empty."
-    except av.error.FFmpegError:
-        yield wrong_format
-
-
-def _digest(body: bytes) -> str:
-    return hashlib.sha256(body).hexdigest()
+def _unreadable(field: str, why: str) -> InputRefused:
+    return InputRefused(
+        f"{field}: The file could not be fetched: {why}.", FailureCause.MEDIA_UNREADABLE
+    )

@@ -11,10 +11,13 @@ from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from dropreel.provider import RenderState
+from pydantic import JsonValue
+
+from dropreel.provider import FailureCause, RenderState
 from local.standin.faults import Fault
 from local.standin.film import SHORT_SIDE_PIXELS, Script, Studio
-from local.standin.inputs import InputRefused, Order, Reception
+from local.standin.inputs import InputRefused, Reception
+from local.standin.orders import Order
 
 FINAL = {RenderState.COMPLETED, RenderState.FAILED, RenderState.CANCELLED}
 
@@ -29,6 +32,9 @@ class Render:
     created_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     finished_at: datetime | None = None
     error: str | None = None
+    cause: FailureCause = FailureCause.OTHER
+    nsfw: bool = False
+    media: tuple[dict[str, JsonValue], ...] = ()
     video: bytes = b""
     video_name: str = field(default_factory=lambda: secrets.token_urlsafe(24))
     calls: Counter[str] = field(default_factory=Counter)
@@ -37,9 +43,19 @@ class Render:
     def video_etag(self) -> str:
         return f'"{hashlib.md5(self.video, usedforsecurity=False).hexdigest()}"'
 
-    def end(self, state: RenderState, *, error: str | None = None, video: bytes = b"") -> None:
-        self.state, self.error, self.video = state, error, video
-        self.finished_at = datetime.now(UTC)
+    def complete(self, video: bytes, *, nsfw: bool) -> None:
+        self.video, self.nsfw = video, nsfw
+        self._end(RenderState.COMPLETED)
+
+    def fail(self, error: str, cause: FailureCause = FailureCause.OTHER) -> None:
+        self.error, self.cause = error, cause
+        self._end(RenderState.FAILED)
+
+    def cancel(self) -> None:
+        self._end(RenderState.CANCELLED)
+
+    def _end(self, state: RenderState) -> None:
+        self.state, self.finished_at = state, datetime.now(UTC)
 
 
 class Renders:
@@ -81,7 +97,7 @@ class Renders:
         """Only what is queued can be cancelled. True when it is."""
         if render.state is RenderState.QUEUED:
             self._tasks[render.id].cancel()
-            render.end(RenderState.CANCELLED)
+            render.cancel()
         return render.state is RenderState.CANCELLED
 
     def forget_all(self) -> None:
@@ -99,26 +115,35 @@ class Renders:
         try:
             await self._render(render, fault or Fault.model_validate({"at": "render"}))
         except InputRefused as refused:
-            render.end(RenderState.FAILED, error=str(refused))
+            render.fail(str(refused), refused.cause)
         except Exception as error:  # a fault of ours must not leave the render in flight
             traceback.print_exc()
-            render.end(RenderState.FAILED, error=f"Internal error: {type(error).__name__}.")
+            render.fail(f"Internal error: {type(error).__name__}.")
 
     async def _render(self, render: Render, fault: Fault) -> None:
         queued_until = _deadline(fault.stay == "queued", fault.queue_seconds, self._queue_seconds)
-        inputs = await self._reception.receive(render.order)
+        order = render.order
+        inputs = await self._reception.receive(order)
+        render.media = inputs.summaries
+        inputs.check()
         await _until(queued_until)
 
         render.state = RenderState.RENDERING
         done_at = _deadline(fault.stay == "rendering", fault.render_seconds, self._render_seconds)
         if fault.error is not None:
             await _until(done_at)
-            render.end(RenderState.FAILED, error=fault.error)
+            render.fail(fault.error, fault.cause)
             return
-        script = Script(inputs.picture, inputs.voice, SHORT_SIDE_PIXELS[render.order.resolution])
+        script = Script(
+            picture=inputs.picture,
+            voice=inputs.voice,
+            short_side_pixels=SHORT_SIDE_PIXELS[order.resolution],
+            duration_seconds=order.duration_seconds,
+            tone=order.wants_a_tone,
+        )
         film = await self._studio.film(script)
         await _until(done_at)
-        render.end(RenderState.COMPLETED, video=film)
+        render.complete(film, nsfw=fault.nsfw)
 
 
 def _deadline(never: bool, ordered_seconds: float | None, usual_seconds: float) -> float:

@@ -1,6 +1,5 @@
 """RunComfy's dialect: the four endpoints of its pages, and its errors."""
 
-import json
 from collections.abc import Mapping
 from datetime import datetime
 
@@ -9,27 +8,14 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from dropreel.catalog import MODELS, Offer, ProviderName
+from dropreel.catalog import ProviderName
 from dropreel.provider import RenderState
 from local.standin.faults import Preset, Stage
-from local.standin.inputs import Order
+from local.standin.orders import Order, offers_of, read_order
 from local.standin.renders import FINAL, Render
-from local.standin.server import Standin, video_url
+from local.standin.server import Standin, parsed, video_url
 
-OFFERS: Mapping[str, Offer] = {
-    offer.endpoint: offer
-    for model in MODELS.values()
-    for offer in model.route
-    if offer.provider is ProviderName.RUNCOMFY
-}
-
-# The options of each page and their values, the default first.
-OPTIONS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
-    "wan-ai/wan-2-2/speech-to-video": {
-        "style": ("speech", "sing", "perform"),
-        "resolution": ("480P", "720P"),
-    },
-}
+OFFERS = offers_of(ProviderName.RUNCOMFY)
 
 STATES = {
     RenderState.QUEUED: "in_queue",
@@ -58,6 +44,7 @@ ERRORS: Mapping[int, Mapping[str, JsonValue]] = {
 class RunComfy:
     """Speaks as `https://model-api.runcomfy.net` does."""
 
+    title = "RunComfy"
     presets: Mapping[str, Preset] = {
         "error_in_200": {"status": 200, "json": dict(ERRORS[500])},
         "unknown_state": {"at": "status", "patch": {"status": "warming_up"}},
@@ -75,23 +62,23 @@ class RunComfy:
     def routes(self, standin: Standin) -> list[Route]:
         async def submit(request: Request) -> Response:
             endpoint = request.path_params["endpoint"]
-            body = _parsed(await request.body())
+            body = parsed(await request.body())
             return await standin.submit(
                 request,
                 endpoint,
                 body,
-                read_order(endpoint, body),
+                _order_in(endpoint, body),
                 lambda render: _accepted(request, render),
             )
 
         async def status(request: Request) -> Response:
             return await standin.ask(
-                request, Stage.STATUS, lambda render: JSONResponse(_status(standin, render))
+                request, [Stage.STATUS], lambda render: JSONResponse(_status(standin, render))
             )
 
         async def result(request: Request) -> Response:
             return await standin.ask(
-                request, Stage.RESULT, lambda render: _result(standin, request, render)
+                request, [Stage.RESULT], lambda render: _result(standin, request, render)
             )
 
         async def cancel(request: Request) -> Response:
@@ -99,7 +86,7 @@ class RunComfy:
                 standin.renders.cancel(render)
                 return JSONResponse(_status(standin, render))
 
-            return await standin.ask(request, Stage.CANCEL, work)
+            return await standin.ask(request, [Stage.CANCEL], work)
 
         return [
             Route("/v1/models/{endpoint:path}", submit, methods=["POST"]),
@@ -114,63 +101,18 @@ class RunComfy:
         return JSONResponse(dict(ERRORS[status]), status)
 
 
-def read_order(endpoint: str, body: object) -> Order | Response:
-    """What a submission's body asks for, or the 404 or 422 that it deserves.
-
-    Stricter than the page in one thing: a field that the schema does not know is refused, so
-    that no option is ever dropped silently.
-    """
+def _order_in(endpoint: str, body: object) -> Order | Response:
+    """What a submission's body asks for, or the 404 or 422 that it deserves."""
     if endpoint not in OFFERS:
         return JSONResponse({**ERRORS[404], "message": "There is no such model."}, 404)
-    offer, options = OFFERS[endpoint], OPTIONS.get(endpoint, {})
-    if not isinstance(body, dict):
-        return _schema_error([_wrong([], "The body must be a JSON object.", "dict_type")])
-    urls = (offer.image_field, offer.audio_field)
-    wrong = [
-        *(_wrong([name], "Field required", "missing") for name in urls if name not in body),
-        *(
-            found
-            for name, value in body.items()
-            if (found := _wrong_field(name, value, urls, options)) is not None
-        ),
+    order = read_order(OFFERS[endpoint], body)
+    if isinstance(order, Order):
+        return order
+    detail = [
+        {"loc": ["body", *filter(None, [it.field])], "msg": it.message, "type": it.kind}
+        for it in order
     ]
-    if wrong:
-        return _schema_error(wrong)
-    return Order(
-        offer=offer,
-        image_url=body[offer.image_field],
-        audio_url=body[offer.audio_field],
-        resolution=body.get("resolution", options.get("resolution", ("480P",))[0]),
-    )
-
-
-def _wrong_field(
-    name: str, value: object, urls: tuple[str, ...], options: Mapping[str, tuple[str, ...]]
-) -> Mapping[str, object] | None:
-    if name not in (*urls, *options):
-        return _wrong([name], "Extra inputs are not permitted", "extra_forbidden")
-    if not isinstance(value, str):
-        return _wrong([name], "Input should be a valid string", "string_type")
-    if name in urls and not value.startswith(("https://", "http://")):
-        return _wrong([name], "Input should be a valid URL", "url_parsing")
-    if name in options and value not in options[name]:
-        return _wrong([name], f"Input should be one of {', '.join(options[name])}", "enum")
-    return None
-
-
-def _wrong(where: list[str], message: str, kind: str) -> Mapping[str, object]:
-    return {"loc": ["body", *where], "msg": message, "type": kind}
-
-
-def _schema_error(wrong: list[Mapping[str, object]]) -> Response:
-    return JSONResponse({**ERRORS[422], "detail": wrong}, 422)
-
-
-def _parsed(body: bytes) -> object:
-    try:
-        return json.loads(body)
-    except ValueError:
-        return None
+    return JSONResponse({**ERRORS[422], "detail": detail}, 422)
 
 
 def _accepted(request: Request, render: Render) -> Response:

@@ -10,7 +10,7 @@ import secrets
 import socket
 import threading
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -28,7 +28,7 @@ from dropreel.provider import RenderState
 from local.standin.answers import HangUp, ShapedAnswer, file_answer, hung_up
 from local.standin.connection import ReachableConnection
 from local.standin.faults import Fault, Faults, Preset, Stage, UnknownPreset, merge_patch
-from local.standin.inputs import Order, path_of
+from local.standin.orders import Order, path_of
 from local.standin.renders import Render, Renders
 
 
@@ -57,6 +57,7 @@ class Submission:
             "received_at": self.received_at.isoformat(),
             "model": self.model,
             "inputs": list(self.paths),
+            "media": list(render.media) if render else [],
             "answered": self.answered,
             "accepted": render is not None,
             "request_id": render.id if render else None,
@@ -70,6 +71,7 @@ class Submission:
 class Dialect(Protocol):
     """How one provider speaks."""
 
+    title: str  # of the provider
     presets: Mapping[str, Preset]
 
     def routes(self, standin: "Standin") -> list[Route]: ...
@@ -123,43 +125,49 @@ class Standin:
         def work() -> Response:
             if isinstance(ordered, Response):
                 return ordered
-            fault = self._faults.take(Stage.RENDER, submission.paths)
+            fault = self._faults.take([Stage.RENDER], submission.paths)
             submission.render = self.renders.accept(ordered, fault)
             return accepted(submission.render)
 
-        answer = await self._answer(request, Stage.SUBMIT, work, submission.paths)
+        answer = await self._answer(request, [Stage.SUBMIT], work, submission.paths)
         submission.answered = None if isinstance(answer, HangUp) else answer.status_code
         return answer
 
     async def ask(
-        self, request: Request, stage: Stage, work: Callable[[Render], Response]
+        self, request: Request, stages: Sequence[Stage], work: Callable[[Render], Response]
     ) -> Response:
-        """Answer a call about accepted work, which the path names as `request_id`."""
-        render = self.renders.find(request.path_params["request_id"])
+        """Answer a call about accepted work, which the path names as `request_id`.
+
+        It counts as a call of the first stage; faults of all of them strike it.
+        """
+        render = self.find(request)
         if render is None:
-            return await self._answer(request, stage, lambda: self._dialect.error(404))
-        render.calls[stage] += 1
+            return await self._answer(request, stages, lambda: self._dialect.error(404))
+        render.calls[stages[0]] += 1
         return await self._answer(
-            request, stage, lambda: work(render), render.order.paths, video_url(request, render)
+            request, stages, lambda: work(render), render.order.paths, video_url(request, render)
         )
+
+    def find(self, request: Request) -> Render | None:
+        return self.renders.find(request.path_params["request_id"])
 
     # Every call
 
     async def _answer(
         self,
         request: Request,
-        stage: Stage,
+        stages: Sequence[Stage],
         work: Callable[[], Response],
         paths: tuple[str, ...] = (),
         video: str = "",
     ) -> Response:
-        self._calls[stage] += 1
+        self._calls[stages[0]] += 1
         given = request.headers.get("authorization", "")
-        if stage is not Stage.DOWNLOAD and not secrets.compare_digest(
+        if Stage.DOWNLOAD not in stages and not secrets.compare_digest(
             given.encode(), self._authorization.encode()
         ):
             return self._dialect.error(401)
-        fault = self._faults.take(stage, paths)
+        fault = self._faults.take(stages, paths)
         if fault is None:
             return work()
         return await self._misbehave(request, fault, work, video)
@@ -205,11 +213,11 @@ class Standin:
     async def _download(self, request: Request) -> Response:
         render = self.renders.find_video(request.path_params["name"])
         if render is None or render.state is not RenderState.COMPLETED:
-            return await self._answer(request, Stage.DOWNLOAD, lambda: _storage_error(403))
+            return await self._answer(request, [Stage.DOWNLOAD], lambda: _storage_error(403))
         render.calls[Stage.DOWNLOAD] += 1
         return await self._answer(
             request,
-            Stage.DOWNLOAD,
+            [Stage.DOWNLOAD],
             lambda: file_answer(request, render.video, render.video_etag, "video/mp4"),
             render.order.paths,
             video_url(request, render),
@@ -260,6 +268,14 @@ CALLS = [stage for stage in Stage if stage is not Stage.RENDER]
 def video_url(request: Request, render: Render) -> str:
     """Where the stand-in serves the video: whoever knows the URL may have it."""
     return f"{request.base_url}videos/{render.video_name}.mp4"
+
+
+def parsed(body: bytes) -> object:
+    """The JSON of a body; None when it is none."""
+    try:
+        return json.loads(body)
+    except ValueError:
+        return None
 
 
 def _filled_in(text: str, video: str) -> str:

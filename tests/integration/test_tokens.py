@@ -10,7 +10,7 @@ from moto import mock_aws
 
 from dropreel.catalog import ProviderName
 from dropreel.errors import TokenMissing
-from dropreel.providers import provider_of
+from dropreel.providers import configured, provider_of
 from dropreel.settings import ProviderSettings
 from dropreel.tokens import SecretToken, TokenUnreadable
 
@@ -19,6 +19,19 @@ if TYPE_CHECKING:
 
 SECRET = "runcomfy-token"
 TOKEN = SecretToken(SECRET, "RunComfy")
+
+
+OTHER_SECRET = "wavespeed-token"
+
+
+def settings(url: str = "https://one.example") -> ProviderSettings:
+    return ProviderSettings(
+        ledger_table="ledger",
+        runcomfy_url=url,
+        runcomfy_secret=SECRET,
+        wavespeed_url=url,
+        wavespeed_secret=OTHER_SECRET,
+    )
 
 
 @pytest.fixture
@@ -112,10 +125,67 @@ def test_secret_that_is_not_handed_out_is_unreadable_not_missing(
         TOKEN()
 
 
-def test_one_adapter_serves_an_execution_environment(secrets: "SecretsManagerClient") -> None:
-    def settings(url: str) -> ProviderSettings:
-        return ProviderSettings(ledger_table="ledger", runcomfy_url=url, runcomfy_secret=SECRET)
+@pytest.mark.parametrize("name", list(ProviderName))
+def test_one_adapter_serves_an_execution_environment(name: ProviderName) -> None:
+    one = provider_of(name, settings("https://one.example"))
+    assert one.name is name
+    assert provider_of(name, settings("https://one.example")) is one
+    assert provider_of(name, settings("https://two.example")) is not one
 
-    one = provider_of(ProviderName.RUNCOMFY, settings("https://one.example"))
-    assert provider_of(ProviderName.RUNCOMFY, settings("https://one.example")) is one
-    assert provider_of(ProviderName.RUNCOMFY, settings("https://two.example")) is not one
+
+@pytest.mark.parametrize(
+    ("stored", "names"),
+    [
+        ({}, set()),
+        ({SECRET: "rc-1"}, {"runcomfy"}),
+        ({OTHER_SECRET: "ws-1"}, {"wavespeed"}),
+        ({SECRET: "rc-1", OTHER_SECRET: "ws-1"}, {"runcomfy", "wavespeed"}),
+        ({SECRET: "rc-1", OTHER_SECRET: "<token>"}, {"runcomfy"}),
+    ],
+)
+def test_configured_is_who_has_a_token_stored(
+    secrets: "SecretsManagerClient", stored: dict[str, str], names: set[str]
+) -> None:
+    for secret, value in stored.items():
+        secrets.create_secret(Name=secret, SecretString=value)
+
+    assert configured(settings()) == names
+
+
+def test_secret_of_empty_text_is_not_configured(
+    secrets: "SecretsManagerClient", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the embedded AWS has it for a secret that was never given a value."""
+
+    class Empty(parameters.SecretsProvider):
+        def _get(self, name: str, **sdk_options: object) -> str:
+            return ""
+
+    monkeypatch.setitem(DEFAULT_PROVIDERS, "secrets", Empty())
+    with pytest.raises(TokenMissing, match="No token is stored for RunComfy"):
+        TOKEN()
+    assert configured(settings()) == set()
+
+
+def test_token_stored_meanwhile_is_configured_at_once(secrets: "SecretsManagerClient") -> None:
+    secrets.create_secret(Name=SECRET)
+    secrets.create_secret(Name=OTHER_SECRET, SecretString="<token>")
+    assert configured(settings()) == set()
+
+    secrets.put_secret_value(SecretId=SECRET, SecretString="rc-1")
+    secrets.put_secret_value(SecretId=OTHER_SECRET, SecretString="ws-1")
+
+    assert configured(settings()) == set(ProviderName)
+
+
+def test_secret_that_cannot_be_read_just_now_stays_configured(
+    secrets: "SecretsManagerClient", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Hiccup(parameters.SecretsProvider):
+        def _get(self, name: str, **sdk_options: object) -> str:
+            raise ClientError(
+                {"Error": {"Code": "InternalServiceError", "Message": ""}}, "GetSecretValue"
+            )
+
+    monkeypatch.setitem(DEFAULT_PROVIDERS, "secrets", Hiccup())
+    assert configured(settings()) == set(ProviderName)

@@ -47,6 +47,8 @@ class SecretToken:
         if not fresh:
             # Somebody may have stored a good one since.
             return self(fresh=True)
+        if not value:
+            raise TokenMissing(f"No token is stored for {self.provider}.")
         raise TokenMissing(
             f"The secret for {self.provider} holds no token: "
             "the token alone must be its plain text, without quotes or JSON."

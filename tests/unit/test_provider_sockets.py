@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from dropreel.provider import Refusal, RenderState, Unclear, Unreachable
-from dropreel.runcomfy import RunComfy
+from dropreel.provider import Provider, Refusal, RenderState, Unclear, Unreachable
+from tests.provider_dialects import Dialect, each_dialect
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
 MEGABYTE = 1_000_000
@@ -56,8 +56,10 @@ def serving(behave: Callable[[Server, socket.socket], None]) -> Iterator[Server]
         server.listener.close()
 
 
-def client(server: Server, scheme: str = "http", timeout_seconds: float = 5) -> RunComfy:
-    return RunComfy(
+def client(
+    dialect: Dialect, server: Server, scheme: str = "http", timeout_seconds: float = 5
+) -> Provider:
+    return dialect.make(
         f"{scheme}://{server.address}",
         lambda *, fresh=False: "t",
         timeout_seconds=timeout_seconds,
@@ -112,7 +114,8 @@ def drip(server: Server, connection: socket.socket) -> None:
 
 def cut_off_the_body(_: Server, connection: socket.socket) -> None:
     read_request(connection)
-    connection.sendall(OK + b'Content-Length: 1000\r\n\r\n{"request_id": "r1"}')
+    body = b'{"request_id": "r1", "data": {"id": "r1"}}'
+    connection.sendall(OK + b"Content-Length: 1000\r\n\r\n" + body)
 
 
 def send_50_megabytes(server: Server, connection: socket.socket) -> None:
@@ -141,43 +144,48 @@ BROKEN = [
 ]
 
 
+@each_dialect
 @pytest.mark.parametrize("behave", BROKEN)
 def test_broken_answer_to_a_submission_is_unclear_and_sent_once(
-    behave: Callable[[Server, socket.socket], None],
+    dialect: Dialect, behave: Callable[[Server, socket.socket], None]
 ) -> None:
     with serving(behave) as server:
         with pytest.raises(Unclear):
-            client(server, timeout_seconds=0.3).submit("a/model", {"image_url": "x"})
+            client(dialect, server, timeout_seconds=0.3).submit("a/model", {"image_url": "x"})
         assert server.connections == 1
 
 
+@each_dialect
 @pytest.mark.parametrize("behave", BROKEN)
 def test_broken_answer_to_a_question_says_nothing_about_the_work(
-    behave: Callable[[Server, socket.socket], None],
+    dialect: Dialect, behave: Callable[[Server, socket.socket], None]
 ) -> None:
     with serving(behave) as server, pytest.raises(Unreachable):
-        client(server, timeout_seconds=0.3).ask("r1")
+        client(dialect, server, timeout_seconds=0.3).ask("r1")
 
 
-def test_body_of_50_megabytes_is_not_read_whole() -> None:
+@each_dialect
+def test_body_of_50_megabytes_is_not_read_whole(dialect: Dialect) -> None:
     with serving(send_50_megabytes) as server, pytest.raises(Unreachable):
-        client(server).ask("r1")
+        client(dialect, server).ask("r1")
     assert server.sent_bytes < 15 * MEGABYTE
 
 
-def test_definite_refusal_stands_without_a_readable_body() -> None:
+@each_dialect
+def test_definite_refusal_stands_without_a_readable_body(dialect: Dialect) -> None:
     def refuse(_: Server, connection: socket.socket) -> None:
         read_request(connection)
         connection.sendall(b"HTTP/1.1 402 Payment Required\r\nContent-Length: 1000\r\n\r\n{")
 
     with serving(refuse) as server, pytest.raises(Refusal) as raised:
-        client(server).submit("a/model", {})
+        client(dialect, server).submit("a/model", {})
     assert raised.value.code == "NoCredit"
 
 
-def test_nobody_listening_is_a_definite_refusal() -> None:
+@each_dialect
+def test_nobody_listening_is_a_definite_refusal(dialect: Dialect) -> None:
     with serving(stall) as server:
-        provider = client(server)
+        provider = client(dialect, server)
     with pytest.raises(Refusal) as raised:
         provider.submit("a/model", {})
     assert (raised.value.code, raised.value.again) == ("ProviderUnavailable", True)
@@ -185,23 +193,25 @@ def test_nobody_listening_is_a_definite_refusal() -> None:
         provider.ask("r1")
 
 
-def test_tls_failure_is_a_definite_refusal() -> None:
+@each_dialect
+def test_tls_failure_is_a_definite_refusal(dialect: Dialect) -> None:
     def plain(_: Server, connection: socket.socket) -> None:
         connection.recv(65_536)
         connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
 
     with serving(plain) as server, pytest.raises(Refusal) as raised:
-        client(server, "https").submit("a/model", {})
+        client(dialect, server, "https").submit("a/model", {})
     assert (raised.value.code, raised.value.again) == ("ProviderUnavailable", True)
 
 
-def test_each_call_has_a_connection_of_its_own() -> None:
+@each_dialect
+def test_each_call_has_a_connection_of_its_own(dialect: Dialect) -> None:
     def answer(_: Server, connection: socket.socket) -> None:
         while True:  # a server that would keep the connection
             read_request(connection)
-            connection.sendall(OK + b'Content-Length: 22\r\n\r\n{"status": "in_queue"}')
+            connection.sendall(OK + b'Content-Length: 20\r\n\r\n{"status": "queued"}')
 
     with serving(answer) as server:
-        provider = client(server)
+        provider = client(dialect, server)
         assert [provider.ask("r1").state for _ in range(2)] == [RenderState.QUEUED] * 2
         assert server.connections == 2

@@ -1,0 +1,339 @@
+"""How we call any provider: one HTTP client, and what its answers mean whatever the dialect.
+
+A dialect (`runcomfy`, `wavespeed`) says where to call and how to read an answer. What holds for
+all of them is here: a submission is sent once, a definite refusal is told apart from an unclear
+outcome, a rotated token is taken up, and no answer can be too large, too slow or too talkative.
+
+Answers are read leniently: fields that are missing, new or of another type are no error by
+themselves.
+"""
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Annotated, Generic, TypeVar
+
+import httpx
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+
+from dropreel.errors import (
+    DropreelError,
+    NoCredit,
+    ProviderThrottled,
+    ProviderUnavailable,
+    RequestRefused,
+    TokenMissing,
+    TokenRejected,
+)
+from dropreel.provider import Refusal, RenderState, Unclear, UnknownRequest, Unreachable
+from dropreel.provider_words import clean, flat, speak_of_credit
+from dropreel.timing import retry_after_seconds
+from dropreel.tokens import Token, TokenUnreadable
+
+# Answers are a few hundred bytes; whatever sends more is not answering.
+_ANSWER_MAX_BYTES = 1_048_576
+_ID_MAX_CHARACTERS = 200
+
+
+@dataclass(frozen=True)
+class _No:
+    """What an HTTP status says to a submission, when it is certain that nothing was accepted."""
+
+    error: type[DropreelError]
+    words: str
+    again: bool = False
+
+
+_NO = {
+    401: _No(TokenRejected, "does not accept the token"),
+    402: _No(NoCredit, "has not enough credit in the account"),
+    # Not the files' fault, and another account's token mends it.
+    403: _No(TokenRejected, "does not let the token's account use this model"),
+    408: _No(ProviderUnavailable, "did not get the whole request", again=True),
+    429: _No(ProviderThrottled, "takes no more requests for now", again=True),
+    503: _No(ProviderUnavailable, "says that it is unavailable", again=True),
+}
+_OTHER_4XX = _No(RequestRefused, "refused the request")
+
+
+def is_about_the_request(status: int) -> bool:
+    """Whether a client error speaks of the request, and not of the account or of our pace."""
+    return 400 <= status < 500 and status not in _NO
+
+
+def _text(value: object) -> str:
+    return str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""
+
+
+def url_in(value: object) -> str:
+    """The URL that an output gives, plainly or as `{"url": ...}`; empty when it gives none."""
+    if isinstance(value, dict):
+        value = value.get("url")
+    return value.strip() if isinstance(value, str) else ""
+
+
+def plain_state(state: str) -> str:
+    """A state as the pages spell it."""
+    return state.strip().lower().replace("-", "_").replace(" ", "_")
+
+
+Text = Annotated[str, BeforeValidator(_text)]
+"""A string or a number; anything else counts as empty."""
+
+
+class AnyAnswer(BaseModel, ABC):
+    """Whatever a provider answers, with every field that one of its endpoints may send."""
+
+    model_config = ConfigDict(frozen=True)
+
+    @property
+    @abstractmethod
+    def accepted_id(self) -> str:
+        """The provider's name for the work; empty when the answer names none."""
+
+    @property
+    @abstractmethod
+    def state(self) -> RenderState | None:
+        """None when there is no state or one that is not known."""
+
+    @property
+    @abstractmethod
+    def error_status(self) -> int | None:
+        """The HTTP status of an error that comes inside an HTTP 200; None for a good answer."""
+
+    @property
+    @abstractmethod
+    def said(self) -> tuple[object, ...]:
+        """Wherever the provider's words about what went wrong may stand."""
+
+
+A = TypeVar("A", bound=AnyAnswer)
+
+
+@dataclass(frozen=True)
+class Reply(Generic[A]):
+    """What came back from one call."""
+
+    http_status: int
+    answer: A
+    retry_after_seconds: float
+    token: str = field(repr=False)
+
+    @property
+    def is_2xx(self) -> bool:
+        return 200 <= self.http_status < 300
+
+    @property
+    def is_contradictory(self) -> bool:
+        """Success by its status, an error by its code, and yet a request id."""
+        return self.is_2xx and self.error_status is not None and bool(self.answer.accepted_id)
+
+    @property
+    def error_status(self) -> int | None:
+        """The HTTP status of an error, also of one inside an HTTP 200; None for a good answer."""
+        return self.answer.error_status if self.is_2xx else self.http_status
+
+    @property
+    def words(self) -> str:
+        """The provider's own words about what went wrong."""
+        said = filter(None, map(flat, self.answer.said))
+        return self.clean(" - ".join(dict.fromkeys(said)))
+
+    def is_usable_id(self, request_id: str) -> bool:
+        """Whether an id can be written down and put into a path: dots alone would climb out."""
+        return (
+            0 < len(request_id) <= _ID_MAX_CHARACTERS
+            and request_id not in (".", "..")
+            and request_id == self.clean(request_id)
+        )
+
+    def clean(self, text: str) -> str:
+        """The text in one bounded line, without anything secret."""
+        return clean(text, self.token)
+
+
+class ProviderHttp(Generic[A]):
+    """The calls to one provider. Nothing is retried in here, and a submission least of all.
+
+    One exception: a call that is answered with 401 is made once more if the token was rotated
+    meanwhile. A 401 is a definite refusal, so this is no second submission.
+    """
+
+    def __init__(
+        self,
+        provider: str,
+        answers: type[A],
+        base_url: str,
+        token: Token,
+        *,
+        timeout_seconds: float = 20,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        self._provider = provider
+        self._answers = answers
+        self._base_url = base_url.rstrip("/")
+        self._token = token
+        self._timeout_seconds = timeout_seconds
+        self._client = httpx.Client(
+            timeout=httpx.Timeout(timeout_seconds, connect=5, pool=5),
+            # Lambda freezes its environments, and a connection that died in the ice looks alive:
+            # a submission sent into it would be an unclear outcome. So each call connects anew.
+            limits=httpx.Limits(max_keepalive_connections=0),
+            headers={"Accept": "application/json", "Accept-Encoding": "identity"},
+            follow_redirects=False,
+            trust_env=False,
+            transport=transport,
+        )
+
+    def submit(self, path: str, payload: Mapping[str, object]) -> str:
+        """Send a submission and return the request id. Raises `Refusal` or `Unclear`."""
+        try:
+            reply = self._call("POST", path, payload)
+        except _NotSent as err:
+            raise Refusal(err.error.__name__, str(err), again=err.again) from None
+        except _NoReply as err:
+            raise Unclear(str(err)) from None
+        status = reply.error_status
+        if status is not None:
+            raise self._no_to_submission(reply, status)
+        request_id = reply.answer.accepted_id
+        if not reply.is_usable_id(request_id):
+            raise Unclear(f"{self._provider} answered without a request id.")
+        return request_id
+
+    def get(self, path: str) -> Reply[A]:
+        """An answer about accepted work that can be believed.
+
+        Raises `Unreachable` or `UnknownRequest`.
+        """
+        reply = self.ask("GET", path)
+        status = reply.error_status
+        if status is None or (reply.is_2xx and reply.answer.state is not None):
+            # A failed render may come with its error's code: then the state is the answer.
+            return reply
+        if status == 404:
+            raise UnknownRequest(f"{self._provider} does not know the request.")
+        raise self.unreachable(reply, status)
+
+    def ask(self, method: str, path: str) -> Reply[A]:
+        """Any answer about accepted work, an error too. Raises `Unreachable` without one."""
+        try:
+            return self._call(method, path)
+        except (_NotSent, _NoReply) as err:
+            raise Unreachable(str(err)) from None
+
+    def unreachable(self, reply: Reply[A], status: int) -> Unreachable:
+        return Unreachable(
+            self._sentence("answered with an error", reply, status),
+            retry_after_seconds=reply.retry_after_seconds,
+        )
+
+    def _no_to_submission(self, reply: Reply[A], status: int) -> Refusal | Unclear:
+        if reply.is_contradictory:
+            return Unclear(self._sentence("answered with an error and a request id", reply, status))
+        no = _NO.get(status) or (_OTHER_4XX if 400 <= status < 500 else None)
+        if no is None:
+            return Unclear(self._sentence("answered with an error", reply, status))
+        if (is_about_the_request(status) or status == 403) and speak_of_credit(reply.words):
+            no = _NO[402]
+        return Refusal(
+            no.error.__name__,
+            self._sentence(no.words, reply, status),
+            again=no.again,
+            retry_after_seconds=reply.retry_after_seconds,
+        )
+
+    def _sentence(self, what: str, reply: Reply[A], status: int) -> str:
+        sentence = f"{self._provider} {what} ({status})"
+        return f"{sentence}: {reply.words}" if reply.words else f"{sentence}."
+
+    def _call(
+        self, method: str, path: str, payload: Mapping[str, object] | None = None
+    ) -> Reply[A]:
+        token = self._fetch_token(fresh=False)
+        reply = self._send(method, path, payload, token)
+        if reply.error_status != 401 or reply.is_contradictory:
+            return reply
+        try:
+            rotated = self._fetch_token(fresh=True)
+        except _NotSent:
+            return reply
+        return reply if rotated == token else self._send(method, path, payload, rotated)
+
+    def _fetch_token(self, *, fresh: bool) -> str:
+        try:
+            return self._token(fresh=fresh)
+        except TokenMissing as err:
+            raise _NotSent(TokenMissing, err.message) from None
+        except TokenUnreadable as err:
+            raise _NotSent(ProviderUnavailable, str(err), again=True) from None
+
+    def _send(
+        self, method: str, path: str, payload: Mapping[str, object] | None, token: str
+    ) -> Reply[A]:
+        try:
+            with self._client.stream(
+                method,
+                self._base_url + path,
+                json=payload,
+                headers={"Authorization": f"Bearer {token}"},
+            ) as response:
+                return Reply(
+                    http_status=response.status_code,
+                    answer=self._parsed(_body(response, self._timeout_seconds)),
+                    retry_after_seconds=retry_after_seconds(
+                        response.headers.get("Retry-After"), datetime.now(UTC)
+                    ),
+                    token=token,
+                )
+        # The text of these errors can hold what was sent, so only their names go on.
+        except (
+            httpx.ConnectError,
+            httpx.ConnectTimeout,
+            httpx.PoolTimeout,
+            httpx.UnsupportedProtocol,
+            httpx.InvalidURL,
+        ) as err:
+            raise _NotSent(
+                ProviderUnavailable,
+                f"{self._provider} could not be reached ({type(err).__name__}).",
+                again=True,
+            ) from None
+        except httpx.HTTPError as err:
+            raise _NoReply(f"{self._provider} gave no answer ({type(err).__name__}).") from None
+
+    def _parsed(self, body: bytes) -> A:
+        """An answer without anything in it, when the body is no JSON object."""
+        try:
+            return self._answers.model_validate_json(body)
+        except ValidationError:
+            return self._answers()
+
+
+class _NotSent(Exception):
+    """The call never left: certainly nothing was accepted."""
+
+    def __init__(self, error: type[DropreelError], message: str, *, again: bool = False) -> None:
+        super().__init__(message)
+        self.error = error
+        self.again = again
+
+
+class _NoReply(Exception):
+    """The call left, at least in part, and no answer came."""
+
+
+def _body(response: httpx.Response, within_seconds: float) -> bytes:
+    """The body; empty when it is too large, too slow or cut off: the status stands without it."""
+    deadline = time.monotonic() + within_seconds
+    body = bytearray()
+    try:
+        for chunk in response.iter_bytes():
+            body += chunk
+            if len(body) > _ANSWER_MAX_BYTES or time.monotonic() > deadline:
+                return b""
+    except httpx.HTTPError:
+        return b""
+    return bytes(body)

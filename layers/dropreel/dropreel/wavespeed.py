@@ -1,0 +1,222 @@
+"""WaveSpeedAI's API: submit a task, ask for its result. It publishes no way to cancel one.
+
+Every answer is an envelope `{code, message, data}`. Three things in it can say that something is
+wrong: the HTTP status, the envelope's `code` (an HTTP status too), and the task's own `status`
+with its `code`. Numbers come from the page "WaveSpeedAI: Error Codes".
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any
+from urllib.parse import quote, urlsplit
+
+import httpx
+from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
+
+from dropreel.catalog import ProviderName
+from dropreel.provider import Answer, FailureCause, RenderState, Result, Unreachable
+from dropreel.provider_http import AnyAnswer, ProviderHttp, Reply, Text, plain_state, url_in
+from dropreel.provider_words import cause_of, flat
+from dropreel.tokens import Token
+
+# Published: created, processing, completed, failed. Its own client takes cancelled, timeout and
+# deleted as final, too; the others are what such services say.
+_STATES = {
+    "created": RenderState.QUEUED,
+    "queued": RenderState.QUEUED,
+    "pending": RenderState.QUEUED,
+    "processing": RenderState.RENDERING,
+    "in_progress": RenderState.RENDERING,
+    "running": RenderState.RENDERING,
+    "completed": RenderState.COMPLETED,
+    "succeeded": RenderState.COMPLETED,
+    "failed": RenderState.FAILED,
+    "timeout": RenderState.FAILED,
+    "cancelled": RenderState.CANCELLED,
+    "canceled": RenderState.CANCELLED,
+    "deleted": RenderState.CANCELLED,  # by somebody who did not want it any more
+}
+_UNFINISHED = {RenderState.QUEUED, RenderState.RENDERING}
+_REASONS = {
+    "timeout": "It took too long at WaveSpeed.",
+    "deleted": "It was deleted at WaveSpeed.",
+}
+_CAUSES = {
+    1200: FailureCause.MODERATED,  # content moderation
+    1400: FailureCause.BAD_INPUT,  # missing parameter
+    1401: FailureCause.BAD_INPUT,  # invalid parameter
+    1402: FailureCause.MEDIA_UNREADABLE,  # media access failed
+    1403: FailureCause.OTHER,  # task execution failed
+    1405: FailureCause.OTHER,  # task failed
+    5000: FailureCause.OTHER,  # internal error
+    5003: FailureCause.OTHER,  # service unavailable
+    5004: FailureCause.OTHER,  # timeout
+}
+_ABOUT_THE_INPUT = {1200, 1400, 1401, 1402}
+
+# "code 1402", "[1402] ...", "1402: ...", but not "1200 x 900 pixels"
+_CODE_IN_WORDS = re.compile(r"code\W{0,3}(\d{4})\b|^\W*(\d{4})\s*[:\])-]", re.IGNORECASE)
+
+# What a task may put out beside a video, such as its cover.
+_NO_VIDEO = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".mp3", ".wav", ".json", ".txt", ".zip")
+
+
+def _number(code: str) -> int:
+    code = code.strip()
+    return int(code[:9]) if code.isascii() and code.isdigit() else 0
+
+
+class _Task(BaseModel):
+    """`data`: the task, which is also called a prediction."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: Text = ""
+    status: Text = ""
+    code: Text = ""
+    error: Any = None
+    outputs: Annotated[
+        tuple[str, ...],
+        BeforeValidator(lambda found: map(url_in, found) if isinstance(found, list) else ()),
+    ] = ()
+    has_nsfw_contents: Annotated[
+        tuple[bool, ...],
+        BeforeValidator(
+            lambda found: (
+                [one for one in found if isinstance(one, bool)] if isinstance(found, list) else ()
+            )
+        ),
+    ] = ()
+
+
+class _Envelope(AnyAnswer):
+    code: Text = ""
+    message: Any = None
+    data: Annotated[
+        _Task, BeforeValidator(lambda found: found if isinstance(found, dict) else {})
+    ] = _Task()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_envelope(cls, answer: object) -> object:
+        """The page of error codes shows tasks without their envelope."""
+        if isinstance(answer, dict) and "data" not in answer and "status" in answer:
+            return {"data": answer}
+        return answer
+
+    @property
+    def accepted_id(self) -> str:
+        return self.data.id
+
+    @property
+    def state(self) -> RenderState | None:
+        return _STATES.get(plain_state(self.data.status))
+
+    @property
+    def task_code(self) -> int:
+        """Of a task that failed, wherever it stands; 0 when none does."""
+        in_words = _CODE_IN_WORDS.search(flat(self.data.error))
+        said = (
+            self.data.code,
+            self.data.error.get("code") if isinstance(self.data.error, dict) else "",
+            self.code,
+            (in_words[1] or in_words[2]) if in_words else "",
+        )
+        return next((code for code in map(_number, map(str, said)) if code >= 1000), 0)
+
+    @property
+    def error_status(self) -> int | None:
+        """A code of four digits is a task's. Without a task, it is about the submission."""
+        code = self.code.strip()
+        if code and not code.isdigit():
+            return 500
+        if 300 <= _number(code) < 1000:
+            return _number(code)
+        if self.data.id or not self.task_code:
+            return None
+        return 400 if self.task_code in _ABOUT_THE_INPUT else 500
+
+    @property
+    def said(self) -> tuple[object, ...]:
+        message = flat(self.message)
+        return (self.data.error, "" if message.lower().strip(".") in ("success", "ok") else message)
+
+
+class WaveSpeed:
+    """A `dropreel.provider.Provider`."""
+
+    name: ProviderName = ProviderName.WAVESPEED
+
+    def __init__(
+        self,
+        base_url: str,
+        token: Token,
+        *,
+        timeout_seconds: float = 20,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        self._http = ProviderHttp(
+            "WaveSpeed",
+            _Envelope,
+            base_url,
+            token,
+            timeout_seconds=timeout_seconds,
+            transport=transport,
+        )
+
+    def submit(self, endpoint: str, payload: Mapping[str, object]) -> str:
+        return self._http.submit(f"/api/v3/{quote(endpoint)}", payload)
+
+    def ask(self, request_id: str) -> Answer:
+        reply = self._get(request_id)
+        state, status = reply.answer.state, reply.answer.data.status
+        if state is RenderState.FAILED:
+            return _failure(reply)
+        if state is not None:
+            return Answer(state=state, message=_REASONS.get(plain_state(status), ""))
+        if not status:
+            raise Unreachable("WaveSpeed answered without a status.")
+        return Answer(
+            state=RenderState.RENDERING,
+            message=f"WaveSpeed reports a state that is not known: {reply.clean(status)}.",
+        )
+
+    def result(self, request_id: str) -> Result:
+        answer = self._get(request_id).answer
+        if answer.state in _UNFINISHED:
+            raise Unreachable("WaveSpeed says that the render is not complete yet.")
+        task = answer.data
+        if answer.state is None and not task.outputs:
+            raise Unreachable("WaveSpeed answered without a result.")
+        return Result(
+            video_url=next(filter(_may_be_video, task.outputs), None),
+            nsfw=any(task.has_nsfw_contents) if task.has_nsfw_contents else None,
+        )
+
+    def cancel(self, request_id: str) -> bool:  # noqa: ARG002 - no endpoint for it is published
+        """Always False: what WaveSpeed has accepted, it renders."""
+        return False
+
+    def _get(self, request_id: str) -> Reply[_Envelope]:
+        # Built here, and not taken from the answer's own urls.get: that could point anywhere.
+        return self._http.get(f"/api/v3/predictions/{quote(request_id, safe='')}/result")
+
+
+def _failure(reply: Reply[_Envelope]) -> Answer:
+    code = reply.answer.task_code
+    words = reply.words
+    message = words or _REASONS.get(
+        plain_state(reply.answer.data.status), "WaveSpeed gives no reason."
+    )
+    if code and str(code) not in message:
+        message = f"{message} (code {code})"
+    return Answer(
+        state=RenderState.FAILED, message=message, cause=_CAUSES.get(code) or cause_of(words)
+    )
+
+
+def _may_be_video(url: str) -> bool:
+    try:
+        return bool(url) and not urlsplit(url).path.lower().endswith(_NO_VIDEO)
+    except ValueError:
+        return True  # whatever it is, the download has the last word

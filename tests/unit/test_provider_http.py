@@ -1,0 +1,464 @@
+"""What holds for every provider, whatever its dialect."""
+
+import json
+import traceback
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import pytest
+
+from dropreel import errors
+from dropreel.errors import DropreelError, TokenMissing
+from dropreel.provider import Provider, Refusal, Unclear, UnknownRequest, Unreachable
+from dropreel.tokens import TokenUnreadable
+from tests.provider_dialects import (
+    BASE,
+    PAYLOAD,
+    PRESIGNED,
+    TOKEN,
+    Dialect,
+    Read,
+    answer,
+    ask,
+    cancel,
+    each_dialect,
+    each_read,
+    failure_of,
+    provider_of,
+    result,
+)
+
+# What is sent
+
+
+@each_dialect
+def test_submit_posts_the_payload_to_the_endpoint_and_returns_the_request_id(
+    dialect: Dialect,
+) -> None:
+    provider, network = provider_of(dialect, answer(200, dialect.accepted("r1")))
+    assert provider.submit(dialect.endpoint, PAYLOAD) == "r1"
+    (call,) = network.calls
+    assert call.method == "POST"
+    assert str(call.url) == BASE + dialect.submit_path
+    assert call.headers["Authorization"] == f"Bearer {TOKEN}"
+    assert json.loads(call.content) == PAYLOAD
+
+
+@each_read
+def test_questions_go_to_the_configured_base_with_the_token(dialect: Dialect, read: Read) -> None:
+    provider, network = provider_of(
+        dialect, answer(200, dialect.in_state("cancelled" if read is cancel else "completed"))
+    )
+    read(provider)
+    (sent,) = network.calls
+    assert sent.method == ("POST" if read is cancel else "GET")
+    assert str(sent.url) == BASE + dialect.reads[read]
+    assert sent.headers["Authorization"] == f"Bearer {TOKEN}"
+
+
+@each_dialect
+def test_request_id_cannot_climb_out_of_its_path(dialect: Dialect) -> None:
+    provider, network = provider_of(dialect, answer(200, dialect.in_state("processing")))
+    provider.ask("../../v1/models/x?y#z")
+    path = dialect.reads[ask].replace("r1", "..%2F..%2Fv1%2Fmodels%2Fx%3Fy%23z")
+    assert network.calls[0].url.raw_path == path.encode()
+
+
+# What a submission's answer means
+
+REFUSED: list[tuple[httpx.Response | Exception, str, bool]] = [
+    (httpx.ConnectError("no"), "ProviderUnavailable", True),
+    (httpx.ConnectTimeout("no"), "ProviderUnavailable", True),
+    (httpx.PoolTimeout("no"), "ProviderUnavailable", True),
+    (httpx.UnsupportedProtocol("no"), "ProviderUnavailable", True),
+    (answer(400, {"message": "bad"}), "RequestRefused", False),
+    (answer(400, {"message": "Insufficient credits. Please top up."}), "NoCredit", False),
+    (answer(401, {"message": "expired"}), "TokenRejected", False),
+    (answer(401, ""), "TokenRejected", False),
+    (answer(401, {"request_id": "r1", "data": {"id": "r1"}}), "TokenRejected", False),
+    (answer(402, {"message": "not enough credit"}), "NoCredit", False),
+    (answer(403, {"message": "not yours"}), "TokenRejected", False),
+    (answer(403, {"message": "The balance: not enough balance."}), "NoCredit", False),
+    (answer(404, {"message": "no such model"}), "RequestRefused", False),
+    (answer(408, ""), "ProviderUnavailable", True),
+    (answer(413, "<html>too large</html>"), "RequestRefused", False),
+    (answer(422, {"detail": []}), "RequestRefused", False),
+    (answer(429, {"message": "slow down"}), "ProviderThrottled", True),
+    (answer(503, "<html>maintenance</html>"), "ProviderUnavailable", True),
+]
+
+
+@each_dialect
+@pytest.mark.parametrize(("given", "code", "again"), REFUSED)
+def test_definite_refusal_of_a_submission(
+    dialect: Dialect, given: httpx.Response | Exception, code: str, again: bool
+) -> None:
+    provider, network = provider_of(dialect, given)
+    with pytest.raises(Refusal, match=dialect.name) as raised:
+        provider.submit(dialect.endpoint, PAYLOAD)
+    assert (raised.value.code, raised.value.again) == (code, again)
+    assert issubclass(getattr(errors, code), DropreelError)
+    assert len(network.calls) == 1
+
+
+@each_dialect
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        (401, "TokenRejected"),
+        (402, "NoCredit"),
+        (403, "TokenRejected"),
+        (404, "RequestRefused"),
+        (422, "RequestRefused"),
+        (429, "ProviderThrottled"),
+        (503, "ProviderUnavailable"),
+    ],
+)
+def test_error_inside_a_200_refuses_like_its_status(
+    dialect: Dialect, status: int, code: str
+) -> None:
+    provider, network = provider_of(dialect, answer(200, dialect.error_in_200(status)))
+    with pytest.raises(Refusal) as raised:
+        provider.submit(dialect.endpoint, PAYLOAD)
+    assert raised.value.code == code
+    assert len(network.calls) == 1
+
+
+UNCLEAR: list[httpx.Response | Exception] = [
+    httpx.ReadTimeout("no"),
+    httpx.ReadError("no"),
+    httpx.WriteError("no"),
+    httpx.WriteTimeout("no"),
+    httpx.RemoteProtocolError("no"),
+    answer(500, {"message": "internal"}),
+    answer(502, "<html>bad gateway</html>"),
+    answer(504, ""),
+    answer(520, ""),
+    answer(302, "", Location="https://elsewhere.example/"),
+    answer(200, ""),
+    answer(200, "<html>welcome</html>"),
+    answer(200, '{"request_id": "r'),
+    answer(200, b"\xff\xfe{}"),
+    answer(200, "[" * 100_000),
+    answer(200, []),
+    answer(200, None),
+    answer(200, {}),
+    answer(200, {"error": "something went wrong"}),
+    answer(200, {"message": "success"}),
+]
+
+
+@each_dialect
+@pytest.mark.parametrize("given", UNCLEAR)
+def test_submission_without_a_plain_answer_is_unclear_and_sent_once(
+    dialect: Dialect, given: httpx.Response | Exception
+) -> None:
+    provider, network = provider_of(dialect, given)
+    with pytest.raises(Unclear, match=dialect.name):
+        provider.submit(dialect.endpoint, PAYLOAD)
+    assert len(network.calls) == 1
+
+
+@each_dialect
+@pytest.mark.parametrize(
+    "request_id", ["", None, {"id": "r1"}, True, "..", "https://elsewhere.example/r1", "x" * 1000]
+)
+def test_submission_without_a_usable_id_is_unclear(dialect: Dialect, request_id: object) -> None:
+    provider, _ = provider_of(dialect, answer(200, dialect.accepted(request_id)))
+    with pytest.raises(Unclear, match="without a request id"):
+        provider.submit(dialect.endpoint, PAYLOAD)
+
+
+@each_dialect
+@pytest.mark.parametrize("status", [401, 402, 429, 500])
+def test_error_and_a_request_id_at_once_is_unclear(dialect: Dialect, status: int) -> None:
+    provider, _ = provider_of(dialect, answer(200, dialect.error_with_id(status)))
+    with pytest.raises(Unclear, match="and a request id"):
+        provider.submit(dialect.endpoint, PAYLOAD)
+
+
+@each_dialect
+def test_internal_error_inside_a_200_is_unclear(dialect: Dialect) -> None:
+    provider, _ = provider_of(dialect, answer(200, dialect.error_in_200(500)))
+    with pytest.raises(Unclear):
+        provider.submit(dialect.endpoint, PAYLOAD)
+
+
+@each_dialect
+def test_id_may_be_a_number(dialect: Dialect) -> None:
+    provider, _ = provider_of(dialect, answer(202, dialect.accepted(7)))
+    assert provider.submit(dialect.endpoint, PAYLOAD) == "7"
+
+
+@each_dialect
+@pytest.mark.parametrize("status", [429, 503])
+def test_refusal_hands_on_retry_after(dialect: Dialect, status: int) -> None:
+    provider, _ = provider_of(dialect, answer(status, {}, Retry_After="17"))
+    with pytest.raises(Refusal) as raised:
+        provider.submit(dialect.endpoint, PAYLOAD)
+    assert raised.value.retry_after_seconds == 17
+
+
+# The token
+
+
+@dataclass
+class Rotated:
+    """A token that was replaced after it had been cached."""
+
+    cached: str = "old"
+    stored: str = "new"
+
+    def __call__(self, *, fresh: bool = False) -> str:
+        if fresh:
+            self.cached = self.stored
+        return self.cached
+
+
+def tokens_of(calls: Iterable[httpx.Request]) -> list[str]:
+    return [call.headers["Authorization"].removeprefix("Bearer ") for call in calls]
+
+
+def rejections(dialect: Dialect) -> list[httpx.Response]:
+    return [answer(401, ""), answer(200, dialect.error_in_200(401))]
+
+
+@each_dialect
+def test_rotated_token_is_taken_up_at_once_by_a_submission(dialect: Dialect) -> None:
+    for rejection in rejections(dialect):
+        provider, network = provider_of(
+            dialect, rejection, answer(200, dialect.accepted("r1")), token=Rotated()
+        )
+        assert provider.submit(dialect.endpoint, PAYLOAD) == "r1"
+        assert tokens_of(network.calls) == ["old", "new"]
+
+
+@each_read
+def test_rotated_token_is_taken_up_at_once_by_a_question(dialect: Dialect, read: Read) -> None:
+    state = "cancelled" if read is cancel else "completed"
+    for rejection in rejections(dialect):
+        provider, network = provider_of(
+            dialect, rejection, answer(200, dialect.in_state(state)), token=Rotated()
+        )
+        read(provider)
+        assert tokens_of(network.calls) == ["old", "new"]
+
+
+@each_dialect
+def test_rotated_token_is_tried_once_only(dialect: Dialect) -> None:
+    provider, network = provider_of(dialect, answer(401, ""), token=Rotated())
+    with pytest.raises(Refusal):
+        provider.submit(dialect.endpoint, PAYLOAD)
+    assert tokens_of(network.calls) == ["old", "new"]
+
+
+@each_dialect
+def test_submission_that_may_be_accepted_is_not_sent_again_with_a_rotated_token(
+    dialect: Dialect,
+) -> None:
+    provider, network = provider_of(
+        dialect, answer(200, dialect.error_with_id(401)), token=Rotated()
+    )
+    with pytest.raises(Unclear):
+        provider.submit(dialect.endpoint, PAYLOAD)
+    assert tokens_of(network.calls) == ["old"]
+
+
+@each_dialect
+@pytest.mark.parametrize(
+    ("error", "code", "again"),
+    [
+        (TokenMissing("No token is stored."), "TokenMissing", False),
+        (TokenUnreadable("The token could not be read."), "ProviderUnavailable", True),
+    ],
+)
+def test_without_a_token_nothing_is_sent(
+    dialect: Dialect, error: Exception, code: str, again: bool
+) -> None:
+    def none(*, fresh: bool = False) -> str:
+        raise error
+
+    provider, network = provider_of(dialect, answer(200, {}), token=none)
+    with pytest.raises(Refusal) as raised:
+        provider.submit(dialect.endpoint, PAYLOAD)
+    assert (raised.value.code, raised.value.again) == (code, again)
+    for read in dialect.reads:
+        with pytest.raises(Unreachable):
+            read(provider)
+    assert not network.calls
+
+
+# Answers that say nothing about the work
+
+SILENT: list[httpx.Response | Exception] = [
+    httpx.ConnectError("no"),
+    httpx.ConnectTimeout("no"),
+    httpx.ReadTimeout("no"),
+    httpx.ReadError("no"),
+    httpx.RemoteProtocolError("no"),
+    answer(302, "", Location="https://elsewhere.example/"),
+    answer(401, {"message": "expired"}),
+    answer(402, {"message": "credit"}),
+    answer(403, {"message": "not yours"}),
+    answer(429, ""),
+    answer(500, {"message": "internal"}),
+    answer(502, "<html>bad gateway</html>"),
+    answer(503, ""),
+    answer(504, ""),
+    answer(200, ""),
+    answer(200, "<html>welcome</html>"),
+    answer(200, '{"status": "comp'),
+    answer(200, "[" * 100_000),
+    answer(200, []),
+    answer(200, {}),
+]
+
+
+@each_read
+@pytest.mark.parametrize("given", SILENT)
+def test_question_without_an_answer_is_no_failed_render(
+    dialect: Dialect, read: Read, given: httpx.Response | Exception
+) -> None:
+    provider, _ = provider_of(dialect, given)
+    with pytest.raises(Unreachable, match=dialect.name):
+        read(provider)
+
+
+@each_read
+def test_error_or_no_state_inside_a_200_is_no_failed_render(dialect: Dialect, read: Read) -> None:
+    no_states: list[object] = [None, ["completed"], {}]
+    bodies = [
+        *(dialect.error_in_200(status) for status in (401, 402, 429, 500)),
+        *(dialect.in_state(state) for state in no_states),
+    ]
+    provider, network = provider_of(dialect, answer())
+    for body in bodies:
+        network.answers = [answer(200, body)]
+        with pytest.raises(Unreachable, match=dialect.name):
+            read(provider)
+
+
+@each_read
+@pytest.mark.parametrize("status", [429, 503])
+def test_question_hands_on_retry_after(dialect: Dialect, read: Read, status: int) -> None:
+    provider, _ = provider_of(dialect, answer(status, "", Retry_After="17"))
+    with pytest.raises(Unreachable) as raised:
+        read(provider)
+    assert raised.value.retry_after_seconds == 17
+
+
+@each_dialect
+@pytest.mark.parametrize("read", [ask, result])
+def test_forgotten_request_is_said_to_be_unknown(dialect: Dialect, read: Read) -> None:
+    for given in (
+        answer(404, {"message": "no"}),
+        answer(404, ""),
+        answer(200, dialect.error_in_200(404)),
+    ):
+        provider, _ = provider_of(dialect, given)
+        with pytest.raises(UnknownRequest):
+            read(provider)
+
+
+# Secrets
+
+ECHOES = [
+    f"cannot read {PRESIGNED}",
+    f"cannot read '{PRESIGNED}', sorry",
+    f"cannot read {PRESIGNED.upper()}",
+    "cannot read " + PRESIGNED.replace("/", "\\/"),
+    "cannot read " + httpx.QueryParams({"u": PRESIGNED}).__str__(),
+    f"cannot read {PRESIGNED.removeprefix('https://')}",
+    f"cannot read anna marie.png?{PRESIGNED.partition('?')[2]}",
+    "cannot read anna marie.png?X-Amz-Credential=AKIA",
+    "cannot read anna marie.png?Signature=5ec7e7",
+    "cannot read https:\\/\\/uploads.example\\/anna.png",
+    f"cannot use {TOKEN}, sorry",
+    f"cannot use Bearer:{TOKEN}",
+    "x" * 295 + f" {TOKEN}",
+    "x" * 290 + f" {PRESIGNED}",
+    f"{PRESIGNED} {TOKEN} " * 1000,
+]
+
+
+def shapes(dialect: Dialect, echo: str) -> list[dict[str, Any]]:
+    return [
+        {"message": echo},
+        {"error": {"message": echo}},
+        {"detail": [{"loc": ["body", "image_url"], "msg": echo, "input": PRESIGNED}]},
+        {"detail": echo, "status": "failed"},
+        {"status": echo},
+        {"error_code": 422001, "message": echo},
+        {"error_code": echo},
+        {"status": "in_queue", "queue_position": echo, "request_id": echo},
+        {"code": 400, "message": echo, "data": {"id": echo}},
+        {"code": echo, "message": echo, "data": {"id": "r1", "status": echo}},
+        {"code": 200, "data": {"status": "failed", "code": echo, "error": echo}},
+        {"code": 200, "data": {"status": "failed", "error": {"code": 1402, "message": echo}}},
+        dialect.failed(echo),  # type: ignore[list-item]
+        dialect.in_state(echo),  # type: ignore[list-item]
+    ]
+
+
+@each_dialect
+@pytest.mark.parametrize("echo", ECHOES)
+@pytest.mark.parametrize("status", [200, 401, 422, 500])
+def test_no_secret_that_a_provider_echoes_gets_through(
+    dialect: Dialect, echo: str, status: int
+) -> None:
+    provider, network = provider_of(dialect, answer())
+    for body in shapes(dialect, echo):
+        network.answers = [answer(status, body)]
+        for call in (lambda given: given.submit(dialect.endpoint, PAYLOAD), *dialect.reads):
+            try:
+                said = str(call(provider))
+            except (Refusal, Unclear, Unreachable, UnknownRequest) as err:
+                said = "".join(traceback.format_exception(err))
+                assert len(str(err)) < 450
+            for secret in ("http:", "https:", TOKEN, "X-Amz-", "5ec7e7"):
+                assert secret.lower() not in said.lower()
+
+
+@each_dialect
+@pytest.mark.parametrize("error", [httpx.ConnectError, httpx.ReadError, httpx.LocalProtocolError])
+def test_no_secret_in_an_error_of_the_network(
+    dialect: Dialect, error: type[httpx.TransportError]
+) -> None:
+    words = f"Illegal header value b'Bearer {TOKEN}' for {PRESIGNED}"
+    provider, _ = provider_of(dialect, error(words))
+
+    def submit(given: Provider) -> object:
+        return given.submit(dialect.endpoint, PAYLOAD)
+
+    calls: list[Callable[[Provider], object]] = [submit, *dialect.reads]
+    for call in calls:
+        failure = failure_of(lambda call=call: call(provider))  # type: ignore[misc]
+        said = "".join(traceback.format_exception(failure))
+        assert TOKEN not in said
+        assert "X-Amz-" not in said
+
+
+@each_dialect
+def test_url_of_a_result_is_not_in_its_text(dialect: Dialect) -> None:
+    url = PRESIGNED.replace(".png", ".mp4")
+    provider, _ = provider_of(dialect, answer(200, dialect.completed(url)))
+    given = provider.result("r1")
+    assert given.video_url == url
+    assert "5ec7e7" not in f"{given!r} {given}"
+
+
+@each_dialect
+def test_words_keep_what_is_no_secret_and_are_bounded(dialect: Dialect) -> None:
+    provider, _ = provider_of(
+        dialect,
+        answer(
+            422, {"message": f"\x1b[31mcannot\u202e read {PRESIGNED} with {TOKEN} " + "y" * 9999}
+        ),
+    )
+    with pytest.raises(Refusal) as raised:
+        provider.submit(dialect.endpoint, PAYLOAD)
+    assert "[31mcannot read (URL removed) with (token removed) yyy" in raised.value.message
+    assert raised.value.message.endswith("y…")
+    assert raised.value.message.isprintable()

@@ -1,0 +1,292 @@
+"""WaveSpeed's dialect: what is not the same for every provider (see test_provider_http)."""
+
+from typing import Any
+
+import httpx
+import pytest
+
+from dropreel.provider import (
+    FailureCause,
+    Provider,
+    Refusal,
+    RenderState,
+    Result,
+    Unclear,
+    Unreachable,
+)
+from tests.provider_dialects import PAYLOAD, WAVESPEED, Network, answer, provider_of
+
+ENDPOINT = WAVESPEED.endpoint
+ONE, TWO = "https://cdn.example/1.mp4?s=1", "https://cdn.example/2.mp4?s=2"
+
+
+def wavespeed(*answers: httpx.Response | Exception) -> tuple[Provider, Network]:
+    return provider_of(WAVESPEED, *answers)
+
+
+def task(**fields: object) -> dict[str, Any]:
+    """An answer in its envelope."""
+    return {"code": 200, "message": "success", "data": {"id": "r1", **fields}}
+
+
+def test_is_a_provider() -> None:
+    assert wavespeed(answer())[0].name == "wavespeed"
+
+
+# What a submission's answer means
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        task(status="created"),
+        task(status="created", code=0, error="", outputs=[], has_nsfw_contents=[]),
+        task(status="warming_up", surprise={}),
+        task(),
+        {"data": {"id": "r1"}},
+        {"code": 0, "message": "", "data": {"id": "r1"}},
+        {"code": "200", "data": {"id": "r1"}},
+        {"code": 201, "data": {"id": "r1"}},
+        {"id": "r1", "status": "created", "code": 0},
+        # Accepted, and failed at once: the next question tells.
+        task(status="failed", code=1200, error="sensitive"),
+        {"id": "r1", "status": "failed", "code": 1402, "error": "no"},
+    ],
+)
+def test_accepting_answer_is_read_leniently(body: object) -> None:
+    assert wavespeed(answer(200, body))[0].submit(ENDPOINT, PAYLOAD) == "r1"
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "again"),
+    [
+        ({"code": 400, "message": "bad"}, "RequestRefused", False),
+        ({"code": 401, "message": "expired"}, "TokenRejected", False),
+        ({"code": "402", "message": "credit"}, "NoCredit", False),
+        ({"code": 400, "message": "Insufficient credits."}, "NoCredit", False),
+        ({"code": 403, "data": {}}, "TokenRejected", False),
+        ({"code": 404, "data": {"id": ""}}, "RequestRefused", False),
+        ({"code": 429, "data": None}, "ProviderThrottled", True),
+        ({"code": 503, "data": []}, "ProviderUnavailable", True),
+        ({"code": 1200, "message": "sensitive"}, "RequestRefused", False),
+        ({"code": 1400, "message": "image is required"}, "RequestRefused", False),
+        ({"code": 200, "data": {"code": 1401, "error": "style"}}, "RequestRefused", False),
+        ({"code": 200, "data": {"code": "1402", "error": "no"}}, "RequestRefused", False),
+    ],
+)
+def test_error_inside_a_200_is_a_definite_refusal(body: object, code: str, again: bool) -> None:
+    provider, network = wavespeed(answer(200, body))
+    with pytest.raises(Refusal) as raised:
+        provider.submit(ENDPOINT, PAYLOAD)
+    assert (raised.value.code, raised.value.again) == (code, again)
+    assert len(network.calls) == 1
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"code": 500, "message": "internal"},
+        {"code": 504},
+        {"code": 302},
+        {"code": -1},
+        {"code": "E_INTERNAL"},
+        {"code": 1403},
+        {"code": 1405},
+        {"code": 5000},
+        {"code": 5003},
+        {"code": 200, "data": {"code": 5004, "error": "timeout"}},
+        {"code": 9999},
+        {"code": 200, "message": "success", "data": None},
+        {"code": 200, "message": "success", "data": "r1"},
+        {"code": "E_INTERNAL", "data": {"id": "r1"}},
+    ],
+)
+def test_other_error_inside_a_200_is_unclear(body: object) -> None:
+    provider, network = wavespeed(answer(200, body))
+    with pytest.raises(Unclear):
+        provider.submit(ENDPOINT, PAYLOAD)
+    assert len(network.calls) == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ({"code": 400, "message": "image is required"}, "image is required"),
+        ({"code": 400, "message": "Bad.", "data": {"error": "no image"}}, "no image - Bad."),
+        ({"code": 400, "message": {"message": "too much"}}, "too much"),
+    ],
+)
+def test_refusal_says_the_providers_words(body: object, words: str) -> None:
+    with pytest.raises(Refusal) as raised:
+        wavespeed(answer(400, body))[0].submit(ENDPOINT, PAYLOAD)
+    assert raised.value.message == f"WaveSpeed refused the request (400): {words}"
+
+
+# How far a render is
+
+
+@pytest.mark.parametrize(
+    ("status", "state"),
+    [
+        ("created", RenderState.QUEUED),
+        ("processing", RenderState.RENDERING),
+        ("completed", RenderState.COMPLETED),
+        ("failed", RenderState.FAILED),
+        ("timeout", RenderState.FAILED),
+        ("cancelled", RenderState.CANCELLED),
+        ("canceled", RenderState.CANCELLED),
+        ("deleted", RenderState.CANCELLED),
+        (" Processing ", RenderState.RENDERING),
+        ("COMPLETED", RenderState.COMPLETED),
+    ],
+)
+def test_states(status: str, state: RenderState) -> None:
+    assert wavespeed(answer(200, task(status=status)))[0].ask("r1").state is state
+
+
+@pytest.mark.parametrize("status", ["warming_up", "error", "success", 7])
+def test_unknown_state_counts_as_still_running_and_is_named(status: object) -> None:
+    told = wavespeed(answer(200, task(status=status)))[0].ask("r1")
+    assert told.state is RenderState.RENDERING
+    assert str(status) in told.message
+
+
+@pytest.mark.parametrize(
+    ("body", "cause"),
+    [
+        (task(code=1200), FailureCause.MODERATED),
+        (task(code=1400), FailureCause.BAD_INPUT),
+        (task(code=1401), FailureCause.BAD_INPUT),
+        (task(code=1402), FailureCause.MEDIA_UNREADABLE),
+        (task(code=1403), FailureCause.OTHER),
+        (task(code=1405), FailureCause.OTHER),
+        (task(code=5000), FailureCause.OTHER),
+        (task(code=5003), FailureCause.OTHER),
+        (task(code=5004), FailureCause.OTHER),
+        (task(code="1402"), FailureCause.MEDIA_UNREADABLE),
+        (task(error={"code": 1402, "message": "no"}), FailureCause.MEDIA_UNREADABLE),
+        (task(error="code: 1200, sensitive"), FailureCause.MODERATED),
+        (task(error="[1401] prompt"), FailureCause.BAD_INPUT),
+        (task(error="1402: no"), FailureCause.MEDIA_UNREADABLE),
+        (task() | {"code": 1402}, FailureCause.MEDIA_UNREADABLE),
+        (task() | {"code": 500}, FailureCause.OTHER),
+        ({"data": {"id": "r1", "code": 1200}}, FailureCause.MODERATED),
+        # The code has the last word; without one that is known, the words have.
+        (task(code=1405, error="flagged as unsafe"), FailureCause.OTHER),
+        (task(code=1499, error="flagged as unsafe"), FailureCause.MODERATED),
+        (task(error="Failed to download image from the URL."), FailureCause.MEDIA_UNREADABLE),
+        (task(error="1200 x 900 pixels could not be painted"), FailureCause.OTHER),
+        (task(code=0, error="oom"), FailureCause.OTHER),
+        (task(), FailureCause.OTHER),
+    ],
+)
+def test_cause_of_a_failed_render(body: dict[str, Any], cause: FailureCause) -> None:
+    body["data"]["status"] = "failed"
+    told = wavespeed(answer(200, body))[0].ask("r1")
+    assert (told.state, told.cause) == (RenderState.FAILED, cause)
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (task(status="failed", error="face not found"), "face not found"),
+        (task(status="failed", error={"message": "oom"}), "oom"),
+        (task(status="failed", error="oom", code=1405), "oom (code 1405)"),
+        (task(status="failed", error="1405: oom", code=1405), "1405: oom"),
+        (task(status="failed", code=5000), "WaveSpeed gives no reason. (code 5000)"),
+        (task(status="failed", error=""), "WaveSpeed gives no reason."),
+        (task(status="failed", error=None) | {"message": "oom"}, "oom"),
+        (task(status="timeout"), "It took too long at WaveSpeed."),
+        (
+            {"id": "r1", "status": "failed", "code": 1402, "error": "no image"},
+            "no image (code 1402)",
+        ),
+    ],
+)
+def test_failed_render_tells_why(body: object, message: str) -> None:
+    told = wavespeed(answer(200, body))[0].ask("r1")
+    assert (told.state, told.message) == (RenderState.FAILED, message)
+
+
+def test_deleted_render_is_said_to_be_deleted() -> None:
+    told = wavespeed(answer(200, task(status="deleted")))[0].ask("r1")
+    assert "deleted" in told.message
+
+
+@pytest.mark.parametrize("body", [task(code=1402), task() | {"code": 1402}, task() | {"code": 500}])
+def test_error_without_a_state_is_no_failed_render(body: object) -> None:
+    with pytest.raises(Unreachable):
+        wavespeed(answer(200, body))[0].ask("r1")
+
+
+# Where the video is
+
+
+@pytest.mark.parametrize(
+    ("outputs", "url"),
+    [
+        ([ONE], ONE),
+        ([TWO, ONE], TWO),
+        ([None, "", TWO], TWO),
+        ([{"url": ONE}], ONE),
+        (["https://cdn.example/cover.PNG?s=1", ONE], ONE),
+        (["https://cdn.example/output/7?name=a.png"], "https://cdn.example/output/7?name=a.png"),
+        (["https://[broken"], "https://[broken"),
+        (["https://cdn.example/cover.png"], None),
+        ([], None),
+        (None, None),
+        (ONE, None),
+        ({"video": ONE}, None),
+        ([7], None),
+    ],
+)
+def test_first_output_that_can_be_a_video(outputs: object, url: str | None) -> None:
+    provider, _ = wavespeed(answer(200, task(status="completed", outputs=outputs)))
+    assert provider.result("r1") == Result(video_url=url)
+
+
+@pytest.mark.parametrize(
+    ("told", "nsfw"),
+    [
+        ([False], False),
+        ([True], True),
+        ([False, True], True),
+        ([], None),
+        (None, None),
+        ([None], None),
+        (["true"], None),
+        (True, None),
+    ],
+)
+def test_nsfw_is_what_the_detector_says(told: object, nsfw: bool | None) -> None:
+    body = task(status="completed", outputs=[ONE], has_nsfw_contents=told)
+    assert wavespeed(answer(200, body))[0].result("r1") == Result(video_url=ONE, nsfw=nsfw)
+
+
+@pytest.mark.parametrize("status", ["created", "processing"])
+@pytest.mark.parametrize("outputs", [[], [ONE]])
+def test_result_of_a_render_that_goes_on_is_not_taken(status: str, outputs: list[str]) -> None:
+    provider, _ = wavespeed(answer(200, task(status=status, outputs=outputs)))
+    with pytest.raises(Unreachable, match="not complete"):
+        provider.result("r1")
+
+
+@pytest.mark.parametrize("status", ["warming_up", None])
+def test_result_without_a_known_state_counts_when_it_has_outputs(status: str | None) -> None:
+    provider, _ = wavespeed(answer(200, task(status=status, outputs=[ONE])))
+    assert provider.result("r1").video_url == ONE
+
+
+@pytest.mark.parametrize("status", ["failed", "deleted", "timeout"])
+def test_render_that_is_gone_has_no_video(status: str) -> None:
+    provider, _ = wavespeed(answer(200, task(status=status)))
+    assert provider.result("r1").video_url is None
+
+
+# Cancelling
+
+
+def test_nothing_can_be_cancelled_and_nobody_is_asked() -> None:
+    provider, network = wavespeed(answer(200, task(status="cancelled")))
+    assert provider.cancel("r1") is False
+    assert not network.calls
