@@ -1,14 +1,18 @@
-"""Write the JSON Schemas of what Dropreel says, from the models, into `events/`.
+"""Write the JSON Schemas of what goes out and of the job file, from the models, into `events/`.
 
 python -m local.contract
 """
 
 import json
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+from pydantic_core import core_schema
 
 from dropreel.events import DetailType, UploadIncomplete, VideoFailed, VideoReady
+from dropreel.wish import JobFile
 
 EVENTS = Path(__file__).resolve().parent.parent / "events"
 
@@ -17,6 +21,7 @@ DETAILS: dict[DetailType, type[BaseModel]] = {
     DetailType.VIDEO_FAILED: VideoFailed,
     DetailType.UPLOAD_INCOMPLETE: UploadIncomplete,
 }
+JOB_FILE = EVENTS / "job-file.schema.json"
 
 
 def file_stem(detail_type: DetailType) -> str:
@@ -26,17 +31,31 @@ def file_stem(detail_type: DetailType) -> str:
 
 def schema(detail_type: DetailType) -> str:
     """The JSON Schema of an event's `detail`, as text."""
-    document = {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        **DETAILS[detail_type].model_json_schema(mode="serialization"),
-        "title": f"detail of {detail_type}",
-    }
+    model = DETAILS[detail_type]
+    return _text(model.model_json_schema(mode="serialization"), f"detail of {detail_type}")
+
+
+def job_file_schema() -> str:
+    """The JSON Schema of `<stem>.json` and `_defaults.json` in the inbox, as text."""
+    return _text(JobFile.model_json_schema(schema_generator=_WithoutDefaults), "Dropreel job file")
+
+
+class _WithoutDefaults(GenerateJsonSchema):
+    """A field that is left out says nothing; it is not null."""
+
+    def default_schema(self, schema: core_schema.WithDefaultSchema) -> JsonSchemaValue:
+        return self.generate_inner(schema["schema"])
+
+
+def _text(schema: dict[str, Any], title: str) -> str:
+    document = {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": title}
     return json.dumps(document, indent=2) + "\n"
 
 
 def main() -> None:
     for detail_type in DETAILS:
         (EVENTS / f"{file_stem(detail_type)}.schema.json").write_text(schema(detail_type))
+    JOB_FILE.write_text(job_file_schema())
 
 
 if __name__ == "__main__":

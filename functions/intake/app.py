@@ -20,6 +20,7 @@ from dropreel.observability import logger
 from dropreel.settings import IntakeSettings
 from dropreel.storage import S3Storage
 from dropreel.tracing import tracer
+from dropreel.used_uploads import UsedUploads
 
 settings = IntakeSettings.from_environment()
 # Powertools takes its own logger here and types it as the standard one.
@@ -27,6 +28,7 @@ processor = BatchProcessor(event_type=EventType.SQS, logger=logger)  # type: ign
 intake = Intake(
     storage=S3Storage(),
     executions=Executions(settings.state_machine_arn),
+    used=UsedUploads(settings.ledger_table),
     queue=IntakeQueue(settings.queue_url),
     bus=Bus(settings.event_bus),
     now=lambda: datetime.now(UTC),

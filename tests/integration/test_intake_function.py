@@ -1,4 +1,4 @@
-"""The intake function on S3, SQS, Step Functions and EventBridge as moto plays them."""
+"""The intake function on S3, SQS, DynamoDB, Step Functions and EventBridge as moto plays them."""
 
 import copy
 import importlib.util
@@ -16,7 +16,7 @@ from moto import mock_aws
 
 from dropreel.events import UploadIncomplete
 from dropreel.intake import Sighting
-from dropreel.job import Job
+from dropreel.job import Job, Role
 
 if TYPE_CHECKING:
     from mypy_boto3_events import EventBridgeClient
@@ -58,6 +58,18 @@ class Account:
             self.s3.put_bucket_versioning(
                 Bucket=bucket, VersioningConfiguration={"Status": "Enabled"}
             )
+        boto3.client("dynamodb").create_table(
+            TableName="ledger",
+            BillingMode="PAY_PER_REQUEST",
+            AttributeDefinitions=[
+                {"AttributeName": "pk", "AttributeType": "S"},
+                {"AttributeName": "sk", "AttributeType": "S"},
+            ],
+            KeySchema=[
+                {"AttributeName": "pk", "KeyType": "HASH"},
+                {"AttributeName": "sk", "KeyType": "RANGE"},
+            ],
+        )
         self.queue_url = self.sqs.create_queue(QueueName="intake")["QueueUrl"]
         self.subscriber_url = self.sqs.create_queue(QueueName="subscriber")["QueueUrl"]
         self.events.create_event_bus(Name="dropreel")
@@ -80,6 +92,7 @@ class Account:
             "EVENT_BUS": "dropreel",
             "VIDEO_BUCKET": VIDEOS,
             "INCOMPLETE_AFTER_MINUTES": "60",
+            "LEDGER_TABLE": "ledger",
         }.items():
             monkeypatch.setenv(name, value)
         self.app = _load(ROOT / "functions/intake/app.py")
@@ -225,6 +238,60 @@ def test_half_a_pair_that_waited_long_enough_is_announced_once(account: Account)
     assert told.missing == ("audio",)
     written = account.s3.get_object(Bucket=VIDEOS, Key="team/anna.error.json")["Body"].read()
     assert UploadIncomplete.model_validate_json(written) == told
+
+
+def test_a_job_is_what_its_files_and_the_defaults_say(account: Account) -> None:
+    account.drop("inbox/_defaults.json", b'{"seed": 7}')
+    account.drop("inbox/_defaults.json.bak", b"{")
+    account.drop("inbox/team/face.png")
+    account.deliver(
+        account.drop("inbox/team/a b+c%20😀.json", b'{"image": "face.png", "resolution": "480p"}'),
+        account.drop("inbox/team/a b+c%20😀.txt", "Sie lächelt.".encode()),
+        account.drop("inbox/team/a b+c%20😀.mp3"),
+    )
+
+    (job,) = account.jobs.values()
+    assert (job.prompt, job.options) == ("Sie lächelt.", {"seed": 7, "resolution": "480p"})
+    assert job.problems == ()
+    assert [given.key for given in job.inputs] == [
+        "inbox/team/face.png",
+        "inbox/team/a b+c%20😀.mp3",
+        "inbox/team/a b+c%20😀.txt",
+        "inbox/team/a b+c%20😀.json",
+        "inbox/_defaults.json",
+    ]
+
+
+def test_a_late_event_after_the_defaults_changed_starts_nothing(account: Account) -> None:
+    messages = [account.drop("inbox/anna.png"), account.drop("inbox/anna.mp3")]
+    account.deliver(*messages)
+    names = list(account.jobs)
+
+    account.deliver(account.drop("inbox/_defaults.json", b'{"seed": 7}'), *messages)
+
+    assert list(account.jobs) == names
+
+
+def test_an_avatars_face_waits_for_nobody(account: Account) -> None:
+    account.deliver(
+        account.drop("inbox/news/_defaults.json", b'{"image": "../face.png"}'),
+        account.drop("inbox/face.png"),
+        account.drop("inbox/news/monday.mp3"),
+    )
+
+    (job,) = account.jobs.values()
+    assert job.of(Role.IMAGE)[0].key == "inbox/face.png"
+    assert account.delayed_messages == 0
+
+
+def test_deleted_defaults_say_nothing(account: Account) -> None:
+    account.drop("inbox/_defaults.json", b"{")
+    account.s3.delete_object(Bucket=UPLOADS, Key="inbox/_defaults.json")
+
+    account.deliver(account.drop("inbox/anna.png"), account.drop("inbox/anna.mp3"))
+
+    (job,) = account.jobs.values()
+    assert job.problems == ()
 
 
 def test_a_poison_message_fails_alone(account: Account) -> None:

@@ -1,5 +1,6 @@
 """Intake against a bucket, a queue and a clock in memory."""
 
+import dataclasses
 import itertools
 import json
 import random
@@ -14,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from dropreel.events import DetailType, UploadIncomplete
 from dropreel.intake import LISTED_AT_MOST, Intake, Sighting, sighting_in
-from dropreel.job import Job, Role
+from dropreel.job import Input, Job, Role
 from dropreel.pairing import name_of
 from dropreel.storage import ObjectVersion
 
@@ -29,8 +30,12 @@ class World:
     def __init__(self, incomplete_after: timedelta = timedelta(minutes=60)) -> None:
         self.time = datetime(2026, 11, 12, 14, 0, tzinfo=UTC)
         self.uploads: dict[str, ObjectVersion] = {}
+        self.bodies: dict[str, bytes] = {}
         self.files: dict[str, str] = {}
         self.jobs: dict[str, Job] = {}
+        self.claims: dict[str, Job] = {}
+        self.noted: set[tuple[str, str]] = set()
+        self.faces: dict[str, str] = {}
         self.messages: list[tuple[datetime, str]] = []
         self.announced: list[UploadIncomplete] = []
         self.listed_prefixes: list[str] = []
@@ -38,6 +43,7 @@ class World:
         self.intake = Intake(
             storage=self,
             executions=self,
+            used=self,
             queue=self,
             bus=self,
             now=lambda: self.time,
@@ -48,15 +54,20 @@ class World:
 
     # What people do
 
-    def drop(self, key: str, size_bytes: int = 1) -> Sighting:
+    def drop(self, key: str, body: bytes | str = b"x") -> Sighting:
         """Upload a file and return what S3 will say about it."""
         version_id = f"v{next(self._versions)}"
-        self.uploads[key] = ObjectVersion(key, version_id, size_bytes)
+        content = body.encode() if isinstance(body, str) else body
+        self.bodies[version_id] = content
+        self.uploads[key] = ObjectVersion(key, version_id, len(content))
         return Sighting(bucket=UPLOADS, key=key, version_id=version_id, first_seen=self.time)
 
     def drop_and_tell(self, *keys: str) -> None:
         for seen in [self.drop(key) for key in keys]:
             self.intake.take_in(seen)
+
+    def say_and_tell(self, key: str, **said: object) -> None:
+        self.intake.take_in(self.drop(key, json.dumps(said)))
 
     def pass_time(self, minutes: float) -> None:
         """Let the queue hand out what comes due meanwhile."""
@@ -75,6 +86,11 @@ class World:
         self.listed_prefixes.append(prefix)
         yield from (self.uploads[key] for key in sorted(self.uploads) if key.startswith(prefix))
 
+    def read(self, bucket: str, pinned: Input) -> bytes:
+        assert bucket == UPLOADS
+        assert pinned.key.endswith((".json", ".txt"))
+        return self.bodies[pinned.version_id]
+
     def text(self, bucket: str, key: str) -> str | None:
         assert bucket == VIDEOS
         return self.files.get(key)
@@ -85,6 +101,22 @@ class World:
 
     def start(self, job: Job) -> None:
         assert self.jobs.setdefault(job.id, job) == job
+
+    def claim(self, fingerprint: str, job: Job) -> Job:
+        return self.claims.setdefault(fingerprint, job)
+
+    def is_used(self, bucket: str, key: str, version_id: str) -> bool:
+        return (key, version_id) in self.noted
+
+    def note(self, job_id: str, bucket: str, key: str, version_id: str) -> None:
+        assert job_id in self.jobs, "noted before it was started"
+        self.noted.add((key, version_id))
+
+    def note_face(self, bucket: str, key: str, named_by: str) -> None:
+        self.faces[key] = named_by
+
+    def face_named_by(self, bucket: str, key: str) -> str | None:
+        return self.faces.get(key)
 
     def send(self, message: BaseModel, delay_seconds: int) -> None:
         assert 0 < delay_seconds <= 900
@@ -141,13 +173,15 @@ def test_a_corrected_file_makes_a_new_job(world: World) -> None:
     ]
 
 
-def test_an_event_of_a_replaced_upload_starts_what_is_there_now(world: World) -> None:
+def test_an_event_of_a_replaced_upload_leaves_it_to_the_newer_ones(world: World) -> None:
     replaced = world.drop("inbox/anna.png")
     world.drop("inbox/anna.mp3")
-    world.drop("inbox/anna.png")
+    newer = world.drop("inbox/anna.png")
 
     world.intake.take_in(replaced)
+    assert not world.jobs
 
+    world.intake.take_in(newer)
     assert world.pinned == [{("inbox/anna.png", "v3"), ("inbox/anna.mp3", "v2")}]
 
 
@@ -171,7 +205,7 @@ def test_two_of_a_role_go_to_validate_at_once_to_be_refused_by_name(
 
 
 def test_an_empty_file_is_an_upload(world: World) -> None:
-    for seen in [world.drop("inbox/anna.png", size_bytes=0), world.drop("inbox/anna.mp3")]:
+    for seen in [world.drop("inbox/anna.png", b""), world.drop("inbox/anna.mp3")]:
         world.intake.take_in(seen)
 
     assert len(world.jobs) == 1
@@ -213,7 +247,11 @@ def test_a_look_lists_only_what_shares_the_stem(world: World) -> None:
 
     world.drop_and_tell("inbox/team/anna.png")
 
-    assert world.listed_prefixes == ["inbox/team/anna."]
+    assert world.listed_prefixes == [
+        "inbox/team/anna.",
+        "inbox/team/_defaults.json",
+        "inbox/_defaults.json",
+    ]
 
 
 # Waiting in vain
@@ -249,13 +287,20 @@ def test_whoever_dropped_half_a_pair_finds_a_file_about_it(world: World) -> None
     assert [written] == world.announced
 
 
-def test_a_wait_costs_one_message_in_fifteen_minutes(world: World) -> None:
+def test_a_wait_looks_soon_at_first_and_costs_few_messages(world: World) -> None:
     world.drop_and_tell("inbox/anna.png")
+    begun = world.time
 
-    world.listed_prefixes.clear()
-    world.pass_time(minutes=120)
+    looked = []
+    while world.messages:
+        ((due, _),) = world.messages
+        looked.append((due - begun).total_seconds())
+        world.pass_time(minutes=(due - world.time).total_seconds() / 60)
 
-    assert len(world.listed_prefixes) == 4
+    assert looked[:4] == [15, 30, 60, 120]
+    assert looked[-1] == 3600
+    assert len(looked) <= 10
+    assert max(later - earlier for earlier, later in itertools.pairwise(looked)) <= 900
 
 
 def test_the_wait_may_be_a_fraction_of_a_minute() -> None:
@@ -364,24 +409,20 @@ def test_a_new_upload_after_the_event_is_a_new_event(world: World) -> None:
     assert len(world.announced) == 2
 
 
-def test_an_upload_whose_video_is_there_is_not_incomplete(world: World) -> None:
-    """The voice was deleted once the video had come; the picture's wait must not end in an error
-    beside a good video."""
+def test_an_upload_whose_other_half_is_deleted_after_the_start_is_not_incomplete(
+    world: World,
+) -> None:
     world.drop_and_tell("inbox/anna.png")
     world.drop_and_tell("inbox/anna.mp3")
-    (job,) = world.jobs.values()
-    world.files["anna.json"] = json.dumps(
-        {"inputs": [{"key": one.key, "version_id": one.version_id} for one in job.inputs]}
-    )
     del world.uploads["inbox/anna.mp3"]
 
     world.pass_time(minutes=120)
 
+    assert len(world.jobs) == 1
     assert not world.announced
 
 
 def test_somebodys_own_file_in_the_place_of_the_error_file_says_nothing(world: World) -> None:
-    world.files["anna.json"] = "not JSON"
     world.files["anna.error.json"] = '{"uploads": "all of them"}'
     world.drop_and_tell("inbox/anna.png")
 
@@ -406,7 +447,333 @@ def test_a_crash_after_the_event_repeats_it_rather_than_losing_the_file(
     assert "anna.error.json" in world.files
 
 
+# What a job says
+
+
+def test_a_job_file_beats_the_nearest_defaults_which_beat_farther_ones(world: World) -> None:
+    said = {"model": "wan-2.6-flash-image-to-video", "prompt": "far", "seed": 1, "duration": 5}
+    world.say_and_tell("inbox/_defaults.json", **said)
+    world.say_and_tell("inbox/team/_defaults.json", prompt="near", seed=2, resolution="720p")
+    world.say_and_tell("inbox/other/_defaults.json", prompt="elsewhere")
+    world.say_and_tell("inbox/team/anna.json", seed=3)
+    world.drop_and_tell("inbox/team/anna.png")
+
+    (job,) = world.jobs.values()
+    assert (job.model, job.prompt) == ("wan-2.6-flash-image-to-video", "near")
+    assert job.options == {"seed": 3, "duration": 5, "resolution": "720p"}
+    assert [given.key for given in job.of(Role.DEFAULTS)] == [
+        "inbox/team/_defaults.json",
+        "inbox/_defaults.json",
+    ]
+
+
+def test_a_model_that_needs_a_prompt_waits_for_one(world: World) -> None:
+    world.say_and_tell("inbox/anna.json", model="wan-2.2-image-to-video")
+    world.drop_and_tell("inbox/anna.png")
+    assert not world.jobs
+
+    world.intake.take_in(world.drop("inbox/anna.txt", "She smiles."))
+
+    (job,) = world.jobs.values()
+    assert job.prompt == "She smiles."
+
+
+def test_a_prompt_starts_at_once_when_the_model_needs_no_voice(world: World) -> None:
+    world.say_and_tell("inbox/anna.json", model="wan-2.6-flash-image-to-video", prompt="hi")
+    world.drop_and_tell("inbox/anna.png")
+
+    assert len(world.jobs) == 1
+
+
+def test_a_missing_prompt_is_announced(world: World) -> None:
+    world.say_and_tell("inbox/anna.json", model="wan-2.2-image-to-video")
+    world.drop_and_tell("inbox/anna.png")
+
+    world.pass_time(minutes=61)
+
+    (incomplete,) = world.announced
+    assert incomplete.missing == (Role.PROMPT,)
+    assert incomplete.message == (
+        "anna.png, anna.json waited 60 minutes in inbox/ for a prompt of the same name. "
+        "Drop anna.txt into the same folder."
+    )
+
+
+@pytest.mark.parametrize(
+    ("key", "body"),
+    [
+        ("inbox/anna.json", "{"),
+        ("inbox/anna.json", '{"sed": 1}'),
+        ("inbox/anna.json", "x" * 70_000),
+        ("inbox/anna.txt", b"\xff"),
+        ("inbox/anna.txt", ""),
+    ],
+)
+def test_a_file_that_says_nonsense_goes_to_validate_at_once(
+    world: World, key: str, body: str | bytes
+) -> None:
+    world.intake.take_in(world.drop(key, body))
+
+    (job,) = world.jobs.values()
+    assert [problem.file for problem in job.problems] == [key]
+    assert not world.messages
+
+
+def test_a_mended_job_file_starts_the_job_that_was_meant(world: World) -> None:
+    world.drop_and_tell("inbox/anna.png", "inbox/anna.mp3")
+    world.jobs.clear()
+    world.say_and_tell("inbox/anna.json", sed=1)
+    world.say_and_tell("inbox/anna.json", seed=1)
+
+    refused, meant = world.jobs.values()
+    assert refused.problems
+    assert (meant.problems, meant.options) == ((), {"seed": 1})
+
+
+def test_defaults_that_are_broken_are_told_of_at_once(world: World) -> None:
+    world.intake.take_in(world.drop("inbox/_defaults.json", "{"))
+    assert not world.jobs
+
+    world.drop_and_tell("inbox/team/anna.png")
+
+    (job,) = world.jobs.values()
+    assert [problem.file for problem in job.problems] == ["inbox/_defaults.json"]
+
+
+# Files that are named
+
+
+def test_a_job_waits_for_exactly_the_files_that_it_names(world: World) -> None:
+    world.say_and_tell("inbox/team/anna.json", image="../faces/a.png", audio="monday.mp3")
+    world.drop_and_tell("inbox/team/monday.mp3")
+    world.pass_time(minutes=5)
+    assert not world.jobs
+
+    world.drop_and_tell("inbox/faces/a.png")
+    world.pass_time(minutes=10)
+
+    (job,) = world.jobs.values()
+    assert [given.key for given in job.inputs] == [
+        "inbox/faces/a.png",
+        "inbox/team/monday.mp3",
+        "inbox/team/anna.json",
+    ]
+
+
+def test_a_file_that_another_job_used_is_not_incomplete(world: World) -> None:
+    world.drop_and_tell("inbox/faces/a.png", "inbox/team/monday.mp3")
+    world.say_and_tell("inbox/team/anna.json", image="../faces/a.png", audio="monday.mp3")
+
+    world.pass_time(minutes=120)
+
+    assert len(world.jobs) == 1
+    assert not world.announced
+
+
+def test_two_jobs_may_name_one_picture(world: World) -> None:
+    world.drop_and_tell("inbox/faces/a.png")
+    for stem in ("anna", "bert"):
+        world.drop_and_tell(f"inbox/team/{stem}.mp3")
+        world.say_and_tell(f"inbox/team/{stem}.json", image="../faces/a.png")
+
+    assert sorted(job.stem for job in world.jobs.values()) == ["anna", "bert"]
+
+
+def test_a_named_file_still_makes_a_job_of_its_own_name(world: World) -> None:
+    world.drop_and_tell("inbox/bert.png", "inbox/anna.mp3")
+    world.say_and_tell("inbox/anna.json", image="bert.png")
+    world.drop_and_tell("inbox/bert.mp3")
+
+    assert [job.stem for job in world.jobs.values()] == ["anna", "bert"]
+
+
+def test_a_named_file_that_never_comes_is_announced_by_its_key(world: World) -> None:
+    world.drop_and_tell("inbox/team/anna.mp3")
+    world.say_and_tell("inbox/team/anna.json", image="../faces/a.png")
+
+    world.pass_time(minutes=61)
+
+    (incomplete,) = world.announced
+    assert incomplete.missing == (Role.IMAGE,)
+    assert incomplete.message == (
+        "anna.mp3, anna.json waited 60 minutes in inbox/team/ for inbox/faces/a.png. "
+        "Drop inbox/faces/a.png first, or name another file, "
+        "then drop anna.mp3, anna.json again."
+    )
+
+
+# An avatar's folder
+
+
+def test_every_recording_in_an_avatars_folder_becomes_a_job_with_its_face(world: World) -> None:
+    world.say_and_tell("inbox/news/_defaults.json", image="face.png")
+    world.drop_and_tell("inbox/news/face.png")
+    world.drop_and_tell("inbox/news/monday.mp3", "inbox/news/2026/tuesday.mp3")
+
+    assert [(job.stem, job.of(Role.IMAGE)[0].key) for job in world.jobs.values()] == [
+        ("monday", "inbox/news/face.png"),
+        ("tuesday", "inbox/news/face.png"),
+    ]
+
+
+@pytest.mark.parametrize("face", ["face.png", "../faces/a.png"])
+@pytest.mark.parametrize("order", [1, -1])
+def test_an_avatars_face_waits_for_nobody(world: World, face: str, order: int) -> None:
+    key = "inbox/news/face.png" if face == "face.png" else "inbox/faces/a.png"
+    defaults = world.drop("inbox/news/_defaults.json", json.dumps({"image": face}))
+
+    for seen in [world.drop(key), defaults][::order]:
+        world.intake.take_in(seen)
+    world.pass_time(minutes=120)
+
+    assert not world.announced
+    assert not world.messages
+
+
+def test_a_picture_that_is_no_face_any_more_waits_as_others_do(world: World) -> None:
+    world.say_and_tell("inbox/news/_defaults.json", image="../faces/a.png")
+    world.say_and_tell("inbox/news/_defaults.json", image="../faces/b.png")
+
+    world.drop_and_tell("inbox/faces/a.png")
+
+    assert world.messages
+
+
+def test_a_face_starts_nothing_though_a_job_could_be_made_of_it(world: World) -> None:
+    said = {"image": "face.png", "model": "wan-2.2-image-to-video", "prompt": "hi"}
+    world.drop("inbox/news/_defaults.json", json.dumps(said))  # its own event is still to come
+
+    world.drop_and_tell("inbox/news/face.png")
+
+    assert not world.jobs
+
+
+def test_a_recording_waits_for_its_avatars_face(world: World) -> None:
+    world.say_and_tell("inbox/news/_defaults.json", image="face.png")
+    world.drop_and_tell("inbox/news/monday.mp3")
+    assert not world.jobs
+
+    world.drop_and_tell("inbox/news/face.png")
+    world.pass_time(minutes=1)
+
+    assert [job.stem for job in world.jobs.values()] == ["monday"]
+
+
+# What changes afterwards
+
+
+@pytest.mark.parametrize("change", ["defaults", "face", "parameter", "deleted"])
+def test_what_changes_elsewhere_starts_no_second_job_of_the_same_uploads(
+    world: World, change: str
+) -> None:
+    world.say_and_tell("inbox/_defaults.json", image="face.png")
+    world.drop_and_tell("inbox/face.png")
+    seen = [world.drop("inbox/anna.mp3"), world.drop("inbox/anna.txt", "hi")]
+    world.intake.take_in(seen[0])
+
+    if change == "defaults":
+        world.say_and_tell("inbox/_defaults.json", image="face.png", seed=7)
+    elif change == "face":
+        world.drop_and_tell("inbox/face.png")
+    elif change == "parameter":
+        world.intake = dataclasses.replace(world.intake, model="wan-2.6-flash-image-to-video")
+    else:
+        del world.uploads["inbox/anna.txt"]
+    for one in seen * 2:
+        world.intake.take_in(one)
+    world.pass_time(minutes=120)
+
+    assert len(world.jobs) == 1
+    assert not world.announced
+
+
+@pytest.mark.parametrize("lost", ["start", "note"])
+def test_a_crash_around_the_start_starts_the_same_job_again(
+    world: World, lost: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when the defaults change between the two tries: the first claim decides."""
+    seen = [world.drop("inbox/anna.png"), world.drop("inbox/anna.mp3")]
+    with monkeypatch.context() as crash:
+        crash.delattr(World, lost)
+        with pytest.raises(AttributeError):
+            world.intake.take_in(seen[0])
+    world.say_and_tell("inbox/_defaults.json", seed=7)
+
+    for one in seen:
+        world.intake.take_in(one)
+
+    (job,) = world.jobs.values()
+    assert job.options == {}
+    assert {(given.key, given.version_id) for given in job.inputs} == world.noted
+
+
+def test_a_crash_between_two_notes_leaves_nothing_that_waits_in_vain(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.drop_and_tell("inbox/faces/a.png")
+    seen = world.drop("inbox/anna.json", '{"image": "faces/a.png", "audio": "faces/b.mp3"}')
+    world.drop_and_tell("inbox/faces/b.mp3")
+    note, room = world.note, iter([True])
+
+    def crash(job_id: str, bucket: str, key: str, version_id: str) -> None:
+        next(room)
+        note(job_id, bucket, key, version_id)
+
+    with monkeypatch.context() as crashing:
+        crashing.setattr(world, "note", crash)
+        with pytest.raises(StopIteration):
+            world.intake.take_in(seen)
+
+    world.intake.take_in(seen)
+    world.pass_time(minutes=120)
+
+    assert len(world.jobs) == 1
+    assert not world.announced
+
+
 # Any order, any repetition
+
+FACE, VOICE = "inbox/faces/a.png", "inbox/voices/monday.mp3"
+SAID = {
+    "inbox/team/_defaults.json": json.dumps({"image": "../faces/a.png", "resolution": "720p"}),
+    "inbox/team/anna.json": json.dumps(
+        {"model": "wan-2.6-flash-image-to-video", "audio": "../voices/monday.mp3"}
+    ),
+    "inbox/team/anna.txt": "She smiles.",
+    FACE: "picture",
+    VOICE: "voice",
+}
+
+
+@given(st.permutations([*SAID, *SAID]), st.randoms(use_true_random=False))
+def test_a_job_of_five_files_starts_once_in_whatever_order_it_is_told(
+    order: list[str], chance: random.Random
+) -> None:
+    """A key's first place in the order drops it, the second tells of it; time passes between."""
+    world = World()
+    told: list[Sighting] = []
+    dropped: dict[str, Sighting] = {}
+    for key in order:
+        if key not in dropped:
+            dropped[key] = world.drop(key, SAID[key])
+        else:
+            told.append(dropped[key])
+            world.intake.take_in(dropped[key])
+        world.pass_time(minutes=chance.choice([0, 0.1, 2]))
+    world.pass_time(minutes=30)
+    (job,) = world.jobs.values()
+
+    world.say_and_tell("inbox/team/_defaults.json", image="../faces/a.png", seed=7)
+    for one in chance.sample(told, k=len(told)):
+        world.intake.take_in(one)
+    world.pass_time(minutes=120)
+
+    assert list(world.jobs.values()) == [job]
+    assert {given.key for given in job.inputs} == set(SAID)
+    assert (job.prompt, job.options) == ("She smiles.", {"resolution": "720p"})
+    assert not world.announced
+    assert not world.messages
+
 
 segments = st.text(
     st.one_of(
@@ -443,7 +810,13 @@ def test_any_order_of_events_starts_each_pair_once_and_loses_none(
         assert name is not None
         both = [world.uploads.get(f"{name.base}.{ending}") for ending in ("png", "mp3")]
         pair = {(upload.key, upload.version_id) for upload in both if upload}
-        if len(pair) == 2 and pair not in pairs_seen:
+        current = world.uploads.get(seen.key)
+        is_news = (
+            current is not None
+            and current.version_id == seen.version_id
+            and (seen.key, seen.version_id) not in world.noted
+        )
+        if is_news and len(pair) == 2 and pair not in pairs_seen:
             pairs_seen.append(pair)
         world.intake.take_in(seen)
 
@@ -462,6 +835,10 @@ def test_any_order_of_events_starts_each_pair_once_and_loses_none(
 
     assert sorted(map(sorted, world.pinned)) == sorted(map(sorted, pairs_seen))
     assert len({job.id for job in world.jobs.values()}) == len(pairs_seen)
+    for base in bases:
+        left = [world.uploads.get(f"inbox/{base}.{ending}") for ending in ("png", "mp3")]
+        pair = {(upload.key, upload.version_id) for upload in left if upload}
+        assert len(pair) < 2 or pair in world.pinned
 
 
 @given(bases, st.permutations(["png", "mp3", "mp3", "png", "mp3"]))

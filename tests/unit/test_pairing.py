@@ -5,10 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dropreel.job import Role
-from dropreel.pairing import NAMED_AT_MOST, Group, Name, name_of
+from dropreel.pairing import Group, Name, name_of
 from dropreel.storage import ObjectVersion
-
-MODEL = "wan-2.2-speech-to-video"
 
 
 def group_of(*files: str) -> Group:
@@ -72,8 +70,18 @@ def test_no_job_is_made_of_litter(key: str) -> None:
         ("anna.MP3", Role.AUDIO),
         ("anna.m4a", Role.AUDIO),
         ("anna.opus", Role.AUDIO),
+        ("anna.mov", Role.AUDIO),
+        ("anna.webm", Role.AUDIO),
+        ("anna.txt", Role.PROMPT),
+        ("ANNA.TXT", Role.PROMPT),
+        ("anna.json", Role.OPTIONS),
+        ("ANNA.JSON", Role.OPTIONS),
+        ("_defaults.json", Role.DEFAULTS),
+        ("team/_defaults.json", Role.DEFAULTS),
+        ("_defaults.txt", Role.PROMPT),
+        ("_defaults.png", Role.IMAGE),
+        ("anna.Json", None),
         ("anna.psd", None),
-        ("anna.txt", None),
         ("anna.", None),
         ("anna", None),
         ("png", None),
@@ -87,60 +95,61 @@ def test_the_ending_says_what_a_file_is_to_its_job(file: str, role: Role | None)
 
 
 @pytest.mark.parametrize(
-    ("files", "ready", "missing"),
+    ("files", "beside"),
     [
-        (["anna.png", "anna.mp3"], True, ()),
-        (["anna.png", "anna.mp3", "anna.psd"], True, ()),
-        (["anna.png"], False, (Role.AUDIO,)),
-        (["anna.mp3"], False, (Role.IMAGE,)),
-        (["anna.psd"], False, (Role.IMAGE, Role.AUDIO)),
-        (["anna.png", "bert.mp3"], False, (Role.AUDIO,)),
-        (["anna.png", "Anna.mp3"], False, (Role.AUDIO,)),
-        (["anna.png", "team/anna.mp3"], False, (Role.AUDIO,)),
-        (["anna.png", "anna.v2.mp3"], False, (Role.AUDIO,)),
-        (["anna.png", "anna.d/anna.mp3"], False, (Role.AUDIO,)),
-        (["Thumbs.png", "Thumbs.db"], False, (Role.AUDIO,)),
-        (["anna.png", "anna.jpg", "anna.mp3"], True, ()),
-        (["anna.png", "anna.PNG"], True, (Role.AUDIO,)),
-        (["anna.mp3", "anna.wav"], True, (Role.IMAGE,)),
+        (["anna.png", "anna.mp3", "anna.txt", "anna.json", "anna.psd", "anna"], True),
+        (["anna.png", "bert.mp3"], False),
+        (["anna.png", "Anna.mp3"], False),
+        (["anna.png", "team/anna.mp3"], False),
+        (["anna.png", "anna.v2.mp3"], False),
+        (["anna.png", "anna.d/anna.mp3"], False),
+        (["Thumbs.png", "Thumbs.db"], False),
     ],
 )
-def test_a_group_is_ready_when_waiting_cannot_make_it_better(
-    files: list[str], ready: bool, missing: tuple[Role, ...]
-) -> None:
-    group = group_of(*files)
+def test_the_same_folder_and_stem_belong_together(files: list[str], beside: bool) -> None:
+    together = {upload.key.removeprefix("inbox/") for upload in group_of(*files).uploads}
 
-    assert group.is_ready == ready
-    assert group.missing == missing
+    assert together == set(files if beside else files[:1])
 
 
-def test_a_job_pins_the_pair_and_nothing_else() -> None:
-    job = group_of("team/anna.png", "team/anna.mp3", "team/anna.psd").job("uploads", MODEL)
+def test_defaults_and_strangers_are_nobodys_own() -> None:
+    group = group_of("_defaults.png", "_defaults.json", "_defaults.psd", "_defaults.txt")
 
-    assert [(given.role, given.key, given.version_id) for given in job.inputs] == [
-        (Role.IMAGE, "inbox/team/anna.png", "v1"),
-        (Role.AUDIO, "inbox/team/anna.mp3", "v1"),
-    ]
-    assert (job.bucket, job.folder, job.stem, job.model) == ("uploads", "team/", "anna", MODEL)
+    assert [upload.key for upload in group.own] == ["inbox/_defaults.png", "inbox/_defaults.txt"]
 
 
-def test_a_refusal_holds_all_that_is_too_many() -> None:
-    job = group_of("anna.png", "anna.jpg", "anna.mp3", "anna.wav").job("uploads", MODEL)
+def test_only_the_own_uploads_make_the_fingerprint() -> None:
+    pair = group_of("anna.png", "anna.mp3")
 
-    assert {given.key for given in job.inputs} == {
-        "inbox/anna.png",
-        "inbox/anna.jpg",
-        "inbox/anna.mp3",
-        "inbox/anna.wav",
-    }
+    assert pair.fingerprint == group_of("anna.mp3", "anna.png", "anna.psd").fingerprint
+    assert pair.fingerprint != group_of("anna.png", "anna.mp3", "anna.txt").fingerprint
+    assert pair.fingerprint != group_of("anna.png").fingerprint
 
 
-def test_a_refusal_stays_small_however_many_share_the_stem() -> None:
-    spellings = [f"anna.{a}{b}{c}{d}" for a in "jJ" for b in "pP" for c in "eE" for d in ("g", "G")]
+@pytest.mark.parametrize(
+    ("key", "defaults"),
+    [
+        ("inbox/anna.png", ["inbox/_defaults.json"]),
+        (
+            "inbox/a/b c/anna.png",
+            ["inbox/a/b c/_defaults.json", "inbox/a/_defaults.json", "inbox/_defaults.json"],
+        ),
+        (
+            "inbox//a//anna.png",
+            [
+                "inbox//a//_defaults.json",
+                "inbox//a/_defaults.json",
+                "inbox//_defaults.json",
+                "inbox/_defaults.json",
+            ],
+        ),
+    ],
+)
+def test_defaults_lie_in_the_folder_and_in_all_above_it(key: str, defaults: list[str]) -> None:
+    name = name_of(key)
 
-    job = group_of("anna.mp3", *spellings).job("uploads", MODEL)
-
-    assert len(job.inputs) <= 2 * NAMED_AT_MOST
+    assert name is not None
+    assert list(name.defaults_keys) == defaults
 
 
 segments = st.text(

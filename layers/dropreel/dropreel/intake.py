@@ -1,8 +1,9 @@
 """Intake: finds the job that an upload belongs to, and starts it once nothing is missing.
 
-It keeps no state. Each time it is told of an upload it looks at the bucket as it is then: the
-listing is strongly consistent, so whoever looks last sees all files, and the job's name follows
-from their versions, so to start it twice is to start it once.
+Each time it is told of an upload it looks at the bucket as it is then: the listing is strongly
+consistent, so whoever looks last sees all files. What it notes are the uploads that a job was
+made of, so that a late event, or a change of what the job was told from elsewhere (the defaults of
+a folder, an avatar's face, a parameter), never starts a second job of the same uploads.
 """
 
 import math
@@ -14,14 +15,17 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from dropreel import wish
+from dropreel.draft import Draft
 from dropreel.events import DetailType, IncompleteUpload, UploadIncomplete
-from dropreel.job import INBOX, Job, Role, error_key, manifest_key
+from dropreel.job import INBOX, Input, Job, Role, error_key
 from dropreel.observability import logger
 from dropreel.pairing import Group, Name, name_of
 
 if TYPE_CHECKING:
     from dropreel.storage import ObjectVersion
 
+SHORTEST_DELAY_SECONDS = 15
 LONGEST_DELAY_SECONDS = 900  # SQS: the longest that a message can be delayed
 
 # So many unknown endings can share a stem (`shot.0001`, `shot.0002`, ...) that an event that names
@@ -32,6 +36,8 @@ LISTED_AT_MOST = 20
 class Storage(Protocol):
     def current_versions(self, bucket: str, prefix: str) -> "Iterable[ObjectVersion]": ...
 
+    def read(self, bucket: str, pinned: Input) -> bytes: ...
+
     def text(self, bucket: str, key: str) -> str | None: ...
 
     def put_json(self, bucket: str, key: str, document: str) -> None: ...
@@ -39,6 +45,21 @@ class Storage(Protocol):
 
 class Executions(Protocol):
     def start(self, job: Job) -> None: ...
+
+
+class UsedUploads(Protocol):
+    def claim(self, fingerprint: str, job: Job) -> Job:
+        """Make the job the one of these uploads, unless another is; return the one that is."""
+
+    def is_used(self, bucket: str, key: str, version_id: str) -> bool: ...
+
+    def note(self, job_id: str, bucket: str, key: str, version_id: str) -> None:
+        """A job was started, and this upload is in it."""
+
+    def note_face(self, bucket: str, key: str, named_by: str) -> None:
+        """The defaults at a key name this picture as the face of their folder."""
+
+    def face_named_by(self, bucket: str, key: str) -> str | None: ...
 
 
 class Queue(Protocol):
@@ -110,6 +131,7 @@ class Intake:
 
     storage: Storage
     executions: Executions
+    used: UsedUploads
     queue: Queue
     bus: Bus
     now: Callable[[], datetime]
@@ -125,74 +147,143 @@ class Intake:
         name = name_of(seen.key)
         if name is None:
             logger.info("No job is made of this: ignored", key=seen.key)
-            return
-        group = self._group_of(name, seen.bucket)
-        if group.is_ready:
-            self._start(group, name, seen)
-        elif (upload := _current(seen, group)) is None:
-            logger.info("Deleted or replaced since: nothing to do", key=seen.key)
+        elif name.role is Role.DEFAULTS:
+            self._take_in_defaults(seen)
         else:
-            self._wait(group, seen.model_copy(update={"version_id": upload.version_id}))
+            self._take_in_upload(name, seen)
 
-    def _group_of(self, name: Name, bucket: str) -> Group:
-        return Group.around(name, self._listing(name, bucket))
+    def _take_in_defaults(self, seen: Sighting) -> None:
+        """Defaults concern what is dropped from now on; only the face that they name is noted."""
+        for _, said in self._defaults(seen.bucket, [seen.key]):
+            if face := said.wish.files.get(Role.IMAGE):
+                self.used.note_face(seen.bucket, face, named_by=seen.key)
+        logger.info("Defaults for what comes", key=seen.key)
+
+    def _take_in_upload(self, name: Name, seen: Sighting) -> None:
+        group = Group.around(name, self._listing(name, seen.bucket))
+        upload = _current(seen, group)
+        if upload is None:
+            # Whatever has replaced it has an event of its own.
+            logger.info("Deleted or replaced since: nothing to do", key=seen.key)
+            return
+        if self.used.is_used(seen.bucket, seen.key, upload.version_id):
+            logger.info("In a job already: nothing to do", key=seen.key)
+            return
+        draft = self._draft(name, group, seen.bucket)
+        if name.role is Role.IMAGE and self._is_face(seen, draft):
+            logger.info("An avatar's face: waits for nobody", key=seen.key)
+        elif draft.is_ready:
+            self._start(draft, name, seen)
+        else:
+            self._wait(draft, seen.model_copy(update={"version_id": upload.version_id}))
+
+    # What is there, and what it says
 
     def _listing(self, name: Name, bucket: str) -> "Iterator[ObjectVersion]":
         """What may belong to the name: few keys, however many the folder holds."""
-        if not name.ending:
-            # No prefix selects one key alone, but it comes first of all that begin with it.
-            yield from takewhile(
-                lambda upload: upload.key == name.base,
-                self.storage.current_versions(bucket, name.base),
-            )
+        if not name.ending and (alone := self._find(bucket, name.base)):
+            yield alone
         yield from self.storage.current_versions(bucket, f"{name.base}.")
 
-    def _start(self, group: Group, name: Name, seen: Sighting) -> None:
+    def _find(self, bucket: str, key: str) -> "ObjectVersion | None":
+        """What a key holds. No prefix selects one key alone, but it comes first of all that begin
+        with it."""
+        listed = self.storage.current_versions(bucket, key)
+        return next(takewhile(lambda upload: upload.key == key, listed), None)
+
+    def _draft(self, name: Name, group: Group, bucket: str) -> Draft:
+        own = wish.together(
+            [
+                (upload.key, self._said(role, bucket, upload))
+                for role in (Role.OPTIONS, Role.PROMPT)
+                for upload in group.of(role)
+            ]
+        )
+        defaults = list(self._defaults(bucket, name.defaults_keys))
+        inherited = wish.nearest_wins(said for _, said in defaults)
+        named = {*own.wish.files.values(), *inherited.wish.files.values()}
+        return Draft(
+            bucket=bucket,
+            group=group,
+            own=own,
+            inherited=inherited,
+            defaults=tuple(upload for upload, _ in defaults),
+            found={key: upload for key in named if (upload := self._find(bucket, key))},
+            deployed_model=self.model,
+        )
+
+    def _defaults(
+        self, bucket: str, keys: Iterable[str]
+    ) -> "Iterator[tuple[ObjectVersion, wish.Said]]":
+        for key in keys:
+            if upload := self._find(bucket, key):
+                yield upload, self._said(Role.DEFAULTS, bucket, upload)
+
+    def _said(self, role: Role, bucket: str, upload: "ObjectVersion") -> wish.Said:
+        if upload.size_bytes > wish.LONGEST_DOCUMENT_BYTES:
+            return wish.too_large(upload.key, upload.size_bytes)
+        pinned = Input(
+            role=role, key=upload.key, version_id=upload.version_id, size_bytes=upload.size_bytes
+        )
+        return wish.said_in(role, upload.key, self.storage.read(bucket, pinned))
+
+    def _is_face(self, seen: Sighting, draft: Draft) -> bool:
+        """Whether the defaults of its own folder or of another name the picture."""
+        if draft.inherited.wish.files.get(Role.IMAGE) == seen.key:
+            return True
+        elsewhere = self.used.face_named_by(seen.bucket, seen.key)
+        return elsewhere is not None and any(
+            said.wish.files.get(Role.IMAGE) == seen.key
+            for _, said in self._defaults(seen.bucket, [elsewhere])
+        )
+
+    # Starting
+
+    def _start(self, draft: Draft, name: Name, seen: Sighting) -> None:
+        """Claim, start, note: a crash in between does it again, with the job of the first claim.
+
+        The claim decides between two calls that see the same uploads and different defaults.
+        """
         if name.role is None:
-            # The pair's own events start it. Were this to start it too, then an upload after the
-            # 90 days that Step Functions remembers a name would pay for the same video again.
-            logger.info("Not part of the pair beside it: ignored", key=seen.key)
+            logger.info("Not part of the job beside it: ignored", key=seen.key)
             return
-        job = group.job(seen.bucket, self.model)
+        job = self.used.claim(draft.group.fingerprint, draft.job())
         self.executions.start(job)
+        for key, version_id in _used_by(job, seen):
+            self.used.note(job.id, job.bucket, key, version_id)
         logger.info("Job is under way", key=seen.key, job_id=job.id)
 
-    def _wait(self, group: Group, seen: Sighting) -> None:
+    # Waiting
+
+    def _wait(self, draft: Draft, seen: Sighting) -> None:
         waited = self.now() - seen.first_seen
         left_seconds = (self.incomplete_after - waited).total_seconds()
         if left_seconds > 0:
-            delay_seconds = min(LONGEST_DELAY_SECONDS, math.ceil(left_seconds))
+            delay_seconds = _delay_seconds(waited.total_seconds(), left_seconds)
             self.queue.send(seen, delay_seconds)
             logger.info(
                 "Incomplete: will look again",
                 key=seen.key,
-                missing=group.missing,
+                missing=draft.missing,
                 delay_seconds=delay_seconds,
             )
-        elif self._is_answered(group):
-            logger.info("Incomplete: said before", key=seen.key, missing=group.missing)
+        elif self._is_answered(draft.group):
+            logger.info("Incomplete: said before", key=seen.key, missing=draft.missing)
         else:
-            self._give_up(group, seen, waited)
-            logger.info("Incomplete: said so", key=seen.key, missing=group.missing)
+            self._give_up(draft, seen, waited)
+            logger.info("Incomplete: said so", key=seen.key, missing=draft.missing)
 
     def _is_answered(self, group: Group) -> bool:
-        """Whether what lies beside the place of the video already tells of these uploads.
-
-        That is how each of several waiting uploads, or a repeated event, finds that it has been
-        said; and how an upload whose other half was deleted after the job finds that it was used.
-        """
+        """Whether the error file already tells of these uploads: that is how each of several
+        waiting uploads, or a repeated event, finds that it has been said."""
         waiting = {(upload.key, upload.version_id) for upload in _listed(group)}
-        return any(
-            waiting <= _told_of(self.storage.text(self.video_bucket, key))
-            for key in (
-                error_key(group.folder, group.stem),
-                manifest_key(group.folder, group.stem),
-            )
-        )
+        told = self.storage.text(self.video_bucket, error_key(group.folder, group.stem))
+        return waiting <= _told_of(told)
 
-    def _give_up(self, group: Group, seen: Sighting, waited: timedelta) -> None:
+    def _give_up(self, draft: Draft, seen: Sighting, waited: timedelta) -> None:
         """Announce, then write: a crash in between repeats the event and loses nothing."""
         waited_minutes = round(waited.total_seconds() / 60, 1)
+        group = draft.group
         incomplete = UploadIncomplete(
             folder=group.folder,
             stem=group.stem,
@@ -205,9 +296,9 @@ class Intake:
                 )
                 for upload in _listed(group)
             ),
-            missing=group.missing,
+            missing=draft.missing,
             waited_minutes=waited_minutes,
-            message=_in_words(group, waited_minutes),
+            message=_in_words(draft, waited_minutes),
         )
         self.bus.announce(DetailType.UPLOAD_INCOMPLETE, incomplete)
         self.storage.put_json(
@@ -235,10 +326,9 @@ class _Pinned(BaseModel):
 
 
 class _Answer(BaseModel):
-    """An error file or a manifest, as far as it says what it is about."""
+    """An error file, as far as it says which uploads wait in vain."""
 
     uploads: tuple[_Pinned, ...] = ()
-    inputs: tuple[_Pinned, ...] = ()
 
 
 def _told_of(document: str | None) -> set[tuple[str, str]]:
@@ -246,33 +336,62 @@ def _told_of(document: str | None) -> set[tuple[str, str]]:
         answer = _Answer.model_validate_json(document or "{}")
     except ValidationError:  # somebody's own file
         return set()
-    return {(pinned.key, pinned.version_id) for pinned in (*answer.uploads, *answer.inputs)}
+    return {(pinned.key, pinned.version_id) for pinned in answer.uploads}
+
+
+def _used_by(job: Job, seen: Sighting) -> list[tuple[str, str]]:
+    """What need not look for a job any more; defaults never do. What was seen comes last: its
+    message is the one that is repeated after a crash, and does nothing once it is noted."""
+    pinned = {
+        (given.key, given.version_id) for given in job.inputs if given.role is not Role.DEFAULTS
+    }
+    return sorted(pinned, key=lambda pin: (pin[0] == seen.key, pin))
+
+
+def _delay_seconds(waited_seconds: float, left_seconds: float) -> int:
+    """Soon at first, because most of what is named or missing comes with the same copy; then as
+    long again as it has waited. About ten looks in the first hour."""
+    delay_seconds = min(max(waited_seconds, SHORTEST_DELAY_SECONDS), LONGEST_DELAY_SECONDS)
+    return math.ceil(min(delay_seconds, left_seconds))
 
 
 def _listed(group: Group) -> "tuple[ObjectVersion, ...]":
-    roles: tuple[Role | None, ...] = (*Role, None)
-    return tuple(upload for role in roles for upload in group.of(role))[:LISTED_AT_MOST]
+    return (*group.own, *group.of(None))[:LISTED_AT_MOST]
 
 
 _WANTED = {
     Role.IMAGE: ("a picture", "{stem}.png or {stem}.jpg"),
     Role.AUDIO: ("a voice", "{stem}.mp3 or {stem}.wav"),
+    Role.PROMPT: ("a prompt", "{stem}.txt"),
 }
 
 
-def _in_words(group: Group, waited_minutes: float) -> str:
-    files = [upload.key.rpartition("/")[2] for upload in _listed(group)]
-    strangers = [upload.key.rpartition("/")[2] for upload in group.of(None)][:LISTED_AT_MOST]
-    wanted = " and ".join(_WANTED[role][0] for role in group.missing)
-    examples = ", and ".join(_WANTED[role][1].format(stem=group.stem) for role in group.missing)
+def _in_words(draft: Draft, waited_minutes: float) -> str:
+    group, named = draft.group, sorted(draft.awaited.values())
+    beside = [_WANTED[role] for role in draft.missing if role not in draft.awaited]
+    files = ", ".join(_file(upload) for upload in _listed(group))
+    strangers = [_file(upload) for upload in group.of(None)][:LISTED_AT_MOST]
+    wanted = [*named]
+    if beside:
+        wanted.insert(0, " and ".join(what for what, _ in beside) + " of the same name")
     sentences = [
-        f"{', '.join(files)} waited {waited_minutes:g} minutes in {INBOX}{group.folder} "
-        f"for {wanted} of the same name."
+        f"{files} waited {waited_minutes:g} minutes in {INBOX}{group.folder} "
+        f"for {' and for '.join(wanted)}."
     ]
     if strangers:
         sentences.append(
             f"{', '.join(strangers)}: this ending is not one that Dropreel knows as a picture "
             "or a voice."
         )
-    sentences.append(f"Drop {examples} into the same folder.")
+    if beside:
+        examples = ", and ".join(example.format(stem=group.stem) for _, example in beside)
+        sentences.append(f"Drop {examples} into the same folder.")
+    if named:
+        sentences.append(
+            f"Drop {' and '.join(named)} first, or name another file, then drop {files} again."
+        )
     return " ".join(sentences)
+
+
+def _file(upload: "ObjectVersion") -> str:
+    return upload.key.rpartition("/")[2]

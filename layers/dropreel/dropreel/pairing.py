@@ -1,13 +1,15 @@
 """Pairing: which uploads belong together, judged by their keys alone.
 
-Nothing here opens a file. What a file really is, validate finds out.
+Nothing here opens a file. What a file really is, validate finds out; what it says, `wish`.
 """
 
-from collections.abc import Iterable
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dropreel.job import INBOX, Input, Job, Role, job_id
+from dropreel.job import INBOX, Role
 
 if TYPE_CHECKING:
     from dropreel.storage import ObjectVersion
@@ -22,20 +24,25 @@ IMAGE_ENDINGS = (
 AUDIO_ENDINGS = (
     "3gp", "aac", "aif", "aifc", "aiff", "amr", "caf", "flac", "m4a", "m4b", "mka", "mp3",
     "mpga", "oga", "ogg", "opus", "wav", "wave", "weba", "wma",
+    # a film's sound
+    "avi", "m4v", "mkv", "mov", "mp4", "webm",
 )
 # fmt: on
-ROLES: dict[str, Role] = {
+MEDIA_ENDINGS: dict[str, Role] = {
     **dict.fromkeys(IMAGE_ENDINGS, Role.IMAGE),
     **dict.fromkeys(AUDIO_ENDINGS, Role.AUDIO),
 }
 
+# Intake reads these, and by its IAM policy nothing else: so here, upper and lower case matter.
+DOCUMENT_ENDINGS: dict[str, Role] = {
+    **dict.fromkeys(("txt", "TXT"), Role.PROMPT),
+    **dict.fromkeys(("json", "JSON"), Role.OPTIONS),
+}
+DEFAULTS_FILE = "_defaults.json"
+
 # What systems leave behind in folders that people copy. Names in lower case.
 LITTER = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini"})
 OFFICE_LOCK = "~$"
-
-# Names spell an ending in upper and lower case, so hundreds of files can share a stem. A refusal
-# names this many of a role; the job stays within what Step Functions and EventBridge carry.
-NAMED_AT_MOST = 10
 
 
 @dataclass(frozen=True)
@@ -54,7 +61,19 @@ class Name:
     @property
     def role(self) -> Role | None:
         """What a file of this name is to a job; None when the ending is not a known one."""
-        return ROLES.get(self.ending.lower())
+        if f"{self.stem}.{self.ending}" == DEFAULTS_FILE:
+            return Role.DEFAULTS
+        return DOCUMENT_ENDINGS.get(self.ending) or MEDIA_ENDINGS.get(self.ending.lower())
+
+    @property
+    def defaults_keys(self) -> Iterator[str]:
+        """Where defaults for a file of this name can lie, the nearest first."""
+        folder = self.folder
+        while folder:
+            yield f"{INBOX}{folder}{DEFAULTS_FILE}"
+            above, slash, _ = folder[:-1].rpartition("/")
+            folder = above + slash
+        yield f"{INBOX}{DEFAULTS_FILE}"
 
     def is_beside(self, other: "Name") -> bool:
         return (self.folder, self.stem) == (other.folder, other.stem)
@@ -102,32 +121,13 @@ class Group:
         )
 
     @property
-    def missing(self) -> tuple[Role, ...]:
-        return tuple(role for role in Role if not self.of(role))
+    def own(self) -> "tuple[ObjectVersion, ...]":
+        """The uploads that can start a job of their name."""
+        roles = (Role.IMAGE, Role.AUDIO, Role.PROMPT, Role.OPTIONS)
+        return tuple(upload for role in roles for upload in self.of(role))
 
     @property
-    def is_ready(self) -> bool:
-        """Whether there is one upload of each role, or too many of one: then there is nothing to
-        wait for, and validate refuses the job by naming them."""
-        return not self.missing or any(len(self.of(role)) > 1 for role in Role)
-
-    def job(self, bucket: str, model: str) -> Job:
-        """The job that these uploads make, each pinned to its version."""
-        inputs = tuple(
-            Input(
-                role=role,
-                key=upload.key,
-                version_id=upload.version_id,
-                size_bytes=upload.size_bytes,
-            )
-            for role in Role
-            for upload in self.of(role)[:NAMED_AT_MOST]
-        )
-        return Job(
-            id=job_id(self.stem, model, inputs),
-            bucket=bucket,
-            folder=self.folder,
-            stem=self.stem,
-            model=model,
-            inputs=inputs,
-        )
+    def fingerprint(self) -> str:
+        """Equal exactly when the job's own uploads are, version by version."""
+        pinned = sorted((upload.key, upload.version_id) for upload in self.own)
+        return hashlib.sha256(json.dumps(pinned).encode()).hexdigest()

@@ -1,0 +1,318 @@
+"""What a job can say, and what is answered to what it cannot."""
+
+import itertools
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dropreel.catalog import MODELS
+from dropreel.job import Role
+from dropreel.wish import (
+    LONGEST_DOCUMENT_BYTES,
+    LONGEST_TEXT_CHARACTERS,
+    PROBLEMS_AT_MOST,
+    JobFile,
+    Said,
+    Wish,
+    nearest_wins,
+    said_in,
+    together,
+    too_large,
+)
+
+ANNA = "inbox/team/anna.json"
+
+
+def said(document: object, role: Role = Role.OPTIONS) -> Said:
+    return said_in(role, ANNA, json.dumps(document).encode())
+
+
+# What is understood
+
+
+def test_a_job_file_says_model_prompt_files_and_options() -> None:
+    wish, problems = said(
+        {
+            "$schema": "job-file.schema.json",
+            "model": "wan-2.6-flash-image-to-video",
+            "prompt": " She smiles.\r\nSlowly.\n",
+            "image": "../faces/anna.png",
+            "audio": "monday.mp3",
+            "resolution": "720p",
+            "duration": 10,
+            "generate_audio": False,
+            "seed": 7,
+        }
+    )
+
+    assert not problems
+    assert wish == Wish(
+        model="wan-2.6-flash-image-to-video",
+        prompt="She smiles.\nSlowly.",
+        files={Role.IMAGE: "inbox/faces/anna.png", Role.AUDIO: "inbox/team/monday.mp3"},
+        options={"resolution": "720p", "duration": 10, "generate_audio": False, "seed": 7},
+    )
+
+
+def test_every_option_and_value_of_the_catalog_can_be_said() -> None:
+    for model in MODELS.values():
+        for option in itertools.chain.from_iterable(offer.options for offer in model.route):
+            some = {"string": "flying", "integer": 7, "boolean": True}[option.kind]
+            for value in option.values or (some,):
+                assert said({"model": model.name, option.name: value}).problems == ()
+
+
+def test_every_option_of_the_catalog_is_a_field() -> None:
+    options = {o.name for m in MODELS.values() for offer in m.route for o in offer.options}
+
+    assert set(JobFile.model_fields) == {"model", "image", "audio", "link"} | options
+
+
+def test_an_empty_object_says_nothing() -> None:
+    assert said({}) == Said(Wish())
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_text_is_read_as_windows_and_the_others_write_it(encoding: str) -> None:
+    prompt = said_in(Role.PROMPT, "inbox/anna.txt", "Sie lächelt.\r\n".encode(encoding))
+    options = said_in(Role.OPTIONS, ANNA, '{"prompt": "Sie lächelt."}'.encode(encoding))
+
+    assert prompt == options == Said(Wish(prompt="Sie lächelt."))
+
+
+@pytest.mark.parametrize(
+    ("path", "key"),
+    [
+        ("anna.png", "inbox/team/anna.png"),
+        ("./anna.png", "inbox/team/anna.png"),
+        ("faces/anna.png", "inbox/team/faces/anna.png"),
+        ("../anna.png", "inbox/anna.png"),
+        ("../team/./anna.png", "inbox/team/anna.png"),
+        ("a b+c%20d'/é😀 .png", "inbox/team/a b+c%20d'/é😀 .png"),
+        ("12:30.png", "inbox/team/12:30.png"),
+    ],
+)
+def test_a_path_is_seen_from_the_folder_of_its_file(path: str, key: str) -> None:
+    assert said({"image": path}) == Said(Wish(files={Role.IMAGE: key}))
+
+
+# What is not
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "../../anna.png",
+        "../team/../../anna.png",
+        "/anna.png",
+        "/inbox/anna.png",
+        "https://example.com/anna.png",
+        "s3://bucket/inbox/anna.png",
+        "file:///etc/passwd",
+        "data:image/png;base64,iVBORw0",
+        "C:\\faces\\anna.png",
+        "C:/faces/anna.png",
+        "..\\anna.png",
+        "faces\\anna.png",
+        "faces/a\\b.png",
+        "",
+        ".",
+        "..",
+        "faces/",
+        "faces/..",
+        "x" * 1020,
+    ],
+)
+@pytest.mark.parametrize("name", ["image", "audio"])
+def test_a_path_out_of_the_inbox_is_refused(name: str, path: str) -> None:
+    wish, (problem,) = said({name: path, "seed": 7})
+
+    assert wish == Wish(options={"seed": 7})
+    assert problem.file == ANNA
+    assert name in problem.rule
+
+
+@pytest.mark.parametrize(
+    ("document", "found", "cure"),
+    [
+        ({"resoluton": "480p"}, 'the unknown field "resoluton"', 'Write "resolution" instead.'),
+        ({"negativePrompt": "x"}, '"negativePrompt"', 'Write "negative_prompt" instead.'),
+        ({"Model": "x"}, '"Model"', 'Write "model" instead.'),
+        ({"colour": "red"}, 'the unknown field "colour"', "Delete it."),
+        ({"link": "red"}, 'the unknown field "link"', "Delete it."),
+        ({"resolution": "720P"}, '"resolution" is "720P"', 'Write "720p" instead.'),
+        ({"resolution": "4k"}, '"resolution" is "4k"', '"480p", "720p", "1080p"'),
+        ({"model": "wan-2.2-speech2video"}, "speech2video", '"wan-2.2-speech-to-video" instead'),
+        ({"model": "sora"}, '"sora"', '"wan-2.6-flash-image-to-video"'),
+        ({"duration": "10"}, '"duration" is "10"', "Write 10 instead."),
+        ({"duration": 7}, '"duration" is 7', "one of 5, 10, 15"),
+        ({"duration": True}, '"duration" is true', "one of 5, 10, 15"),
+        ({"generate_audio": "False"}, '"generate_audio" is "False"', "Write false instead."),
+        ({"seed": "7"}, '"seed" is "7"', "without quotes"),
+        ({"seed": 1.5}, '"seed" is 1.5', "a whole number"),
+        ({"seed": 10**15}, '"seed" is 1000000000000000', "at most 15 digits"),
+        ({"seed": None}, '"seed" is null', "a whole number"),
+        ({"seed": [[1]]}, '"seed" is a list', "a whole number"),
+        ({"seed": {"a": 1}}, '"seed" is an object', "a whole number"),
+        ({"prompt": 1}, '"prompt" is 1', "text"),
+        ({"prompt": " \n"}, '"prompt" is', "text of 1 to"),
+        ({"prompt": "x" * 4001}, '"prompt" is too long', f"{LONGEST_TEXT_CHARACTERS} characters"),
+        ({"template": "x" * 4001}, '"template" is too long', "at most 4000 characters"),
+        ({"x" * 5000: 1}, '"' + "x" * 50, "Delete it."),
+    ],
+)
+def test_a_refusal_says_what_was_found_and_what_to_write(
+    document: dict[str, object], found: str, cure: str
+) -> None:
+    wish, (problem,) = said(document)
+
+    assert wish == Wish()
+    assert problem.file == ANNA
+    assert found in problem.found
+    assert cure in problem.cure
+    assert len(problem.found) < 150
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (b"", "line 1, column 1"),
+        (b'{"seed": 7,}', "line 1, column"),
+        (b"{'seed': 7}", "line 1, column 2"),
+        (b'{\n  "seed": 7\n  "style": "sing"\n}', "line 3, column 3"),
+        (b"[1]", "it is a list"),
+        (b'"anna"', 'it is "anna"'),
+        (b"null", "it is null"),
+        (b'{"seed": 1, "seed": 2}', '"seed" is said twice'),
+        (b'{"prompt": "\\ud800"}', "no text or number"),
+        (b'{"\\ud800": 1}', "no text or number"),
+        (b'{"seed": ' + b"1" * 5000 + b"}", "no text or number"),
+        (b"[" * 50_000, "no text or number"),
+        (b'{"prompt": "caf\xe9"}', "another encoding"),
+        (b"\x89PNG\r\n\x1a\n", "another encoding"),
+        (b"\xff\xfea", "another encoding"),
+    ],
+)
+def test_what_is_no_json_object_is_told_so(content: bytes, found: str) -> None:
+    wish, (problem,) = said_in(Role.OPTIONS, ANNA, content)
+
+    assert wish == Wish()
+    assert problem.file == ANNA
+    assert found in problem.found
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (b"", "an empty file"),
+        (b" \r\n", "an empty file"),
+        (b"x" * 4001, "4001 characters"),
+        (b"\x89PNG\r\n\x1a\n", "another encoding"),
+    ],
+)
+def test_a_prompt_file_that_holds_no_prompt_is_told_so(content: bytes, found: str) -> None:
+    wish, (problem,) = said_in(Role.PROMPT, "inbox/anna.txt", content)
+
+    assert wish == Wish()
+    assert problem.file == "inbox/anna.txt"
+    assert found in problem.found
+
+
+def test_all_that_is_wrong_is_said_at_once_and_the_rest_understood() -> None:
+    wish, problems = said({"sed": 1, "style": "rap", "image": "/x.png", "resolution": "720p"})
+
+    assert [problem.cure.split()[1] for problem in problems] == ['"seed"', "one", "the"]
+    assert wish == Wish(options={"resolution": "720p"})
+
+
+def test_a_refusal_stays_small_however_much_is_wrong() -> None:
+    assert len(said({f"x{number}": 1 for number in range(5000)}).problems) == PROBLEMS_AT_MOST
+
+
+def test_a_recording_is_no_default() -> None:
+    wish, (problem,) = said({"audio": "monday.mp3", "image": "face.png"}, Role.DEFAULTS)
+
+    assert wish == Wish(files={Role.IMAGE: "inbox/team/face.png"})
+    assert "audio" in problem.found
+
+
+def test_a_file_too_large_to_be_read_is_told_so() -> None:
+    (problem,) = too_large(ANNA, 70_000).problems
+
+    assert str(LONGEST_DOCUMENT_BYTES) in problem.rule
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=5,
+)
+fields = st.sampled_from([*JobFile.model_fields, "$schema"]) | st.text()
+
+
+@given(
+    st.sampled_from([Role.PROMPT, Role.OPTIONS, Role.DEFAULTS]),
+    st.binary() | st.dictionaries(fields, json_values).map(lambda said: json.dumps(said).encode()),
+)
+def test_reading_never_raises_and_problems_travel(role: Role, content: bytes) -> None:
+    wish, problems = said_in(role, ANNA, content)
+
+    assert len(problems) <= PROBLEMS_AT_MOST + 1
+    for problem in problems:
+        assert problem.model_dump_json()
+    json.dumps([wish.prompt, wish.options], ensure_ascii=False).encode()
+    assert all(key.startswith("inbox/") and ".." not in key for key in wish.files.values())
+
+
+# Several files
+
+
+def test_a_prompt_in_both_files_is_a_problem_that_names_both() -> None:
+    files = [(ANNA, Said(Wish(prompt="a"))), ("inbox/team/anna.txt", Said(Wish(prompt="b")))]
+
+    (problem,) = together(files).problems
+
+    assert problem.file == "inbox/team/anna.txt"
+    assert ANNA in problem.rule
+    assert '"prompt"' in problem.found
+
+
+def test_files_that_do_not_contradict_each_other_add_up() -> None:
+    files = [(ANNA, Said(Wish(options={"seed": 7}))), ("anna.txt", Said(Wish(prompt="b")))]
+
+    assert together(files) == Said(Wish(prompt="b", options={"seed": 7}))
+
+
+keys = st.sampled_from(["inbox/a.png", "inbox/b.png"])
+wishes = st.builds(
+    Wish,
+    model=st.none() | st.sampled_from(sorted(MODELS)),
+    prompt=st.none() | st.sampled_from(["a", "b"]),
+    files=st.dictionaries(st.just(Role.IMAGE), keys),
+    options=st.dictionaries(
+        st.sampled_from(["seed", "style", "generate_audio"]),
+        st.sampled_from([0, False, "", "sing"]),
+    ),
+)
+
+
+def flat(wish: Wish) -> dict[str, object]:
+    values = {
+        "model": wish.model,
+        "prompt": wish.prompt,
+        "image": wish.files.get(Role.IMAGE),
+        **wish.options,
+    }
+    return {name: value for name, value in values.items() if value is not None}
+
+
+@given(st.lists(wishes, max_size=4))
+def test_of_each_thing_the_nearest_that_says_it_wins(nearest_first: list[Wish]) -> None:
+    merged = nearest_wins([Said(wish) for wish in nearest_first]).wish
+
+    expected: dict[str, object] = {}
+    for wish in reversed(nearest_first):
+        expected |= flat(wish)
+    assert flat(merged) == expected
