@@ -51,10 +51,13 @@ lock: $(UV) ## pin every dependency anew, with hashes
 
 # --- One machine: the embedded AWS and the demo ---
 
+export PROMPT
 export PYTHONPATH := $(CURDIR):$(CURDIR)/layers/dropreel
 
-demo: environments ## drop a portrait and a voice, get the video: [IMAGE=me.jpg AUDIO=me.mp3]
-	@$(DEV)/python -m local.demo $(if $(IMAGE),--image "$(IMAGE)") $(if $(AUDIO),--audio "$(AUDIO)")
+demo: environments ## drop files, get the video: [IMAGE= AUDIO= MODEL= PROMPT= OPTIONS=file.json]
+	@$(DEV)/python -m local.demo $(if $(IMAGE),--image "$(IMAGE)") $(if $(AUDIO),--audio "$(AUDIO)") \
+	    $(if $(MODEL),--model "$(MODEL)") $(if $(PROMPT),--prompt "$$PROMPT") \
+	    $(if $(OPTIONS),--options "$(OPTIONS)")
 
 up: environments ## start the embedded AWS, deploy into it, leave it running
 	@$(DEV)/python -m local.embedded up
@@ -79,8 +82,9 @@ format: environments ## let ruff mend what it can
 	$(DEV)/ruff check --fix
 	$(DEV)/ruff format
 
-events: environments ## write the JSON Schemas in events/ from the models
+events: environments ## write the JSON Schemas in events/ and the README's table of models
 	@$(DEV)/python -m local.contract
+	@$(DEV)/python -m local.models
 
 bench-deliver: environments ## measure deliver's memory while it copies 1 GiB
 	@$(DEV)/python -m tests.bench_deliver
@@ -94,18 +98,21 @@ ARCHITECTURE ?= arm64
 PLATFORM := $(if $(filter arm64,$(ARCHITECTURE)),aarch64,x86_64)-manylinux_2_28
 PARAMETERS ?=
 
-build: environments ## build for an account (arm64, or ARCHITECTURE=x86_64)
+build: .venv/sam/.made ## build for an account (arm64, or ARCHITECTURE=x86_64)
 	@python=$$(cat .venv/python-path); version=$$("$$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
 	UV="$(CURDIR)/$(UV)" LAYER_PLATFORM=$(PLATFORM) \
 	LAYER_COMPILER=$$([ "$$version" = 3.13 ] && echo "$$python") $(SAM)/sam build
 
-deploy: build ## deploy into your account: [PARAMETERS="Key=value ..."]
-	$(SAM)/sam deploy --parameter-overrides Architecture=$(ARCHITECTURE) $(PARAMETERS)
+deploy: build ## deploy into your account: [PARAMETERS="Key=value ..."] [STACK=name]
+	$(SAM)/sam deploy --stack-name $(STACK) --parameter-overrides Architecture=$(ARCHITECTURE) $(PARAMETERS)
 
-token: environments ## store RunComfy's API token in the deployed stack's secret
-	@arn=$$($(SAM)/aws cloudformation describe-stacks --stack-name dropreel --output text \
-	    --query "Stacks[0].Outputs[?OutputKey=='RunComfyTokenArn'].OutputValue") && \
-	printf "RunComfy's API token: " && trap 'stty echo' EXIT && stty -echo && read -r token && echo && \
+PROVIDER ?= RunComfy
+STACK ?= dropreel
+
+token: .venv/sam/.made ## store a provider's API token in the stack's secret: [PROVIDER=WaveSpeed]
+	@arn=$$($(SAM)/aws cloudformation describe-stacks --stack-name $(STACK) --output text \
+	    --query "Stacks[0].Outputs[?OutputKey=='$(PROVIDER)TokenArn'].OutputValue") && \
+	printf "$(PROVIDER)'s API token: " && trap 'stty echo' EXIT && trap 'exit 130' INT TERM && stty -echo && read -r token && echo && \
 	printf %s "$$token" | $(SAM)/aws secretsmanager put-secret-value --secret-id "$$arn" \
 	    --secret-string file:///dev/stdin --query VersionId --output text
 

@@ -1,6 +1,6 @@
 """The demo: drop a picture and a voice, watch the steps, get the video and the event.
 
-    python -m local.demo [--image me.jpg --audio me.mp3]
+    python -m local.demo [--image me.jpg] [--audio me.mp3] [--model ...] [--prompt ...]
 
 Uses the embedded AWS that `make up` left running, or starts one and stops it again.
 """
@@ -21,10 +21,12 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from dropreel.job import INBOX, Input, Role, job_id
+from dropreel.catalog import MODELS
+from dropreel.job import INBOX, slug
 from local import embedded
 from local.embedded import Environment, Home
 
+DEFAULT_MODEL = "wan-2.2-speech-to-video"  # the template's
 PATIENCE_SECONDS = 15 * 60
 LOOK_EVERY_SECONDS = 0.5
 
@@ -82,24 +84,48 @@ class Board:
 
 
 @dataclass(frozen=True)
+class Wanted:
+    """What to drop: the files, and what the job is to say."""
+
+    image: Path
+    audio: Path | None
+    prompt: str | None
+    options: dict[str, Any]
+
+    @property
+    def uploads(self) -> dict[str, bytes]:
+        """By key, in an order in which the job is complete with the last."""
+        said: dict[str, bytes] = {}
+        base = f"{INBOX}{self.image.stem}"
+        if self.options:
+            said[f"{base}.json"] = json.dumps(self.options).encode()
+        if self.prompt:
+            said[f"{base}.txt"] = self.prompt.encode()
+        if self.audio:
+            said[f"{base}{self.audio.suffix}"] = self.audio.read_bytes()
+        return {**said, f"{base}{self.image.suffix}": self.image.read_bytes()}
+
+
+@dataclass(frozen=True)
 class Dropped:
-    """The pair in the inbox, and the job that it makes."""
+    """The job's files in the inbox."""
 
     stem: str
-    job_id: str
+    versions: frozenset[str]
+
+    def made(self, job_inputs: list[dict[str, Any]]) -> bool:
+        """Whether a job with these inputs is the one that was dropped."""
+        return self.versions <= {given["version_id"] for given in job_inputs}
 
 
-def drop(environment: Environment, image: Path, audio: Path, model: str) -> Dropped:
-    """Upload both files under the picture's name, as a person would."""
+def drop(environment: Environment, wanted: Wanted) -> Dropped:
+    """Upload the files under the picture's name, as a person would."""
     s3, bucket = embedded.client(environment, "s3"), environment["UPLOAD_BUCKET"]
-    inputs = []
-    for role, file in ((Role.IMAGE, image), (Role.AUDIO, audio)):
-        key = f"{INBOX}{image.stem}{file.suffix}"
-        put = s3.put_object(Bucket=bucket, Key=key, Body=file.read_bytes())
-        inputs.append(
-            Input(role=role, key=key, version_id=put["VersionId"], size_bytes=file.stat().st_size)
-        )
-    return Dropped(image.stem, job_id(image.stem, model, tuple(inputs)))
+    versions = [
+        s3.put_object(Bucket=bucket, Key=key, Body=body)["VersionId"]
+        for key, body in wanted.uploads.items()
+    ]
+    return Dropped(wanted.image.stem, frozenset(versions))
 
 
 def follow(
@@ -108,56 +134,60 @@ def follow(
     """Show the steps until the event about the job arrives, and return the event."""
     sqs = embedded.client(environment, "sqs")
     seen = 0
-    board.now("Settling, then pairing the two files")
+    board.now("Settling, then pairing the files")
     deadline = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < deadline:
-        answers = _answers(environment, dropped.job_id)
+        answers = _answers(environment, dropped)
         for answer in answers[seen:]:
             _show(answer, board)
         seen = len(answers)
         received = sqs.receive_message(QueueUrl=queue_url, MaxNumberOfMessages=10)
         for message in received.get("Messages", []):
             event: dict[str, Any] = json.loads(message["Body"])
-            if event["detail"].get("job", {}).get("id") == dropped.job_id:
+            if dropped.made(event["detail"].get("inputs", [])):
                 board.done(f"Event on the bus: {event['detail-type']}")
                 board.now("")
                 return event
         time.sleep(LOOK_EVERY_SECONDS)
-    raise DemoFailed(f"No event about {dropped.job_id} within {PATIENCE_SECONDS // 60} minutes.")
+    raise DemoFailed(f"No event about {dropped.stem} within {PATIENCE_SECONDS // 60} minutes.")
 
 
-def _answers(environment: Environment, job: str) -> list[dict[str, Any]]:
+def _answers(environment: Environment, dropped: Dropped) -> list[dict[str, Any]]:
     """What the functions of the job's execution have answered so far, in order."""
     states = embedded.client(environment, "stepfunctions")
-    arn = environment["STATE_MACHINE_ARN"].replace(":stateMachine:", ":execution:") + f":{job}"
-    try:
-        pages = list(states.get_paginator("get_execution_history").paginate(executionArn=arn))
-    except states.exceptions.ExecutionDoesNotExist:
-        return []
-    outputs = [
-        json.loads(event["taskSucceededEventDetails"]["output"])
-        for page in pages
-        for event in page["events"]
-        if event["type"] == "TaskSucceeded"
-    ]
-    return [output["Payload"] for output in outputs if isinstance(output.get("Payload"), dict)]
+    listed = states.list_executions(stateMachineArn=environment["STATE_MACHINE_ARN"])
+    for execution in listed["executions"]:
+        arn = execution["executionArn"]
+        if execution["name"].startswith(f"{slug(dropped.stem)}-") and dropped.made(
+            json.loads(states.describe_execution(executionArn=arn)["input"])["inputs"]
+        ):
+            pages = states.get_paginator("get_execution_history").paginate(executionArn=arn)
+            return [
+                output["Payload"]
+                for page in pages
+                for event in page["events"]
+                if event["type"] == "TaskSucceeded"
+                for output in [json.loads(event["taskSucceededEventDetails"]["output"])]
+                if isinstance(output.get("Payload"), dict)
+            ]
+    return []
 
 
 def _show(answer: dict[str, Any], board: Board) -> None:
     """One line for a function's answer, known by its shape (`dropreel.render`)."""
-    if "endpoint" in answer:
-        image, audio = answer["image"], answer["audio"]
-        board.done(
-            f"Validated: {image['format']} of {image['width']} x {image['height']}, "
-            f"{audio['format']} of {audio['duration_seconds']:.1f} s"
-        )
-        board.now(f"Submitting to {answer['provider']}")
-    elif "tries" in answer:
-        if answer["ticket"]:
-            board.done(f"Submitted: request {answer['ticket']['request_id']}")
+    if "route" in answer:
+        _show_plan(answer, board)
+    elif "ticket" in answer:
+        if ticket := answer["ticket"]:
+            board.done(f"Submitted to {ticket['provider']}: request {ticket['request_id']}")
             board.now("Queued at the provider")
+        else:
+            board.now(f"Not accepted: next try in {answer['wait_seconds']} s")
     elif "state" in answer:
-        if answer["state"] == "completed":
+        if answer["next"]:
+            board.done("The render failed")
+            board.now("Submitting again")
+        elif answer["state"] == "completed":
             board.done("Rendered")
             board.now("Copying the video into the videos bucket")
         else:
@@ -169,6 +199,21 @@ def _show(answer: dict[str, Any], board: Board) -> None:
             f"{video['duration_seconds']:.1f} s of {video['width']} x {video['height']}"
         )
         board.now("Announcing")
+
+
+def _show_plan(plan: dict[str, Any], board: Board) -> None:
+    """Validate's answer, or conform's, which follows when the first one asks for it."""
+    if plan["conform"]:
+        board.done(f"Validated; to be made fit: {', '.join(plan['conform'])}")
+        board.now("Conforming")
+        return
+    image, audio = plan["image_facts"], plan["audio_facts"]
+    facts = [f"{image['format']} of {image['width']} x {image['height']}"] if image else []
+    facts += [f"{audio['format']} of {audio['duration_seconds']:.1f} s"] if audio else []
+    board.done(f"{'Conformed' if plan['changes'] else 'Validated'}: {', '.join(facts)}")
+    for change in plan["changes"]:
+        board.done(f"  {change}")
+    board.now(f"Submitting to {plan['route'][0]['provider']}")
 
 
 def collect(environment: Environment, event: dict[str, Any], stem: str, out: Path) -> Path:
@@ -198,7 +243,8 @@ def tell_refusal(event: dict[str, Any], console: Console) -> None:
     if error["reasons"]:
         console.print("[bold red]No video: the files cannot be used.[/]")
         for reason in error["reasons"]:
-            console.print(f"\n  {reason['file']}", style="bold", highlight=False, markup=False)
+            whose = f" ({reason['offer']})" if reason["offer"] else ""
+            console.print(f"\n  {reason['file']}{whose}", style="bold", markup=False)
             for word in ("found", "rule", "cure"):
                 text = Text(f"    {word + ':':7}", "dim").append(reason[word], "default")
                 console.print(text, soft_wrap=True)
@@ -222,24 +268,46 @@ def an_embedded_aws(home: Home, board: Board) -> Iterator[Environment]:
         embedded.down(home)
 
 
-def main() -> int:
+def wanted_of(asked: argparse.Namespace) -> Wanted:
+    """Fill in what the model needs and nobody gave: the sample's voice, a prompt."""
     samples = embedded.PROJECT / "samples"
+    options: dict[str, Any] = json.loads(asked.options.read_text()) if asked.options else {}
+    if asked.model:
+        options["model"] = asked.model
+    model = MODELS.get(options.get("model", DEFAULT_MODEL))
+    audio, prompt = asked.audio, asked.prompt
+    if model and model.needs_audio and not audio:
+        audio = samples / "speech.mp3"
+    if model and model.needs_prompt and not (prompt or options.get("prompt")):
+        prompt = "She looks into the camera and begins to smile."
+    return Wanted(asked.image or samples / "portrait.png", audio, prompt, options)
+
+
+def main() -> int:
     parser = argparse.ArgumentParser(description="Drop a picture and a voice, get a video.")
-    parser.add_argument("--image", type=Path, default=samples / "portrait.png")
-    parser.add_argument("--audio", type=Path, default=samples / "speech.mp3")
-    parser.add_argument("--model", default="wan-2.2-speech-to-video")
+    parser.add_argument("--image", type=Path)
+    parser.add_argument("--audio", type=Path)
+    parser.add_argument("--model", help=f"one of {', '.join(MODELS)}")
+    parser.add_argument("--prompt")
+    parser.add_argument("--options", type=Path, help="a job file: JSON")
     asked = parser.parse_args()
     console, board = Console(highlight=False), Board(Console(highlight=False))
-    for file in (asked.image, asked.audio):
-        if not file.is_file():
+    try:
+        wanted = wanted_of(asked)
+    except (OSError, ValueError) as error:
+        console.print(f"{asked.options}: {error}", markup=False)
+        return 1
+    for file in (wanted.image, wanted.audio):
+        if file and not file.is_file():
             console.print(f"There is no file {file}", markup=False)
             return 1
 
     try:
         with board.shown(), an_embedded_aws(Home(embedded.OUT), board) as environment:
             with embedded.subscription(environment, f"demo-{time.time_ns()}") as queue_url:
-                dropped = drop(environment, asked.image, asked.audio, asked.model)
-                board.done(f"Dropped {asked.image.name} and {asked.audio.name} into the inbox")
+                dropped = drop(environment, wanted)
+                names = [key.removeprefix(INBOX) for key in wanted.uploads]
+                board.done(f"Dropped into the inbox: {', '.join(names)}")
                 event = follow(environment, dropped, queue_url, board)
             if event["detail-type"] == "Video Ready":
                 path = collect(environment, event, dropped.stem, embedded.OUT)
@@ -253,7 +321,7 @@ def main() -> int:
         tell_refusal(event, console)
         return 1
     console.print(
-        "The stand-in made this video from your picture and voice: a slow push-in, no AI.\n"
+        "A stand-in made this video from what you dropped: a slow push-in, no AI.\n"
         f"Beside it: {dropped.stem}.json (the manifest), {dropped.stem}.event.json (the event)."
     )
     print(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)

@@ -85,7 +85,7 @@ def up(
         raise EmbeddedAwsFailed(f"One is running already ({home.path}). Stop it: make down")
     home.path.mkdir(parents=True, exist_ok=True)
     try:
-        say("Starting the embedded AWS (MiniStack, IAM enforced) and the stand-in for RunComfy")
+        say("Starting the embedded AWS (MiniStack, IAM enforced) and the providers' stand-ins")
         aws_port = _free_port()
         environment = _aws_environment(aws_port)
         shutil.rmtree(home.scratch, ignore_errors=True)
@@ -96,7 +96,8 @@ def up(
             [str(_tool("aws", "ministack"))],
             _ministack_environment(aws_port) | {"TMPDIR": str(home.scratch)},
         )
-        standin_url = _start_standin(home, standin_options)
+        runcomfy_url = _start_standin(home, "runcomfy", standin_options)
+        wavespeed_url = _start_standin(home, "wavespeed", standin_options)
         _wait_until_ready(home, f"{environment['AWS_ENDPOINT_URL']}/_ministack/health")
         say("Building the template (sam build)")
         build(home)
@@ -106,8 +107,9 @@ def up(
             environment,
             {
                 "Architecture": ARCHITECTURE,
-                "RunComfyUrl": standin_url,
-                "TrustedDownloadOrigins": standin_url,
+                "RunComfyUrl": runcomfy_url,
+                "WaveSpeedUrl": wavespeed_url,
+                "TrustedDownloadOrigins": f"{runcomfy_url},{wavespeed_url}",
                 **(parameters or {}),
             },
         )
@@ -119,11 +121,13 @@ def up(
             "EVENTS_QUEUE_URL": subscribe_queue(
                 environment, outputs["EventBusName"], "dropreel-events"
             ),
-            "RUNCOMFY_URL": standin_url,
+            "RUNCOMFY_URL": runcomfy_url,
+            "WAVESPEED_URL": wavespeed_url,
         }
-        client(environment, "secretsmanager").put_secret_value(
-            SecretId=outputs["RunComfyTokenArn"], SecretString=STANDIN_TOKEN
-        )
+        for secret in ("RunComfyTokenArn", "WaveSpeedTokenArn"):
+            client(environment, "secretsmanager").put_secret_value(
+                SecretId=outputs[secret], SecretString=STANDIN_TOKEN
+            )
     except BaseException:
         down(home)
         raise
@@ -182,16 +186,18 @@ def _start(home: Home, name: str, command: list[str], environment: Mapping[str, 
     home.processes.write_text(json.dumps([*_pids(home), process.pid]))
 
 
-def _start_standin(home: Home, options: Sequence[str]) -> str:
-    """Start the stand-in on a port that it picks, and return its URL."""
-    port_file = home.path / "standin.port"
+def _start_standin(home: Home, provider: str, options: Sequence[str]) -> str:
+    """Start a provider's stand-in on a port that it picks, and return its URL."""
+    name = f"standin-{provider}"
+    port_file = home.path / f"{name}.port"
     port_file.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "local.standin", "--port", "0", "--port-file", str(port_file)]
+    command = [sys.executable, "-m", "local.standin", "--provider", provider]
+    command += ["--port", "0", "--port-file", str(port_file)]
     environment = _clean_environment() | {
         "PYTHONPATH": os.pathsep.join([str(PROJECT), str(PROJECT / "layers/dropreel")])
     }
-    _start(home, "standin", [*command, "--token", STANDIN_TOKEN, *options], environment)
-    _wait(lambda: port_file.exists() and bool(port_file.read_text().strip()), home, "standin")
+    _start(home, name, [*command, "--token", STANDIN_TOKEN, *options], environment)
+    _wait(lambda: port_file.exists() and bool(port_file.read_text().strip()), home, name)
     return f"http://127.0.0.1:{port_file.read_text().strip()}"
 
 

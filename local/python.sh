@@ -28,8 +28,9 @@ if [ "$1" = any ]; then
 fi
 
 find_python $wanted && exit 0
-here=$(dirname "$1")/../../python
-if UV_PYTHON_INSTALL_DIR=$here timeout 120 "$1" python install -q --no-bin $wanted 2>/dev/null; then
+here=$(cd "$(dirname "$1")/../.." && pwd)/python
+patience=$(command -v timeout >/dev/null && echo "timeout 120")
+if UV_PYTHON_INSTALL_DIR=$here $patience "$1" python install -q --no-bin $wanted 2>/dev/null; then
     for python in "$here"/cpython-$wanted*/bin/python$wanted; do
         [ -x "$python" ] && echo "$python" && exit 0
     done

@@ -7,9 +7,11 @@ import sys
 import pytest
 
 LOGIC = (
+    "attempts",
     "catalog",
     "conclusion",
     "delivery",
+    "draft",
     "errors",
     "events",
     "intake",
@@ -25,6 +27,7 @@ LOGIC = (
     "submission",
     "timing",
     "validation",
+    "wish",
 )
 
 BLOCKED = """

@@ -125,5 +125,14 @@ def test_buckets_are_private_versioned_and_forget_unfinished_uploads() -> None:
     for bucket in buckets.values():
         assert bucket["VersioningConfiguration"]["Status"] == "Enabled"
         assert all(bucket["PublicAccessBlockConfiguration"].values())
-        (rule,) = bucket["LifecycleConfiguration"]["Rules"]
-        assert rule["AbortIncompleteMultipartUpload"]["DaysAfterInitiation"] == 1
+        rules = bucket["LifecycleConfiguration"]["Rules"]
+        (abort,) = (rule for rule in rules if "AbortIncompleteMultipartUpload" in rule)
+        assert abort["AbortIncompleteMultipartUpload"]["DaysAfterInitiation"] == 1
+        assert "Prefix" not in abort
+
+
+def test_conformed_copies_expire_after_a_week() -> None:
+    rules = of_type("AWS::S3::Bucket")["UploadBucket"]["LifecycleConfiguration"]["Rules"]
+
+    (expire,) = (rule for rule in rules if rule.get("Prefix") == "work/")
+    assert expire["ExpirationInDays"] == 7
