@@ -9,6 +9,7 @@ from io import BytesIO
 from pathlib import Path
 
 import av
+import pillow_heif
 from PIL import Image
 
 SAMPLES = Path(__file__).parents[1] / "samples"
@@ -42,6 +43,51 @@ def turned_by_exif() -> bytes:
     exif = Image.Exif()
     exif[0x0112] = 6
     return picture("JPEG", 640, 480, exif=exif.tobytes())
+
+
+_GPS_IFD, _ORIENTATION = 0x8825, 0x0112
+GPS_PLACE = {1: "N", 2: (29.0, 33.0, 7.0), 3: "W", 4: (95.0, 5.0, 17.0)}
+
+
+def _exif_with_place(orientation: int = 1) -> bytes:
+    exif = Image.Exif()
+    exif[_ORIENTATION] = orientation
+    exif.get_ifd(_GPS_IFD).update(GPS_PLACE)
+    return exif.tobytes()
+
+
+@cache
+def photo_with_place(image_format: str = "JPEG", width: int = 640, height: int = 480) -> bytes:
+    """A photo that lies on its side and says where it was taken."""
+    return picture(image_format, width, height, exif=_exif_with_place(6))
+
+
+@cache
+def heic(width: int = 640, height: int = 480) -> bytes:
+    """A photo as iPhones take them, with a place in it."""
+    file = BytesIO()
+    pillow_heif.from_bytes("RGB", (width, height), bytes(width * height * 3)).save(
+        file, exif=_exif_with_place(), quality=50
+    )
+    return file.getvalue()
+
+
+def motion_photo() -> bytes:
+    """A JPEG with a video behind its end, as some phones make them."""
+    xmp = b"http://ns.adobe.com/xap/1.0/\0<x GCamera:MotionPhoto='1'/>"
+    return with_segment(picture("JPEG"), 0xE1, xmp) + encoded("mp4", "aac")
+
+
+def with_segment(jpeg: bytes, marker: int, body: bytes) -> bytes:
+    """A JPEG with one more segment at its beginning."""
+    return jpeg[:2] + b"\xff" + bytes([marker]) + struct.pack(">H", 2 + len(body)) + body + jpeg[2:]
+
+
+def with_chunk(png: bytes, name: bytes, body: bytes, *, last: bool = False) -> bytes:
+    """A PNG with one more chunk, behind its header or before its end."""
+    place = len(png) - 12 if last else 33
+    chunk = struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+    return png[:place] + chunk + png[place:]
 
 
 def bomb_png(side: int = 50_000) -> bytes:
@@ -112,13 +158,25 @@ def wav(
 
 @cache
 def encoded(
-    container: str, codec: str, seconds: float = 2, *, rate: int = 48_000, **options: str
+    container: str,
+    codec: str,
+    seconds: float = 2,
+    *,
+    rate: int = 48_000,
+    tags: str = "",
+    **options: str,
 ) -> bytes:
-    """A tone as any recording that PyAV can make: ("mp3", "libmp3lame"), ("ogg", "libopus")..."""
+    """A tone as any recording that PyAV can make: ("mp3", "libmp3lame"), ("ogg", "libopus")...
+
+    `tags` is `name=value`, for one tag.
+    """
     samples = round(seconds * rate)
     tone = array("h", (round(8000 * math.sin(n * math.tau * 440 / rate)) for n in range(samples)))
     file = BytesIO()
     with av.open(file, "w", format=container, container_options=options) as made:
+        if tags:
+            name, value = tags.split("=")
+            made.metadata[name] = value
         stream = made.add_stream(codec, rate=rate)
         assert isinstance(stream, av.AudioStream)
         frame = av.AudioFrame(format="s16", layout="mono", samples=samples)
@@ -153,6 +211,41 @@ def id3_tag(size_bytes: int = 100) -> bytes:
     return (
         b"ID3\x04\x00\x00" + bytes([0, 0, size_bytes >> 7, size_bytes & 0x7F]) + bytes(size_bytes)
     )
+
+
+@cache
+def video(seconds: float = 2, container: str = "mp4", *, sound: bool = True) -> bytes:
+    """A short film, with or without sound."""
+    file = BytesIO()
+    with av.open(file, "w", format=container) as made:
+        pictures = made.add_stream("mpeg4", rate=10)
+        pictures.width, pictures.height = 64, 64
+        voice = made.add_stream("aac", rate=48_000, layout="mono") if sound else None
+        for number in range(round(seconds * 10)):
+            frame = av.VideoFrame(64, 64, "yuv420p")
+            frame.pts = number
+            made.mux(pictures.encode(frame))
+        made.mux(pictures.encode(None))
+        if voice:
+            samples = round(seconds * 48_000)
+            silence = av.AudioFrame(format="fltp", layout="mono", samples=samples)
+            silence.planes[0].update(bytes(4 * samples))
+            silence.sample_rate = 48_000
+            made.mux(voice.encode(silence))
+            made.mux(voice.encode(None))
+    return file.getvalue()
+
+
+@cache
+def tagged_mp3(seconds: float = 2) -> bytes:
+    """An MP3 that says who speaks."""
+    return encoded("mp3", "libmp3lame", seconds, tags="artist=Anna")
+
+
+def with_riff_chunk(riff: bytes, name: bytes, body: bytes) -> bytes:
+    """A WAV or WebP with one more chunk at its end."""
+    whole = riff[8:] + name + struct.pack("<I", len(body)) + body + bytes(len(body) % 2)
+    return b"RIFF" + struct.pack("<I", len(whole)) + whole
 
 
 def iso_media(brand: bytes) -> bytes:

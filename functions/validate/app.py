@@ -8,9 +8,12 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from dropreel import validation
 from dropreel.job import Job
 from dropreel.observability import logger
+from dropreel.providers import configured
+from dropreel.settings import ValidateSettings
 from dropreel.storage import S3Storage
 from dropreel.tracing import tracer
 
+settings = ValidateSettings.from_environment()
 uploads = S3Storage()
 
 
@@ -18,4 +21,4 @@ uploads = S3Storage()
 @tracer.capture_lambda_handler(capture_response=False, capture_error=False)
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     job = Job.model_validate(event)
-    return validation.plan(job, uploads).model_dump(mode="json")
+    return validation.plan(job, uploads, configured(settings)).model_dump(mode="json")

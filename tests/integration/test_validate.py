@@ -1,5 +1,8 @@
 """The validate function against a versioned bucket."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
@@ -8,19 +11,27 @@ import boto3
 import pytest
 from moto import mock_aws
 
-from dropreel.errors import ErrorReport, InputGone, InputRejected
+from dropreel.catalog import ProviderName
+from dropreel.errors import ErrorReport, InputGone, InputRejected, TokenMissing
 from dropreel.job import Input, Job, Role
 from dropreel.render import Plan
 from tests import media_samples as samples
 
 UPLOAD_BUCKET = "dropreel-uploads"
+SETTINGS = {
+    "LEDGER_TABLE": "ledger",
+    "RUNCOMFY_URL": "https://model-api.runcomfy.net",
+    "RUNCOMFY_SECRET": "arn:aws:secretsmanager:eu-west-1:123456789012:secret:runcomfy",
+    "WAVESPEED_URL": "https://api.wavespeed.ai",
+    "WAVESPEED_SECRET": "arn:aws:secretsmanager:eu-west-1:123456789012:secret:wavespeed",
+}
 
 
 class Context:
     """What Lambda tells a function about its call."""
 
     function_name = "validate"
-    memory_limit_in_mb = 1769
+    memory_limit_in_mb = 512
     invoked_function_arn = "arn:aws:lambda:eu-west-1:123456789012:function:validate"
     aws_request_id = "5f1c0d6e"
 
@@ -29,6 +40,8 @@ class Context:
 def app(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "testing")
+    for name, value in SETTINGS.items():
+        monkeypatch.setenv(name, value)
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
     monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
     with mock_aws():
@@ -44,6 +57,7 @@ def app(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
         from functions.validate import app
 
         monkeypatch.setattr(app, "uploads", S3Storage())
+        monkeypatch.setattr(app, "configured", lambda settings: frozenset(ProviderName))
         yield app
 
 
@@ -64,38 +78,117 @@ def event_of(*inputs: Input) -> dict[str, Any]:
     return job.model_dump(mode="json")
 
 
-def test_good_job_gives_its_plan(app: ModuleType) -> None:
-    event = event_of(
-        drop(Role.IMAGE, "inbox/anna.png", samples.PORTRAIT),
+def good_event() -> dict[str, Any]:
+    return event_of(
+        drop(Role.IMAGE, "inbox/anna.png", samples.picture("PNG")),
         drop(Role.AUDIO, "inbox/anna.wav", samples.SPEECH_WAV),
     )
+
+
+def test_good_job_gives_its_plan(app: ModuleType) -> None:
+    event = good_event()
 
     plan = Plan.model_validate(app.handler(event, Context()))
 
     assert plan.job == Job.model_validate(event)
-    assert plan.endpoint == "wan-ai/wan-2-2/speech-to-video"
-    assert plan.audio.duration_seconds == pytest.approx(8.25, abs=0.01)
+    assert [offer.endpoint for offer in plan.route] == [
+        "wan-ai/wan-2-2/speech-to-video",
+        "wavespeed-ai/wan-2.2/speech-to-video",
+    ]
+    assert plan.audio_facts is not None
+    assert plan.audio_facts.duration_seconds == pytest.approx(8.25, abs=0.01)
+    assert plan.conform == ()
+
+
+def test_only_offers_with_a_token_are_on_the_route(
+    app: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app, "configured", lambda settings: {ProviderName.WAVESPEED})
+
+    plan = Plan.model_validate(app.handler(good_event(), Context()))
+
+    assert [offer.provider for offer in plan.route] == [ProviderName.WAVESPEED]
+
+
+def test_no_token_at_all_is_said(app: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app, "configured", lambda settings: frozenset())
+
+    with pytest.raises(TokenMissing, match="RunComfy or for WaveSpeed"):
+        app.handler(good_event(), Context())
 
 
 def test_pinned_version_counts_not_the_latest(app: ModuleType) -> None:
-    event = event_of(
-        drop(Role.IMAGE, "inbox/anna.png", samples.PORTRAIT),
-        drop(Role.AUDIO, "inbox/anna.wav", samples.SPEECH_WAV),
-    )
+    event = good_event()
     drop(Role.IMAGE, "inbox/anna.png", samples.TEXT)
 
-    assert Plan.model_validate(app.handler(event, Context())).image.width == 512
+    plan = Plan.model_validate(app.handler(event, Context()))
+
+    assert plan.image_facts is not None
+    assert plan.image_facts.width == 512
 
 
-def test_deleted_version_is_gone(app: ModuleType) -> None:
-    image = drop(Role.IMAGE, "inbox/anna.png", samples.PORTRAIT)
-    event = event_of(image, drop(Role.AUDIO, "inbox/anna.wav", samples.SPEECH_WAV))
+@pytest.mark.parametrize("ending", ["png", "wav"])
+def test_deleted_version_is_gone(app: ModuleType, ending: str) -> None:
+    event = good_event()
+    (gone,) = (given for given in event["inputs"] if given["key"].endswith(ending))
     boto3.client("s3").delete_object(
-        Bucket=UPLOAD_BUCKET, Key=image.key, VersionId=image.version_id
+        Bucket=UPLOAD_BUCKET, Key=gone["key"], VersionId=gone["version_id"]
     )
 
-    with pytest.raises(InputGone, match=r"inbox/anna\.png was deleted"):
+    with pytest.raises(InputGone, match=rf"inbox/anna\.{ending} was deleted"):
         app.handler(event, Context())
+
+
+def test_only_ranges_of_the_pinned_version_are_read(app: ModuleType) -> None:
+    """A large video is judged from its two ends."""
+    film = samples.video()
+    movie, moov = film.index(b"mdat") - 4, film.index(b"moov") - 4
+    size_bytes = 8_000_000
+    content = (
+        film[:movie]
+        + (size_bytes - movie - len(film[moov:])).to_bytes(4, "big")
+        + b"mdat".ljust(size_bytes - movie - len(film[moov:]) - 4, b"\0")
+        + film[moov:]
+    )
+    given = drop(Role.AUDIO, "inbox/anna.mp4", content)
+    read: list[int] = []
+    storage = app.uploads
+    storage._client.meta.events.register(
+        "after-call.s3.GetObject", lambda parsed, **_: read.append(parsed["ContentLength"])
+    )
+
+    with storage.open(UPLOAD_BUCKET, given) as file:
+        from dropreel.media import read_recording
+
+        sound = read_recording(file, given.size_bytes)
+
+    assert sound.duration_seconds == pytest.approx(2, abs=0.03)
+    assert 0 < sum(read) < 300_000
+
+
+WITHOUT_CODECS = """
+import sys
+sys.modules.update(dict.fromkeys(("PIL", "av", "pillow_heif")))
+import functions.validate.app
+"""
+
+
+def test_validate_needs_no_codec() -> None:
+    """Its function has no layer with Pillow, PyAV or pillow-heif."""
+    ran = subprocess.run(
+        [sys.executable, "-c", WITHOUT_CODECS],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={
+            **os.environ,
+            **SETTINGS,
+            "AWS_DEFAULT_REGION": "eu-west-1",
+            "PYTHONPATH": os.pathsep.join(sys.path),
+        },
+    )
+
+    assert ran.returncode == 0, ran.stderr
 
 
 @pytest.mark.parametrize("name", ["anna b + c", "100%", 'the "best"', "o'neill", "🎤 é", "a/b/ c"])

@@ -1,130 +1,225 @@
 """Bad input is an answer: file, rule, found value and cure, all rules at once."""
 
-from dataclasses import dataclass, field
+import json
+from dataclasses import dataclass, field, replace
+from io import BytesIO
+from typing import Any, BinaryIO
 
 import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from dropreel import validation
-from dropreel.catalog import MODELS, ImageFormat, Model, ProviderName
-from dropreel.errors import ErrorReport, InputGone, InputRejected, Reason
+from dropreel import catalog, kinds, validation
+from dropreel.catalog import MODELS, ImageFormat, Model, OptionValue, ProviderName
+from dropreel.errors import ErrorReport, InputGone, InputRejected, Reason, TokenMissing
 from dropreel.job import Input, Job, Role
+from dropreel.media import Picture, Sound
 from dropreel.render import Plan
 from tests import media_samples as samples
 
-MODEL = "wan-2.2-speech-to-video"
+SPEECH = "wan-2.2-speech-to-video"
+IMAGE = "wan-2.2-image-to-video"
+FLASH = "wan-2.6-flash-image-to-video"
 IMAGE_KEY = "inbox/team/anna.png"
 AUDIO_KEY = "inbox/team/anna.mp3"
+OPTIONS_KEY = "inbox/team/anna.json"
+ROLES = {
+    ".txt": Role.PROMPT,
+    ".json": Role.OPTIONS,
+    "_defaults.json": Role.DEFAULTS,
+    ".mp3": Role.AUDIO,
+    ".wav": Role.AUDIO,
+}
+BOTH = frozenset(ProviderName)
+RUNCOMFY = frozenset({ProviderName.RUNCOMFY})
+WAVESPEED = frozenset({ProviderName.WAVESPEED})
+
+CLEAN = samples.picture("PNG")
+SPEECH_OF_2_SECONDS = samples.wav(2)
 
 
 @dataclass
 class Bucket:
-    """An upload bucket in memory that remembers what was read."""
+    """An upload bucket in memory that remembers what was opened."""
 
     contents: dict[str, bytes]
-    read_keys: list[str] = field(default_factory=list)
+    opened: list[str] = field(default_factory=list)
 
-    def read(self, bucket: str, pinned: Input) -> bytes:
-        self.read_keys.append(pinned.key)
+    def open(self, bucket: str, pinned: Input) -> BinaryIO:
+        self.opened.append(pinned.key)
         if pinned.key not in self.contents:
             raise InputGone(f"{pinned.key} was deleted before it could be read.")
-        return self.contents[pinned.key]
+        return BytesIO(self.contents[pinned.key])
 
 
 def upload(key: str, size_bytes: int) -> Input:
-    role = Role.AUDIO if key.endswith(("mp3", "wav")) else Role.IMAGE
+    role = next((ROLES[end] for end in reversed(ROLES) if key.endswith(end)), Role.IMAGE)
+    if key.endswith("_defaults.json"):
+        role = Role.DEFAULTS
     return Input(role=role, key=key, version_id="v1", size_bytes=size_bytes)
 
 
-def job_of(*inputs: Input, model: str = MODEL) -> Job:
-    return Job(id="anna-1", bucket="u", folder="team/", stem="anna", model=model, inputs=inputs)
+def job_of(
+    *inputs: Input,
+    model: str = SPEECH,
+    prompt: str | None = None,
+    options: dict[str, OptionValue] | None = None,
+    problems: tuple[Reason, ...] = (),
+) -> Job:
+    return Job(
+        id="anna-1",
+        bucket="u",
+        folder="team/",
+        stem="anna",
+        model=model,
+        prompt=prompt,
+        options=options or {},
+        inputs=inputs,
+        problems=problems,
+    )
 
 
-def reasons_for(job: Job, bucket: Bucket) -> tuple[Reason, ...]:
+def dropped(
+    contents: dict[str, bytes],
+    model: str = SPEECH,
+    prompt: str | None = None,
+    options: dict[str, OptionValue] | None = None,
+    problems: tuple[Reason, ...] = (),
+) -> tuple[Job, Bucket]:
+    uploads = (upload(key, len(content)) for key, content in contents.items())
+    job = job_of(*uploads, model=model, prompt=prompt, options=options, problems=problems)
+    return job, Bucket(contents)
+
+
+def reasons_for(
+    job: Job, bucket: Bucket, configured: frozenset[ProviderName] = BOTH
+) -> tuple[Reason, ...]:
     with pytest.raises(InputRejected) as refusal:
-        validation.plan(job, bucket)
+        validation.plan(job, bucket, configured)
     return refusal.value.reasons
 
 
 def plan_for(image: bytes, audio: bytes) -> Plan:
-    job = job_of(upload(IMAGE_KEY, len(image)), upload(AUDIO_KEY, len(audio)))
-    return validation.plan(job, Bucket({IMAGE_KEY: image, AUDIO_KEY: audio}))
+    job, bucket = dropped({IMAGE_KEY: image, AUDIO_KEY: audio})
+    return validation.plan(job, bucket, RUNCOMFY)
 
 
-def found_by(image: bytes, audio: bytes) -> dict[str, list[tuple[str, str]]]:
-    """What is found wrong, and the rule, by file; nothing when there is a plan."""
-    found: dict[str, list[tuple[str, str]]] = {}
+def route_of(plan: Plan) -> list[str]:
+    return [offer.provider.value for offer in plan.route]
+
+
+Verdict = list[str] | list[tuple[str, str]]
+
+
+def verdict_on(image: bytes, audio: bytes) -> dict[str, Verdict]:
+    """By file, what is found wrong and the rule; or, when there is a plan, what conform must do.
+
+    RunComfy alone has a token: the rules of one offer.
+    """
+    found: dict[str, Any] = {}
     try:
-        plan_for(image, audio)
+        plan = plan_for(image, audio)
     except InputRejected as refusal:
         for reason in refusal.reasons:
-            found.setdefault(reason.file, []).append((reason.found, reason.rule))
+            assert reason.offer in (None, "RunComfy", "WaveSpeed")
+            if reason.offer != "WaveSpeed":
+                found.setdefault(reason.file, []).append((reason.found, reason.rule))
+    else:
+        for change in plan.conform:
+            name, _, need = change.partition(": ")
+            found.setdefault(f"inbox/team/{name}", []).append(need)
     return found
 
 
 def test_good_job_gets_a_plan() -> None:
-    job = job_of(
-        upload(IMAGE_KEY, len(samples.PORTRAIT)), upload(AUDIO_KEY, len(samples.SPEECH_MP3))
-    )
+    job, bucket = dropped({IMAGE_KEY: CLEAN, AUDIO_KEY: samples.SPEECH_MP3})
 
-    plan = validation.plan(
-        job, Bucket({IMAGE_KEY: samples.PORTRAIT, AUDIO_KEY: samples.SPEECH_MP3})
-    )
+    plan = validation.plan(job, bucket, BOTH)
 
     assert plan.job == job
-    assert (plan.provider, plan.endpoint) == (
-        ProviderName.RUNCOMFY,
-        "wan-ai/wan-2-2/speech-to-video",
-    )
-    assert (plan.image.format, plan.image.width, plan.image.height) == (ImageFormat.PNG, 512, 512)
-    assert plan.audio.duration_seconds == pytest.approx(8.28, abs=0.01)
-    assert plan.estimated_usd is None
+    assert [(offer.provider, offer.endpoint, offer.fields) for offer in plan.route] == [
+        (ProviderName.RUNCOMFY, "wan-ai/wan-2-2/speech-to-video", {}),
+        (ProviderName.WAVESPEED, "wavespeed-ai/wan-2.2/speech-to-video", {}),
+    ]
+    assert (plan.image.key, plan.audio and plan.audio.key) == (IMAGE_KEY, AUDIO_KEY)
+    assert plan.image_facts is not None
+    assert plan.audio_facts is not None
+    assert (plan.image_facts.format, plan.image_facts.width) == (ImageFormat.PNG, 512)
+    assert plan.audio_facts.duration_seconds == pytest.approx(8.28, abs=0.01)
+    assert plan.conform == ()
 
 
 WIDE = "more than 400 pixels wide"
 HIGH = "more than 400 pixels high"
-NOT_SO_WIDE = "fewer than 7000 pixels wide"
-NOT_SO_HIGH = "fewer than 7000 pixels high"
-A_PICTURE = "a picture in the format JPEG (jpg), PNG, BMP or WebP"
+A_PICTURE = "a picture: JPEG, PNG, WebP, BMP, HEIC, AVIF, TIFF or GIF"
 WHOLE_PICTURE = "a complete, undamaged picture"
+REMOVED = "the place where it was taken (GPS) and camera data (EXIF) removed"
+
+
+def fits_in(width: int, height: int) -> str:
+    return f"scaled down from {width} x {height} to fit 6999 x 6999 pixels"
 
 
 @pytest.mark.parametrize(
     ("image", "expected"),
     [
-        (samples.PORTRAIT, []),
+        (CLEAN, []),
         (samples.picture("JPEG"), []),
-        (samples.picture("JPEG", mode="CMYK"), []),
         (samples.picture("BMP"), []),
         (samples.picture("WEBP"), []),
-        (samples.animation("WEBP"), []),
         (samples.picture("PNG", mode="RGBA"), []),
-        (samples.picture("PNG", mode="I;16"), []),
+        # what conform makes fit
+        (samples.PORTRAIT, ["comments and the time of its last change removed"]),
+        (samples.picture("JPEG", mode="CMYK"), ["the colours for print (CMYK) become RGB"]),
+        (samples.animation("WEBP"), ["the animation becomes its first frame"]),
+        (samples.picture("PNG", mode="I;16"), ["16 bits for each colour become 8"]),
+        (samples.photo_with_place(), ["turned upright, as its EXIF data says", REMOVED]),
+        (
+            samples.motion_photo(),
+            ["editing data (XMP) and what follows its end removed"],
+        ),
+        (samples.heic(), ["HEIC becomes JPEG, PNG, BMP or WebP"]),
+        (samples.picture("AVIF"), ["AVIF becomes JPEG, PNG, BMP or WebP"]),
+        (samples.picture("GIF"), ["GIF becomes JPEG, PNG, BMP or WebP"]),
+        (
+            samples.photo_with_place("TIFF"),
+            ["TIFF becomes JPEG, PNG, BMP or WebP", "turned upright, as its EXIF data says"],
+        ),
         # sides
         (samples.picture("PNG", 401, 401, "1"), []),
         (samples.picture("PNG", 6999, 401, "1"), []),
         (samples.picture("PNG", 401, 6999, "1"), []),
         (samples.picture("PNG", 400, 401, "1"), [("400 pixels wide", WIDE)]),
         (samples.picture("PNG", 401, 400, "1"), [("400 pixels high", HIGH)]),
-        (samples.picture("PNG", 7000, 401, "1"), [("7000 pixels wide", NOT_SO_WIDE)]),
-        (samples.picture("PNG", 401, 7000, "1"), [("7000 pixels high", NOT_SO_HIGH)]),
+        (samples.picture("PNG", 7000, 500, "1"), [fits_in(7000, 500)]),
+        (samples.picture("PNG", 500, 7000, "1"), [fits_in(500, 7000)]),
         (
-            samples.picture("WEBP", 320, 7001),
-            [("320 pixels wide", WIDE), ("7001 pixels high", NOT_SO_HIGH)],
+            samples.picture("PNG", 7000, 401, "1"),
+            [
+                (
+                    "7000 x 401 pixels, too narrow to be scaled down: "
+                    "the other side would have 400",
+                    "fewer than 7000 and more than 400 pixels wide and high",
+                )
+            ],
         ),
+        (samples.picture("GIF", 320, 7000), [("320 pixels wide", WIDE)]),
         (
             samples.picture("BMP", 320, 200),
             [("320 pixels wide", WIDE), ("200 pixels high", HIGH)],
         ),
         (
             samples.bomb_png(50_000),
-            [("50000 pixels wide", NOT_SO_WIDE), ("50000 pixels high", NOT_SO_HIGH)],
+            [("50000 x 50000 pixels, 2500 megapixels", "at most 100 megapixels")],
         ),
         (
             samples.bomb_webp(),
-            [("16383 pixels wide", NOT_SO_WIDE), ("16383 pixels high", NOT_SO_HIGH)],
+            [("16383 x 16383 pixels, 269 megapixels", "at most 100 megapixels")],
+        ),
+        (
+            samples.bomb_jpeg(),
+            [("65000 x 65000 pixels, 4225 megapixels", "at most 220 megapixels")],
         ),
         # broken
         (b"", [("an empty file", WHOLE_PICTURE)]),
@@ -138,14 +233,17 @@ WHOLE_PICTURE = "a complete, undamaged picture"
         ),
         (
             samples.picture("WEBP")[:9000],
-            [("a WebP picture that breaks off or is damaged", WHOLE_PICTURE)],
+            [("a WebP picture that breaks off before its end", WHOLE_PICTURE)],
         ),
-        (samples.spoiled_png(), [("a PNG picture that breaks off or is damaged", WHOLE_PICTURE)]),
+        (
+            samples.picture("AVIF")[:2000],
+            [("an AVIF picture that breaks off before its end", WHOLE_PICTURE)],
+        ),
         (
             samples.picture("BMP", 320, 500)[:9000],
             [
-                ("320 pixels wide", WIDE),
                 ("a BMP picture that breaks off before its end", WHOLE_PICTURE),
+                ("320 pixels wide", WIDE),
             ],
         ),
         (b"\x89PNG\r\n\x1a\n", [("a PNG picture that breaks off or is damaged", WHOLE_PICTURE)]),
@@ -153,18 +251,18 @@ WHOLE_PICTURE = "a complete, undamaged picture"
         (samples.TEXT, [("plain text", A_PICTURE)]),
         (samples.WEB_PAGE, [("a web page", A_PICTURE)]),
         (samples.NOISE, [("a file of an unknown kind", A_PICTURE)]),
-        (samples.iso_media(b"heic"), [("a HEIC photo, as iPhones take them", A_PICTURE)]),
-        (samples.picture("GIF"), [("a GIF picture", A_PICTURE)]),
-        (samples.picture("TIFF"), [("a TIFF picture", A_PICTURE)]),
         (samples.SPEECH_MP3, [("an MP3 recording", A_PICTURE)]),
+        (samples.video(), [("an MP4 video", A_PICTURE)]),
     ],
 )
-def test_pictures_and_their_verdicts(image: bytes, expected: list[tuple[str, str]]) -> None:
-    assert found_by(image, samples.SPEECH_MP3) == ({IMAGE_KEY: expected} if expected else {})
+def test_pictures_and_their_verdicts(image: bytes, expected: Verdict) -> None:
+    assert verdict_on(image, samples.SPEECH_MP3) == ({IMAGE_KEY: expected} if expected else {})
 
 
 SHORT = "shorter than 20 seconds"
-A_RECORDING = "a recording in the format WAV or MP3"
+A_RECORDING = (
+    "a recording: MP3, WAV, M4A, AAC, Ogg, Opus, FLAC, AIFF, WMA, WebM or the sound of a video"
+)
 WHOLE_RECORDING = "a complete, undamaged recording"
 
 
@@ -177,6 +275,18 @@ WHOLE_RECORDING = "a complete, undamaged recording"
         (samples.wav(2, bits=24, extensible=True), []),
         (samples.wav(2, bits=32, codec=3), []),
         (samples.wav(2, data_bytes=0xFFFF_FFFF), []),
+        # what conform makes fit
+        (samples.tagged_mp3(), ["tags (title, artist, picture...) removed"]),
+        (samples.encoded("ipod", "aac"), ["M4A becomes WAV or MP3"]),
+        (samples.encoded("adts", "aac"), ["AAC becomes WAV or MP3"]),
+        (samples.encoded("ogg", "libopus"), ["Opus becomes WAV or MP3"]),
+        (samples.encoded("webm", "libopus"), ["WebM becomes WAV or MP3"]),
+        (samples.encoded("flac", "flac"), ["FLAC becomes WAV or MP3"]),
+        (samples.encoded("aiff", "pcm_s16be"), ["AIFF becomes WAV or MP3"]),
+        (samples.video(), ["the sound of an MP4 video becomes WAV or MP3"]),
+        (samples.video(container="mov"), ["the sound of a QuickTime video becomes WAV or MP3"]),
+        (samples.encoded("wav", "pcm_alaw"), ["WAV with A-law sound becomes WAV or MP3"]),
+        (samples.wav(19.9, rate=192_000, bits=32), ["made smaller than 15 MB"]),
         # duration
         (samples.wav(19.99), []),
         (samples.wav(20), [("20.00 seconds long", SHORT)]),
@@ -185,6 +295,8 @@ WHOLE_RECORDING = "a complete, undamaged recording"
         (samples.wav(179.6), [("3 minutes 0 seconds long", SHORT)]),
         (samples.mp3_of_rising_bitrate(833), []),
         (samples.mp3_of_rising_bitrate(834), [("20.02 seconds long", SHORT)]),
+        (samples.encoded("flac", "flac", 20.1, rate=8000), ["FLAC becomes WAV or MP3"]),
+        (samples.encoded("flac", "flac", 25, rate=8000), [("25.00 seconds long", SHORT)]),
         # broken
         (b"", [("an empty file", WHOLE_RECORDING)]),
         (
@@ -203,98 +315,129 @@ WHOLE_RECORDING = "a complete, undamaged recording"
             samples.id3_tag(),
             [("a file that begins like an MP3 but holds no sound", WHOLE_RECORDING)],
         ),
+        (
+            samples.video()[:9000],
+            [("an MP4 video that breaks off before its end", WHOLE_RECORDING)],
+        ),
         # something else
+        (samples.video(sound=False), [("an MP4 video without sound", A_RECORDING)]),
         (samples.TEXT, [("plain text", A_RECORDING)]),
         (samples.NOISE, [("a file of an unknown kind", A_RECORDING)]),
-        (
-            samples.encoded("ipod", "aac"),
-            [("an M4A recording, as voice memo apps make them", A_RECORDING)],
-        ),
-        (samples.encoded("ogg", "libopus"), [("an Opus recording", A_RECORDING)]),
-        (samples.encoded("flac", "flac"), [("a FLAC recording", A_RECORDING)]),
-        (
-            samples.encoded("wav", "pcm_alaw"),
-            [("a WAV file with A-law sound inside, not plain WAV", A_RECORDING)],
-        ),
-        (samples.PORTRAIT, [("a PNG picture", A_RECORDING)]),
+        (CLEAN, [("a PNG picture", A_RECORDING)]),
     ],
 )
-def test_recordings_and_their_verdicts(audio: bytes, expected: list[tuple[str, str]]) -> None:
-    assert found_by(samples.PORTRAIT, audio) == ({AUDIO_KEY: expected} if expected else {})
+def test_recordings_and_their_verdicts(audio: bytes, expected: Verdict) -> None:
+    assert verdict_on(CLEAN, audio) == ({AUDIO_KEY: expected} if expected else {})
 
 
 def test_all_reasons_come_at_once() -> None:
-    found = found_by(samples.picture("PNG", 320, 7000, "1"), samples.wav(25.3))
+    problem = Reason(file=OPTIONS_KEY, rule="valid JSON", found="half of it", cure="Mend it.")
+    job, bucket = dropped(
+        {IMAGE_KEY: samples.picture("PNG", 320, 300, "1"), AUDIO_KEY: samples.wav(125)},
+        options={"resolution": "4K"},
+        problems=(problem,),
+    )
 
-    assert [len(found[key]) for key in (IMAGE_KEY, AUDIO_KEY)] == [2, 1]
+    reasons = reasons_for(job, bucket)
+
+    assert reasons[0] == problem
+    assert [(reason.offer, reason.found) for reason in reasons[1:]] == [
+        ("RunComfy", "320 pixels wide"),
+        ("RunComfy", "300 pixels high"),
+        (None, 'resolution: "4K"'),
+        ("RunComfy", "2 minutes 5 seconds long"),
+        ("WaveSpeed", "2 minutes 5 seconds long"),
+    ]
+
+
+def test_problem_of_the_job_file_alone_refuses_the_job() -> None:
+    problem = Reason(file=OPTIONS_KEY, rule="valid JSON", found="half of it", cure="Mend it.")
+    job, bucket = dropped({IMAGE_KEY: CLEAN, AUDIO_KEY: SPEECH_OF_2_SECONDS}, problems=(problem,))
+
+    assert reasons_for(job, bucket) == (problem,)
 
 
 def test_refusal_reads_well_to_who_dropped_the_file() -> None:
-    image, audio = samples.picture("BMP", 320, 500), samples.encoded("ipod", "aac")
-    job = job_of(upload(IMAGE_KEY, len(image)), upload(AUDIO_KEY, len(audio)))
+    job, bucket = dropped({IMAGE_KEY: samples.picture("BMP", 320, 500), AUDIO_KEY: samples.TEXT})
 
     with pytest.raises(InputRejected) as refusal:
-        validation.plan(job, Bucket({IMAGE_KEY: image, AUDIO_KEY: audio}))
+        validation.plan(job, bucket, BOTH)
 
-    assert refusal.value.message == (
-        "2 files cannot be used: "
-        "inbox/team/anna.png: 320 pixels wide; needed: more than 400 pixels wide. "
-        "inbox/team/anna.mp3: an M4A recording, as voice memo apps make them; "
-        "needed: a recording in the format WAV or MP3."
+    assert refusal.value.message.startswith("2 files cannot be used. inbox/team/anna.png: 320 ")
+    assert refusal.value.reasons == (
+        Reason(
+            file=IMAGE_KEY,
+            offer="RunComfy",
+            rule="more than 400 pixels wide",
+            found="320 pixels wide",
+            cure="Use a larger picture: at least 401 x 401 pixels.",
+        ),
+        Reason(
+            file=AUDIO_KEY,
+            rule=A_RECORDING,
+            found="plain text",
+            cure="Open the original recording in an app and export it as one of these; "
+            "giving the file another name does not change what it is.",
+        ),
     )
-    assert [reason.cure for reason in refusal.value.reasons] == [
-        "Use a larger picture: at least 401 x 401 pixels.",
-        "Open the original recording in an app and export it as WAV or MP3; "
-        "giving the file another name does not change what it is.",
-    ]
 
 
 @pytest.mark.parametrize(
     ("key", "size_bytes", "found"),
     [
         (IMAGE_KEY, 50_000_000, None),
-        (IMAGE_KEY, 50_000_001, ("50.1 MB large", "at most 50 MB")),
-        (IMAGE_KEY, 3_000_000_000, ("3000 MB large", "at most 50 MB")),
-        (AUDIO_KEY, 14_999_999, None),
-        (AUDIO_KEY, 15_000_000, ("15 MB large", "less than 15 MB")),
-        (AUDIO_KEY, 15_000_001, ("15.1 MB large", "less than 15 MB")),
+        (IMAGE_KEY, 250_000_000, None),
+        (IMAGE_KEY, 250_000_001, ("250.1 MB large", "at most 250 MB")),
+        (IMAGE_KEY, 3_000_000_000, ("3000 MB large", "at most 250 MB")),
+        (AUDIO_KEY, 2_000_000_000, None),
+        (AUDIO_KEY, 2_000_000_001, ("2000.1 MB large", "at most 2000 MB")),
     ],
 )
 def test_too_large_a_file_is_refused_unread(
     key: str, size_bytes: int, found: tuple[str, str] | None
 ) -> None:
-    contents = {IMAGE_KEY: samples.PORTRAIT, AUDIO_KEY: samples.SPEECH_MP3}
+    contents = {IMAGE_KEY: CLEAN, AUDIO_KEY: samples.encoded("flac", "flac")}
     bucket = Bucket(contents)
     job = job_of(*(upload(k, size_bytes if k == key else len(c)) for k, c in contents.items()))
 
     if found is None:
-        assert validation.plan(job, bucket)
-        assert key in bucket.read_keys
+        assert validation.plan(job, bucket, BOTH)
+        assert key in bucket.opened
     else:
         (reason,) = reasons_for(job, bucket)
         assert (reason.file, reason.found, reason.rule) == (key, *found)
-        assert key not in bucket.read_keys
+        assert key not in bucket.opened
+
+
+def test_picture_over_an_offers_bytes_is_made_smaller() -> None:
+    contents = {IMAGE_KEY: CLEAN, AUDIO_KEY: SPEECH_OF_2_SECONDS}
+    sizes = {IMAGE_KEY: 50_000_001, AUDIO_KEY: len(SPEECH_OF_2_SECONDS)}
+    job = job_of(*(upload(key, size) for key, size in sizes.items()))
+
+    plan = validation.plan(job, Bucket(contents), BOTH)
+
+    assert plan.conform == ("anna.png: made smaller than 50 MB",)
 
 
 def test_two_pictures_are_refused_by_name_and_the_voice_is_judged_too() -> None:
-    audio = samples.wav(25)
+    audio = samples.wav(130)
     pictures = ["inbox/team/anna.png", "inbox/team/anna.jpg"]
     job = job_of(*(upload(key, 9) for key in pictures), upload(AUDIO_KEY, len(audio)))
     bucket = Bucket({AUDIO_KEY: audio})
 
-    first, second, voice = reasons_for(job, bucket)
+    first, second, *voice = reasons_for(job, bucket)
 
     assert [first.file, second.file] == pictures
     assert first.found == "one of 2 pictures with the same name: anna.png and anna.jpg"
     assert first.cure == "Delete or rename all but one of them, then drop that one again."
-    assert voice.found == "25.00 seconds long"
+    assert {reason.found for reason in voice} == {"2 minutes 10 seconds long"}
 
 
 def test_three_recordings_are_refused_by_name() -> None:
     recordings = [f"inbox/team/anna{ending}" for ending in (".mp3", ".wav", ".MP3.wav")]
-    job = job_of(upload(IMAGE_KEY, len(samples.PORTRAIT)), *(upload(key, 9) for key in recordings))
+    job = job_of(upload(IMAGE_KEY, len(CLEAN)), *(upload(key, 9) for key in recordings))
 
-    reasons = reasons_for(job, Bucket({IMAGE_KEY: samples.PORTRAIT}))
+    reasons = reasons_for(job, Bucket({IMAGE_KEY: CLEAN}))
 
     assert [reason.file for reason in reasons] == recordings
     assert {reason.found for reason in reasons} == {
@@ -323,98 +466,377 @@ def test_job_without_its_halves_is_refused(
     assert [(reason.file, reason.found) for reason in reasons] == found
 
 
-def test_unknown_model_is_refused_with_the_known_ones() -> None:
-    (reason,) = reasons_for(job_of(upload(IMAGE_KEY, 9), model="wan-9"), Bucket({}))
+@pytest.mark.parametrize(
+    ("model", "cure"),
+    [
+        ("wan-2.2-speech-to-vidoe", "Did you mean wan-2.2-speech-to-video? Name a known model"),
+        ("Wan-2.2-Speech-To-Video", "Did you mean wan-2.2-speech-to-video? Name a known model"),
+        ("sora", "Name a known model"),
+    ],
+)
+def test_unknown_model_is_refused_with_the_known_ones(model: str, cure: str) -> None:
+    (reason,) = reasons_for(job_of(upload(IMAGE_KEY, 9), model=model), Bucket({}))
 
-    assert "wan-9" in reason.found
-    assert MODEL in reason.rule
+    assert model in reason.found
+    assert all(name in reason.rule for name in MODELS)
+    assert reason.cure.startswith(cure)
 
 
 def test_upload_that_is_gone_says_so() -> None:
     job = job_of(upload(IMAGE_KEY, 9), upload(AUDIO_KEY, 9))
 
     with pytest.raises(InputGone):
-        validation.plan(job, Bucket({}))
+        validation.plan(job, Bucket({}), BOTH)
+
+
+# The route
+
+
+@pytest.mark.parametrize(
+    ("seconds", "wishes", "route"),
+    [
+        (5, {}, ["runcomfy", "wavespeed"]),
+        (25, {}, ["wavespeed"]),
+        (5, {"options": {"style": "sing"}}, ["runcomfy"]),
+        (5, {"options": {"seed": 7}}, ["wavespeed"]),
+        (5, {"prompt": "She sings."}, ["wavespeed"]),
+        (5, {"prompt": " "}, ["runcomfy", "wavespeed"]),
+        (5, {"options": {"resolution": "720P"}}, ["runcomfy", "wavespeed"]),
+    ],
+)
+def test_route_has_the_offers_that_take_everything(
+    seconds: float, wishes: dict[str, Any], route: list[str]
+) -> None:
+    job, bucket = dropped({IMAGE_KEY: CLEAN, AUDIO_KEY: samples.wav(seconds)}, **wishes)
+
+    assert route_of(validation.plan(job, bucket, BOTH)) == route
+
+
+def test_no_offer_for_all_options_is_told_offer_by_offer() -> None:
+    job, bucket = dropped(
+        {IMAGE_KEY: CLEAN, AUDIO_KEY: samples.wav(2)},
+        options={"style": "sing", "seed": 7},
+    )
+
+    assert [(reason.offer, reason.found) for reason in reasons_for(job, bucket)] == [
+        ("RunComfy", "the option seed"),
+        ("WaveSpeed", "the option style"),
+    ]
+
+
+def test_options_go_to_each_offer_in_its_own_words() -> None:
+    job, bucket = dropped(
+        {IMAGE_KEY: CLEAN, AUDIO_KEY: SPEECH_OF_2_SECONDS}, options={"resolution": "720p"}
+    )
+
+    first, second = validation.plan(job, bucket, BOTH).route
+
+    assert (first.fields, second.fields) == ({"resolution": "720P"}, {"resolution": "720p"})
+
+
+def test_one_copy_must_fit_every_offer_of_the_route() -> None:
+    """RunComfy takes a BMP, WaveSpeed does not: it changes when both are on the route."""
+    contents = {IMAGE_KEY: samples.picture("BMP"), AUDIO_KEY: SPEECH_OF_2_SECONDS}
+
+    assert validation.plan(*dropped(contents), BOTH).conform == (
+        "anna.png: BMP becomes JPEG, PNG or WebP",
+    )
+    assert validation.plan(*dropped(contents), RUNCOMFY).conform == ()
+
+
+def test_offers_that_no_one_copy_can_serve_do_not_share_a_route(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first, second = MODELS[SPEECH].route
+    only_bmp = second.image.model_copy(update={"formats": (ImageFormat.BMP,)})
+    only_png = first.image.model_copy(update={"formats": (ImageFormat.PNG,)})
+    route = (
+        first.model_copy(update={"image": only_png}),
+        second.model_copy(update={"image": only_bmp}),
+    )
+    models = {SPEECH: Model(name=SPEECH, does="", route=route)}
+    monkeypatch.setattr(validation, "MODELS", models)
+    job, bucket = dropped({IMAGE_KEY: CLEAN, AUDIO_KEY: SPEECH_OF_2_SECONDS})
+
+    assert route_of(validation.plan(job, bucket, BOTH)) == ["runcomfy"]
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (SPEECH, "No token is stored for RunComfy or for WaveSpeed."),
+        (IMAGE, "No token is stored for RunComfy."),
+    ],
+)
+def test_without_any_token_the_job_says_whose_is_missing(model: str, message: str) -> None:
+    configured = WAVESPEED if model == IMAGE else frozenset[ProviderName]()
+
+    with pytest.raises(TokenMissing) as missing:
+        validation.plan(job_of(model=model), Bucket({}), configured)
+
+    assert missing.value.message == message
+
+
+@pytest.mark.parametrize("configured", [RUNCOMFY, WAVESPEED])
+def test_only_a_provider_with_a_token_is_on_the_route(configured: frozenset[ProviderName]) -> None:
+    job, bucket = dropped({IMAGE_KEY: CLEAN, AUDIO_KEY: SPEECH_OF_2_SECONDS})
+
+    plan = validation.plan(job, bucket, configured)
+
+    assert {offer.provider for offer in plan.route} == configured
+
+
+def test_token_that_would_help_is_told_beside_the_rule() -> None:
+    job, bucket = dropped({IMAGE_KEY: CLEAN, AUDIO_KEY: samples.wav(25)})
+
+    first, second = reasons_for(job, bucket, RUNCOMFY)
+
+    assert (first.offer, first.rule) == ("RunComfy", SHORT)
+    assert (second.offer, second.rule) == ("WaveSpeed", "a token for WaveSpeed")
+    assert second.cure.startswith("WaveSpeed would take these files")
+
+
+def test_token_that_would_not_help_is_not_told() -> None:
+    job, bucket = dropped({IMAGE_KEY: CLEAN, AUDIO_KEY: samples.wav(130)})
+
+    (reason,) = reasons_for(job, bucket, RUNCOMFY)
+
+    assert (reason.offer, reason.rule) == ("RunComfy", SHORT)
+
+
+# The other models
+
+
+@pytest.mark.parametrize("model", [IMAGE, FLASH])
+def test_picture_and_prompt_are_enough(model: str) -> None:
+    job, bucket = dropped({IMAGE_KEY: CLEAN}, model=model, prompt="She waves.")
+
+    plan = validation.plan(job, bucket, BOTH)
+
+    assert (plan.audio, plan.audio_facts) == (None, None)
+    assert plan.route[0].fields == {"prompt": "She waves."}
+
+
+@pytest.mark.parametrize("model", [IMAGE, FLASH])
+def test_missing_prompt_is_refused(model: str) -> None:
+    job, bucket = dropped({IMAGE_KEY: CLEAN}, model=model)
+
+    (reason,) = reasons_for(job, bucket)
+
+    assert (reason.offer, reason.found, reason.rule) == (None, "no prompt", "a prompt")
+
+
+def test_recording_for_a_model_that_takes_none_is_refused() -> None:
+    job, bucket = dropped(
+        {IMAGE_KEY: CLEAN, AUDIO_KEY: SPEECH_OF_2_SECONDS}, model=IMAGE, prompt="She waves."
+    )
+
+    (reason,) = reasons_for(job, bucket)
+
+    assert (reason.file, reason.rule, reason.found) == (AUDIO_KEY, "no recording", "a recording")
+    assert SPEECH in reason.cure
+    assert FLASH in reason.cure
+
+
+def test_recording_that_is_optional_is_judged_when_it_is_there() -> None:
+    job, bucket = dropped(
+        {IMAGE_KEY: CLEAN, AUDIO_KEY: SPEECH_OF_2_SECONDS}, model=FLASH, prompt="She waves."
+    )
+
+    (reason,) = reasons_for(job, bucket)
+
+    assert (reason.rule, reason.found) == ("at least 3 seconds", "2.00 seconds long")
+
+
+def test_transparency_is_filled_where_the_page_forbids_it() -> None:
+    job, bucket = dropped(
+        {IMAGE_KEY: samples.picture("PNG", mode="RGBA")}, model=IMAGE, prompt="She waves."
+    )
+
+    assert validation.plan(job, bucket, BOTH).conform == ("anna.png: transparent parts are filled",)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "options", "usd"),
+    [
+        (10, {}, [None, 0.3]),
+        (10, {"resolution": "480P"}, [None, 0.3]),
+        (10, {"resolution": "720p"}, [None, None]),  # no page has a price for it
+    ],
+)
+def test_estimate_is_seconds_times_the_page_s_price(
+    seconds: float, options: dict[str, OptionValue], usd: list[float | None]
+) -> None:
+    job, bucket = dropped({IMAGE_KEY: CLEAN, AUDIO_KEY: samples.wav(seconds)}, options=options)
+
+    plan = validation.plan(job, bucket, BOTH)
+
+    assert [offer.estimated_usd for offer in plan.route] == usd
+
+
+@pytest.mark.parametrize(("options", "usd"), [({}, 0.5), ({"duration": 15}, 1.5)])
+def test_estimate_of_a_video_with_a_duration_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, options: dict[str, OptionValue], usd: float
+) -> None:
+    (offer,) = MODELS[FLASH].route
+    priced = offer.model_copy(update={"usd_per_second": {"720p": 0.1}})
+    models = {FLASH: Model(name=FLASH, does="", route=(priced,))}
+    monkeypatch.setattr(validation, "MODELS", models)
+    job, bucket = dropped(
+        {IMAGE_KEY: CLEAN, AUDIO_KEY: samples.wav(4)},
+        model=FLASH,
+        prompt="She waves.",
+        options=options,
+    )
+
+    assert validation.plan(job, bucket, BOTH).route[0].estimated_usd == usd
+
+
+# Which file says it
+
+DEFAULTS = ("inbox/_defaults.json", "inbox/team/_defaults.json")
+
+
+@pytest.mark.parametrize(
+    ("documents", "file"),
+    [
+        ({}, IMAGE_KEY),
+        ({OPTIONS_KEY: {"style": "dance"}}, OPTIONS_KEY),
+        ({DEFAULTS[0]: {"style": "dance"}}, DEFAULTS[0]),
+        ({DEFAULTS[0]: {"style": "dance"}, OPTIONS_KEY: {"resolution": "720p"}}, DEFAULTS[0]),
+        ({DEFAULTS[0]: {"style": "x"}, DEFAULTS[1]: {"style": "dance"}}, DEFAULTS[1]),
+        ({DEFAULTS[1]: {"style": "x"}, OPTIONS_KEY: {"style": "dance"}}, OPTIONS_KEY),
+    ],
+)
+def test_wrong_value_is_blamed_on_the_file_that_sets_it(
+    documents: dict[str, dict[str, str]], file: str
+) -> None:
+    contents = {IMAGE_KEY: CLEAN, AUDIO_KEY: SPEECH_OF_2_SECONDS}
+    contents |= {key: json.dumps(document).encode() for key, document in documents.items()}
+    job, bucket = dropped(contents, options={"style": "dance"})
+
+    assert reasons_for(job, bucket, RUNCOMFY)[0].file == file
+
+
+def test_prompt_is_blamed_on_its_text_file() -> None:
+    text_key = "inbox/team/anna.txt"
+    job, bucket = dropped(
+        {IMAGE_KEY: CLEAN, text_key: b"", OPTIONS_KEY: b"{}"}, model=IMAGE, prompt="x" * 800
+    )
+
+    (reason,) = reasons_for(job, bucket)
+
+    assert (reason.file, reason.found) == (text_key, "prompt: 800 characters")
+
+
+# After conform
 
 
 @pytest.fixture
-def two_offers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A dear offer for short recordings, and a second one that takes longer ones."""
-    (offer,) = MODELS[MODEL].route
-    brief = offer.audio.model_copy(update={"duration_under_seconds": 5.0})
-    route = (
-        offer.model_copy(update={"audio": brief, "endpoint": "brief", "usd_per_second": 0.1}),
-        offer.model_copy(update={"endpoint": "longer", "usd_per_second": 0.03}),
-    )
-    monkeypatch.setitem(MODELS, MODEL, Model(name=MODEL, route=route))
+def planned() -> Plan:
+    job, bucket = dropped({IMAGE_KEY: samples.heic(), AUDIO_KEY: samples.encoded("ipod", "aac")})
+    plan = validation.plan(job, bucket, BOTH)
+    assert plan.conform
+    return plan
 
 
-@pytest.mark.usefixtures("two_offers")
-@pytest.mark.parametrize(("seconds", "endpoint", "usd"), [(4, "brief", 0.4), (6, "longer", 0.18)])
-def test_first_offer_that_takes_everything_gets_the_job(
-    seconds: float, endpoint: str, usd: float
+COPY = Picture(kinds.JPEG, 200_000, 640, 480)
+COPY_OF_SOUND = Sound(kinds.MP3, 50_000, 2.0)
+
+
+def test_settled_plan_has_the_exact_facts(planned: Plan) -> None:
+    settled = validation.settle(planned, COPY, COPY_OF_SOUND)
+
+    assert settled.image_facts == COPY.facts
+    assert settled.audio_facts == COPY_OF_SOUND.facts
+    assert [offer.estimated_usd for offer in settled.route] == [None, 0.06]
+    assert settled.conform == ()
+    assert settled.job == planned.job
+
+
+def test_exact_duration_narrows_the_route(planned: Plan) -> None:
+    settled = validation.settle(planned, COPY, replace(COPY_OF_SOUND, duration_seconds=20.1))
+
+    assert route_of(settled) == ["wavespeed"]
+
+
+def test_settling_without_a_recording() -> None:
+    job, bucket = dropped({IMAGE_KEY: samples.heic()}, model=FLASH, prompt="She waves.")
+    plan = validation.plan(job, bucket, BOTH)
+
+    assert validation.settle(plan, COPY, None).audio_facts is None
+
+
+@pytest.mark.parametrize(
+    ("picture", "sound", "told"),
+    [
+        (
+            COPY,
+            replace(COPY_OF_SOUND, duration_seconds=121.0),
+            [
+                ("RunComfy", AUDIO_KEY, "2 minutes 1 seconds long", SHORT),
+                ("WaveSpeed", AUDIO_KEY, "2 minutes 1 seconds long", "at most 120 seconds"),
+            ],
+        ),
+        (
+            replace(COPY, metadata=("captions (IPTC)",)),
+            COPY_OF_SOUND,
+            [(None, IMAGE_KEY, "a file that could not be made to fit", "captions (IPTC) removed")],
+        ),
+    ],
+)
+def test_what_does_not_fit_after_all_is_refused_by_the_name_it_was_dropped_with(
+    planned: Plan, picture: Picture, sound: Sound, told: list[tuple[str | None, str, str, str]]
 ) -> None:
-    plan = plan_for(samples.PORTRAIT, samples.wav(seconds))
+    with pytest.raises(InputRejected) as refusal:
+        validation.settle(planned, picture, sound)
 
-    assert (plan.endpoint, plan.estimated_usd) == (endpoint, usd)
-
-
-@pytest.mark.usefixtures("two_offers")
-def test_reasons_of_every_offer_are_told_once() -> None:
-    image, audio = samples.picture("PNG", 320, 500), samples.wav(25)
-    contents = {IMAGE_KEY: image, AUDIO_KEY: audio}
-    bucket = Bucket(contents)
-
-    reasons = reasons_for(job_of(*(upload(k, len(c)) for k, c in contents.items())), bucket)
-
-    assert [reason.rule for reason in reasons] == [
-        WIDE,
-        "shorter than 5 seconds",
-        "shorter than 20 seconds",
-    ]
-    assert bucket.read_keys == [IMAGE_KEY, AUDIO_KEY]
+    assert [(r.offer, r.file, r.found, r.rule) for r in refusal.value.reasons] == told
 
 
-# No bytes make validation do anything but answer.
+# No job makes validation do anything but answer.
 
-PICTURES = [
-    samples.picture("JPEG", 420, 420),
-    samples.picture("PNG", 420, 420, "P"),
-    samples.picture("BMP", 420, 420, "P"),
-    samples.picture("WEBP", 420, 420),
-    samples.animation("WEBP"),
-]
-RECORDINGS = [
-    samples.mp3(0.5),
-    samples.mp3_without_header(0.5),
-    samples.wav(0.5, extensible=True),
-    samples.wav(0.5, before_data=b"LIST\x05\0\0\0a tag\0"),
-]
+NAMES = sorted(
+    {o.name for m in MODELS.values() for offer in m.route for o in offer.options} - {"prompt"}
+)
+VALUES: st.SearchStrategy[OptionValue] = (
+    st.booleans() | st.integers() | st.text(max_size=20) | st.sampled_from(("720p", 5, "sing"))
+)
 
 
-@st.composite
-def spoiled(draw: st.DrawFn, originals: list[bytes]) -> bytes:
-    """An original with some bytes changed, mostly in its header, and perhaps cut."""
-    content = bytearray(draw(st.sampled_from(originals)))
-    near_start = st.integers(0, 200)
-    anywhere = st.integers(0, len(content) - 1)
-    for position in draw(st.lists(near_start | anywhere, max_size=6)):
-        content[position] = draw(st.integers(0, 255))
-    kept = draw(st.none() | near_start | anywhere)
-    return bytes(content[:kept])
+PICTURES = {"clean": CLEAN, "HEIC": samples.heic(), "text": samples.TEXT, "nothing": b""}
+RECORDINGS = {"2 s": SPEECH_OF_2_SECONDS, "25 s": samples.wav(25), "text": samples.TEXT}
 
 
 @hypothesis_settings(max_examples=300, deadline=None)
 @given(
-    image=spoiled(PICTURES) | st.binary(max_size=300),
-    audio=spoiled(RECORDINGS) | spoiled(PICTURES) | st.binary(max_size=300),
+    model=st.sampled_from(sorted(MODELS)),
+    image=st.sampled_from(sorted(PICTURES)),
+    audio=st.none() | st.sampled_from(sorted(RECORDINGS)),
+    prompt=st.none() | st.text(max_size=30) | st.just("x" * 900),
+    options=st.dictionaries(st.sampled_from(NAMES) | st.text(max_size=12), VALUES, max_size=3),
+    configured=st.sampled_from((BOTH, RUNCOMFY, WAVESPEED)),
 )
-def test_no_bytes_make_validation_crash(image: bytes, audio: bytes) -> None:
+def test_no_job_makes_validation_crash(
+    model: str,
+    image: str,
+    audio: str | None,
+    prompt: str | None,
+    options: dict[str, OptionValue],
+    configured: frozenset[ProviderName],
+) -> None:
+    contents = {IMAGE_KEY: PICTURES[image]} | ({AUDIO_KEY: RECORDINGS[audio]} if audio else {})
+    job, bucket = dropped(contents, model=model, prompt=prompt, options=options)
     try:
-        plan = plan_for(image, audio)
+        plan = validation.plan(job, bucket, configured)
     except InputRejected as refusal:
         assert refusal.reasons
         assert ErrorReport.model_validate_json(str(refusal)) == refusal.report
+    except TokenMissing:
+        assert configured == WAVESPEED
     else:
-        assert 400 < plan.image.width < 7000
-        assert 0 < plan.audio.duration_seconds < 20
+        assert {offer.provider for offer in plan.route} <= configured
+        for planned in plan.route:
+            asked = len(options) + bool(prompt and prompt.strip())
+            assert len(planned.fields) == asked  # nothing is dropped, nothing is added
+            assert catalog.offer_of(planned.provider, planned.endpoint)

@@ -1,228 +1,371 @@
-"""Validate: what the files really are, against what the offers of the model take.
+"""Validate: what the files really are, and which offers of the model take all of it.
 
-Spends no money. A refusal lists every rule that is broken, in the words of someone who has
-pictures and recordings, not codecs.
+Spends no money and decodes nothing. A refusal lists every rule that is broken, in the words of
+someone who has pictures and recordings, not codecs.
 """
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Callable, Collection, Iterator, Sequence
+from difflib import get_close_matches
 from functools import cached_property
-from math import ceil
-from typing import ClassVar, Final, Protocol
+from typing import BinaryIO, Final, Protocol
 
-from dropreel import media
-from dropreel.catalog import MODELS, AudioFormat, AudioLimits, ImageFormat, ImageLimits, Offer
-from dropreel.errors import InputRejected, Reason
+from dropreel import fitting, media, options
+from dropreel.catalog import MODELS, Model, Offer, OptionValue, ProviderName, offer_of
+from dropreel.errors import InputRejected, Reason, TokenMissing
+from dropreel.fitting import listed, megabytes, strictest
 from dropreel.job import INBOX, Input, Job, Role
-from dropreel.render import AudioFacts, ImageFacts, Plan
+from dropreel.media import NotUsable, Picture, Sound
+from dropreel.render import Plan, PlannedOffer
+
+__all__ = ["Uploads", "plan", "settle", "strictest"]
+
+_Verdict = tuple[Offer, tuple[Reason, ...]]
+
+PROVIDERS: Final = {ProviderName.RUNCOMFY: "RunComfy", ProviderName.WAVESPEED: "WaveSpeed"}
 
 
 class Uploads(Protocol):
     """The upload bucket, as far as validation needs it."""
 
-    def read(self, bucket: str, pinned: Input) -> bytes:
-        """All bytes of the pinned version. Raises `InputGone`."""
+    def open(self, bucket: str, pinned: Input) -> BinaryIO:
+        """The pinned version, read a range at a time. Reading it raises `InputGone`."""
 
 
-def plan(job: Job, uploads: Uploads) -> Plan:
-    """Pick the first offer of the job's model that takes every input.
+def plan(job: Job, uploads: Uploads, configured: Collection[ProviderName]) -> Plan:
+    """The offers of the job's model that take all it brings, and what conform must do first.
 
-    Raises `InputRejected` with the reasons of every offer when none does, and `InputGone`.
+    `configured` are the providers that have a token. Raises `InputRejected` with the reasons of
+    every offer when none takes the job, `TokenMissing` and `InputGone`.
     """
-    picture, voice = _Picture(job, uploads), _Voice(job, uploads)
-    refused: list[Reason] = []
-    for offer in _route(job):
-        reasons = [*picture.objections(offer.image), *voice.objections(offer.audio)]
-        if not reasons:
-            return _planned(job, offer, picture.facts, voice.recording.facts)
-        refused.extend(reasons)
-    raise InputRejected(tuple(dict.fromkeys(refused)))
-
-
-def _planned(job: Job, offer: Offer, image: ImageFacts, audio: AudioFacts) -> Plan:
-    per_second = offer.usd_per_second
+    model = _model(job)
+    names = [PROVIDERS[name] for name in dict.fromkeys(offer.provider for offer in model.route)]
+    if not any(offer.provider in configured for offer in model.route):
+        raise TokenMissing(f"No token is stored for {listed(names, 'or for')}.")
+    uploaded = _Uploaded(job, uploads)
+    verdicts = [(offer, tuple(uploaded.objections(model, offer))) for offer in model.route]
+    route = uploaded.fitting_together(
+        [o for o, reasons in verdicts if not reasons and o.provider in configured]
+    )
+    if job.problems or not route:
+        told = () if route else _told(job, verdicts, configured)
+        raise InputRejected((*job.problems, *told))
+    picture, sound = uploaded.picture, uploaded.sound if job.of(Role.AUDIO) else None
+    image, audio = job.only(Role.IMAGE), job.only(Role.AUDIO) if sound else None
     return Plan(
         job=job,
-        provider=offer.provider,
-        endpoint=offer.endpoint,
+        route=tuple(_planned(job, offer, sound) for offer in route),
         image=image,
+        image_facts=picture.facts,
         audio=audio,
-        estimated_usd=None if per_second is None else round(per_second * audio.duration_seconds, 4),
+        audio_facts=sound.facts if sound else None,
+        conform=tuple(_needs(route, (image, picture), (audio, sound))),
     )
 
 
-def _route(job: Job) -> Sequence[Offer]:
+def settle(plan: Plan, picture: Picture, sound: Sound | None) -> Plan:
+    """The plan with the exact facts of the media as they will be sent.
+
+    Offers that do not take them after all leave the route. Raises `InputRejected`, in the words of
+    the original files, when none is left.
+    """
+    job = plan.job
+    image = job.only(Role.IMAGE).key
+    audio = job.only(Role.AUDIO).key if sound else ""
+    verdicts: list[_Verdict] = []
+    for planned in plan.route:
+        offer = offer_of(planned.provider, planned.endpoint)
+        reasons = list(fitting.picture_objections(image, picture, offer.image))
+        needs = [(image, need) for need in fitting.picture_needs(picture, offer.image)]
+        if sound and offer.audio:
+            reasons += fitting.sound_objections(audio, sound, offer.audio)
+            needs += [(audio, need) for need in fitting.sound_needs(sound, offer.audio)]
+        reasons += [_incurable(file, need) for file, need in needs]
+        verdicts.append((offer, tuple(reasons)))
+    route = [offer for offer, reasons in verdicts if not reasons]
+    if not route:
+        raise InputRejected(_told(job, verdicts, tuple(PROVIDERS)))
+    return plan.model_copy(
+        update={
+            "route": tuple(_planned(job, offer, sound) for offer in route),
+            "image_facts": picture.facts,
+            "audio_facts": sound.facts if sound else None,
+            "conform": (),
+        }
+    )
+
+
+def _model(job: Job) -> Model:
     if model := MODELS.get(job.model):
-        return model.route
+        return model
+    near = get_close_matches(job.model.lower(), MODELS, 1, cutoff=0.5)
+    named = f"Did you mean {near[0]}? " if near else ""
     reason = Reason(
         file=_any_file(job),
-        rule=f"one of the models {_listed(sorted(MODELS), 'and')}",
+        rule=f"one of the models {listed(sorted(MODELS), 'and')}",
         found=f"a job for the model {job.model}, which Dropreel does not know",
-        cure="Ask whoever runs this Dropreel to set its model to one that it knows, "
-        "then drop the files again.",
+        cure=f"{named}Name a known model in the job's .json file or in _defaults.json, or ask "
+        "whoever runs this Dropreel to; then drop the files again.",
     )
-    raise InputRejected((reason,))
+    raise InputRejected((*job.problems, reason))
 
 
-class _Upload:
-    """The job's upload of one role, read once, and only when something allows its size."""
+def _planned(job: Job, offer: Offer, sound: Sound | None) -> PlannedOffer:
+    asked = options.asked_of(job)
+    return PlannedOffer(
+        provider=offer.provider,
+        endpoint=offer.endpoint,
+        fields=options.fields(offer, asked),
+        estimated_usd=_estimated_usd(offer, asked, sound),
+    )
 
-    role: ClassVar[Role]
-    noun: ClassVar[str]
+
+def _estimated_usd(
+    offer: Offer, asked: dict[str, OptionValue], sound: Sound | None
+) -> float | None:
+    """A video lasts as long as the job may ask for; where it may not, as long as its recording."""
+    resolution = str(options.setting(offer, "resolution", asked))
+    per_second = offer.usd_per_second.get(resolution)
+    seconds: OptionValue | float | None = options.setting(offer, "duration", asked)
+    if offer.option("duration") is None:
+        seconds = sound.duration_seconds if sound else None
+    if per_second is None or not isinstance(seconds, int | float):
+        return None
+    return round(per_second * seconds, 4)
+
+
+def _needs(
+    route: Sequence[Offer],
+    picture: tuple[Input, Picture],
+    sound: tuple[Input | None, Sound | None],
+) -> Iterator[str]:
+    image_limits, audio_limits = strictest(route)
+    for need in fitting.picture_needs(picture[1], image_limits):
+        yield f"{_file_name(picture[0].key)}: {need}"
+    if sound[0] and sound[1] and audio_limits:
+        for need in fitting.sound_needs(sound[1], audio_limits):
+            yield f"{_file_name(sound[0].key)}: {need}"
+
+
+# The job's files
+
+
+class _Uploaded:
+    """The job's media, each read once, and only when it is not too large for any use."""
 
     def __init__(self, job: Job, uploads: Uploads) -> None:
         self._job = job
         self._uploads = uploads
-        self._offered = [given for given in job.inputs if given.role is self.role]
-
-    @property
-    def only(self) -> Input:
-        return self._job.only(self.role)
+        self._asked = options.asked_of(job)
 
     @cached_property
-    def content(self) -> bytes:
-        return self._uploads.read(self._job.bucket, self.only)
+    def picture(self) -> Picture:
+        given = self._job.only(Role.IMAGE)
+        with self._uploads.open(self._job.bucket, given) as file:
+            return media.read_picture(file, given.size_bytes)
 
-    def miscount(self) -> Iterator[Reason]:
-        """A job is made of one upload of each role: what is wrong when it is not."""
-        rule = f"exactly one {self.noun} for each video"
-        if not self._offered:
+    @cached_property
+    def sound(self) -> Sound:
+        given = self._job.only(Role.AUDIO)
+        with self._uploads.open(self._job.bucket, given) as file:
+            return media.read_recording(file, given.size_bytes)
+
+    @cached_property
+    def _picture_faults(self) -> tuple[Reason, ...]:
+        """What is wrong with the picture, whoever is to take it."""
+        return tuple(
+            self._faults(
+                Role.IMAGE,
+                "picture",
+                "JPEG, PNG, WebP, BMP, HEIC, AVIF, TIFF or GIF",
+                fitting.PICTURE_AT_MOST_BYTES,
+                lambda: self.picture,
+            )
+        )
+
+    @cached_property
+    def _sound_faults(self) -> tuple[Reason, ...]:
+        return tuple(
+            self._faults(
+                Role.AUDIO,
+                "recording",
+                "MP3, WAV, M4A, AAC, Ogg, Opus, FLAC, AIFF, WMA, WebM or the sound of a video",
+                fitting.RECORDING_AT_MOST_BYTES,
+                lambda: self.sound,
+            )
+        )
+
+    def objections(self, model: Model, offer: Offer) -> Iterator[Reason]:
+        """Why an offer cannot do the job."""
+        yield from self._picture_faults
+        yield from self._sound_objections(offer)
+        yield from self._limit_objections([offer])
+        yield from options.objections(model, offer, self._asked, self._file_of)
+
+    def fitting_together(self, offers: Sequence[Offer]) -> list[Offer]:
+        """The offers that one copy of the media can serve, the first of them before all others."""
+        route: list[Offer] = []
+        for offer in offers:
+            image, audio = strictest([*route, offer])
+            formats = image.formats and (audio is None or audio.formats)
+            if formats and not any(self._limit_objections([*route, offer])):
+                route.append(offer)
+        return route
+
+    def _sound_objections(self, offer: Offer) -> Iterator[Reason]:
+        given = self._job.of(Role.AUDIO)
+        if offer.audio is None and given:
+            takers = [model.name for model in MODELS.values() if model.takes_audio]
+            for one in given:
+                yield Reason(
+                    file=one.key,
+                    rule="no recording",
+                    found="a recording",
+                    cure="Drop the picture and the prompt without a recording, "
+                    f"or ask for the model {listed(takers, 'or')}.",
+                )
+        elif offer.audio and (given or offer.audio.required):
+            yield from self._sound_faults
+
+    def _limit_objections(self, offers: Sequence[Offer]) -> Iterator[Reason]:
+        """What of the media no copy can make fit all of the offers."""
+        image_limits, audio_limits = strictest(offers)
+        if not self._picture_faults:
+            key = self._job.only(Role.IMAGE).key
+            yield from fitting.picture_objections(key, self.picture, image_limits)
+        if audio_limits and self._job.of(Role.AUDIO) and not self._sound_faults:
+            key = self._job.only(Role.AUDIO).key
+            yield from fitting.sound_objections(key, self.sound, audio_limits)
+
+    def _faults(
+        self,
+        role: Role,
+        noun: str,
+        formats: str,
+        at_most_bytes: int,
+        read: Callable[[], Picture | Sound],
+    ) -> Iterator[Reason]:
+        given = self._job.of(role)
+        if len(given) != 1:
+            yield from _miscount(self._job, given, noun)
+            return
+        (one,) = given
+        if one.size_bytes > at_most_bytes:
             yield Reason(
-                file=_any_file(self._job),
-                rule=rule,
-                found=f"no {self.noun} has this name",
-                cure=f"Drop a {self.noun} with the same name into the same folder.",
+                file=one.key,
+                rule=f"at most {megabytes(at_most_bytes)}",
+                found=f"{megabytes(one.size_bytes)} large",
+                cure=f"Export the {noun} in a smaller format, then drop it again.",
             )
-        if len(self._offered) > 1:
-            names = _listed([given.key.rpartition("/")[2] for given in self._offered], "and")
-            found = f"one of {len(self._offered)} {self.noun}s with the same name: {names}"
-            cure = "Delete or rename all but one of them, then drop that one again."
-            for given in self._offered:
-                yield Reason(file=given.key, rule=rule, found=found, cure=cure)
+            return
+        try:
+            read()
+        except NotUsable as error:
+            if error.broken:
+                yield fitting.broken(one.key, noun, error.found)
+                return
+            yield Reason(
+                file=one.key,
+                rule=f"a {noun}: {formats}",
+                found=error.found,
+                cure=f"Open the original {noun} in an app and export it as one of these; "
+                "giving the file another name does not change what it is.",
+            )
 
-    def reason(self, rule: str, found: str, cure: str) -> Reason:
-        return Reason(file=self.only.key, rule=rule, found=found, cure=cure)
+    def _file_of(self, name: str) -> str:
+        """The file that sets an option, or else the one that could."""
+        prompts = self._job.of(Role.PROMPT) if name == options.PROMPT else ()
+        nearest_first = sorted(
+            self._job.of(Role.DEFAULTS), key=lambda given: len(given.key), reverse=True
+        )
+        given = [*prompts, *self._job.of(Role.OPTIONS), *nearest_first]
+        if len(given) > 1 and not prompts:
+            given = [one for one in given if name in self._document(one)] or given
+        return given[0].key if given else _any_file(self._job)
 
-    def not_taken(self, formats: Sequence[str], found: str) -> Reason:
-        listed = _listed(formats, "or")
-        return self.reason(
-            rule=f"a {self.noun} in the format {listed}",
-            found=found,
-            cure=f"Open the original {self.noun} in an app and export it as {listed}; "
-            "giving the file another name does not change what it is.",
+    def _document(self, given: Input) -> Collection[str]:
+        with self._uploads.open(self._job.bucket, given) as file:
+            try:
+                document = json.loads(file.read(1 << 20))
+            except ValueError:
+                return ()
+        return document if isinstance(document, dict) else ()
+
+
+def _miscount(job: Job, given: Sequence[Input], noun: str) -> Iterator[Reason]:
+    """A job is made of one upload of each role: what is wrong when it is not."""
+    rule = f"exactly one {noun} for each video"
+    if not given:
+        yield Reason(
+            file=_any_file(job),
+            rule=rule,
+            found=f"no {noun} has this name",
+            cure=f"Drop a {noun} with the same name into the same folder.",
+        )
+    names = [_file_name(one.key) for one in given]
+    for one in given:
+        yield Reason(
+            file=one.key,
+            rule=rule,
+            found=f"one of {len(given)} {noun}s with the same name: {listed(names, 'and')}",
+            cure="Delete or rename all but one of them, then drop that one again.",
         )
 
-    def broken(self, found: str) -> Reason:
-        return self.reason(
-            rule=f"a complete, undamaged {self.noun}",
-            found=found,
-            cure="Upload the file again from the original; if that does not help, "
-            f"open the {self.noun} in an app and export it anew.",
+
+# The refusal
+
+
+def _told(
+    job: Job, verdicts: Sequence[_Verdict], configured: Collection[ProviderName]
+) -> tuple[Reason, ...]:
+    """Every reason once, file by file: with its offer, unless all offers of the model have it."""
+    model = MODELS[job.model]
+    told: list[Reason] = []
+    for reason in dict.fromkeys(reason for _, reasons in verdicts for reason in reasons):
+        having = [offer for offer, reasons in verdicts if reason in reasons]
+        if len(having) == len(model.route):
+            told.append(reason)
+            continue
+        # What nobody can ask without a token, nobody needs to make fit.
+        told.extend(
+            reason.model_copy(update={"offer": _title(model, offer)})
+            for offer in having
+            if offer.provider in configured
         )
+    places = {given.key: place for place, given in enumerate(job.inputs)}
+    told.sort(key=lambda reason: places.get(reason.file, 0))
+    without_token = [
+        _no_token(model, offer, _any_file(job))
+        for offer, reasons in verdicts
+        if not reasons and offer.provider not in configured
+    ]
+    return (*told, *without_token)
 
 
-class _Picture(_Upload):
-    role = Role.IMAGE
-    noun = "picture"
-
-    @cached_property
-    def facts(self) -> ImageFacts:
-        return media.image_facts(self.content)
-
-    @cached_property
-    def damage(self) -> str | None:
-        return media.image_damage(self.content, self.facts)
-
-    def objections(self, limits: ImageLimits) -> Iterator[Reason]:
-        """Why an offer would not take the picture. Decodes nothing that is too large for it."""
-        if len(self._offered) != 1:
-            yield from self.miscount()
-            return
-        if self.only.size_bytes > limits.size_at_most_bytes:
-            yield self.reason(
-                rule=f"at most {_megabytes(limits.size_at_most_bytes)}",
-                found=f"{_megabytes(self.only.size_bytes)} large",
-                cure="Export the picture as a JPEG of good quality, which is much smaller.",
-            )
-            return
-        formats = [_FORMAT_NAMES[taken] for taken in limits.formats]
-        try:
-            facts = self.facts
-        except media.NotUsable as error:
-            found = error.found
-            yield self.broken(found) if error.broken else self.not_taken(formats, found)
-            return
-        if facts.format not in limits.formats:
-            yield self.not_taken(formats, media.name_of(facts.format))
-        yield from self._side_objections(facts.width, "wide", limits)
-        yield from self._side_objections(facts.height, "high", limits)
-        if max(facts.width, facts.height) < limits.side_under_pixels and self.damage:
-            yield self.broken(self.damage)
-
-    def _side_objections(self, pixels: int, way: str, limits: ImageLimits) -> Iterator[Reason]:
-        smallest, largest = limits.side_over_pixels + 1, limits.side_under_pixels - 1
-        if pixels < smallest:
-            yield self.reason(
-                rule=f"more than {limits.side_over_pixels} pixels {way}",
-                found=f"{pixels} pixels {way}",
-                cure=f"Use a larger picture: at least {smallest} x {smallest} pixels.",
-            )
-        if pixels > largest:
-            yield self.reason(
-                rule=f"fewer than {limits.side_under_pixels} pixels {way}",
-                found=f"{pixels} pixels {way}",
-                cure=f"Scale the picture down: at most {largest} x {largest} pixels.",
-            )
+def _title(model: Model, offer: Offer) -> str:
+    """How people tell an offer from the others of its model."""
+    namesakes = [other for other in model.route if other.provider is offer.provider]
+    return PROVIDERS[offer.provider] if len(namesakes) == 1 else offer.page
 
 
-class _Voice(_Upload):
-    role = Role.AUDIO
-    noun = "recording"
-
-    @cached_property
-    def recording(self) -> media.Recording:
-        return media.audio_facts(self.content)
-
-    def objections(self, limits: AudioLimits) -> Iterator[Reason]:
-        """Why an offer would not take the recording."""
-        if len(self._offered) != 1:
-            yield from self.miscount()
-            return
-        if self.only.size_bytes >= limits.size_under_bytes:
-            yield self.reason(
-                rule=f"less than {_megabytes(limits.size_under_bytes)}",
-                found=f"{_megabytes(self.only.size_bytes)} large",
-                cure="Export the recording as an MP3, which is much smaller, "
-                f"and keep it shorter than {limits.duration_under_seconds:g} seconds.",
-            )
-            return
-        formats = [_FORMAT_NAMES[taken] for taken in limits.formats]
-        try:
-            recording = self.recording
-        except media.NotUsable as error:
-            found = error.found
-            yield self.broken(found) if error.broken else self.not_taken(formats, found)
-            return
-        facts = recording.facts
-        if facts.format not in limits.formats:
-            yield self.not_taken(formats, media.name_of(facts.format))
-        if facts.duration_seconds >= limits.duration_under_seconds:
-            yield self.reason(
-                rule=f"shorter than {limits.duration_under_seconds:g} seconds",
-                found=f"{_duration(facts.duration_seconds)} long",
-                cure=f"Cut the recording to less than {limits.duration_under_seconds:g} seconds.",
-            )
-        if recording.damage:
-            yield self.broken(recording.damage)
+def _no_token(model: Model, offer: Offer, file: str) -> Reason:
+    return Reason(
+        file=file,
+        offer=_title(model, offer),
+        rule=f"a token for {PROVIDERS[offer.provider]}",
+        found="no token is stored",
+        cure=f"{PROVIDERS[offer.provider]} would take these files: ask whoever runs this Dropreel "
+        "to store its token, then drop the files again.",
+    )
 
 
-_FORMAT_NAMES: Final[dict[ImageFormat | AudioFormat, str]] = {
-    ImageFormat.JPEG: "JPEG (jpg)",
-    ImageFormat.PNG: "PNG",
-    ImageFormat.BMP: "BMP",
-    ImageFormat.WEBP: "WebP",
-    AudioFormat.WAV: "WAV",
-    AudioFormat.MP3: "MP3",
-}
+def _incurable(file: str, need: str) -> Reason:
+    return Reason(
+        file=file,
+        rule=need,
+        found="a file that could not be made to fit",
+        cure="Open the original in an app and export it anew, simpler or smaller.",
+    )
 
 
 def _any_file(job: Job) -> str:
@@ -230,17 +373,5 @@ def _any_file(job: Job) -> str:
     return job.inputs[0].key if job.inputs else f"{INBOX}{job.folder}{job.stem}"
 
 
-def _listed(words: Sequence[str], last: str) -> str:
-    return f" {last} ".join(filter(None, (", ".join(words[:-1]), words[-1])))
-
-
-def _megabytes(size_bytes: int) -> str:
-    """Rounded up, so that what is just over a limit never reads like the limit itself."""
-    return f"{ceil(size_bytes / 100_000) / 10:g} MB"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.2f} seconds"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} minutes {rest} seconds"
+def _file_name(key: str) -> str:
+    return key.rpartition("/")[2]

@@ -1,0 +1,152 @@
+"""Options: one spelling for people, each offer's own spelling for its provider."""
+
+import pytest
+
+from dropreel import options
+from dropreel.catalog import MODELS, Offer, OptionValue
+from dropreel.errors import Reason
+from dropreel.job import Job
+
+SPEECH = MODELS["wan-2.2-speech-to-video"]
+IMAGE = MODELS["wan-2.2-image-to-video"]
+FLASH = MODELS["wan-2.6-flash-image-to-video"]
+RUNCOMFY, WAVESPEED = SPEECH.route
+PROMPTED = {"prompt": "She waves."}
+
+
+def judged(offer: Offer, **asked: OptionValue) -> list[Reason]:
+    model = next(model for model in MODELS.values() if offer in model.route)
+    needed = PROMPTED if model.needs_prompt else {}
+    return list(
+        options.objections(model, offer, {**needed, **asked}, lambda name: f"file of {name}")
+    )
+
+
+@pytest.mark.parametrize(
+    ("offer", "asked", "fields"),
+    [
+        (RUNCOMFY, {}, {}),
+        (RUNCOMFY, {"resolution": "720p"}, {"resolution": "720P"}),
+        (RUNCOMFY, {"resolution": "720P"}, {"resolution": "720P"}),
+        (RUNCOMFY, {"style": "Sing"}, {"style": "sing"}),
+        (WAVESPEED, {"resolution": "720P"}, {"resolution": "720p"}),
+        (WAVESPEED, {"seed": -1, "prompt": "Hi"}, {"seed": -1, "prompt": "Hi"}),
+        (FLASH.route[0], {"generate_audio": False}, {"audio": False}),
+        (FLASH.route[0], {"duration": 10}, {"duration": 10}),
+        (FLASH.route[0], {"seed": 0}, {"seed": 0}),
+        (IMAGE.route[0], {"template": "flying", "prompt_extend": True}, None),
+        (IMAGE.route[0], {"template": "Fresh Paint", "seed": -(10**12)}, None),
+        (IMAGE.route[0], {"negative_prompt": ""}, None),
+    ],
+)
+def test_offer_is_told_what_was_asked_and_nothing_else(
+    offer: Offer, asked: dict[str, OptionValue], fields: dict[str, OptionValue] | None
+) -> None:
+    assert judged(offer, **asked) == []
+    assert options.fields(offer, asked) == (asked if fields is None else fields)
+
+
+@pytest.mark.parametrize(
+    ("offer", "name", "value", "rule", "cure"),
+    [
+        (RUNCOMFY, "resolution", "1080p", "480p or 720p", 'Did you mean "480p"?'),
+        (RUNCOMFY, "resolution", 720, "480p or 720p", 'Did you mean "720p"?'),
+        (RUNCOMFY, "resolution", True, "480p or 720p", "Set resolution to 480p or 720p, or leave"),
+        (RUNCOMFY, "style", "speach", "speech, sing or perform", 'Did you mean "speech"?'),
+        (RUNCOMFY, "style", "dance", "speech, sing or perform", "Set style to speech, sing or"),
+        (FLASH.route[0], "duration", "5", "5, 10 or 15", "Write 5 without quotes."),
+        (FLASH.route[0], "duration", 7, "5, 10 or 15", "Set duration to 5, 10 or 15, or"),
+        (FLASH.route[0], "duration", True, "5, 10 or 15", "Set duration to 5, 10 or 15, or"),
+        (FLASH.route[0], "generate_audio", "false", "true or false", "Write false without quotes."),
+        (FLASH.route[0], "generate_audio", 0, "true or false", "Set generate_audio to true or"),
+        (FLASH.route[0], "seed", -1, "a whole number from 0 to 2147483647", "Set seed to a whole"),
+        (FLASH.route[0], "seed", 2**31, "a whole number from 0 to 2147483647", "Set seed to a"),
+        (FLASH.route[0], "seed", "42", "a whole number from 0 to 2147483647", "Write 42 without"),
+        (FLASH.route[0], "seed", True, "a whole number from 0 to 2147483647", "Set seed to a"),
+        (IMAGE.route[0], "seed", "x", "a whole number", "Set seed to a whole number, or"),
+        (IMAGE.route[0], "template", 5, "a text", "Set template to a text, or leave it out."),
+        (IMAGE.route[0], "duration", 10, "5", "Set duration to 5, or leave it out."),
+    ],
+)
+def test_wrong_value_is_refused_with_the_allowed_ones(
+    offer: Offer, name: str, value: OptionValue, rule: str, cure: str
+) -> None:
+    (reason,) = judged(offer, **{name: value})
+
+    assert reason.file == f"file of {name}"
+    assert reason.rule == f"{name}: {rule}"
+    assert reason.found.startswith(f"{name}: ")
+    assert reason.cure.startswith(cure)
+
+
+@pytest.mark.parametrize(
+    ("offer", "name", "cure"),
+    [
+        (RUNCOMFY, "resolutoin", "Did you mean resolution?"),
+        (RUNCOMFY, "Resolution", "Did you mean resolution?"),
+        (RUNCOMFY, "seed", "Leave seed out."),  # the model's other offer has it
+        (
+            RUNCOMFY,
+            "generate_audio",
+            "Leave it out, or ask for the model wan-2.6-flash-image-to-video, which takes it.",
+        ),
+        (RUNCOMFY, "fps", "Leave fps out."),
+    ],
+)
+def test_unknown_option_is_refused_with_the_nearest_name(
+    offer: Offer, name: str, cure: str
+) -> None:
+    (reason,) = judged(offer, **{name: "x"})
+
+    assert reason.rule == "no other options than style and resolution"
+    assert reason.found == f"the option {name}"
+    assert reason.cure == cure
+
+
+@pytest.mark.parametrize(
+    ("offer", "name", "longest", "rule"),
+    [
+        (IMAGE.route[0], "prompt", 799, "prompt: fewer than 800 characters"),
+        (IMAGE.route[0], "negative_prompt", 500, "negative_prompt: at most 500 characters"),
+        (FLASH.route[0], "prompt", 1499, "prompt: fewer than 1500 characters"),
+    ],
+)
+def test_length_counts_characters_not_bytes(
+    offer: Offer, name: str, longest: int, rule: str
+) -> None:
+    assert judged(offer, **{name: "é" * longest}) == []
+
+    (reason,) = judged(offer, **{name: "é" * (longest + 1)})
+
+    assert (reason.rule, reason.found) == (rule, f"{name}: {longest + 1} characters")
+    assert reason.cure == f"Shorten the {name.replace('_', ' ')}."
+
+
+def test_missing_prompt_is_told_where_to_write_it() -> None:
+    (reason,) = options.objections(IMAGE, IMAGE.route[0], {}, lambda name: "inbox/anna.png")
+
+    assert (reason.rule, reason.found) == ("a prompt", "no prompt")
+    assert ".txt" in reason.cure
+
+
+def test_prompt_for_an_offer_without_one_is_never_dropped() -> None:
+    (reason,) = judged(RUNCOMFY, prompt="She waves.")
+
+    assert (reason.rule, reason.found, reason.cure) == (
+        "no prompt",
+        "a prompt",
+        "Leave prompt out.",
+    )
+
+
+@pytest.mark.parametrize("prompt", [None, "", " \n"])
+def test_blank_prompt_is_none(prompt: str | None) -> None:
+    job = Job(id="a-1", bucket="u", folder="", stem="a", model="m", prompt=prompt, inputs=())
+
+    assert options.asked_of(job) == {}
+
+
+def test_long_value_is_shown_in_part() -> None:
+    (reason,) = judged(RUNCOMFY, style="x" * 5000)
+
+    assert len(reason.found) < 100
