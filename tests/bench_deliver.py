@@ -32,15 +32,25 @@ UNDERWAY = {
             "model": "wan-2.2-speech-to-video",
             "inputs": [],
         },
-        "provider": "runcomfy",
-        "endpoint": "wan-ai/wan-2-2/speech-to-video",
-        "image": {"format": "png", "width": 500, "height": 500, "size_bytes": 1},
-        "audio": {"format": "mp3", "duration_seconds": 5, "size_bytes": 1},
+        "route": [
+            {
+                "provider": "runcomfy",
+                "endpoint": "wan-ai/wan-2-2/speech-to-video",
+                "fields": {},
+                "estimated_usd": None,
+            }
+        ],
+        "image": {"role": "image", "key": "inbox/a.png", "version_id": "i1", "size_bytes": 1},
+        "image_facts": None,
+        "audio": None,
+        "audio_facts": None,
     },
     "ticket": {
         "provider": "runcomfy",
+        "endpoint": "wan-ai/wan-2-2/speech-to-video",
         "request_id": "r-1",
         "attempt": 1,
+        "offer": 0,
         "submitted_at": "2026-11-20T12:00:00Z",
     },
 }
@@ -71,13 +81,16 @@ def copy(origin: str) -> int:
     # Nothing else is loaded here: memory that an import has freed would hide some of the growth.
     from dropreel.delivery import deliver
     from dropreel.download import Download
-    from dropreel.provider import Provider
+    from dropreel.ledger import Ledger
+    from dropreel.provider import Provider, Result
     from dropreel.render import Underway
     from dropreel.storage import S3Storage
 
     download = Download(origin)
     storage = S3Storage()
-    provider = SimpleNamespace(video_url=lambda request_id: f"{origin}/video.mp4")
+    found = Result(video_url=f"{origin}/video.mp4")
+    provider = SimpleNamespace(result=lambda request_id: found)
+    ledger = SimpleNamespace(attempts=lambda job_id: ())
     storage.text("videos", "warm-up")  # a Lambda function's first call loads as much, too
 
     before_mib = memory_mib("VmRSS")
@@ -86,7 +99,8 @@ def copy(origin: str) -> int:
     begun = time.monotonic()
     ready = deliver(
         Underway.model_validate(UNDERWAY),
-        provider=cast(Provider, provider),
+        ledger=cast(Ledger, ledger),
+        providers=lambda name: cast(Provider, provider),
         storage=storage,
         fetch=partial(download, seconds_left=lambda: 900),
         video_bucket="videos",

@@ -11,9 +11,11 @@ import pytest
 from aws_lambda_powertools.utilities.typing import LambdaContext
 from moto import mock_aws
 
-from dropreel.job import Job
+from dropreel.job import Input
 from dropreel.ledger_dynamodb import DynamoDBLedger
 from dropreel.provider import Provider
+from dropreel.render import Plan
+from tests.render_fakes import ENVIRONMENT, by_name
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -23,7 +25,23 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[1]
 REGION: Final = "eu-central-1"
-UPLOADS, VIDEOS, LEDGER, BUS = "uploads", "videos", "ledger", "dropreel"
+UPLOADS, VIDEOS, BUS = "uploads", "videos", "dropreel"
+LEDGER = ENVIRONMENT["LEDGER_TABLE"]
+
+
+def create_ledger_table(dynamodb: "DynamoDBClient") -> None:
+    dynamodb.create_table(
+        TableName=LEDGER,
+        BillingMode="PAY_PER_REQUEST",
+        AttributeDefinitions=[
+            {"AttributeName": "pk", "AttributeType": "S"},
+            {"AttributeName": "sk", "AttributeType": "S"},
+        ],
+        KeySchema=[
+            {"AttributeName": "pk", "KeyType": "HASH"},
+            {"AttributeName": "sk", "KeyType": "RANGE"},
+        ],
+    )
 
 
 class _Context(LambdaContext):
@@ -31,6 +49,10 @@ class _Context(LambdaContext):
     _memory_limit_in_mb = 512
     _invoked_function_arn = f"arn:aws:lambda:{REGION}:123456789012:function:step"
     _aws_request_id = "c6af9ac6-7b61-11e6-9a41-93e8deadbeef"
+
+    @staticmethod
+    def get_remaining_time_in_millis() -> int:
+        return 80_000
 
 
 class RenderAccount:
@@ -48,18 +70,7 @@ class RenderAccount:
             self.s3.put_bucket_versioning(
                 Bucket=bucket, VersioningConfiguration={"Status": "Enabled"}
             )
-        self.dynamodb.create_table(
-            TableName=LEDGER,
-            BillingMode="PAY_PER_REQUEST",
-            AttributeDefinitions=[
-                {"AttributeName": "pk", "AttributeType": "S"},
-                {"AttributeName": "sk", "AttributeType": "S"},
-            ],
-            KeySchema=[
-                {"AttributeName": "pk", "KeyType": "HASH"},
-                {"AttributeName": "sk", "KeyType": "RANGE"},
-            ],
-        )
+        create_ledger_table(self.dynamodb)
         self.ledger = DynamoDBLedger(LEDGER, self.dynamodb)
         self._subscribe()
 
@@ -76,19 +87,17 @@ class RenderAccount:
         got = self._sqs.receive_message(QueueUrl=self._subscriber_url, MaxNumberOfMessages=10)
         return [message["Body"] for message in got.get("Messages", [])]
 
-    def drop(self, job: Job) -> Job:
-        """Upload a job's inputs, and pin it to the versions they got."""
-        pinned = [
-            given.model_copy(
-                update={
-                    "version_id": self.s3.put_object(
-                        Bucket=UPLOADS, Key=given.key, Body=b"0" * given.size_bytes
-                    )["VersionId"]
-                }
-            )
-            for given in job.inputs
-        ]
-        return job.model_copy(update={"bucket": UPLOADS, "inputs": tuple(pinned)})
+    def drop(self, plan: Plan) -> Plan:
+        """Upload a plan's media, and pin it to the versions they got."""
+        job = plan.job.model_copy(update={"bucket": UPLOADS})
+        media = {"image": plan.image} | ({"audio": plan.audio} if plan.audio else {})
+        return plan.model_copy(
+            update={"job": job} | {name: self._upload(given) for name, given in media.items()}
+        )
+
+    def _upload(self, given: Input) -> Input:
+        put = self.s3.put_object(Bucket=UPLOADS, Key=given.key, Body=b"0" * given.size_bytes)
+        return given.model_copy(update={"version_id": put["VersionId"]})
 
     def call(self, step: str, event: Mapping[str, Any], provider: Provider) -> dict[str, Any]:
         """Run a step's handler in a new environment, with the provider replaced."""
@@ -98,7 +107,8 @@ class RenderAccount:
         assert spec.loader
         app = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(app)
-        self._monkeypatch.setattr(app, "provider_of", lambda name, settings: provider)
+        find = by_name(provider)
+        self._monkeypatch.setattr(app, "provider_of", lambda name, settings: find(name))
         answer: dict[str, Any] = app.handler(dict(event), _Context())
         return answer
 
@@ -109,11 +119,9 @@ def render_account(monkeypatch: pytest.MonkeyPatch) -> Iterator[RenderAccount]:
         "AWS_DEFAULT_REGION": REGION,
         "AWS_ACCESS_KEY_ID": "testing",
         "AWS_SECRET_ACCESS_KEY": "testing",
-        "LEDGER_TABLE": LEDGER,
         "VIDEO_BUCKET": VIDEOS,
         "EVENT_BUS": BUS,
-        "RUNCOMFY_URL": "https://runcomfy.example",
-        "RUNCOMFY_SECRET": "runcomfy-token",
+        **ENVIRONMENT,
     }.items():
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)

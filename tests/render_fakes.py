@@ -1,14 +1,14 @@
-"""Stand-ins at the seams of submit, poll and conclude: provider, ledger and clock."""
+"""Stand-ins at the seams of submit, poll, deliver and conclude: provider, ledger and clock."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
 from dropreel.catalog import AudioFormat, ImageFormat, ProviderName
 from dropreel.job import Input, Job, Role
 from dropreel.ledger import Attempt, AttemptState
-from dropreel.provider import Answer
-from dropreel.render import AudioFacts, ImageFacts, Plan
+from dropreel.provider import Answer, Provider, Result
+from dropreel.render import AudioFacts, ImageFacts, Next, Plan, PlannedOffer, Ticket
 from dropreel.settings import PollSettings, SubmitSettings
 
 T = TypeVar("T")
@@ -25,17 +25,41 @@ JOB = Job(
     model="wan-2.2-speech-to-video",
     inputs=(IMAGE, AUDIO),
 )
-PLAN = Plan(
-    job=JOB,
+RUNCOMFY = PlannedOffer(
     provider=ProviderName.RUNCOMFY,
     endpoint="wan-ai/wan-2-2/speech-to-video",
-    image=ImageFacts(format=ImageFormat.PNG, width=512, height=512, size_bytes=1000),
-    audio=AudioFacts(format=AudioFormat.MP3, duration_seconds=3.5, size_bytes=2000),
+    fields={"resolution": "480P"},
+    estimated_usd=None,
+)
+WAVESPEED = PlannedOffer(
+    provider=ProviderName.WAVESPEED,
+    endpoint="wavespeed-ai/wan-2.2/speech-to-video",
+    fields={"resolution": "480p"},
+    estimated_usd=0.105,
+)
+PLAN = Plan(
+    job=JOB,
+    route=(RUNCOMFY, WAVESPEED),
+    image=IMAGE,
+    image_facts=ImageFacts(format=ImageFormat.PNG, width=512, height=512, size_bytes=1000),
+    audio=AUDIO,
+    audio_facts=AudioFacts(format=AudioFormat.MP3, duration_seconds=3.5, size_bytes=2000),
+)
+ONE_OFFER = PLAN.model_copy(update={"route": (RUNCOMFY,)})
+TICKET = Ticket(
+    provider=RUNCOMFY.provider,
+    endpoint=RUNCOMFY.endpoint,
+    request_id="req-1",
+    attempt=1,
+    offer=0,
+    submitted_at=NOON,
 )
 ENVIRONMENT = {
     "LEDGER_TABLE": "ledger",
     "RUNCOMFY_URL": "https://runcomfy.example",
     "RUNCOMFY_SECRET": "runcomfy-token",
+    "WAVESPEED_URL": "https://wavespeed.example",
+    "WAVESPEED_SECRET": "wavespeed-token",
 }
 SUBMIT_SETTINGS = SubmitSettings.model_validate(ENVIRONMENT)
 POLL_SETTINGS = PollSettings.model_validate(ENVIRONMENT)
@@ -58,15 +82,15 @@ class ScriptedProvider:
     The last answer stays.
     """
 
-    name = ProviderName.RUNCOMFY
-
     def __init__(
         self,
+        name: ProviderName = ProviderName.RUNCOMFY,
         *,
         submissions: Iterable[str | Exception] = (),
         answers: Iterable[Answer | Exception] = (),
         cancels: bool | Exception = False,
     ) -> None:
+        self.name = name
         self._submissions = list(submissions)
         self._answers = list(answers)
         self._cancels = cancels
@@ -80,7 +104,7 @@ class ScriptedProvider:
     def ask(self, request_id: str) -> Answer:
         return _next(self._answers)
 
-    def video_url(self, request_id: str) -> str | None:
+    def result(self, request_id: str) -> Result:
         raise NotImplementedError
 
     def cancel(self, request_id: str) -> bool:
@@ -97,6 +121,11 @@ def _next(script: "list[T | Exception]") -> T:
     return said
 
 
+def by_name(*providers: Provider) -> Callable[[ProviderName], Provider]:
+    """What finds a provider for a step, which must ask for the right one."""
+    return {provider.name: provider for provider in providers}.__getitem__
+
+
 class MemoryLedger:
     """The ledger's rules in a dictionary; `test_ledger_dynamodb` holds both to the same tests."""
 
@@ -107,26 +136,25 @@ class MemoryLedger:
     def find(self, job_id: str, number: int) -> Attempt | None:
         return self._attempts.get((job_id, number))
 
-    def latest(self, job_id: str) -> Attempt | None:
-        numbers = [number for job, number in self._attempts if job == job_id]
-        return self.find(job_id, max(numbers)) if numbers else None
+    def attempts(self, job_id: str) -> tuple[Attempt, ...]:
+        return tuple(self._attempts[key] for key in sorted(self._attempts) if key[0] == job_id)
 
-    def begin(
-        self, job_id: str, number: int, provider: ProviderName, now: datetime
-    ) -> Attempt | None:
-        there = self.find(job_id, number)
-        if there and there.state is not AttemptState.REFUSED:
+    def begin(self, job_id: str, turn: Next, offer: PlannedOffer, now: datetime) -> Attempt | None:
+        there = self.find(job_id, turn.attempt)
+        if there and there.state is not AttemptState.POSTPONED:
             return None
         self._begun += 1
         attempt = Attempt(
             job_id=job_id,
-            number=number,
-            provider=provider,
+            number=turn.attempt,
+            provider=offer.provider,
+            endpoint=offer.endpoint,
+            offer=turn.offer,
             state=AttemptState.BEGUN,
             begun_at=now,
             begun_by=f"call {self._begun}",
         )
-        self._attempts[job_id, number] = attempt
+        self._attempts[job_id, turn.attempt] = attempt
         return attempt
 
     def accept(self, attempt: Attempt, request_id: str, now: datetime) -> None:
@@ -135,11 +163,33 @@ class MemoryLedger:
             {"state": AttemptState.ACCEPTED, "request_id": request_id, "accepted_at": now},
         )
 
-    def refuse(self, attempt: Attempt, code: str) -> None:
-        self._replace(attempt, {"state": AttemptState.REFUSED, "refused_code": code})
+    def postpone(self, attempt: Attempt, code: str, message: str) -> None:
+        self._replace(attempt, {"state": AttemptState.POSTPONED, "code": code, "message": message})
+
+    def refuse(self, attempt: Attempt, code: str, message: str) -> None:
+        self._replace(attempt, {"state": AttemptState.REFUSED, "code": code, "message": message})
+
+    def lose(self, job_id: str, ticket: Ticket, code: str, message: str) -> None:
+        there = self.find(job_id, ticket.attempt)
+        taken = there and (there.request_id or there.state is AttemptState.BEGUN)
+        if not there or not taken or there.request_id not in (None, ticket.request_id):
+            raise RuntimeError("the provider did not take this request for this attempt")
+        self._replace(
+            there,
+            {
+                "state": AttemptState.LOST,
+                "request_id": ticket.request_id,
+                "accepted_at": ticket.submitted_at,
+                "code": code,
+                "message": message,
+            },
+        )
 
     def _replace(self, attempt: Attempt, changes: dict[str, object]) -> None:
         there = self._attempts[attempt.job_id, attempt.number]
         if there.begun_by != attempt.begun_by:
             raise RuntimeError("another call has begun this attempt since")
+        losing = changes["state"] is AttemptState.LOST
+        if not losing and there.state not in (AttemptState.BEGUN, changes["state"]):
+            raise RuntimeError("the attempt has its outcome already")
         self._attempts[attempt.job_id, attempt.number] = there.model_copy(update=changes)

@@ -23,7 +23,7 @@ bus = Bus(settings.event_bus)
 @logger.inject_lambda_context
 @tracer.capture_lambda_handler(capture_response=False, capture_error=False)
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    failed = conclude(
+    told = conclude(
         ENDING.validate_python(event),
         ledger=ledger,
         providers=partial(provider_of, settings=settings),
@@ -31,4 +31,4 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
         video_bucket=settings.video_bucket,
         bus=bus,
     )
-    return failed.model_dump(mode="json")
+    return told.model_dump(mode="json") if told else {}

@@ -8,6 +8,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from dropreel.delivery import deliver
 from dropreel.download import Download
+from dropreel.ledger_dynamodb import DynamoDBLedger
 from dropreel.observability import logger
 from dropreel.providers import provider_of
 from dropreel.render import Underway
@@ -16,6 +17,7 @@ from dropreel.storage import S3Storage
 from dropreel.tracing import tracer
 
 settings = DeliverSettings.from_environment()
+ledger = DynamoDBLedger(settings.ledger_table)
 storage = S3Storage()
 download = Download(settings.trusted_download_origins)
 
@@ -23,10 +25,10 @@ download = Download(settings.trusted_download_origins)
 @logger.inject_lambda_context
 @tracer.capture_lambda_handler(capture_response=False, capture_error=False)
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    underway = Underway.model_validate(event)
     ready = deliver(
-        underway,
-        provider=provider_of(underway.ticket.provider, settings),
+        Underway.model_validate(event),
+        ledger=ledger,
+        providers=partial(provider_of, settings=settings),
         storage=storage,
         fetch=partial(download, seconds_left=lambda: context.get_remaining_time_in_millis() / 1000),
         video_bucket=settings.video_bucket,

@@ -6,6 +6,7 @@ from typing import Any
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
+from dropreel.ledger_dynamodb import DynamoDBLedger
 from dropreel.observability import logger
 from dropreel.polling import poll
 from dropreel.providers import provider_of
@@ -14,15 +15,16 @@ from dropreel.settings import PollSettings
 from dropreel.tracing import tracer
 
 settings = PollSettings.from_environment()
+ledger = DynamoDBLedger(settings.ledger_table)
 
 
 @logger.inject_lambda_context
 @tracer.capture_lambda_handler(capture_response=False, capture_error=False)
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    underway = Underway.model_validate(event)
     progress = poll(
-        underway,
-        provider=provider_of(underway.ticket.provider, settings),
+        Underway.model_validate(event),
+        ledger=ledger,
+        providers=partial(provider_of, settings=settings),
         clock=partial(datetime.now, UTC),
         settings=settings,
     )

@@ -23,13 +23,13 @@ uploads = S3Storage()
 @logger.inject_lambda_context
 @tracer.capture_lambda_handler(capture_response=False, capture_error=False)
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    request = SubmitRequest.model_validate(event)
     submission = submit(
-        request,
+        SubmitRequest.model_validate(event),
         ledger=ledger,
-        provider=provider_of(request.plan.provider, settings),
+        providers=partial(provider_of, settings=settings),
         uploads=uploads,
         clock=partial(datetime.now, UTC),
+        seconds_left=lambda: context.get_remaining_time_in_millis() / 1000,
         settings=settings,
     )
     return submission.model_dump(mode="json")

@@ -151,19 +151,19 @@ class Stack:
             (self.video_bucket(key) or b"").decode() for key in keys if key.endswith(".json")
         )
 
-    # As the provider's stand-in
+    # As the providers' stand-ins
 
-    def fault(self, **wish: object) -> None:
-        self._standin("faults", wish)
+    def fault(self, provider: str = "runcomfy", **wish: object) -> None:
+        self._standin(provider, "faults", wish)
 
-    def submissions(self, stem: str) -> list[dict[str, Any]]:
-        """What the stand-in was asked to render, by a part of the inputs' paths."""
-        asked = self._standin("requests")["submissions"]
+    def submissions(self, stem: str, provider: str = "runcomfy") -> list[dict[str, Any]]:
+        """What a stand-in was asked to render, by a part of the inputs' paths."""
+        asked = self._standin(provider, "requests")["submissions"]
         return [one for one in asked if any(stem in path for path in one["inputs"])]
 
-    def _standin(self, path: str, body: object = None) -> Any:  # noqa: ANN401 - JSON
+    def _standin(self, provider: str, path: str, body: object = None) -> Any:  # noqa: ANN401
         request = urllib.request.Request(
-            f"{self.environment['RUNCOMFY_URL']}/_standin/{path}",
+            f"{self.environment[f'{provider.upper()}_URL']}/_standin/{path}",
             data=None if body is None else json.dumps(body).encode(),
             headers={"Content-Type": "application/json"},
         )

@@ -138,14 +138,14 @@ def test_two_pictures_for_one_voice_are_refused_by_name(stack: Stack) -> None:
 
 
 def test_a_failed_render_is_told_in_the_providers_words(stack: Stack) -> None:
-    stack.fault(match="unlucky", do="fail_render", error="The face could not be found.")
+    stack.fault(match="unlucky", do="fail_render", error="The GPU went away.")
     job = stack.drop("unlucky")
 
     event = stack.event_of(job)
 
     error = event["detail"]["error"]
     assert (event["detail-type"], error["code"]) == ("Video Failed", "RenderFailed")
-    assert "The face could not be found." in error["message"]
+    assert "The GPU went away." in error["message"]
     assert error_file(stack, "unlucky")["error"] == error
     assert len(stack.submissions("unlucky")) == 1
 

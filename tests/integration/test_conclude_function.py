@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from dropreel.catalog import ProviderName
 from dropreel.errors import RenderTimedOut
 from dropreel.events import VideoFailed
 from dropreel.job import Job
+from dropreel.render import Next
 from tests.render_account import ROOT, VIDEOS, RenderAccount, render_account
-from tests.render_fakes import JOB, NOON, ScriptedProvider
+from tests.render_fakes import JOB, NOON, RUNCOMFY, ScriptedProvider
 
 ABORTED = json.loads((ROOT / "events/samples/execution_aborted.json").read_text())
 
@@ -34,7 +34,7 @@ def failed_run(job: Job) -> dict[str, Any]:
 
 
 def accept(account: RenderAccount, job_id: str) -> None:
-    attempt = account.ledger.begin(job_id, 1, ProviderName.RUNCOMFY, NOON)
+    attempt = account.ledger.begin(job_id, Next(), RUNCOMFY, NOON)
     assert attempt is not None
     account.ledger.accept(attempt, "req-1", NOON)
 
@@ -80,8 +80,28 @@ def test_concluding_twice_is_harmless(account: RenderAccount) -> None:
     assert second == first
 
 
-def test_no_error_file_beside_a_video_that_came_in_the_meantime(account: RenderAccount) -> None:
-    account.s3.put_object(Bucket=VIDEOS, Key=JOB.manifest_key, Body=b"{}")
+def test_execution_that_was_concluded_before_it_failed_is_silent(account: RenderAccount) -> None:
+    failed = {**ABORTED, "detail": {**ABORTED["detail"], "status": "FAILED", "error": "NoCredit"}}
+
+    assert account.call("conclude", failed, ScriptedProvider()) == {}
+
+    assert account.announced() == []
+
+
+@pytest.mark.parametrize("foreign", [b"\xff\xfe", b'{"name": "J\xfcrg"}'])
+def test_manifest_in_another_encoding_is_somebody_elses(
+    account: RenderAccount, foreign: bytes
+) -> None:
+    account.s3.put_object(Bucket=VIDEOS, Key=JOB.manifest_key, Body=foreign)
+
+    account.call("conclude", failed_run(JOB), ScriptedProvider())
+
+    assert "RenderTimedOut" in error_file(account, "team/anna.error.json")
+
+
+def test_no_error_file_goes_over_what_a_later_job_says(account: RenderAccount) -> None:
+    later = {"job": {"id": "anna-fedcba9876543210", "started_at": datetime.now(UTC).isoformat()}}
+    account.s3.put_object(Bucket=VIDEOS, Key=JOB.manifest_key, Body=json.dumps(later).encode())
 
     account.call("conclude", failed_run(JOB), ScriptedProvider())
 

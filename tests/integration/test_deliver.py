@@ -6,6 +6,7 @@ import json
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -20,6 +21,10 @@ from moto.core.models import DEFAULT_ACCOUNT_ID
 from dropreel.download import Download
 from dropreel.errors import ResultRefused, ResultUnavailable
 from dropreel.events import VideoReady
+from dropreel.provider import RenderState, Result
+from dropreel.render import Next, Progress, Underway
+from tests.render_account import create_ledger_table
+from tests.render_fakes import ENVIRONMENT, JOB, NOON, PLAN, RUNCOMFY, TICKET
 from tests.videos import padded, tiny_video
 
 if TYPE_CHECKING:
@@ -32,37 +37,17 @@ KEY = "team/Änna +1%.mp4"
 VIDEO = padded(tiny_video("faststart"), 9 * 1024**2)
 LIMIT_BYTES = 10 * 1024**2
 
-EVENT = {
-    "plan": {
-        "job": {
-            "id": "anna-1-0123456789abcdef",
-            "bucket": "uploads",
-            "folder": "team/",
-            "stem": "Änna +1%",
-            "model": "wan-2.2-speech-to-video",
-            "inputs": [
-                {"role": "image", "key": "inbox/a.png", "version_id": "i1", "size_bytes": 10},
-                {"role": "audio", "key": "inbox/a.mp3", "version_id": "a1", "size_bytes": 20},
-            ],
-        },
-        "provider": "runcomfy",
-        "endpoint": "wan-ai/wan-2-2/speech-to-video",
-        "image": {"format": "png", "width": 500, "height": 500, "size_bytes": 10},
-        "audio": {"format": "mp3", "duration_seconds": 5, "size_bytes": 20},
-    },
-    "ticket": {
-        "provider": "runcomfy",
-        "request_id": "r-1",
-        "attempt": 1,
-        "submitted_at": "2026-11-20T12:00:00Z",
-    },
-    "progress": {
-        "state": "completed",
-        "wait_seconds": 0,
-        "rendering_since": "2026-11-20T12:00:10Z",
-        "completed_at": "2026-11-20T12:01:10Z",
-    },
-}
+UNDERWAY = Underway(
+    plan=PLAN.model_copy(update={"job": JOB.model_copy(update={"stem": "Änna +1%"})}),
+    ticket=TICKET,
+    progress=Progress(
+        state=RenderState.COMPLETED,
+        wait_seconds=0,
+        rendering_since=NOON + timedelta(seconds=10),
+        completed_at=NOON + timedelta(seconds=70),
+    ),
+    started_at=NOON,
+)
 
 Answer = Callable[[BaseHTTPRequestHandler], None]
 
@@ -180,14 +165,13 @@ def environment(server: Server) -> Iterator[None]:
             "AWS_ACCESS_KEY_ID": "testing",
             "AWS_SECRET_ACCESS_KEY": "testing",
             "AWS_DEFAULT_REGION": "us-east-1",
-            "LEDGER_TABLE": "ledger",
-            "RUNCOMFY_URL": "https://runcomfy.example",
-            "RUNCOMFY_SECRET": "secret",
+            **ENVIRONMENT,
             "VIDEO_BUCKET": VIDEOS,
             "TRUSTED_DOWNLOAD_ORIGINS": server.origin,
         }.items():
             patch.setenv(name, value)
         with mock_aws():
+            create_ledger_table(boto3.client("dynamodb"))
             yield
 
 
@@ -221,7 +205,8 @@ def app(
 ) -> ModuleType:
     """The function with an empty bucket, and a provider that points at the server."""
     server.ranges.clear()
-    provider = SimpleNamespace(video_url=lambda request_id: f"{server.origin}/v.mp4?key=secret")
+    found = Result(video_url=f"{server.origin}/v.mp4?key=secret", nsfw=False)
+    provider = SimpleNamespace(result=lambda request_id: found)
     monkeypatch.setattr(function, "provider_of", lambda name, settings: provider)
     trusting = Download(
         function.settings.trusted_download_origins,
@@ -232,7 +217,7 @@ def app(
     return function
 
 
-def run(app: ModuleType) -> dict[str, Any]:
+def run(app: ModuleType, underway: Underway = UNDERWAY) -> dict[str, Any]:
     context = SimpleNamespace(
         function_name="deliver",
         memory_limit_in_mb=1024,
@@ -240,7 +225,7 @@ def run(app: ModuleType) -> dict[str, Any]:
         aws_request_id="call",
         get_remaining_time_in_millis=lambda: 900_000,
     )
-    ready = app.handler(EVENT, context)
+    ready = app.handler(underway.model_dump(mode="json"), context)
     assert isinstance(ready, dict)
     return ready
 
@@ -270,6 +255,22 @@ def test_the_video_and_its_manifest_come_to_lie_in_the_bucket(
     assert sorted(versions(s3)) == ["team/Änna +1%.json", KEY]
 
 
+def test_the_manifest_lists_the_attempts_of_the_ledger(
+    app: ModuleType, server: Server, s3: "S3Client"
+) -> None:
+    server.answers = [answer()]
+    attempt = app.ledger.begin(JOB.id, Next(), RUNCOMFY, NOON)
+    app.ledger.accept(attempt, TICKET.request_id, NOON)
+    app.ledger.lose(JOB.id, TICKET, "RenderFailed", "No face.")
+    second = TICKET.model_copy(update={"request_id": "req-2", "attempt": 2})
+
+    ready = run(app, UNDERWAY.model_copy(update={"ticket": second}))
+
+    told = [(made["number"], made["outcome"]) for made in ready["render"]["attempts"]]
+    assert told == [(1, "RenderFailed"), (2, "VideoReady")]
+    assert ready["video"]["nsfw"] is False
+
+
 def test_a_second_call_makes_no_second_version(
     app: ModuleType, server: Server, s3: "S3Client"
 ) -> None:
@@ -284,13 +285,52 @@ def test_a_second_call_makes_no_second_version(
 def test_a_success_hides_the_error_file_of_an_earlier_failure(
     app: ModuleType, server: Server, s3: "S3Client"
 ) -> None:
-    s3.put_object(Bucket=VIDEOS, Key="team/Änna +1%.error.json", Body=b"{}")
+    earlier = {"job": {"id": "anna-0", "started_at": "2026-11-20T11:59:59Z"}}
+    s3.put_object(Bucket=VIDEOS, Key="team/Änna +1%.error.json", Body=json.dumps(earlier).encode())
     server.answers = [answer()]
 
     run(app)
 
     listed = s3.list_objects_v2(Bucket=VIDEOS)["Contents"]
     assert [found["Key"] for found in listed] == ["team/Änna +1%.json", KEY]
+
+
+def test_what_somebody_else_put_there_stops_no_delivery(
+    app: ModuleType, server: Server, s3: "S3Client"
+) -> None:
+    for ending in (".json", ".error.json"):
+        s3.put_object(Bucket=VIDEOS, Key=f"team/Änna +1%{ending}", Body=b'{"name": "J\xfcrg"}')
+    server.answers = [answer()]
+
+    ready = run(app)
+
+    manifest = s3.get_object(Bucket=VIDEOS, Key="team/Änna +1%.json")["Body"].read()
+    assert json.loads(manifest) == ready
+
+
+def test_the_older_video_of_two_leaves_the_newer_one_alone(
+    app: ModuleType, server: Server, s3: "S3Client"
+) -> None:
+    server.answers = [answer()]
+    job = UNDERWAY.plan.job.model_copy(update={"id": "anna-fedcba9876543210"})
+    newer = UNDERWAY.model_copy(
+        update={
+            "plan": UNDERWAY.plan.model_copy(update={"job": job}),
+            "started_at": NOON + timedelta(seconds=1),
+        }
+    )
+    run(app, newer)
+
+    older = run(app)
+
+    assert older["video"]["key"] == f"team/Änna +1%.{JOB.id}.mp4"
+    assert older["job"]["started_at"] == "2026-11-20T12:00:00Z"
+    assert sorted(versions(s3)) == [
+        f"team/Änna +1%.{JOB.id}.json",
+        f"team/Änna +1%.{JOB.id}.mp4",
+        "team/Änna +1%.json",
+        KEY,
+    ]
 
 
 @pytest.mark.parametrize(

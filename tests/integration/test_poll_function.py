@@ -5,12 +5,12 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from dropreel.catalog import ProviderName
 from dropreel.errors import ErrorReport, RenderTimedOut
+from dropreel.ledger import AttemptState
 from dropreel.provider import Answer, RenderState
-from dropreel.render import Progress, Ticket, Underway
+from dropreel.render import Next, Progress, Underway
 from tests.render_account import RenderAccount, render_account
-from tests.render_fakes import PLAN, ScriptedProvider
+from tests.render_fakes import JOB, NOON, PLAN, RUNCOMFY, TICKET, ScriptedProvider
 
 
 @pytest.fixture
@@ -20,9 +20,7 @@ def account(monkeypatch: pytest.MonkeyPatch) -> Iterator[RenderAccount]:
 
 
 def poll(account: RenderAccount, submitted_at: datetime, provider: ScriptedProvider) -> Progress:
-    ticket = Ticket(
-        provider=ProviderName.RUNCOMFY, request_id="req-1", attempt=1, submitted_at=submitted_at
-    )
+    ticket = TICKET.model_copy(update={"submitted_at": submitted_at})
     event = Underway(plan=PLAN, ticket=ticket).model_dump(mode="json")
     return Progress.model_validate(account.call("poll", event, provider))
 
@@ -46,3 +44,16 @@ def test_deadline_is_the_deployers_and_the_error_travels_as_its_report(
 
     assert ErrorReport.model_validate_json(str(raised.value)).code == "RenderTimedOut"
     assert provider.cancelled == ["req-1"]
+
+
+def test_failed_render_is_written_down_and_handed_back_to_submit(account: RenderAccount) -> None:
+    attempt = account.ledger.begin(JOB.id, Next(), RUNCOMFY, NOON)
+    assert attempt is not None
+    account.ledger.accept(attempt, "req-1", NOON)
+    failed = Answer(state=RenderState.FAILED, message="No face found.")
+
+    progress = poll(account, datetime.now(UTC), ScriptedProvider(answers=[failed]))
+
+    assert progress.next == Next(attempt=2, offer=1)
+    [lost] = account.ledger.attempts(JOB.id)
+    assert (lost.state, lost.code) == (AttemptState.LOST, "RenderFailed")

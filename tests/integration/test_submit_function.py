@@ -5,10 +5,11 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from dropreel.errors import InputGone, SubmissionUnclear
+from dropreel.catalog import ProviderName
+from dropreel.errors import InputGone, NoCredit, SubmissionUnclear
 from dropreel.ledger import AttemptState
 from dropreel.provider import Refusal, Unclear
-from dropreel.render import Plan, Submission, SubmitRequest
+from dropreel.render import Next, Plan, Submission
 from tests.render_account import UPLOADS, RenderAccount, render_account
 from tests.render_fakes import AUDIO, JOB, PLAN, ScriptedProvider
 
@@ -21,11 +22,13 @@ def account(monkeypatch: pytest.MonkeyPatch) -> Iterator[RenderAccount]:
 
 @pytest.fixture
 def plan(account: RenderAccount) -> Plan:
-    return PLAN.model_copy(update={"job": account.drop(JOB)})
+    return account.drop(PLAN)
 
 
-def submit(account: RenderAccount, plan: Plan, provider: ScriptedProvider) -> Submission:
-    event = SubmitRequest(plan=plan).model_dump(mode="json")
+def submit(
+    account: RenderAccount, plan: Plan, provider: ScriptedProvider, turn: Next | None = None
+) -> Submission:
+    event = {"plan": plan.model_dump(mode="json"), "next": turn.model_dump() if turn else {}}
     return Submission.model_validate(account.call("submit", event, provider))
 
 
@@ -39,8 +42,8 @@ def test_provider_gets_presigned_urls_of_the_pinned_versions(
     assert submission.ticket is not None
     assert submission.ticket.request_id == "req-1"
     [(_, payload)] = provider.submitted
-    given = dict(zip(("image_url", "audio_url"), plan.job.inputs, strict=True))
-    for name, pinned in given.items():
+    assert plan.audio
+    for name, pinned in {"image_url": plan.image, "audio_url": plan.audio}.items():
         url = urlsplit(str(payload[name]))
         query = parse_qs(url.query)
         assert url.path.endswith(pinned.key)
@@ -70,19 +73,43 @@ def test_refused_attempt_is_sent_again_when_the_state_machine_asks(
     assert submit(account, plan, provider).ticket is not None
 
 
+def test_refused_job_goes_to_the_provider_of_the_next_offer(
+    account: RenderAccount, plan: Plan
+) -> None:
+    no_credit = Refusal("NoCredit", "Not enough credit.")
+    refused = submit(account, plan, ScriptedProvider(submissions=[no_credit]))
+    wavespeed = ScriptedProvider(ProviderName.WAVESPEED, submissions=["prediction-1"])
+
+    accepted = submit(account, plan, wavespeed, refused.next)
+
+    assert accepted.ticket is not None
+    assert (accepted.ticket.provider, accepted.ticket.attempt) == (ProviderName.WAVESPEED, 2)
+    assert [attempt.code for attempt in account.ledger.attempts(JOB.id)] == ["NoCredit", None]
+
+
+def test_how_often_a_job_is_submitted_is_the_deployers(
+    account: RenderAccount, plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MAX_SUBMISSIONS", "1")
+    provider = ScriptedProvider(submissions=[Refusal("NoCredit", "Not enough credit.")])
+
+    with pytest.raises(NoCredit):
+        submit(account, plan, provider)
+
+
 def test_unclear_outcome_stays_begun_in_the_ledger(account: RenderAccount, plan: Plan) -> None:
     provider = ScriptedProvider(submissions=[Unclear("No answer.")])
 
     with pytest.raises(SubmissionUnclear):
         submit(account, plan, provider)
 
-    attempt = account.ledger.latest(plan.job.id)
-    assert attempt is not None
+    [attempt] = account.ledger.attempts(plan.job.id)
     assert attempt.state is AttemptState.BEGUN
 
 
 def test_inputs_that_were_deleted_are_not_sent(account: RenderAccount, plan: Plan) -> None:
-    account.s3.delete_object(Bucket=UPLOADS, Key=AUDIO.key, VersionId=plan.job.inputs[1].version_id)
+    assert plan.audio
+    account.s3.delete_object(Bucket=UPLOADS, Key=AUDIO.key, VersionId=plan.audio.version_id)
     provider = ScriptedProvider(submissions=["req-1"])
 
     with pytest.raises(InputGone, match="anna"):

@@ -4,19 +4,17 @@ import json
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import BaseModel
 
-from dropreel.catalog import ProviderName
-from dropreel.conclusion import ENDING, conclude
+from dropreel.conclusion import ENDING, EndedRun, conclude
 from dropreel.errors import (
     DropreelError,
-    ErrorReport,
     InputRejected,
     NoCredit,
     Reason,
-    RenderCancelled,
     RenderFailed,
     RenderTimedOut,
     RequestForgotten,
@@ -25,9 +23,30 @@ from dropreel.errors import (
     ResultUnavailable,
     SubmissionUnclear,
 )
-from dropreel.events import DetailType, FailedRender, VideoFailed
+from dropreel.events import (
+    AttemptSummary,
+    DeliveredVideo,
+    DetailType,
+    FailedRender,
+    JobSummary,
+    RenderSummary,
+    VideoFailed,
+    VideoReady,
+)
+from dropreel.job import Job
 from dropreel.provider import Unreachable
-from tests.render_fakes import JOB, NOON, MemoryLedger, ScriptedProvider
+from dropreel.render import Next
+from tests.render_fakes import (
+    JOB,
+    NOON,
+    RUNCOMFY,
+    TICKET,
+    WAVESPEED,
+    MemoryLedger,
+    ScriptedProvider,
+    by_name,
+)
+from tests.unit.test_template import RESOURCES
 
 RUN = "arn:aws:states:eu-west-1:123456789012:execution:dropreel-render:anna-0123456789abcdef"
 SAMPLES = Path(__file__).parents[2] / "events" / "samples"
@@ -36,13 +55,9 @@ SAMPLES = Path(__file__).parents[2] / "events" / "samples"
 @dataclass
 class FakeVideos:
     documents: dict[str, str] = field(default_factory=dict)
-    manifest_written_at: datetime | None = None
 
     def text(self, bucket: str, key: str) -> str | None:
         return self.documents.get(key)
-
-    def written_at(self, bucket: str, key: str) -> datetime | None:
-        return self.manifest_written_at if key == JOB.manifest_key else None
 
     def put_json(self, bucket: str, key: str, document: str) -> None:
         self.documents[key] = document
@@ -64,7 +79,7 @@ class Bench:
     bus: FakeBus = field(default_factory=FakeBus)
 
     def begin(self) -> "Bench":
-        self.attempt = self.ledger.begin(JOB.id, 1, ProviderName.RUNCOMFY, NOON)
+        self.attempt = self.ledger.begin(JOB.id, Next(), RUNCOMFY, NOON)
         assert self.attempt
         return self
 
@@ -74,17 +89,21 @@ class Bench:
         self.ledger.accept(self.attempt, "req-1", NOON)
         return self
 
-    def refuse(self) -> "Bench":
-        self.begin()
-        assert self.attempt
-        self.ledger.refuse(self.attempt, "NoCredit")
+    def lose(self, code: str) -> "Bench":
+        self.accept()
+        self.ledger.lose(JOB.id, TICKET, code, "No face.")
         return self
 
     def conclude(self, event: dict[str, object]) -> VideoFailed:
+        told = self.tell(event)
+        assert isinstance(told, VideoFailed)
+        return told
+
+    def tell(self, event: dict[str, object]) -> VideoFailed | VideoReady | None:
         return conclude(
             ENDING.validate_python(event),
             ledger=self.ledger,
-            providers=lambda name: self.provider,
+            providers=by_name(self.provider),
             videos=self.videos,
             video_bucket="videos",
             bus=self.bus,
@@ -93,6 +112,19 @@ class Bench:
     @property
     def error_file(self) -> str | None:
         return self.videos.documents.get(JOB.error_key)
+
+
+def told(
+    outcome: str, message: str, request_id: str | None = "req-1", number: int = 1
+) -> AttemptSummary:
+    return AttemptSummary(
+        number=number,
+        provider="runcomfy",
+        model=RUNCOMFY.endpoint,
+        request_id=request_id,
+        outcome=outcome,
+        message=message,
+    )
 
 
 def lambda_cause(message: str, name: str = "Runtime.HandlerError") -> str:
@@ -114,17 +146,58 @@ def step_failed(name: str, cause: str | None = None) -> dict[str, object]:
     }
 
 
-def ended_run(status: str) -> dict[str, object]:
+def ended_run(status: str, error: str | None = None) -> dict[str, object]:
     event: dict[str, object] = json.loads((SAMPLES / "execution_aborted.json").read_text())
     detail = event["detail"]
     assert isinstance(detail, dict)
     detail |= {
         "status": status,
+        "error": error,
         "executionArn": RUN,
         "input": JOB.model_dump_json(),
         "startDate": int(NOON.timestamp() * 1000),
     }
     return event
+
+
+OTHER_JOB = JOB.model_copy(update={"id": "anna-fedcba9876543210"})
+EARLIER, LATER = NOON - timedelta(seconds=9), NOON + timedelta(seconds=9)
+
+
+def manifest(job: Job = JOB, started_at: datetime | None = NOON) -> str:
+    return VideoReady(
+        job=JobSummary.of(job, started_at),
+        inputs=(),
+        changes=(),
+        video=DeliveredVideo(
+            bucket="videos",
+            key=job.video_key,
+            version_id="v1",
+            size_bytes=1,
+            duration_seconds=None,
+            width=64,
+            height=48,
+            sha256="0" * 64,
+        ),
+        render=RenderSummary(
+            provider="runcomfy",
+            model=RUNCOMFY.endpoint,
+            request_id="req-1",
+            queued_seconds=0,
+            rendering_seconds=0,
+            copying_seconds=0,
+            attempts=(),
+        ),
+    ).model_dump_json()
+
+
+def error_file(job: Job = JOB, started_at: datetime | None = NOON, execution: str = RUN) -> str:
+    return VideoFailed(
+        error=NoCredit("Not enough credit.").report,
+        job=JobSummary.of(job, started_at),
+        inputs=(),
+        execution=execution,
+    ).model_dump_json()
 
 
 def test_refused_files_are_answered_with_every_reason() -> None:
@@ -217,15 +290,16 @@ def test_request_that_may_still_be_queued_is_cancelled(confirmed: bool) -> None:
 
     assert bench.provider.cancelled == ["req-1"]
     assert failed.render == FailedRender(
-        provider="runcomfy", request_id="req-1", cancelled=confirmed
+        provider="runcomfy",
+        request_id="req-1",
+        cancelled=confirmed,
+        attempts=(told("RenderTimedOut", "Still queued."),),
     )
 
 
 @pytest.mark.parametrize(
     "error",
     [
-        RenderFailed("No face."),
-        RenderCancelled("Cancelled."),
         RequestForgotten("Unknown."),
         ResultMissing("No video."),
         ResultRefused("A web page."),
@@ -240,7 +314,25 @@ def test_render_that_is_over_is_not_cancelled(error: DropreelError) -> None:
 
     assert bench.provider.cancelled == []
     assert failed.render is not None
-    assert failed.render.cancelled is isinstance(error, RenderCancelled)
+    assert not failed.render.cancelled
+
+
+@pytest.mark.parametrize(
+    ("code", "cancelled"),
+    [("RenderFailed", False), ("RenderModerated", False), ("RenderCancelled", True)],
+)
+@pytest.mark.parametrize("way", [failed_run(RenderFailed("No face.")), ended_run("ABORTED")])
+def test_render_that_is_lost_is_not_cancelled(
+    way: dict[str, object], code: str, cancelled: bool
+) -> None:
+    bench = Bench().lose(code)
+
+    failed = bench.conclude(way)
+
+    assert bench.provider.cancelled == []
+    assert failed.render is not None
+    assert failed.render.cancelled is cancelled
+    assert failed.render.attempts == (told(code, "No face."),)
 
 
 def test_failing_to_cancel_does_not_keep_the_news_from_the_person() -> None:
@@ -248,17 +340,53 @@ def test_failing_to_cancel_does_not_keep_the_news_from_the_person() -> None:
 
     failed = bench.conclude(failed_run(RenderTimedOut("Still queued.")))
 
-    assert failed.render == FailedRender(provider="runcomfy", request_id="req-1", cancelled=False)
+    assert failed.render is not None
+    assert not failed.render.cancelled
     assert bench.error_file is not None
 
 
-def test_refused_submission_has_no_render() -> None:
-    bench = Bench().refuse()
+def test_each_attempt_is_told_with_its_outcome() -> None:
+    # Given a render that failed, and a next offer that refused
+    bench = Bench().lose("RenderFailed")
+    refused = bench.ledger.begin(JOB.id, Next(attempt=2, offer=1), WAVESPEED, NOON)
+    assert refused
+    bench.ledger.refuse(refused, "NoCredit", "Not enough credit.")
 
     failed = bench.conclude(failed_run(NoCredit("Not enough credit.")))
 
-    assert failed.render is None
+    assert failed.render == FailedRender(
+        provider="wavespeed",
+        request_id=None,
+        cancelled=False,
+        attempts=(
+            told("RenderFailed", "No face."),
+            AttemptSummary(
+                number=2,
+                provider="wavespeed",
+                model=WAVESPEED.endpoint,
+                request_id=None,
+                outcome="NoCredit",
+                message="Not enough credit.",
+            ),
+        ),
+    )
     assert bench.provider.cancelled == []
+
+
+def test_latest_attempt_is_cancelled_while_it_is_open() -> None:
+    bench = Bench().lose("RenderFailed")
+    second = bench.ledger.begin(JOB.id, Next(attempt=2), RUNCOMFY, NOON)
+    assert second
+    bench.ledger.accept(second, "req-2", NOON)
+
+    failed = bench.conclude(failed_run(RenderTimedOut("Still queued.")))
+
+    assert bench.provider.cancelled == ["req-2"]
+    assert failed.render is not None
+    assert failed.render.attempts == (
+        told("RenderFailed", "No face."),
+        told("RenderTimedOut", "Still queued.", "req-2", 2),
+    )
 
 
 def test_submit_that_was_cut_off_is_an_unclear_submission() -> None:
@@ -268,7 +396,24 @@ def test_submit_that_was_cut_off_is_an_unclear_submission() -> None:
 
     assert failed.error.code == "SubmissionUnclear"
     assert failed.error.advice == SubmissionUnclear.advice
-    assert failed.render == FailedRender(provider="runcomfy", request_id=None, cancelled=False)
+    assert failed.render == FailedRender(
+        provider="runcomfy",
+        request_id=None,
+        cancelled=False,
+        attempts=(told("SubmissionUnclear", failed.error.message, None),),
+    )
+
+
+@pytest.mark.parametrize(
+    "way", [step_failed("KeyError", lambda_cause("'outputs'")), ended_run("FAILED", "States.X")]
+)
+def test_unforeseen_error_warns_of_a_render_that_may_be_paid_for(way: dict[str, object]) -> None:
+    failed = Bench().accept().conclude(way)
+
+    assert failed.error.code == "UnexpectedError"
+    assert "paid" in failed.error.advice
+    assert "dashboard before" in failed.error.advice
+    assert "paid" not in Bench().conclude(way).error.advice
 
 
 def test_execution_stopped_while_it_submits_keeps_its_code_and_warns_of_paying_twice() -> None:
@@ -314,17 +459,140 @@ def test_error_of_an_earlier_execution_is_replaced() -> None:
     assert bench.error_file == failed.model_dump_json(indent=2)
 
 
-@pytest.mark.parametrize(("minutes", "writes"), [(-5, True), (5, False)])
-@pytest.mark.parametrize("way", [failed_run(NoCredit("No credit.")), ended_run("ABORTED")])
-def test_error_file_lies_beside_no_video_that_is_newer_than_the_execution(
-    way: dict[str, object], minutes: int, writes: bool
+# Two jobs of one stem
+
+
+WAYS = [failed_run(NoCredit("No credit.")), ended_run("ABORTED"), ended_run("FAILED", "States.X")]
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("key", [JOB.manifest_key, JOB.error_key])
+@pytest.mark.parametrize(("started_at", "writes"), [(EARLIER, True), (LATER, False), (None, True)])
+def test_error_file_goes_over_nothing_of_a_later_job(
+    way: dict[str, object], key: str, started_at: datetime | None, writes: bool
 ) -> None:
-    bench = Bench(videos=FakeVideos(manifest_written_at=NOON + timedelta(minutes=minutes)))
+    tell = manifest if key == JOB.manifest_key else error_file
+    there = tell(OTHER_JOB, started_at)
+    bench = Bench(videos=FakeVideos(documents={key: there}))
 
     failed = bench.conclude(way)
 
-    assert isinstance(failed.error, ErrorReport)
-    assert (bench.error_file is not None) is writes
+    written = failed.model_dump_json(indent=2)
+    assert (bench.error_file == written) is writes
+    assert bench.videos.documents[key] == (written if writes and key == JOB.error_key else there)
+    assert len(bench.bus.announced) == ("detail" in way)
+
+
+@pytest.mark.parametrize("foreign", ["", "{}", "[]", "not json", '{"job": "anna"}', "\ufffd"])
+def test_error_file_lies_beside_a_manifest_that_is_none_of_ours(foreign: str) -> None:
+    bench = Bench(videos=FakeVideos(documents={JOB.manifest_key: foreign}))
+
+    bench.conclude(failed_run(NoCredit("No credit.")))
+
+    assert bench.error_file is not None
+
+
+def test_error_file_says_when_its_job_started() -> None:
+    failed = Bench().conclude(failed_run(NoCredit("No credit.")))
+
+    assert failed.job.started_at == NOON
+
+
+# Delivered before it ended
+
+
+@pytest.mark.parametrize("key", [JOB.manifest_key, JOB.own_manifest_key])
+@pytest.mark.parametrize(
+    "way", [ended_run("ABORTED"), ended_run("TIMED_OUT"), ended_run("FAILED", "States.X")]
+)
+def test_execution_that_ends_after_it_delivered_is_announced_as_ready(
+    way: dict[str, object], key: str
+) -> None:
+    bench = Bench(videos=FakeVideos(documents={key: manifest()})).accept()
+
+    ready = bench.tell(way)
+
+    assert ready == VideoReady.model_validate_json(manifest())
+    assert bench.bus.announced == [(DetailType.VIDEO_READY, ready)]
+    assert bench.error_file is None
+    assert bench.provider.cancelled == []
+
+
+@pytest.mark.parametrize("way", WAYS[1:])
+@pytest.mark.parametrize(
+    "there",
+    [manifest(OTHER_JOB), manifest(started_at=NOON - timedelta(days=91))],
+    ids=["another job", "an earlier execution"],
+)
+def test_video_of_another_execution_is_not_taken_for_this_ones(
+    way: dict[str, object], there: str
+) -> None:
+    bench = Bench(videos=FakeVideos(documents={JOB.manifest_key: there}))
+
+    failed = bench.conclude(way)
+
+    assert bench.bus.announced == [(DetailType.VIDEO_FAILED, failed)]
+
+
+def test_no_error_file_lies_beside_the_executions_own_video() -> None:
+    bench = Bench(videos=FakeVideos(documents={JOB.manifest_key: manifest()}))
+
+    bench.conclude(failed_run(NoCredit("No credit.")))
+
+    assert bench.error_file is None
+
+
+# Failed where nothing caught it
+
+
+@pytest.mark.parametrize("code", ["InputRejected", "NoCredit", "UnexpectedError"])
+def test_execution_that_was_concluded_and_announced_is_silent(code: str) -> None:
+    bench = Bench(videos=FakeVideos(documents={JOB.error_key: error_file()})).accept()
+
+    assert bench.tell(ended_run("FAILED", code)) is None
+
+    assert bench.bus.announced == []
+    assert bench.videos.documents == {JOB.error_key: error_file()}
+    assert bench.provider.cancelled == []
+
+
+def test_failure_without_a_name_is_silent_when_it_was_concluded() -> None:
+    bench = Bench(videos=FakeVideos(documents={JOB.error_key: error_file()}))
+
+    assert bench.tell(ended_run("FAILED")) is None
+
+    assert bench.bus.announced == []
+
+
+@pytest.mark.parametrize(
+    "name", ["States.DataLimitExceeded", "States.Runtime", "Lambda.Unknown", None]
+)
+def test_execution_that_failed_unconcluded_is_concluded_and_announced(name: str | None) -> None:
+    bench = Bench().accept()
+
+    failed = bench.conclude(ended_run("FAILED", name))
+
+    assert failed.error.code == "UnexpectedError"
+    assert (name or "an error") in failed.error.message
+    assert bench.provider.cancelled == ["req-1"]
+    assert bench.error_file is not None
+    assert bench.bus.announced == [(DetailType.VIDEO_FAILED, failed)]
+
+
+def test_failure_that_was_concluded_but_not_announced_is_announced_as_it_was_concluded() -> None:
+    bench = Bench(videos=FakeVideos(documents={JOB.error_key: error_file()}))
+
+    failed = bench.conclude(ended_run("FAILED", "EventBridge.FailedEntry"))
+
+    assert failed.error.code == "NoCredit"
+    assert bench.bus.announced == [(DetailType.VIDEO_FAILED, failed)]
+
+
+def test_rule_sends_each_ending_that_is_understood() -> None:
+    pattern: dict[str, Any] = RESOURCES["EndedRule"]["Properties"]["EventPattern"]
+    schema = EndedRun.model_json_schema()["properties"]
+
+    assert pattern["detail"]["status"] == schema["status"]["enum"]
 
 
 def test_sample_event_is_understood() -> None:

@@ -1,60 +1,61 @@
 import hashlib
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from itertools import pairwise
-from typing import cast
+from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dropreel.catalog import AudioFormat, ImageFormat, ProviderName
-from dropreel.delivery import VideoCopy, deliver
+from dropreel.delivery import Overtaken, VideoCopy, deliver
 from dropreel.errors import (
     RequestForgotten,
     ResultMissing,
     ResultRefused,
     ResultUnavailable,
 )
-from dropreel.events import VideoReady
-from dropreel.job import Input, Job, Role
-from dropreel.provider import Provider, RenderState, UnknownRequest
-from dropreel.render import AudioFacts, ImageFacts, Plan, Progress, Ticket, Underway
+from dropreel.events import (
+    AttemptSummary,
+    IncompleteUpload,
+    JobSummary,
+    UploadIncomplete,
+    VideoFailed,
+    VideoReady,
+)
+from dropreel.job import Role
+from dropreel.provider import RenderState, Result, UnknownRequest
+from dropreel.render import Next, Progress, Underway
+from tests.render_fakes import (
+    JOB,
+    NOON,
+    PLAN,
+    RUNCOMFY,
+    TICKET,
+    WAVESPEED,
+    MemoryLedger,
+    ScriptedProvider,
+    by_name,
+)
 from tests.videos import HEIGHT, WIDTH, padded, tiny_video
 
+MACHINE = Path(__file__).parents[2] / "statemachine" / "render.asl.yaml"
 URL = "https://cdn.example/video.mp4?signature=secret"
+RESULT = Result(video_url=URL)
 VIDEOS = "videos"
-SUBMITTED = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 MIB = 1024**2
 
-JOB = Job(
-    id="anna-0123456789abcdef",
-    bucket="uploads",
-    folder="team/",
-    stem="anna",
-    model="wan-2.2-speech-to-video",
-    inputs=(
-        Input(role=Role.IMAGE, key="inbox/team/anna.png", version_id="i1", size_bytes=10),
-        Input(role=Role.AUDIO, key="inbox/team/anna.mp3", version_id="a1", size_bytes=20),
-    ),
-)
 UNDERWAY = Underway(
-    plan=Plan(
-        job=JOB,
-        provider=ProviderName.RUNCOMFY,
-        endpoint="wan-ai/wan-2-2/speech-to-video",
-        image=ImageFacts(format=ImageFormat.PNG, width=500, height=500, size_bytes=10),
-        audio=AudioFacts(format=AudioFormat.MP3, duration_seconds=5, size_bytes=20),
-    ),
-    ticket=Ticket(
-        provider=ProviderName.RUNCOMFY, request_id="r-1", attempt=1, submitted_at=SUBMITTED
-    ),
+    plan=PLAN,
+    ticket=TICKET,
     progress=Progress(
         state=RenderState.COMPLETED,
         wait_seconds=0,
-        rendering_since=SUBMITTED + timedelta(seconds=12.34),
-        completed_at=SUBMITTED + timedelta(seconds=72.34),
+        rendering_since=NOON + timedelta(seconds=12.34),
+        completed_at=NOON + timedelta(seconds=72.34),
     ),
+    started_at=NOON,
 )
 
 
@@ -63,6 +64,8 @@ class Bucket:
 
     def __init__(self) -> None:
         self.objects: dict[str, tuple[str, bytes]] = {}
+        self.now = NOON - timedelta(hours=1)
+        self.times: dict[str, datetime] = {}
         self.open_uploads: list[OpenUpload] = []
         self.writes = 0
         self.failing_part = 0
@@ -70,6 +73,7 @@ class Bucket:
     def put(self, key: str, body: bytes) -> str:
         self.writes += 1
         self.objects[key] = (f"v{self.writes}", body)
+        self.times[key] = self.now
         return self.objects[key][0]
 
     def begin_upload(self, bucket: str, key: str, content_type: str) -> "OpenUpload":
@@ -83,6 +87,9 @@ class Bucket:
 
     def text(self, bucket: str, key: str) -> str | None:
         return self.objects[key][1].decode() if key in self.objects else None
+
+    def written_at(self, bucket: str, key: str) -> datetime | None:
+        return self.times.get(key)
 
     def put_json(self, bucket: str, key: str, document: str) -> None:
         self.put(key, document.encode())
@@ -109,14 +116,16 @@ class OpenUpload:
         self.bucket.open_uploads.remove(self)
 
 
-class Results:
+class Results(ScriptedProvider):
     """A provider, as far as deliver knows one."""
 
-    def __init__(self, answer: str | Exception | None = URL) -> None:
+    def __init__(self, answer: Result | Exception = RESULT, *, asked_for: str = "req-1") -> None:
+        super().__init__()
         self.answer = answer
+        self.asked_for = asked_for
 
-    def video_url(self, request_id: str) -> str | None:
-        assert request_id == UNDERWAY.ticket.request_id
+    def result(self, request_id: str) -> Result:
+        assert request_id == self.asked_for
         if isinstance(self.answer, Exception):
             raise self.answer
         return self.answer
@@ -147,12 +156,14 @@ def delivered(
     fetch: Fetches,
     *,
     provider: Results | None = None,
+    ledger: MemoryLedger | None = None,
     underway: Underway = UNDERWAY,
 ) -> VideoReady:
     ticks = iter([100.0, 103.21])
     return deliver(
         underway,
-        provider=cast(Provider, provider or Results()),
+        ledger=ledger or MemoryLedger(),
+        providers=by_name(provider or Results()),
         storage=bucket,
         fetch=fetch,
         video_bucket=VIDEOS,
@@ -176,6 +187,7 @@ def test_the_video_and_its_manifest_lie_where_the_uploads_lay() -> None:
         "width": WIDTH,
         "height": HEIGHT,
         "sha256": hashlib.sha256(body).hexdigest(),
+        "nsfw": None,
     }
     manifest = bucket.objects["team/anna.json"][1]
     assert VideoReady.model_validate_json(manifest) == ready
@@ -197,7 +209,7 @@ def test_the_manifest_says_how_long_each_part_took() -> None:
             Progress(
                 state=RenderState.COMPLETED,
                 wait_seconds=0,
-                completed_at=SUBMITTED + timedelta(seconds=9),
+                completed_at=NOON + timedelta(seconds=9),
             ),
             9.0,
         ),
@@ -211,6 +223,59 @@ def test_a_render_that_no_poll_saw_begin_was_all_queue(
     render = delivered(Bucket(), Fetches(tiny_video()), underway=underway).render
 
     assert (render.queued_seconds, render.rendering_seconds) == (queued_seconds, 0.0)
+
+
+def test_the_manifest_says_what_was_changed_of_the_files() -> None:
+    changes = ("anna.heic became a JPEG.",)
+    underway = UNDERWAY.model_copy(update={"plan": PLAN.model_copy(update={"changes": changes})})
+
+    assert delivered(Bucket(), Fetches(tiny_video()), underway=underway).changes == changes
+
+
+@pytest.mark.parametrize("nsfw", [True, False, None])
+def test_the_manifest_says_what_the_providers_detector_found(nsfw: bool | None) -> None:
+    provider = Results(Result(video_url=URL, nsfw=nsfw))
+
+    assert delivered(Bucket(), Fetches(tiny_video()), provider=provider).video.nsfw is nsfw
+
+
+def test_the_manifest_lists_each_attempt_with_its_outcome() -> None:
+    # Given a job that WaveSpeed refused, and that RunComfy has rendered since
+    ledger = MemoryLedger()
+    refused = ledger.begin(JOB.id, Next(), WAVESPEED, NOON)
+    assert refused
+    ledger.refuse(refused, "NoCredit", "Not enough credit.")
+    accepted = ledger.begin(JOB.id, Next(attempt=2, offer=1), RUNCOMFY, NOON)
+    assert accepted
+    ledger.accept(accepted, "req-2", NOON)
+    ticket = TICKET.model_copy(update={"request_id": "req-2", "attempt": 2, "offer": 1})
+    underway = UNDERWAY.model_copy(update={"ticket": ticket})
+
+    ready = delivered(
+        Bucket(),
+        Fetches(tiny_video()),
+        provider=Results(asked_for="req-2"),
+        ledger=ledger,
+        underway=underway,
+    )
+
+    assert ready.render.attempts == (
+        AttemptSummary(
+            number=1,
+            provider="wavespeed",
+            model=WAVESPEED.endpoint,
+            request_id=None,
+            outcome="NoCredit",
+            message="Not enough credit.",
+        ),
+        AttemptSummary(
+            number=2,
+            provider="runcomfy",
+            model=RUNCOMFY.endpoint,
+            request_id="req-2",
+            outcome="VideoReady",
+        ),
+    )
 
 
 def test_neither_the_manifest_nor_the_answer_holds_the_url() -> None:
@@ -284,6 +349,134 @@ def test_a_manifest_of_another_render_does_not_stop_this_one(
     assert fetch.calls == 1
 
 
+# Two jobs of one stem
+
+CORRECTED = JOB.model_copy(update={"id": "anna-fedcba9876543210"})
+LATER = NOON + timedelta(seconds=30)
+NEWER = UNDERWAY.model_copy(
+    update={"plan": PLAN.model_copy(update={"job": CORRECTED}), "started_at": LATER}
+)
+OWN_KEYS = {f"team/anna.{JOB.id}.mp4", f"team/anna.{JOB.id}.json"}
+
+
+def error_file(underway: Underway) -> bytes:
+    failed = VideoFailed(
+        error=ResultUnavailable("cut").report,
+        job=JobSummary.of(underway.plan.job, underway.started_at),
+        inputs=(),
+    )
+    return failed.model_dump_json().encode()
+
+
+@pytest.mark.parametrize("in_error", [UNDERWAY, NEWER])
+def test_the_older_video_of_two_comes_to_lie_beside_the_newer_one(in_error: Underway) -> None:
+    # Given the video of a corrected file, and an error file beside it
+    bucket = Bucket()
+    delivered(bucket, Fetches(tiny_video()), underway=NEWER)
+    bucket.put("team/anna.error.json", error_file(in_error))
+    before = dict(bucket.objects)
+
+    older = delivered(bucket, Fetches(padded(tiny_video(), 5000)))
+
+    assert older.video.key == f"team/anna.{JOB.id}.mp4"
+    assert (older.job.id, older.job.started_at) == (JOB.id, NOON)
+    assert set(bucket.objects) == {*before, *OWN_KEYS}
+    assert before.items() <= bucket.objects.items()
+    version, body = bucket.objects[older.video.key]
+    assert (version, len(body)) == (older.video.version_id, 5000)
+    manifest = bucket.objects[f"team/anna.{JOB.id}.json"][1]
+    assert VideoReady.model_validate_json(manifest) == older
+
+
+def test_the_older_video_of_two_is_delivered_once() -> None:
+    bucket = Bucket()
+    delivered(bucket, Fetches(tiny_video()), underway=NEWER)
+    first = delivered(bucket, Fetches(tiny_video()))
+
+    assert delivered(bucket, again := Fetches(tiny_video())) == first
+
+    assert again.calls == 0
+
+
+def test_the_newer_video_of_two_takes_the_plain_name() -> None:
+    bucket = Bucket()
+    delivered(bucket, Fetches(tiny_video()))
+
+    newer = delivered(bucket, Fetches(tiny_video()), underway=NEWER)
+
+    assert newer.video.key == "team/anna.mp4"
+    assert set(bucket.objects) == {"team/anna.mp4", "team/anna.json"}
+
+
+def test_a_video_that_is_overtaken_while_it_is_copied_goes_over_nothing() -> None:
+    bucket = Bucket()
+
+    class SlowFetches(Fetches):
+        def __call__(self, fresh_url: Callable[[], str], sink: VideoCopy) -> None:
+            super().__call__(fresh_url, sink)
+            delivered(bucket, Fetches(tiny_video()), underway=NEWER)
+
+    with pytest.raises(Overtaken):
+        delivered(bucket, SlowFetches(tiny_video()))
+
+    manifest = bucket.objects["team/anna.json"][1]
+    assert VideoReady.model_validate_json(manifest).job.id == CORRECTED.id
+    assert set(bucket.objects) == {"team/anna.mp4", "team/anna.json"}
+    assert not bucket.open_uploads
+    assert delivered(bucket, Fetches(tiny_video())).video.key in OWN_KEYS
+
+
+@pytest.mark.parametrize("underway", [UNDERWAY, NEWER])
+def test_success_removes_only_an_error_file_that_is_not_of_a_later_job(underway: Underway) -> None:
+    bucket = Bucket()
+    bucket.put("team/anna.error.json", error_file(underway))
+
+    delivered(bucket, Fetches(tiny_video()))
+
+    assert ("team/anna.error.json" in bucket.objects) == (underway is NEWER)
+
+
+@pytest.mark.parametrize("after_seconds", [-30, 30])
+def test_success_removes_only_what_waited_in_vain_before_the_job(after_seconds: int) -> None:
+    bucket = Bucket()
+    incomplete = UploadIncomplete(
+        folder="team/",
+        stem="anna",
+        uploads=(IncompleteUpload(bucket="uploads", key="k", version_id="v", size_bytes=1),),
+        missing=(Role.AUDIO,),
+        waited_minutes=60,
+        message="",
+    )
+    bucket.now = NOON + timedelta(seconds=after_seconds)
+    bucket.put("team/anna.error.json", incomplete.model_dump_json().encode())
+
+    delivered(bucket, Fetches(tiny_video()))
+
+    assert ("team/anna.error.json" in bucket.objects) == (after_seconds > 0)
+
+
+def test_a_job_that_does_not_know_its_start_takes_the_plain_name() -> None:
+    bucket = Bucket()
+    delivered(bucket, Fetches(tiny_video()), underway=NEWER)
+    unknown = UNDERWAY.model_copy(update={"started_at": None})
+
+    assert delivered(bucket, Fetches(tiny_video()), underway=unknown).video.key == "team/anna.mp4"
+
+
+def test_the_state_machine_gives_up_a_paid_video_only_when_that_is_certain() -> None:
+    machine = yaml.safe_load(MACHINE.read_text())
+    (branch,) = machine["States"]["Render"]["Branches"]
+    deliver_state = branch["States"]["Deliver"]
+    definite, all_else = deliver_state["Retry"]
+
+    assert {"ResultRefused", "RequestForgotten"} <= set(definite["ErrorEquals"])
+    assert not {"ResultMissing", "ResultUnavailable", "Overtaken"} & set(definite["ErrorEquals"])
+    assert definite["MaxAttempts"] == 0
+    assert all_else["ErrorEquals"] == ["States.TaskFailed", "States.Timeout"]
+    assert all_else["MaxAttempts"] >= 6
+    assert "$states.context.Execution.StartTime" in deliver_state["Arguments"]["Payload"]
+
+
 @pytest.mark.parametrize("document", [b"", b"not json", b'{"mine": true}', b"[]"])
 def test_a_manifest_that_is_none_of_ours_does_not_stop_the_delivery(document: bytes) -> None:
     bucket = Bucket()
@@ -317,8 +510,8 @@ def test_what_a_cut_connection_left_behind_is_forgotten() -> None:
 @pytest.mark.parametrize(
     ("provider", "fetch", "error"),
     [
-        (Results(None), Fetches(b""), ResultMissing),
-        (Results(UnknownRequest("r-1")), Fetches(b""), RequestForgotten),
+        (Results(Result(video_url=None)), Fetches(b""), ResultMissing),
+        (Results(UnknownRequest("req-1")), Fetches(b""), RequestForgotten),
         (Results(), Fetches(b""), ResultRefused),
         (Results(), Fetches(b"<html>"), ResultRefused),
         (Results(), Fetches(tiny_video()[:-1]), ResultRefused),

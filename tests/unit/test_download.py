@@ -373,7 +373,18 @@ def test_nothing_that_identifies_us_is_sent_along() -> None:
         assert request.headers["Accept-Encoding"] == "identity"
 
 
-@pytest.mark.parametrize("url", ["", "video.mp4", "https://", "https://secret:port/"])
+UNUSABLE = ["https://xn--a/secret", "https://xn--zzzzzzzz99.example/secret"]
+
+
+@pytest.mark.parametrize("url", UNUSABLE)
+def test_a_redirect_to_a_host_without_a_meaning_is_refused(url: str) -> None:
+    with pytest.raises(ResultRefused) as caught:
+        download(Script(status(302, {"Location": url})), Pail())
+
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["", "video.mp4", "https://", "https://secret:port/", *UNUSABLE])
 def test_an_unusable_url_is_refused_without_repeating_it(url: str) -> None:
     fetch = Download(sleep=lambda seconds: None)
 

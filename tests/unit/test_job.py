@@ -3,10 +3,10 @@
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from dropreel.job import LONGEST_KEY_BYTES, Input, Role, error_key, job_id, slug
+from dropreel.job import LONGEST_KEY_BYTES, Input, Job, Role, error_key, job_id, slug
 
 MODEL = "wan-2.2-speech-to-video"
 
@@ -96,6 +96,75 @@ def test_the_error_file_of_the_longest_upload_still_has_a_key(folder: str, stem:
 
     assert len(key.encode()) <= LONGEST_KEY_BYTES
     assert key.endswith(".error.json")
+
+
+def job_of(stem: str, digest: str = "0123456789abcdef", folder: str = "team/") -> Job:
+    return Job(
+        id=f"{slug(stem)}-{digest}",
+        bucket="uploads",
+        folder=folder,
+        stem=stem,
+        model=MODEL,
+        inputs=(),
+    )
+
+
+def keys_of(job: Job) -> tuple[str, ...]:
+    return (
+        job.video_key,
+        job.manifest_key,
+        job.error_key,
+        job.own_video_key,
+        job.own_manifest_key,
+    )
+
+
+# Stems made of what we put into keys ourselves, and some that are too long for a key's ending.
+stems = st.one_of(
+    st.text(max_size=8),
+    st.lists(
+        st.sampled_from(["anna", ".error", ".ERROR", "_", ".json", ".mp4", "\n", "-"])
+        | st.sampled_from([f".{job_of('anna').id}", f".{job_of('anna.error').id}"]),
+        max_size=4,
+    ).map("".join),
+    st.sampled_from(["", "a", "b", "é", "aa"]).map(lambda end: "x" * 1004 + end),
+)
+
+
+@given(stems, stems)
+@example("anna", "anna.error")
+@example("anna.error", "anna.error_")
+@example("anna.error\n", "anna.error\n_")
+def test_no_two_stems_share_a_key(one: str, other: str) -> None:
+    shared = set(keys_of(job_of(one))) & set(keys_of(job_of(other)))
+
+    assert bool(shared) == (one == other)
+
+
+@given(stems)
+def test_no_two_files_of_a_job_share_a_key_and_s3_takes_each(stem: str) -> None:
+    keys = keys_of(job_of(stem))
+
+    assert len(set(keys)) == len(keys)
+    assert max(len(key.encode()) for key in keys) <= LONGEST_KEY_BYTES
+
+
+@pytest.mark.parametrize(
+    ("stem", "name"),
+    [
+        ("anna", "anna"),
+        ("anna.v2", "anna.v2"),
+        ("anna_error", "anna_error"),
+        ("anna.error", "anna.error_"),
+        ("anna.Error_", "anna.Error__"),
+        ("anna.anna-0123456789abcdef", "anna.anna-0123456789abcdef_"),
+    ],
+)
+def test_files_are_called_like_the_stem_unless_that_is_a_name_of_ours(stem: str, name: str) -> None:
+    job = job_of(stem)
+
+    assert (job.video_key, job.manifest_key) == (f"team/{name}.mp4", f"team/{name}.json")
+    assert job.own_video_key == f"team/{name}.{job.id}.mp4"
 
 
 def test_an_error_file_lies_where_the_video_would() -> None:

@@ -1,37 +1,68 @@
 """Poll: every answer, no answer, and the deadline."""
 
+from contextlib import suppress
 from datetime import timedelta
 
 import pytest
 
-from dropreel.catalog import ProviderName
 from dropreel.errors import (
     DropreelError,
     RenderCancelled,
     RenderFailed,
+    RenderModerated,
+    RenderRejected,
     RenderTimedOut,
     RequestForgotten,
 )
+from dropreel.ledger import AttemptState
 from dropreel.polling import poll
-from dropreel.provider import Answer, RenderState, UnknownRequest, Unreachable
-from dropreel.render import Progress, Ticket, Underway
-from tests.render_fakes import NOON, PLAN, POLL_SETTINGS, FakeClock, ScriptedProvider
+from dropreel.provider import Answer, FailureCause, RenderState, UnknownRequest, Unreachable
+from dropreel.render import Next, Plan, Progress, Underway
+from tests.render_fakes import (
+    JOB,
+    NOON,
+    ONE_OFFER,
+    PLAN,
+    POLL_SETTINGS,
+    RUNCOMFY,
+    TICKET,
+    FakeClock,
+    MemoryLedger,
+    ScriptedProvider,
+    by_name,
+)
 
-TICKET = Ticket(provider=ProviderName.RUNCOMFY, request_id="req-1", attempt=1, submitted_at=NOON)
 QUEUED = Answer(state=RenderState.QUEUED)
 RENDERING = Answer(state=RenderState.RENDERING)
 COMPLETED = Answer(state=RenderState.COMPLETED)
+FAILED = Answer(state=RenderState.FAILED, message="No face found.")
 DEADLINE_SECONDS = 3600
 
 
+def accepted(*, recorded: bool = True) -> MemoryLedger:
+    """The ledger after submit was called once."""
+    ledger = MemoryLedger()
+    attempt = ledger.begin(JOB.id, Next(), RUNCOMFY, NOON)
+    assert attempt is not None
+    if recorded:
+        ledger.accept(attempt, TICKET.request_id, NOON)
+    return ledger
+
+
 def poll_at(
-    since_seconds: float, provider: ScriptedProvider, progress: Progress | None = None
+    since_seconds: float,
+    provider: ScriptedProvider,
+    progress: Progress | None = None,
+    *,
+    plan: Plan = PLAN,
+    ledger: MemoryLedger | None = None,
 ) -> Progress:
     clock = FakeClock()
     clock.pass_seconds(since_seconds)
     return poll(
-        Underway(plan=PLAN, ticket=TICKET, progress=progress),
-        provider=provider,
+        Underway(plan=plan, ticket=TICKET, progress=progress),
+        ledger=accepted() if ledger is None else ledger,
+        providers=by_name(provider),
         clock=clock,
         settings=POLL_SETTINGS,
     )
@@ -76,19 +107,89 @@ def test_time_of_the_first_rendering_is_kept_to_the_end() -> None:
 
 
 @pytest.mark.parametrize(
-    ("state", "error"),
-    [(RenderState.FAILED, RenderFailed), (RenderState.CANCELLED, RenderCancelled)],
+    ("state", "cause", "error"),
+    [
+        (RenderState.FAILED, FailureCause.MODERATED, RenderModerated),
+        (RenderState.FAILED, FailureCause.BAD_INPUT, RenderRejected),
+        (RenderState.CANCELLED, FailureCause.OTHER, RenderCancelled),
+    ],
 )
-def test_lost_render_ends_the_job_with_the_providers_words(
-    state: RenderState, error: type[DropreelError]
+def test_loss_that_no_other_attempt_can_mend_ends_the_job_with_the_providers_words(
+    state: RenderState, cause: FailureCause, error: type[DropreelError]
 ) -> None:
-    provider = ScriptedProvider(answers=[Answer(state=state, message="No face found.")])
+    provider = ScriptedProvider(
+        answers=[Answer(state=state, message="Not like this.", cause=cause)]
+    )
 
     with pytest.raises(error) as raised:
         poll_at(30, provider)
 
     assert "req-1" in raised.value.message
-    assert raised.value.message.endswith("No face found.")
+    assert raised.value.message.endswith("Not like this.")
+
+
+@pytest.mark.parametrize(
+    ("plan", "cause", "offer"),
+    [
+        (PLAN, FailureCause.OTHER, 1),
+        (ONE_OFFER, FailureCause.OTHER, 0),
+        (PLAN, FailureCause.MEDIA_UNREADABLE, 0),
+    ],
+)
+def test_failed_render_is_handed_back_to_submit(
+    plan: Plan, cause: FailureCause, offer: int
+) -> None:
+    provider = ScriptedProvider(answers=[Answer(state=RenderState.FAILED, cause=cause)])
+
+    progress = poll_at(30, provider, plan=plan)
+
+    assert progress == Progress(
+        state=RenderState.FAILED, wait_seconds=0, next=Next(attempt=2, offer=offer)
+    )
+
+
+def test_second_failed_render_ends_the_job_with_the_providers_words() -> None:
+    ledger = accepted()
+    poll_at(30, ScriptedProvider(answers=[FAILED]), ledger=ledger)
+    second = TICKET.model_copy(update={"request_id": "req-2", "attempt": 2})
+    attempt = ledger.begin(JOB.id, Next(attempt=2), RUNCOMFY, NOON)
+    assert attempt is not None
+    ledger.accept(attempt, second.request_id, NOON)
+
+    with pytest.raises(RenderFailed, match=r"req-2.*No face found"):
+        poll(
+            Underway(plan=PLAN, ticket=second),
+            ledger=ledger,
+            providers=by_name(ScriptedProvider(answers=[FAILED])),
+            clock=FakeClock(),
+            settings=POLL_SETTINGS.model_copy(update={"max_submissions": 9}),
+        )
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+@pytest.mark.parametrize("cause", FailureCause)
+def test_lost_render_is_written_down_whatever_follows(cause: FailureCause, recorded: bool) -> None:
+    ledger = accepted(recorded=recorded)
+    answer = FAILED.model_copy(update={"cause": cause})
+
+    with suppress(DropreelError):
+        poll_at(30, ScriptedProvider(answers=[answer]), ledger=ledger)
+
+    [attempt] = ledger.attempts(JOB.id)
+    assert (attempt.state, attempt.request_id) == (AttemptState.LOST, "req-1")
+    assert attempt.code in {"RenderFailed", "RenderModerated", "RenderRejected"}
+    assert attempt.message.endswith("No face found.")
+
+
+def test_failed_render_that_is_asked_about_again_gets_the_same_answer() -> None:
+    ledger = accepted()
+
+    first, second = (
+        poll_at(since_seconds, ScriptedProvider(answers=[FAILED]), ledger=ledger)
+        for since_seconds in (30, 40)
+    )
+
+    assert second == first
 
 
 @pytest.mark.parametrize("seen", [RenderState.QUEUED, RenderState.RENDERING])

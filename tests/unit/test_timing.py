@@ -76,12 +76,28 @@ def test_retry_after_only_lengthens_a_wait(asked: float, wait_seconds: int) -> N
         ("-5", 0),
         ("nan", 0),
         ("soon", 0),
+        ("inf", 0),
+        ("1e9", 0),
+        ("Fri, 31 Dec 99999999999999999999 23:59:59 GMT", 0),
+        ("Fri, 31 Dec 9999 23:59:59 -9999999999999999", 0),
+        ("Sat, 01 Jan 0001 00:00:00 +2359", 0),
         ("²", 0),
         ("", 0),
     ],
 )
 def test_retry_after_header_is_seconds_or_a_date(header: str | None, seconds: float) -> None:
     assert retry_after_seconds(header, NOON) == seconds
+
+
+@pytest.mark.parametrize("asked", [float("nan"), float("inf"), float("-inf"), -1.0])
+def test_retry_after_that_is_no_duration_changes_no_wait(asked: float) -> None:
+    assert next_wait_seconds(0, retry_after_seconds=asked) == 5
+    assert retry_wait_seconds(1, retry_after_seconds=asked) == 5
+
+
+@given(st.from_regex(r"(Thu, )?[0-9]{1,25} Nov [0-9]{1,25} [0-9:]{1,9} [+-][0-9]{1,25}"))
+def test_no_date_in_a_retry_after_header_is_an_error(header: str) -> None:
+    assert retry_after_seconds(header, NOON) >= 0
 
 
 @given(st.text())

@@ -4,13 +4,25 @@ import hashlib
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Protocol
+from datetime import datetime
+from typing import NamedTuple, Protocol
 
 from pydantic import ValidationError
 
+from dropreel.attempts import summary
+from dropreel.catalog import ProviderName
 from dropreel.errors import RequestForgotten, ResultMissing
-from dropreel.events import DeliveredVideo, JobSummary, RenderSummary, UsedInput, VideoReady
+from dropreel.events import (
+    AttemptSummary,
+    DeliveredVideo,
+    JobSummary,
+    RenderSummary,
+    UsedInput,
+    VideoReady,
+)
+from dropreel.ledger import Ledger
 from dropreel.mp4 import Mp4Check
+from dropreel.precedence import owner_of
 from dropreel.provider import Provider, UnknownRequest
 from dropreel.render import Underway
 
@@ -36,6 +48,8 @@ class VideoStore(Protocol):
 
     def text(self, bucket: str, key: str) -> str | None: ...
 
+    def written_at(self, bucket: str, key: str) -> datetime | None: ...
+
     def put_json(self, bucket: str, key: str, document: str) -> None: ...
 
     def delete(self, bucket: str, key: str) -> None: ...
@@ -47,10 +61,15 @@ class Fetch(Protocol):
     def __call__(self, fresh_url: Callable[[], str], sink: "VideoCopy") -> None: ...
 
 
+class Overtaken(Exception):
+    """A later job's video came while this one was copied. The next call puts this one beside it."""
+
+
 def deliver(
     underway: Underway,
     *,
-    provider: Provider,
+    ledger: Ledger,
+    providers: Callable[[ProviderName], Provider],
     storage: VideoStore,
     fetch: Fetch,
     video_bucket: str,
@@ -58,32 +77,77 @@ def deliver(
 ) -> VideoReady:
     """Copy a completed render's video into the bucket and write its manifest beside it.
 
+    Of two jobs of one stem, the plain names are the later one's. When its video is there already,
+    this older one, which is paid for all the same, comes to lie beside it under its job's id, and
+    nothing of the later job's is touched.
+
     Called again after it succeeded, it answers the same and copies nothing. Raises
-    `ResultMissing`, `ResultUnavailable`, `ResultRefused` or `RequestForgotten`; then there is
-    neither a new object nor an unfinished upload.
+    `ResultMissing`, `ResultUnavailable`, `ResultRefused`, `RequestForgotten` or `Overtaken`; then
+    there is neither a new object nor an unfinished upload.
     """
     job = underway.plan.job
-    ready = _delivered_before(underway, storage, video_bucket)
+    place = _place(underway, storage, video_bucket)
+    ready = _delivered_before(underway, place, storage)
     if ready is None:
+        attempts = _attempts(underway, ledger)
+        provider = providers(underway.ticket.provider)
         begun = clock()
-        video = _copy(underway, provider, storage, fetch, video_bucket)
+        video = _copy(underway, place, provider, storage, fetch)
         ready = VideoReady(
-            job=JobSummary.of(job),
+            job=JobSummary.of(job, underway.started_at),
             inputs=UsedInput.all_of(job),
+            changes=underway.plan.changes,
             video=video,
-            render=_summary(underway, copying_seconds=clock() - begun),
+            render=_summary(underway, attempts, copying_seconds=clock() - begun),
         )
-        storage.put_json(video_bucket, job.manifest_key, ready.model_dump_json(indent=2) + "\n")
-    # Asked first, because deleting nothing leaves a delete marker in a versioned bucket.
-    if storage.current_version(video_bucket, job.error_key) is not None:
-        storage.delete(video_bucket, job.error_key)
+        storage.put_json(place.bucket, place.manifest_key, ready.model_dump_json(indent=2) + "\n")
+    if not place.is_late:
+        _remove_error_file(underway, storage, video_bucket)
     return ready
 
 
-def _delivered_before(underway: Underway, storage: VideoStore, bucket: str) -> VideoReady | None:
+class _Place(NamedTuple):
+    """Where the video and its manifest go; late is who comes after a later job's video."""
+
+    bucket: str
+    video_key: str
+    manifest_key: str
+    is_late: bool
+
+
+def _place(underway: Underway, storage: VideoStore, bucket: str) -> _Place:
+    job = underway.plan.job
+    if _is_late(underway, storage, bucket):
+        return _Place(bucket, job.own_video_key, job.own_manifest_key, is_late=True)
+    return _Place(bucket, job.video_key, job.manifest_key, is_late=False)
+
+
+def _is_late(underway: Underway, storage: VideoStore, bucket: str) -> bool:
+    """Whether the plain names are a later job's."""
+    job = underway.plan.job
+    owner = owner_of(storage.text(bucket, job.manifest_key))
+    return owner is not None and owner.came_after(job, underway.started_at)
+
+
+def _remove_error_file(underway: Underway, storage: VideoStore, bucket: str) -> None:
+    """Unless it tells of something later than this job."""
+    job, started_at = underway.plan.job, underway.started_at
+    error_file = storage.text(bucket, job.error_key)
+    if error_file is None:  # deleting it would leave a delete marker in a versioned bucket
+        return
+    if owner := owner_of(error_file):
+        is_later = owner.came_after(job, started_at)
+    else:  # of uploads that wait in vain: these have no job, and no start
+        written_at = storage.written_at(bucket, job.error_key)
+        is_later = bool(written_at and started_at and written_at > started_at)
+    if not is_later:
+        storage.delete(bucket, job.error_key)
+
+
+def _delivered_before(underway: Underway, place: _Place, storage: VideoStore) -> VideoReady | None:
     """The manifest of this very render, if its video still lies where it says."""
     job = underway.plan.job
-    manifest = storage.text(bucket, job.manifest_key)
+    manifest = storage.text(place.bucket, place.manifest_key)
     if manifest is None:
         return None
     try:
@@ -91,32 +155,36 @@ def _delivered_before(underway: Underway, storage: VideoStore, bucket: str) -> V
     except ValidationError:
         return None
     is_this_render = (ready.job.id, ready.render.request_id) == (job.id, underway.ticket.request_id)
-    if is_this_render and storage.current_version(bucket, job.video_key) == ready.video.version_id:
-        return ready
-    return None
+    there = storage.current_version(place.bucket, place.video_key)
+    return ready if is_this_render and there == ready.video.version_id else None
 
 
 def _copy(
-    underway: Underway, provider: Provider, storage: VideoStore, fetch: Fetch, bucket: str
+    underway: Underway, place: _Place, provider: Provider, storage: VideoStore, fetch: Fetch
 ) -> DeliveredVideo:
-    key = underway.plan.job.video_key
+    bucket, key = place.bucket, place.video_key
     request_id = underway.ticket.request_id
+    nsfw: bool | None = None
 
     def fresh_url() -> str:
+        nonlocal nsfw
         try:
-            url = provider.video_url(request_id)
+            result = provider.result(request_id)
         except UnknownRequest:
             raise RequestForgotten(
                 "The provider no longer knows the request whose video is to be fetched."
             ) from None
-        if url is None:
+        if result.video_url is None:
             raise ResultMissing("The render completed, but its output offers no video.")
-        return url
+        nsfw = result.nsfw
+        return result.video_url
 
     copy = VideoCopy(lambda: storage.begin_upload(bucket, key, "video/mp4"))
     try:
         fetch(fresh_url, copy)
-        return copy.finish(bucket, key)
+        if not place.is_late and _is_late(underway, storage, bucket):
+            raise Overtaken("A later job's video came to lie there meanwhile.")
+        return copy.finish(bucket, key, nsfw=nsfw)
     except BaseException:
         copy.abandon()
         raise
@@ -149,7 +217,7 @@ class VideoCopy:
     def is_whole(self) -> bool:
         return self._check.is_whole
 
-    def finish(self, bucket: str, key: str) -> DeliveredVideo:
+    def finish(self, bucket: str, key: str, *, nsfw: bool | None = None) -> DeliveredVideo:
         """Make the object. Raises `ResultRefused`, and makes none, if it is not a video."""
         facts = self._check.facts()
         if self._part:
@@ -163,6 +231,7 @@ class VideoCopy:
             width=facts.width,
             height=facts.height,
             sha256=self._sha256.hexdigest(),
+            nsfw=nsfw,
         )
 
     def abandon(self) -> None:
@@ -189,18 +258,39 @@ class VideoCopy:
         self._part.clear()
 
 
-def _summary(underway: Underway, copying_seconds: float) -> RenderSummary:
+def _attempts(underway: Underway, ledger: Ledger) -> tuple[AttemptSummary, ...]:
+    """The attempts that came to nothing, then the one whose video this is."""
+    ticket = underway.ticket
+    earlier = (
+        summary(attempt)
+        for attempt in ledger.attempts(underway.plan.job.id)
+        if attempt.number < ticket.attempt
+    )
+    delivered = AttemptSummary(
+        number=ticket.attempt,
+        provider=ticket.provider,
+        model=ticket.endpoint,
+        request_id=ticket.request_id,
+        outcome=VideoReady.__name__,
+    )
+    return (*earlier, delivered)
+
+
+def _summary(
+    underway: Underway, attempts: tuple[AttemptSummary, ...], copying_seconds: float
+) -> RenderSummary:
     """How long each part took, as far as the polls saw it."""
     submitted_at = underway.ticket.submitted_at
     completed_at = (underway.progress and underway.progress.completed_at) or submitted_at
     rendering_since = (underway.progress and underway.progress.rendering_since) or completed_at
     return RenderSummary(
         provider=underway.ticket.provider,
-        model=underway.plan.endpoint,
+        model=underway.ticket.endpoint,
         request_id=underway.ticket.request_id,
         queued_seconds=_tenths((rendering_since - submitted_at).total_seconds()),
         rendering_seconds=_tenths((completed_at - rendering_since).total_seconds()),
         copying_seconds=_tenths(copying_seconds),
+        attempts=attempts,
     )
 
 

@@ -120,7 +120,8 @@ class Download:
                     response.close()
                 # httpx would follow by itself, but reads each redirect's body whole to do so.
                 request = response.next_request
-        except (httpx.InvalidURL, httpx.UnsupportedProtocol):
+        # httpx decodes an internationalised host name only when it is asked for it.
+        except (httpx.InvalidURL, httpx.UnsupportedProtocol, UnicodeError):
             raise ResultRefused("The provider offers the video at an unusable address.") from None
         except httpx.TimeoutException:
             raise _Failed(f"the connection stalled after {body.received} bytes") from None

@@ -6,9 +6,20 @@ JSON of an `ErrorReport`, which is what `str(error)` gives, because the name and
 an exception are all that Lambda hands on.
 """
 
+import json
+from collections.abc import Iterable, Iterator
 from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
+
+# An error travels as JSON inside the JSON of a `Cause`, which holds at most 32,768 characters
+# (Step Functions' API: ExecutionFailedEventDetails) and Lambda's stack trace beside it. Counted in
+# characters of JSON in ASCII, of which one that is read may take twelve.
+_MESSAGE_CHARACTERS_AT_MOST = 2_000
+_FIRST_REASON_CHARACTERS_AT_MOST = 500
+_WORDS_CHARACTERS_AT_MOST = 400
+_KEY_CHARACTERS_AT_MOST = 1_024
+_REASONS_JSON_CHARACTERS_AT_MOST = 22_000
 
 
 class Reason(BaseModel):
@@ -17,6 +28,10 @@ class Reason(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     file: str = Field(description="The key of the upload, as it was dropped.")
+    offer: str | None = Field(
+        default=None,
+        description="Whose rule it is (provider and model), when another offer has other rules.",
+    )
     rule: str = Field(description="What the model asks for.")
     found: str = Field(description="What the file is instead.")
     cure: str = Field(description="What to do about it.")
@@ -31,10 +46,13 @@ class ErrorReport(BaseModel):
     message: str = Field(description="What happened, in one or two sentences.")
     advice: str = Field(description="What to do now.")
     retryable: bool = Field(
-        description="Whether the same files, dropped again unchanged, can succeed."
+        description="Whether a program may drop one of the files again, unchanged: it can succeed, "
+        "and what failed is not paid for."
     )
     reasons: tuple[Reason, ...] = Field(
-        default=(), description="Every rule that the files break, for `InputRejected`."
+        default=(),
+        description="Every rule that the files break, for `InputRejected`. When they are too many "
+        "to be told, the message says how many are left out.",
     )
 
 
@@ -46,8 +64,8 @@ class DropreelError(Exception):
     reasons: tuple[Reason, ...] = ()
 
     def __init__(self, message: str) -> None:
-        super().__init__(message)
-        self.message = message
+        self.message = _cut(message, _MESSAGE_CHARACTERS_AT_MOST)
+        super().__init__(self.message)
 
     @property
     def report(self) -> ErrorReport:
@@ -67,24 +85,53 @@ class DropreelError(Exception):
 
 
 class InputRejected(DropreelError):
-    """The files break rules of the model; `reasons` lists them all."""
+    """The files break rules of the model; `reasons` lists them, as many as can be told."""
 
-    advice = "Mend what the reasons name and drop the files again."
+    advice = (
+        "Mend what the reasons name, and drop only those files again: the others are still there."
+    )
 
     def __init__(self, reasons: tuple[Reason, ...]) -> None:
+        self.reasons = tuple(_as_many_as_fit(reasons))
         files = len({reason.file for reason in reasons})
-        super().__init__(
-            f"{files} {'file' if files == 1 else 'files'} cannot be used: "
-            + " ".join(f"{r.file}: {r.found}; needed: {r.rule}." for r in reasons)
+        first = _cut(" ".join(map(_in_words, self.reasons[:1])), _FIRST_REASON_CHARACTERS_AT_MOST)
+        message = f"{files} {'file' if files == 1 else 'files'} cannot be used. {first}"
+        if more := len(reasons) - 1:
+            message += f" And {more} more {'reason' if more == 1 else 'reasons'}."
+        if left_out := len(reasons) - len(self.reasons):
+            message += f" Of all these, {left_out} do not fit here."
+        super().__init__(message)
+
+
+def _in_words(reason: Reason) -> str:
+    needed_by = f" by {reason.offer}" if reason.offer else ""
+    return f"{reason.file}: {reason.found}; needed{needed_by}: {reason.rule}."
+
+
+def _as_many_as_fit(reasons: Iterable[Reason]) -> Iterator[Reason]:
+    """The first always does."""
+    left = _REASONS_JSON_CHARACTERS_AT_MOST
+    for reason in reasons:
+        words = {"rule": reason.rule, "found": reason.found, "cure": reason.cure}
+        told = reason.model_copy(
+            update={name: _cut(text, _WORDS_CHARACTERS_AT_MOST) for name, text in words.items()}
+            | {"file": _cut(reason.file, _KEY_CHARACTERS_AT_MOST)}
         )
-        self.reasons = reasons
+        left -= len(json.dumps(told.model_dump_json()))
+        if left < 0:
+            return
+        yield told
+
+
+def _cut(text: str, characters_at_most: int) -> str:
+    return text if len(text) <= characters_at_most else f"{text[: characters_at_most - 1]}…"
 
 
 class InputGone(DropreelError):
     """An upload was deleted before its job could read it."""
 
     retryable = True
-    advice = "Drop both files again and leave them in place until the video is there."
+    advice = "Drop the deleted file again and leave it in place until the video is there."
 
 
 # The provider's account
@@ -94,7 +141,7 @@ class TokenMissing(DropreelError):
     """No token is stored for the provider."""
 
     retryable = True
-    advice = "Store the provider's token in its secret (see the README), then drop the files again."
+    advice = "Store the provider's token in its secret (see the README), then drop one of the files again."
 
 
 class TokenRejected(DropreelError):
@@ -102,7 +149,8 @@ class TokenRejected(DropreelError):
 
     retryable = True
     advice = (
-        "Store a valid token in the provider's secret (see the README), then drop the files again."
+        "Store a valid token in the provider's secret (see the README), "
+        "then drop one of the files again."
     )
 
 
@@ -110,7 +158,7 @@ class NoCredit(DropreelError):
     """The provider's account has no credit left for this render."""
 
     retryable = True
-    advice = "Top up the provider's account, then drop the files again."
+    advice = "Top up the provider's account, then drop one of the files again."
 
 
 # The submission
@@ -126,23 +174,22 @@ class ProviderThrottled(DropreelError):
     """The provider answered 'too many requests' for longer than we were willing to ask."""
 
     retryable = True
-    advice = "Drop the files again later, or fewer at once."
+    advice = "Drop one of the files again later, or fewer jobs at once."
 
 
 class ProviderUnavailable(DropreelError):
     """The provider could not be reached, or said that it is unavailable, and accepted nothing."""
 
     retryable = True
-    advice = "Drop the files again later."
+    advice = "Drop one of the files again later."
 
 
 class SubmissionUnclear(DropreelError):
     """The request was sent but no usable answer came: it may have been accepted and be paid for."""
 
-    retryable = True
     advice = (
         "Look at the provider's dashboard: if a render of these files is there, fetch it there; "
-        "if none is, drop the files again. Dropreel does not send it again by itself, "
+        "if none is, drop one of the files again. Dropreel does not send it again by itself, "
         "because that could be paid twice."
     )
 
@@ -154,31 +201,40 @@ class RenderFailed(DropreelError):
     """The provider accepted the request and failed to render it."""
 
     retryable = True
-    advice = "Drop the files again; if it fails again, try another picture or recording."
+    advice = "Drop one of the files again; if it fails again, try another picture or recording."
+
+
+class RenderModerated(DropreelError):
+    """The provider's moderation stopped the render."""
+
+    advice = "Use another picture, recording or prompt: these would be stopped again."
+
+
+class RenderRejected(DropreelError):
+    """The provider accepted the request, and then found its files or options unusable."""
+
+    advice = "Read the provider's words in the message; other files or options may be accepted."
 
 
 class RenderCancelled(DropreelError):
     """The render was cancelled at the provider."""
 
-    retryable = True
-    advice = "Drop the files again if the video is still wanted."
+    advice = "Drop one of the files again if the video is still wanted."
 
 
 class RenderTimedOut(DropreelError):
     """The render was not ready within `RenderTimeoutMinutes`."""
 
-    retryable = True
     advice = (
         "Look at the provider's dashboard: the render may still finish there. "
-        "If it does not, drop the files again."
+        "If it does not, drop one of the files again."
     )
 
 
 class RequestForgotten(DropreelError):
     """The provider does not know the request that it accepted."""
 
-    retryable = True
-    advice = "Look at the provider's dashboard before dropping the files again."
+    advice = "Look at the provider's dashboard before dropping one of the files again."
 
 
 # The result
@@ -187,17 +243,15 @@ class RequestForgotten(DropreelError):
 class ResultMissing(DropreelError):
     """The render completed without a video in its output."""
 
-    retryable = True
-    advice = "Look at the provider's dashboard, then drop the files again."
+    advice = "Look at the provider's dashboard, then drop one of the files again."
 
 
 class ResultUnavailable(DropreelError):
     """The finished video could not be fetched from the provider."""
 
-    retryable = True
     advice = (
         "The video is paid for: fetch it from the provider's dashboard while it is there, "
-        "or drop the files again to render anew."
+        "or drop one of the files again to render anew."
     )
 
 
@@ -214,15 +268,13 @@ class ResultRefused(DropreelError):
 class ExecutionAborted(DropreelError):
     """Someone stopped the execution."""
 
-    retryable = True
-    advice = "Drop the files again if the video is still wanted."
+    advice = "Drop one of the files again if the video is still wanted."
 
 
 class ExecutionTimedOut(DropreelError):
     """The execution ran longer than it may."""
 
-    retryable = True
-    advice = "Look at the provider's dashboard before dropping the files again."
+    advice = "Look at the provider's dashboard before dropping one of the files again."
 
 
 class UnexpectedError(DropreelError):
@@ -230,5 +282,6 @@ class UnexpectedError(DropreelError):
 
     retryable = True
     advice = (
-        "Look at the execution in the Step Functions console and at the log of the step it names."
+        "Look at the execution in the Step Functions console: it shows the step that failed, "
+        "and that step's log says more."
     )

@@ -3,11 +3,13 @@
 `events/` holds the JSON Schema of each, made from these models by `make events`.
 """
 
+from datetime import datetime
 from enum import StrEnum
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
+from dropreel.catalog import OptionValue
 from dropreel.errors import ErrorReport
 from dropreel.job import Job, Role
 
@@ -34,10 +36,28 @@ class JobSummary(_Published):
     folder: str = Field(description="The folders below `inbox/`, ending in `/`, or empty.")
     stem: str = Field(description="The file name that the uploads share, without its ending.")
     model: str = Field(description="The model that was asked for.")
+    prompt: str | None = None
+    options: dict[str, OptionValue] = Field(
+        default_factory=dict, description="As the job asked for them."
+    )
+
+    started_at: AwareDatetime | None = Field(
+        default=None,
+        description="When its execution started. Of two jobs of one stem, the files without a job "
+        "id in their names are of the one that started later.",
+    )
 
     @classmethod
-    def of(cls, job: Job) -> "JobSummary":
-        return cls(id=job.id, folder=job.folder, stem=job.stem, model=job.model)
+    def of(cls, job: Job, started_at: datetime | None) -> "JobSummary":
+        return cls(
+            id=job.id,
+            folder=job.folder,
+            stem=job.stem,
+            model=job.model,
+            prompt=job.prompt,
+            options=job.options,
+            started_at=started_at,
+        )
 
 
 class UsedInput(_Published):
@@ -70,10 +90,25 @@ class DeliveredVideo(_Published):
     key: str
     version_id: str
     size_bytes: int
-    duration_seconds: float
+    duration_seconds: float | None = Field(description="Null when the video does not say.")
     width: int = Field(description="In pixels.")
     height: int = Field(description="In pixels.")
     sha256: str = Field(pattern="^[0-9a-f]{64}$", description="Of the video's bytes, in hex.")
+    nsfw: bool | None = Field(
+        default=None,
+        description="Whether the provider's detector found it unsafe; null when it has none.",
+    )
+
+
+class AttemptSummary(_Published):
+    """One submission of the job, and what became of it."""
+
+    number: int
+    provider: str
+    model: str = Field(description="The provider's own name of the model.")
+    request_id: str | None = Field(description="Null when it was not accepted.")
+    outcome: str = Field(description="`VideoReady`, or the code of the error that it ended with.")
+    message: str = Field(default="", description="The error in words.")
 
 
 class RenderSummary(_Published):
@@ -87,6 +122,7 @@ class RenderSummary(_Published):
     )
     rendering_seconds: float = Field(description="From then until a poll saw it completed.")
     copying_seconds: float = Field(description="Fetching the video into the videos bucket.")
+    attempts: tuple[AttemptSummary, ...] = Field(description="Every submission, in order.")
 
 
 class VideoReady(_Published):
@@ -95,6 +131,9 @@ class VideoReady(_Published):
     version: Literal["1"] = VERSION
     job: JobSummary
     inputs: tuple[UsedInput, ...]
+    changes: tuple[str, ...] = Field(
+        description="What was changed of the files so that the provider takes them, in words."
+    )
     video: DeliveredVideo
     render: RenderSummary
 
@@ -107,6 +146,9 @@ class FailedRender(_Published):
         description="The provider's name for the work; null when it never gave one."
     )
     cancelled: bool = Field(description="Whether the provider confirmed that it is cancelled.")
+    attempts: tuple[AttemptSummary, ...] = Field(
+        default=(), description="Every submission, in order."
+    )
 
 
 class VideoFailed(_Published):

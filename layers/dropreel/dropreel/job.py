@@ -8,8 +8,14 @@ from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from dropreel.catalog import OptionValue
+from dropreel.errors import Reason
+
 INBOX = "inbox/"
 LONGEST_KEY_BYTES = 1024  # S3: in UTF-8
+
+# What we ourselves put between a stem and its last ending: `.error`, or a job id.
+_OUR_ENDING = re.compile(r"\.(error|[a-z0-9-]{1,63}-[0-9a-f]{16})_*\Z", re.IGNORECASE)
 
 
 class Role(StrEnum):
@@ -17,6 +23,9 @@ class Role(StrEnum):
 
     IMAGE = "image"
     AUDIO = "audio"
+    PROMPT = "prompt"  # anna.txt
+    OPTIONS = "options"  # anna.json
+    DEFAULTS = "defaults"  # _defaults.json, of each folder down to the job's
 
 
 class Input(BaseModel):
@@ -40,11 +49,18 @@ class Job(BaseModel):
     folder: str = Field(description="The folders below `inbox/`, ending in `/`, or empty.")
     stem: str = Field(description="The file name that the uploads share, without its ending.")
     model: str = Field(description="The model that the user asks for.")
+    prompt: str | None = None
+    options: dict[str, OptionValue] = Field(
+        default_factory=dict, description="In the user's spelling; not judged yet."
+    )
     inputs: tuple[Input, ...]
+    problems: tuple[Reason, ...] = Field(
+        default=(), description="What is wrong with the files that say what the job wants."
+    )
 
     @property
     def video_key(self) -> str:
-        return f"{self.folder}{self.stem}.mp4"
+        return f"{self.folder}{_name(self.stem)}.mp4"
 
     @property
     def manifest_key(self) -> str:
@@ -54,6 +70,18 @@ class Job(BaseModel):
     def error_key(self) -> str:
         return error_key(self.folder, self.stem)
 
+    @property
+    def own_video_key(self) -> str:
+        """For a video that comes after that of a later job, which keeps the plain name."""
+        return _fitting(f"{self.folder}{_name(self.stem)}", f".{self.id}.mp4")
+
+    @property
+    def own_manifest_key(self) -> str:
+        return _fitting(f"{self.folder}{_name(self.stem)}", f".{self.id}.json")
+
+    def of(self, role: Role) -> tuple[Input, ...]:
+        return tuple(given for given in self.inputs if given.role is role)
+
     def only(self, role: Role) -> Input:
         """The one input of a role. Validation has seen to it that there is exactly one."""
         (one,) = (given for given in self.inputs if given.role is role)
@@ -61,15 +89,27 @@ class Job(BaseModel):
 
 
 def manifest_key(folder: str, stem: str) -> str:
-    return f"{folder}{stem}.json"
+    return f"{folder}{_name(stem)}.json"
 
 
 def error_key(folder: str, stem: str) -> str:
-    """Where the error file lies. A stem too long for it is cut: an upload's own key may already
-    have all of the 1024 bytes that S3 allows."""
-    ending = ".error.json"
+    return _fitting(f"{folder}{_name(stem)}", ".error.json")
+
+
+def _name(stem: str) -> str:
+    """What a stem's files are called. `anna.error` becomes `anna.error_`, because its manifest
+    would else be the error file of `anna`: no two stems share a key."""
+    return f"{stem}_" if _OUR_ENDING.search(stem) else stem
+
+
+def _fitting(name: str, ending: str) -> str:
+    """A key that S3 takes. Too long a name is cut, and told from others by a digest: an upload's
+    own key may already have all of the bytes that there are."""
+    if len((name + ending).encode()) <= LONGEST_KEY_BYTES:
+        return name + ending
+    ending = f"-{hashlib.sha256(name.encode()).hexdigest()[:16]}{ending}"
     room_bytes = LONGEST_KEY_BYTES - len(ending)
-    return f"{folder}{stem}".encode()[:room_bytes].decode(errors="ignore") + ending
+    return name.encode()[:room_bytes].decode(errors="ignore") + ending
 
 
 def job_id(stem: str, model: str, inputs: tuple[Input, ...]) -> str:

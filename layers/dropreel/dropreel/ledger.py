@@ -1,7 +1,8 @@
 """The ledger: what was submitted, written down before it is sent and completed after.
 
-An attempt is begun, then accepted or refused. One that stays begun was sent with no known
-outcome: nobody may send it again, because that could be paid twice.
+An attempt is begun, then accepted, postponed or refused; an accepted one may be lost. One that
+stays begun was sent with no known outcome: nobody may send it again, because that could be paid
+twice.
 """
 
 from datetime import datetime
@@ -11,28 +12,36 @@ from typing import Protocol
 from pydantic import BaseModel, ConfigDict, Field
 
 from dropreel.catalog import ProviderName
+from dropreel.render import Next, PlannedOffer, Ticket
 
 
 class AttemptState(StrEnum):
     BEGUN = "begun"
     ACCEPTED = "accepted"
+    POSTPONED = "postponed"  # refused for now: the only state that may be begun again
     REFUSED = "refused"
+    LOST = "lost"  # accepted, and then failed or cancelled at the provider
 
 
 class Attempt(BaseModel):
-    """One paid render that a job asks of a provider, at most once."""
+    """One paid render that a job asks of an offer, at most once."""
 
     model_config = ConfigDict(frozen=True)
 
     job_id: str
     number: int = Field(ge=1)
     provider: ProviderName
+    endpoint: str
+    offer: int = Field(ge=0, description="The offer's place in the plan's route.")
     state: AttemptState
     begun_at: datetime
     begun_by: str = Field(description="Names the one call that may accept or refuse it.")
     request_id: str | None = Field(default=None, description="Given once it is accepted.")
     accepted_at: datetime | None = None
-    refused_code: str | None = Field(default=None, description="Why, once it is refused.")
+    code: str | None = Field(
+        default=None, description="Why it was postponed, refused or lost: an error's name."
+    )
+    message: str = Field(default="", description="The same in words, without any URL.")
 
 
 class Ledger(Protocol):
@@ -41,13 +50,11 @@ class Ledger(Protocol):
     def find(self, job_id: str, number: int) -> Attempt | None:
         """The attempt as it stands."""
 
-    def latest(self, job_id: str) -> Attempt | None:
-        """The job's attempt with the highest number."""
+    def attempts(self, job_id: str) -> tuple[Attempt, ...]:
+        """All attempts of a job, in order."""
 
-    def begin(
-        self, job_id: str, number: int, provider: ProviderName, now: datetime
-    ) -> Attempt | None:
-        """Take the right to send an attempt that nobody has sent, or that was refused.
+    def begin(self, job_id: str, turn: Next, offer: PlannedOffer, now: datetime) -> Attempt | None:
+        """Take the right to send an attempt that nobody has sent, or that was postponed.
 
         None when another call has it: then nothing may be sent.
         """
@@ -55,5 +62,11 @@ class Ledger(Protocol):
     def accept(self, attempt: Attempt, request_id: str, now: datetime) -> None:
         """The provider took it. Only for the call that began the attempt."""
 
-    def refuse(self, attempt: Attempt, code: str) -> None:
-        """The provider certainly took nothing. Only for the call that began the attempt."""
+    def postpone(self, attempt: Attempt, code: str, message: str) -> None:
+        """The provider took nothing for now. Only for the call that began the attempt."""
+
+    def refuse(self, attempt: Attempt, code: str, message: str) -> None:
+        """The provider took nothing, and that is that. Only for the call that began it."""
+
+    def lose(self, job_id: str, ticket: Ticket, code: str, message: str) -> None:
+        """The provider took it and brings no video. Only for the request that it took."""

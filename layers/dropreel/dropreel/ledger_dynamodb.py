@@ -15,8 +15,8 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from dropreel.catalog import ProviderName
 from dropreel.ledger import Attempt, AttemptState
+from dropreel.render import Next, PlannedOffer, Ticket
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -31,7 +31,8 @@ class DynamoDBLedger:
     """Made once per function environment. Satisfies `ledger.Ledger`.
 
     boto3 sends a write again when its answer is lost, so each condition also holds for the
-    state that the same write left behind: `begun_by` tells our own write from another call's.
+    state that the same write left behind: `begun_by` tells our own write from another call's. It
+    holds for no later state: a copy of a write that comes late undoes nothing.
     """
 
     def __init__(self, table: str, client: "DynamoDBClient | None" = None) -> None:
@@ -44,7 +45,7 @@ class DynamoDBLedger:
         )
         return _attempt(got["Item"]) if "Item" in got else None
 
-    def latest(self, job_id: str) -> Attempt | None:
+    def attempts(self, job_id: str) -> tuple[Attempt, ...]:
         got = self._client.query(
             TableName=self._table,
             KeyConditionExpression="pk = :job AND begins_with(sk, :attempt)",
@@ -52,19 +53,17 @@ class DynamoDBLedger:
                 ":job": {"S": f"job#{job_id}"},
                 ":attempt": {"S": "attempt#"},
             },
-            ScanIndexForward=False,
-            Limit=1,
             ConsistentRead=True,
         )
-        return _attempt(got["Items"][0]) if got["Items"] else None
+        return tuple(_attempt(item) for item in got["Items"])
 
-    def begin(
-        self, job_id: str, number: int, provider: ProviderName, now: datetime
-    ) -> Attempt | None:
+    def begin(self, job_id: str, turn: Next, offer: PlannedOffer, now: datetime) -> Attempt | None:
         attempt = Attempt(
             job_id=job_id,
-            number=number,
-            provider=provider,
+            number=turn.attempt,
+            provider=offer.provider,
+            endpoint=offer.endpoint,
+            offer=turn.offer,
             state=AttemptState.BEGUN,
             begun_at=now,
             begun_by=uuid4().hex,
@@ -74,11 +73,13 @@ class DynamoDBLedger:
                 TableName=self._table,
                 Item=_item(attempt),
                 ConditionExpression=(
-                    "attribute_not_exists(pk) OR #state = :refused OR begun_by = :me"
+                    "attribute_not_exists(pk) OR (#state = :postponed AND begun_by <> :me)"
+                    " OR (#state = :begun AND begun_by = :me)"
                 ),
                 ExpressionAttributeNames={"#state": "state"},
                 ExpressionAttributeValues={
-                    ":refused": {"S": AttemptState.REFUSED},
+                    ":postponed": {"S": AttemptState.POSTPONED},
+                    ":begun": {"S": AttemptState.BEGUN},
                     ":me": {"S": attempt.begun_by},
                 },
             )
@@ -94,15 +95,51 @@ class DynamoDBLedger:
             {"state": AttemptState.ACCEPTED, "request_id": request_id, "accepted_at": now},
         )
 
-    def refuse(self, attempt: Attempt, code: str) -> None:
-        self._replace(attempt, {"state": AttemptState.REFUSED, "refused_code": code})
+    def postpone(self, attempt: Attempt, code: str, message: str) -> None:
+        self._replace(attempt, {"state": AttemptState.POSTPONED, "code": code, "message": message})
+
+    def refuse(self, attempt: Attempt, code: str, message: str) -> None:
+        self._replace(attempt, {"state": AttemptState.REFUSED, "code": code, "message": message})
+
+    def lose(self, job_id: str, ticket: Ticket, code: str, message: str) -> None:
+        # The request id and its time too: submit may have failed to write them down.
+        self._client.update_item(
+            TableName=self._table,
+            Key=_key(job_id, ticket.attempt),
+            UpdateExpression=(
+                "SET #state = :lost, #code = :code, #message = :message, "
+                "request_id = :request_id, accepted_at = :accepted_at"
+            ),
+            ConditionExpression=(
+                "request_id = :request_id OR (#state = :begun AND attribute_not_exists(request_id))"
+            ),
+            ExpressionAttributeNames={
+                "#state": "state",
+                "#code": "code",
+                "#message": "message",
+            },
+            ExpressionAttributeValues={
+                ":lost": {"S": AttemptState.LOST},
+                ":begun": {"S": AttemptState.BEGUN},
+                ":code": {"S": code},
+                ":message": {"S": message},
+                ":request_id": {"S": ticket.request_id},
+                ":accepted_at": {"S": ticket.submitted_at.isoformat()},
+            },
+        )
 
     def _replace(self, attempt: Attempt, changes: dict[str, object]) -> None:
+        changed = attempt.model_copy(update=changes)
         self._client.put_item(
             TableName=self._table,
-            Item=_item(attempt.model_copy(update=changes)),
-            ConditionExpression="begun_by = :me",
-            ExpressionAttributeValues={":me": {"S": attempt.begun_by}},
+            Item=_item(changed),
+            ConditionExpression="begun_by = :me AND #state IN (:begun, :changed)",
+            ExpressionAttributeNames={"#state": "state"},
+            ExpressionAttributeValues={
+                ":me": {"S": attempt.begun_by},
+                ":begun": {"S": AttemptState.BEGUN},
+                ":changed": {"S": changed.state},
+            },
         )
 
 

@@ -25,7 +25,7 @@ _QUICKTIME = b"qt  "
 class VideoFacts:
     """What an MP4 says of its video."""
 
-    duration_seconds: float
+    duration_seconds: float | None
     width: int
     height: int
 
@@ -118,8 +118,8 @@ def _facts(moov: memoryview) -> VideoFacts:
         raise _refused("it has no video track")
     # VisualSampleEntry: 8 bytes of box, 8 of SampleEntry, 16 reserved, then the size in pixels.
     width, height = struct.unpack_from(">HH", sample, 32)
-    duration_seconds = round(_duration_seconds(moov), 3)
-    if not (width and height and duration_seconds):
+    duration_seconds = _duration_seconds(moov)
+    if not (width and height) or duration_seconds == 0:
         raise _refused("it does not say how large or how long it is")
     return VideoFacts(duration_seconds, width, height)
 
@@ -133,17 +133,23 @@ def _video_samples(moov: memoryview) -> Iterator[memoryview]:
                 yield description[8:]
 
 
-def _duration_seconds(moov: memoryview) -> float:
-    """Of the whole movie; 0 when it does not say.
+def _duration_seconds(moov: memoryview) -> float | None:
+    """Of the whole movie; 0 when it should say so and does not.
 
-    A fragmented MP4 says 0 in `mvhd` and, if it knows, the truth in `mehd`.
+    A fragmented MP4 says 0 in `mvhd` and, if it knows, the truth in `mehd`. None when it does not
+    know: it was written in one go, and plays all the same.
     """
     for header in _find(moov, b"mvhd"):
         layout, offset = (">IQ", 20) if header[0] == 1 else (">II", 12)
         timescale, ticks = struct.unpack_from(layout, header, offset)
         if ticks in _NO_DURATION:
-            ticks = next(map(_fragments_ticks, _find(moov, b"mvex", b"mehd")), 0)
-        return ticks / timescale if timescale else 0.0
+            fragments = next(_find(moov, b"mvex"), None)
+            if fragments is None:
+                return 0.0
+            ticks = next(map(_fragments_ticks, _find(fragments, b"mehd")), 0)
+            if ticks in _NO_DURATION:
+                return None
+        return round(ticks / timescale, 3) if timescale else 0.0
     return 0.0
 
 

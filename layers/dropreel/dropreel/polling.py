@@ -4,10 +4,28 @@ import math
 from collections.abc import Callable
 from datetime import datetime
 
-from dropreel.errors import RenderCancelled, RenderFailed, RenderTimedOut, RequestForgotten
+from dropreel.attempts import after_loss
+from dropreel.catalog import ProviderName
+from dropreel.errors import (
+    DropreelError,
+    RenderCancelled,
+    RenderFailed,
+    RenderModerated,
+    RenderRejected,
+    RenderTimedOut,
+    RequestForgotten,
+)
+from dropreel.ledger import Ledger
 from dropreel.observability import logger
-from dropreel.provider import Answer, Provider, RenderState, UnknownRequest, Unreachable
-from dropreel.render import Progress, Ticket, Underway
+from dropreel.provider import (
+    Answer,
+    FailureCause,
+    Provider,
+    RenderState,
+    UnknownRequest,
+    Unreachable,
+)
+from dropreel.render import Next, Progress, Ticket, Underway
 from dropreel.settings import PollSettings
 from dropreel.timing import next_wait_seconds
 
@@ -18,16 +36,20 @@ _SETTLING_SECONDS = 60
 def poll(
     underway: Underway,
     *,
-    provider: Provider,
+    ledger: Ledger,
+    providers: Callable[[ProviderName], Provider],
     clock: Callable[[], datetime],
     settings: PollSettings,
 ) -> Progress:
     """One question to the provider. An unanswered one leaves the render as it was.
 
-    Raises `RenderFailed`, `RenderCancelled`, `RequestForgotten`, or `RenderTimedOut` once the
-    deadline has passed. That is judged by the answer: a render that is ready is never late.
+    A failed render that is worth another attempt is answered with what submit is to do `next`.
+    Raises `RenderFailed`, `RenderModerated`, `RenderRejected`, `RenderCancelled`,
+    `RequestForgotten`, or `RenderTimedOut` once the deadline has passed. That is judged by the
+    answer: a render that is ready is never late.
     """
     ticket = underway.ticket
+    provider = providers(ticket.provider)
     before = underway.progress or Progress(state=RenderState.QUEUED, wait_seconds=0)
     retry_after_seconds = 0.0
     try:
@@ -41,7 +63,9 @@ def poll(
     now = clock()
     logger.info("Request %s is %s. %s", ticket.request_id, answer.state, answer.message)
 
-    _raise_if_lost(answer, ticket)
+    if answer.state in (RenderState.FAILED, RenderState.CANCELLED):
+        following = _after_loss(underway, answer, ledger, settings)
+        return Progress(state=answer.state, wait_seconds=0, next=following)
     if answer.state is RenderState.COMPLETED:
         return Progress(
             state=answer.state,
@@ -78,12 +102,30 @@ def _allow_settling(ticket: Ticket, now: datetime) -> None:
         ) from None
 
 
-def _raise_if_lost(answer: Answer, ticket: Ticket) -> None:
+def _after_loss(underway: Underway, answer: Answer, ledger: Ledger, settings: PollSettings) -> Next:
+    """Write down that the render is lost, then say what to submit next, or raise."""
+    plan, ticket = underway.plan, underway.ticket
+    loss = _loss(answer, ticket)
+    ledger.lose(plan.job.id, ticket, loss.report.code, loss.message)
+    following = after_loss(
+        plan, ticket, answer, ledger.attempts(plan.job.id), settings.max_submissions
+    )
+    if following is None:
+        raise loss
+    logger.info("Submitting again, to offer %s of the route", following.offer + 1)
+    return following
+
+
+def _loss(answer: Answer, ticket: Ticket) -> DropreelError:
+    """The loss in the provider's words."""
     words = f" {answer.message}" if answer.message else ""
-    if answer.state is RenderState.FAILED:
-        raise RenderFailed(f"{ticket.provider} failed to render {ticket.request_id}.{words}")
     if answer.state is RenderState.CANCELLED:
-        raise RenderCancelled(f"{ticket.request_id} was cancelled at {ticket.provider}.{words}")
+        return RenderCancelled(f"{ticket.request_id} was cancelled at {ticket.provider}.{words}")
+    if answer.cause is FailureCause.MODERATED:
+        return RenderModerated(f"{ticket.provider} stopped {ticket.request_id}.{words}")
+    if answer.cause is FailureCause.BAD_INPUT:
+        return RenderRejected(f"{ticket.provider} cannot use {ticket.request_id}.{words}")
+    return RenderFailed(f"{ticket.provider} failed to render {ticket.request_id}.{words}")
 
 
 def _cancel(provider: Provider, ticket: Ticket) -> None:

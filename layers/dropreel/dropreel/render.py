@@ -5,10 +5,10 @@ Small, and free of secrets and of URLs that grant access: all of it can be read 
 
 from datetime import datetime
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
-from dropreel.catalog import AudioFormat, ImageFormat, ProviderName
-from dropreel.job import Job
+from dropreel.catalog import AudioFormat, ImageFormat, OptionValue, ProviderName
+from dropreel.job import Input, Job
 from dropreel.provider import RenderState
 
 
@@ -33,17 +33,38 @@ class AudioFacts(BaseModel):
     size_bytes: int
 
 
+class PlannedOffer(BaseModel):
+    """An offer that accepts everything that the job brings, and what it will be told."""
+
+    model_config = ConfigDict(frozen=True)
+
+    provider: ProviderName
+    endpoint: str
+    fields: dict[str, OptionValue] = Field(
+        description="The request's body in the provider's spelling, without the media's URLs."
+    )
+    estimated_usd: float | None = Field(description="None while the provider publishes no price.")
+
+
 class Plan(BaseModel):
-    """Validate's answer: a job that may be paid for, and the offer that it goes to."""
+    """Validate's answer: a job that may be paid for, and the offers that it can go to.
+
+    When `conform` says why, the media must be made fit first; conform's answer is the plan with
+    the conformed copies in the place of the uploads.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     job: Job
-    provider: ProviderName
-    endpoint: str
-    image: ImageFacts
-    audio: AudioFacts
-    estimated_usd: float | None = None
+    route: tuple[PlannedOffer, ...] = Field(min_length=1, description="In order of preference.")
+    image: Input = Field(description="What will be sent: the upload, or its conformed copy.")
+    image_facts: ImageFacts | None = Field(description="None: only conform can tell.")
+    audio: Input | None
+    audio_facts: AudioFacts | None
+    conform: tuple[str, ...] = Field(
+        default=(), description="Why media must be made fit, in words; empty when they need not."
+    )
+    changes: tuple[str, ...] = Field(default=(), description="What conform changed, in words.")
 
 
 class Ticket(BaseModel):
@@ -52,19 +73,33 @@ class Ticket(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     provider: ProviderName
+    endpoint: str
     request_id: str
     attempt: int = Field(ge=1)
+    offer: int = Field(ge=0, description="The offer's place in the plan's route.")
     submitted_at: datetime
 
 
+class Next(BaseModel):
+    """What submit is to do next. The state machine hands it back as it is."""
+
+    model_config = ConfigDict(frozen=True)
+
+    attempt: int = Field(default=1, ge=1)
+    offer: int = Field(default=0, ge=0, description="The offer's place in the plan's route.")
+    tries: int = Field(
+        default=0, ge=0, description="Calls to the provider for this attempt so far."
+    )
+
+
 class Submission(BaseModel):
-    """Submit's answer: a ticket, or, while the provider takes nothing, how long to wait."""
+    """Submit's answer: a ticket, or how long to wait and what to try then."""
 
     model_config = ConfigDict(frozen=True)
 
     ticket: Ticket | None = None
     wait_seconds: int = Field(ge=0, description="Until the next question or the next try.")
-    tries: int = Field(ge=1, description="Calls to the provider so far, this one included.")
+    next: Next = Next()
 
 
 class Progress(BaseModel):
@@ -80,6 +115,9 @@ class Progress(BaseModel):
     completed_at: datetime | None = Field(
         default=None, description="When a poll first saw the render completed."
     )
+    next: Next | None = Field(
+        default=None, description="The render failed and is to be submitted again like this."
+    )
 
 
 class SubmitRequest(BaseModel):
@@ -88,8 +126,7 @@ class SubmitRequest(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     plan: Plan
-    attempt: int = Field(default=1, ge=1)
-    tries: int = Field(default=0, ge=0, description="Calls to the provider before this one.")
+    next: Next = Next()
 
 
 class Underway(BaseModel):
@@ -100,3 +137,6 @@ class Underway(BaseModel):
     plan: Plan
     ticket: Ticket
     progress: Progress | None = None
+    started_at: AwareDatetime | None = Field(
+        default=None, description="When the execution started, for deliver."
+    )

@@ -53,16 +53,17 @@ def retry_after_seconds(header: str | None, now: datetime) -> float:
         return float(header[:9])
     try:
         until = parsedate_to_datetime(header)
-    except ValueError:
+        if until.tzinfo is None:
+            until = until.replace(tzinfo=UTC)
+        return max(0.0, (until - now).total_seconds())
+    except (ValueError, OverflowError):
         return 0
-    if until.tzinfo is None:
-        until = until.replace(tzinfo=UTC)
-    return max(0.0, (until - now).total_seconds())
 
 
 def _bounded(
     growing: float, min_seconds: float, max_seconds: float, retry_after_seconds: float
 ) -> int:
     ours = min(max(growing, min_seconds), max_seconds)
-    asked = min(retry_after_seconds, RETRY_AFTER_MAX_SECONDS)
-    return math.ceil(max(ours, asked))
+    if math.isfinite(retry_after_seconds):
+        ours = max(ours, min(retry_after_seconds, RETRY_AFTER_MAX_SECONDS))
+    return math.ceil(ours)

@@ -5,12 +5,17 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from aws_lambda_powertools.utilities import parameters
+from aws_lambda_powertools.utilities.parameters.constants import DEFAULT_PROVIDERS
 from aws_lambda_powertools.utilities.parameters.exceptions import GetParameterError
+from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from dropreel.errors import TokenMissing
 
 _MAX_AGE_SECONDS = 300
+
+# A read that hangs must not outlast the submission that it is made for.
+_IMPATIENT = Config(connect_timeout=2, read_timeout=5, retries={"total_max_attempts": 3})
 
 # What can stand in an Authorization header, and is not JSON, not a placeholder such as <token>.
 _TOKEN = re.compile(r"[^\s\"'<>{}\\]+")
@@ -56,6 +61,8 @@ class SecretToken:
 
     def _read(self, *, fresh: bool) -> str:
         try:
+            if "secrets" not in DEFAULT_PROVIDERS:
+                DEFAULT_PROVIDERS["secrets"] = parameters.SecretsProvider(boto_config=_IMPATIENT)
             value = parameters.get_secret(self.secret, max_age=_MAX_AGE_SECONDS, force_fetch=fresh)
         except GetParameterError as err:
             # Powertools says what went wrong in words only; the error itself is the context.

@@ -246,6 +246,8 @@ class _Uploaded:
         read: Callable[[], Picture | Sound],
     ) -> Iterator[Reason]:
         given = self._job.of(role)
+        if not given and self._job.problems:
+            return  # the file that is wrong may be the one that names it: that is answer enough
         if len(given) != 1:
             yield from _miscount(self._job, given, noun)
             return

@@ -1,0 +1,51 @@
+"""Which of two jobs of one stem the plain names belong to: the one whose execution started later.
+
+A corrected file makes a new job while the old one still renders, and either may end first. So each
+manifest and error file says which job it is of and when that started.
+"""
+
+from datetime import datetime, timedelta
+
+from pydantic import AwareDatetime, BaseModel, ValidationError
+
+from dropreel.events import JobSummary
+from dropreel.job import Job
+
+# The context object and the status event tell the same moment, to the millisecond at best.
+_SAME_START = timedelta(seconds=1)
+
+
+class Owner(BaseModel):
+    """The job that a document is of, as far as it says so, whichever version wrote it."""
+
+    id: str
+    started_at: AwareDatetime | None = None
+
+    def came_after(self, job: Job, started_at: datetime | None) -> bool:
+        """Whether it is another job, and the later one; of two at once, the last by name."""
+        if self.id == job.id or self.started_at is None or started_at is None:
+            return False
+        return (self.started_at, self.id) > (started_at, job.id)
+
+
+class _Document(BaseModel):
+    job: Owner
+
+
+def owner_of(document: str | None) -> Owner | None:
+    """None when there is no document, or one that is not of a job."""
+    if document is None:
+        return None
+    try:
+        return _Document.model_validate_json(document).job
+    except ValidationError:
+        return None
+
+
+def is_same_run(told: JobSummary, job: Job, started_at: datetime | None) -> bool:
+    """Whether a document is of this very execution: after 90 days a job can run again."""
+    if told.id != job.id:
+        return False
+    if told.started_at is None or started_at is None:
+        return True
+    return abs(told.started_at - started_at) < _SAME_START

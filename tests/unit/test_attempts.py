@@ -1,0 +1,137 @@
+"""Which attempt follows which, as a table, and how attempts are told."""
+
+import pytest
+
+from dropreel.attempts import after_loss, after_refusal, summary
+from dropreel.events import AttemptSummary
+from dropreel.ledger import Attempt, AttemptState
+from dropreel.provider import Answer, FailureCause, RenderState
+from dropreel.render import Next, Plan, Ticket
+from tests.render_fakes import JOB, NOON, ONE_OFFER, PLAN, RUNCOMFY, TICKET, WAVESPEED
+
+THREE_OFFERS = PLAN.model_copy(update={"route": (*PLAN.route, RUNCOMFY)})
+ACCOUNT = ["TokenMissing", "TokenRejected", "NoCredit", "ProviderThrottled", "ProviderUnavailable"]
+
+
+def turn(attempt: int, offer: int) -> Next:
+    return Next(attempt=attempt, offer=offer)
+
+
+def refused(number: int, offer: int) -> Attempt:
+    return attempt(number, AttemptState.REFUSED, offer=offer)
+
+
+def ticket(attempt: int, offer: int) -> Ticket:
+    return TICKET.model_copy(update={"attempt": attempt, "offer": offer})
+
+
+def attempt(
+    number: int, state: AttemptState, code: str | None = None, *, offer: int = 0
+) -> Attempt:
+    return Attempt(
+        job_id=JOB.id,
+        number=number,
+        provider=RUNCOMFY.provider,
+        endpoint=RUNCOMFY.endpoint,
+        offer=offer,
+        state=state,
+        begun_at=NOON,
+        begun_by="call 1",
+        code=code,
+    )
+
+
+@pytest.mark.parametrize("code", ACCOUNT)
+def test_refusal_that_is_not_the_jobs_fault_moves_on_along_the_route(code: str) -> None:
+    assert after_refusal(PLAN, refused(1, 0), code, 2) == turn(2, 1)
+
+
+@pytest.mark.parametrize("code", ["RequestRefused", "SomethingNew", ""])
+def test_refusal_of_the_request_itself_ends_the_job(code: str) -> None:
+    assert after_refusal(PLAN, refused(1, 0), code, 2) is None
+
+
+@pytest.mark.parametrize(
+    ("plan", "now", "max_submissions", "following"),
+    [
+        pytest.param(ONE_OFFER, refused(1, 0), 2, None, id="the route ends"),
+        pytest.param(PLAN, refused(1, 0), 1, None, id="no more submissions"),
+        pytest.param(PLAN, refused(2, 1), 9, None, id="the route ends at the second"),
+        pytest.param(THREE_OFFERS, refused(2, 1), 2, None, id="two are the default"),
+        pytest.param(THREE_OFFERS, refused(2, 1), 3, turn(3, 2), id="a third is allowed"),
+        pytest.param(PLAN, refused(2, 0), 3, turn(3, 1), id="after the same offer twice"),
+    ],
+)
+def test_refusals_go_on_until_the_route_or_the_submissions_end(
+    plan: Plan, now: Attempt, max_submissions: int, following: Next | None
+) -> None:
+    assert after_refusal(plan, now, "NoCredit", max_submissions) == following
+
+
+@pytest.mark.parametrize(
+    ("plan", "now", "cause", "max_submissions", "following"),
+    [
+        pytest.param(PLAN, ticket(1, 0), FailureCause.OTHER, 2, turn(2, 1), id="next offer"),
+        pytest.param(ONE_OFFER, ticket(1, 0), FailureCause.OTHER, 2, turn(2, 0), id="same offer"),
+        pytest.param(PLAN, ticket(2, 1), FailureCause.OTHER, 3, turn(3, 1), id="the last, again"),
+        pytest.param(
+            PLAN, ticket(1, 0), FailureCause.MEDIA_UNREADABLE, 2, turn(2, 0), id="fresh URLs"
+        ),
+        pytest.param(PLAN, ticket(1, 0), FailureCause.MODERATED, 2, None, id="moderated"),
+        pytest.param(PLAN, ticket(1, 0), FailureCause.BAD_INPUT, 2, None, id="bad input"),
+        pytest.param(PLAN, ticket(1, 0), FailureCause.OTHER, 1, None, id="only one submission"),
+        pytest.param(PLAN, ticket(2, 1), FailureCause.OTHER, 2, None, id="two submissions"),
+    ],
+)
+def test_failed_render_is_submitted_again_when_that_may_help(
+    plan: Plan, now: Ticket, cause: FailureCause, max_submissions: int, following: Next | None
+) -> None:
+    failed = Answer(state=RenderState.FAILED, cause=cause)
+    refused_before = [attempt(number, AttemptState.REFUSED) for number in range(1, now.attempt)]
+    history = [*refused_before, attempt(now.attempt, AttemptState.LOST)]
+
+    assert after_loss(plan, now, failed, history, max_submissions) == following
+
+
+@pytest.mark.parametrize("cause", FailureCause)
+def test_failed_render_is_submitted_again_once_however_many_submissions_are_allowed(
+    cause: FailureCause,
+) -> None:
+    failed = Answer(state=RenderState.FAILED, cause=cause)
+    lost_before = [attempt(1, AttemptState.LOST), attempt(2, AttemptState.REFUSED)]
+
+    assert after_loss(THREE_OFFERS, ticket(3, 2), failed, lost_before, 9) is None
+
+
+def test_asking_again_about_an_attempt_that_has_a_successor_gives_the_same_one() -> None:
+    failed = Answer(state=RenderState.FAILED)
+    both_lost = [attempt(1, AttemptState.LOST), attempt(2, AttemptState.LOST)]
+
+    assert after_loss(PLAN, ticket(1, 0), failed, both_lost, 2) == turn(2, 1)
+
+
+def test_render_that_somebody_cancelled_is_not_submitted_again() -> None:
+    cancelled = Answer(state=RenderState.CANCELLED)
+
+    assert after_loss(PLAN, ticket(1, 0), cancelled, [], 2) is None
+
+
+def test_closed_attempt_is_told_with_its_own_outcome() -> None:
+    closed = attempt(1, AttemptState.REFUSED, "NoCredit").model_copy(
+        update={"provider": WAVESPEED.provider, "endpoint": WAVESPEED.endpoint, "message": "Empty."}
+    )
+
+    assert summary(closed, "RenderTimedOut", "Still queued.") == AttemptSummary(
+        number=1,
+        provider="wavespeed",
+        model="wavespeed-ai/wan-2.2/speech-to-video",
+        request_id=None,
+        outcome="NoCredit",
+        message="Empty.",
+    )
+
+
+def test_open_attempt_is_told_with_the_outcome_of_its_job() -> None:
+    told = summary(attempt(2, AttemptState.ACCEPTED), "RenderTimedOut", "Still queued.")
+
+    assert (told.outcome, told.message) == ("RenderTimedOut", "Still queued.")
