@@ -8,9 +8,9 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from dropreel import validation
 from dropreel.job import Job
 from dropreel.observability import logger
-from dropreel.providers import configured
 from dropreel.settings import ValidateSettings
 from dropreel.storage import S3Storage
+from dropreel.tokens import configured
 from dropreel.tracing import tracer
 
 settings = ValidateSettings.from_environment()

@@ -10,9 +10,9 @@ from moto import mock_aws
 
 from dropreel.catalog import ProviderName
 from dropreel.errors import TokenMissing
-from dropreel.providers import configured, provider_of
+from dropreel.providers import provider_of
 from dropreel.settings import ProviderSettings
-from dropreel.tokens import SecretToken, TokenUnreadable
+from dropreel.tokens import SecretToken, TokenUnreadable, configured
 
 if TYPE_CHECKING:
     from mypy_boto3_secretsmanager import SecretsManagerClient

@@ -1,6 +1,7 @@
 """The event bus that Dropreel announces on: an adapter for EventBridge's PutEvents."""
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import boto3
@@ -22,7 +23,13 @@ class Bus:
 
     def __init__(self, name: str, client: "EventBridgeClient | None" = None) -> None:
         self._name = name
-        self._client: EventBridgeClient = client or boto3.client(
+        self._given = client
+
+    @cached_property
+    def _client(self) -> "EventBridgeClient":
+        """Made when it is first needed: most runs say nothing here, and a client costs a cold
+        start a tenth of a second."""
+        return self._given or boto3.client(
             "events", config=Config(retries={"mode": "standard", "max_attempts": 5})
         )
 

@@ -141,7 +141,10 @@ class TokenMissing(DropreelError):
     """No token is stored for the provider."""
 
     retryable = True
-    advice = "Store the provider's token in its secret (see the README), then drop one of the files again."
+    advice = (
+        "Store the provider's token in its secret (see the README), "
+        "then drop one of the files again."
+    )
 
 
 class TokenRejected(DropreelError):

@@ -1,5 +1,6 @@
 """The queue that feeds intake: an adapter for what intake itself puts there."""
 
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import boto3
@@ -15,7 +16,12 @@ class IntakeQueue:
 
     def __init__(self, url: str, client: "SQSClient | None" = None) -> None:
         self._url = url
-        self._client: SQSClient = client or boto3.client(
+        self._given = client
+
+    @cached_property
+    def _client(self) -> "SQSClient":
+        """Made when it is first needed, for the sake of cold starts."""
+        return self._given or boto3.client(
             "sqs", config=Config(retries={"mode": "standard", "max_attempts": 5})
         )
 

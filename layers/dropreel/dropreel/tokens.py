@@ -10,7 +10,9 @@ from aws_lambda_powertools.utilities.parameters.exceptions import GetParameterEr
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
+from dropreel.catalog import ProviderName
 from dropreel.errors import TokenMissing
+from dropreel.settings import ProviderSettings
 
 _MAX_AGE_SECONDS = 300
 
@@ -78,3 +80,31 @@ class SecretToken:
                 f"The token for {self.provider} could not be read from its secret ({code})."
             ) from None
         return value if isinstance(value, str) else ""
+
+
+def configured(settings: ProviderSettings) -> frozenset[ProviderName]:
+    """The providers that have a token stored: only their offers can be on a route.
+
+    A secret that cannot be read just now counts as one with a token, so that a hiccup never
+    takes an offer off the route.
+    """
+    return frozenset(name for name in ProviderName if _has_token(token_of(name, settings)))
+
+
+def token_of(name: ProviderName, settings: ProviderSettings) -> SecretToken:
+    """A provider's token, in the secret that the settings name."""
+    match name:
+        case ProviderName.RUNCOMFY:
+            return SecretToken(settings.runcomfy_secret, "RunComfy")
+        case ProviderName.WAVESPEED:
+            return SecretToken(settings.wavespeed_secret, "WaveSpeed")
+
+
+def _has_token(token: SecretToken) -> bool:
+    try:
+        token()
+    except TokenMissing:
+        return False
+    except TokenUnreadable:
+        return True
+    return True
