@@ -9,7 +9,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +22,8 @@ from rich.table import Table
 from rich.text import Text
 
 from dropreel.catalog import MODELS
-from dropreel.job import INBOX, slug
+from dropreel.job import INBOX, Role, slug
+from dropreel.pairing import AUDIO_ENDINGS, IMAGE_ENDINGS, name_of
 from local import embedded
 from local.embedded import Environment, Home
 
@@ -48,14 +49,15 @@ class Board:
     def done(self, line: str) -> None:
         self.lines.append((line, time.monotonic() - self.began))
         if self.live is None:
-            self.console.print(f"{self.lines[-1][1]:6.1f} s  {line}", soft_wrap=True)
+            self._print(self.lines[-1][1], line)
 
     def now(self, doing: str) -> None:
         if doing != self.doing and doing and self.live is None:
-            self.console.print(
-                f"{time.monotonic() - self.began:6.1f} s  {doing} ...", soft_wrap=True
-            )
+            self._print(time.monotonic() - self.began, f"{doing} ...")
         self.doing = doing
+
+    def _print(self, at_seconds: float, line: str) -> None:
+        self.console.print(f"{at_seconds:6.1f} s  {line}", markup=False, soft_wrap=True)
 
     def say(self, doing: str) -> None:
         """A step that speaks for itself when the next one begins."""
@@ -96,14 +98,35 @@ class Wanted:
     def uploads(self) -> dict[str, bytes]:
         """By key, in an order in which the job is complete with the last."""
         said: dict[str, bytes] = {}
-        base = f"{INBOX}{self.image.stem}"
         if self.options:
-            said[f"{base}.json"] = json.dumps(self.options).encode()
+            said[self._key(".json")] = json.dumps(self.options).encode()
         if self.prompt:
-            said[f"{base}.txt"] = self.prompt.encode()
+            said[self._key(".txt")] = self.prompt.encode()
         if self.audio:
-            said[f"{base}{self.audio.suffix}"] = self.audio.read_bytes()
-        return {**said, f"{base}{self.image.suffix}": self.image.read_bytes()}
+            said[self._key(self.audio.suffix)] = self.audio.read_bytes()
+        return {**said, self._key(self.image.suffix): self.image.read_bytes()}
+
+    def check(self) -> None:
+        """Raises `DemoFailed` for files that no job would be made of, because of their names."""
+        for file, role, what, endings in (
+            (self.image, Role.IMAGE, "picture", IMAGE_ENDINGS),
+            (self.audio, Role.AUDIO, "recording", AUDIO_ENDINGS),
+        ):
+            if file is None:
+                continue
+            if not file.is_file():
+                raise DemoFailed(f"There is no file {file}")
+            name = name_of(self._key(file.suffix))
+            if name is None:
+                raise DemoFailed(f"{file}: hidden and temporary files are ignored. Rename it.")
+            if name.role is not role:
+                raise DemoFailed(
+                    f"{file} is no {what} by its name, which must end in one of: "
+                    f"{', '.join(endings)}."
+                )
+
+    def _key(self, suffix: str) -> str:
+        return f"{INBOX}{self.image.stem}{suffix}"
 
 
 @dataclass(frozen=True)
@@ -113,9 +136,17 @@ class Dropped:
     stem: str
     versions: frozenset[str]
 
-    def made(self, job_inputs: list[dict[str, Any]]) -> bool:
-        """Whether a job with these inputs is the one that was dropped."""
-        return self.versions <= {given["version_id"] for given in job_inputs}
+    def is_in(self, told: Mapping[str, Any]) -> bool:
+        """Whether a job, or an event's detail, is about what was dropped.
+
+        The job can have more inputs, such as a picture of the same name that lay there before, and
+        fewer, when its options name other files: then it is refused, and that is the answer.
+        """
+        name = told.get("job", told)
+        files = told.get("inputs") or told.get("uploads") or []
+        return (name["folder"], name["stem"]) == ("", self.stem) and any(
+            file["version_id"] in self.versions for file in files
+        )
 
 
 def drop(environment: Environment, wanted: Wanted) -> Dropped:
@@ -144,7 +175,7 @@ def follow(
         received = sqs.receive_message(QueueUrl=queue_url, MaxNumberOfMessages=10)
         for message in received.get("Messages", []):
             event: dict[str, Any] = json.loads(message["Body"])
-            if dropped.made(event["detail"].get("inputs", [])):
+            if dropped.is_in(event["detail"]):
                 board.done(f"Event on the bus: {event['detail-type']}")
                 board.now("")
                 return event
@@ -158,8 +189,8 @@ def _answers(environment: Environment, dropped: Dropped) -> list[dict[str, Any]]
     listed = states.list_executions(stateMachineArn=environment["STATE_MACHINE_ARN"])
     for execution in listed["executions"]:
         arn = execution["executionArn"]
-        if execution["name"].startswith(f"{slug(dropped.stem)}-") and dropped.made(
-            json.loads(states.describe_execution(executionArn=arn)["input"])["inputs"]
+        if execution["name"].startswith(f"{slug(dropped.stem)}-") and dropped.is_in(
+            json.loads(states.describe_execution(executionArn=arn)["input"])
         ):
             pages = states.get_paginator("get_execution_history").paginate(executionArn=arn)
             return [
@@ -237,19 +268,25 @@ def _write_event(event: dict[str, Any], stem: str, out: Path) -> None:
 
 
 def tell_refusal(event: dict[str, Any], console: Console) -> None:
-    """The reasons, as the person who dropped the files should read them."""
-    error = event["detail"]["error"]
+    """Why there is no video, as the person who dropped the files should read it."""
     console.print()
-    if error["reasons"]:
+    error = event["detail"].get("error")
+    if error is None:  # Upload Incomplete
+        told = event["detail"]["message"]
+        console.print(f"No video: {told}", style="bold red", markup=False, soft_wrap=True)
+        return
+    if error.get("reasons"):
         console.print("[bold red]No video: the files cannot be used.[/]")
         for reason in error["reasons"]:
-            whose = f" ({reason['offer']})" if reason["offer"] else ""
-            console.print(f"\n  {reason['file']}{whose}", style="bold", markup=False)
+            whose = f" ({reason['offer']})" if reason.get("offer") else ""
+            text = Text(f"\n  {reason['file']}{whose}", "bold")
+            console.print(text, soft_wrap=True)
             for word in ("found", "rule", "cure"):
                 text = Text(f"    {word + ':':7}", "dim").append(reason[word], "default")
                 console.print(text, soft_wrap=True)
     else:
-        console.print(f"No video: {error['message']}", style="bold red", markup=False)
+        told = error["message"]
+        console.print(f"No video: {told}", style="bold red", markup=False, soft_wrap=True)
     console.print(f"\n{error['advice']}", markup=False, soft_wrap=True)
 
 
@@ -271,10 +308,12 @@ def an_embedded_aws(home: Home, board: Board) -> Iterator[Environment]:
 def wanted_of(asked: argparse.Namespace) -> Wanted:
     """Fill in what the model needs and nobody gave: the sample's voice, a prompt."""
     samples = embedded.PROJECT / "samples"
-    options: dict[str, Any] = json.loads(asked.options.read_text()) if asked.options else {}
+    options: Any = json.loads(asked.options.read_text("utf-8")) if asked.options else {}
+    if not isinstance(options, dict):
+        raise ValueError("not a JSON object")
     if asked.model:
         options["model"] = asked.model
-    model = MODELS.get(options.get("model", DEFAULT_MODEL))
+    model = MODELS.get(str(options.get("model", DEFAULT_MODEL)))
     audio, prompt = asked.audio, asked.prompt
     if model and model.needs_audio and not audio:
         audio = samples / "speech.mp3"
@@ -295,14 +334,11 @@ def main() -> int:
     try:
         wanted = wanted_of(asked)
     except (OSError, ValueError) as error:
-        console.print(f"{asked.options}: {error}", markup=False)
+        console.print(f"{asked.options}: {error}", markup=False, soft_wrap=True)
         return 1
-    for file in (wanted.image, wanted.audio):
-        if file and not file.is_file():
-            console.print(f"There is no file {file}", markup=False)
-            return 1
 
     try:
+        wanted.check()
         with board.shown(), an_embedded_aws(Home(embedded.OUT), board) as environment:
             with embedded.subscription(environment, f"demo-{time.time_ns()}") as queue_url:
                 dropped = drop(environment, wanted)
@@ -322,7 +358,9 @@ def main() -> int:
         return 1
     console.print(
         "A stand-in made this video from what you dropped: a slow push-in, no AI.\n"
-        f"Beside it: {dropped.stem}.json (the manifest), {dropped.stem}.event.json (the event)."
+        f"Beside it: {dropped.stem}.json (the manifest), {dropped.stem}.event.json (the event).",
+        markup=False,
+        soft_wrap=True,
     )
     print(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
     return 0

@@ -226,16 +226,24 @@ def test_a_cut_download_is_finished(stack: Stack) -> None:
     assert event["detail"]["video"]["sha256"] == hashlib.sha256(body).hexdigest()
 
 
-def test_what_is_no_video_never_becomes_one(stack: Stack) -> None:
-    stack.fault(match="webpage", do="html_page", times=None)
-    job = stack.drop("webpage")
+@pytest.mark.parametrize(
+    ("stem", "fault"),
+    [
+        ("webpage", {"do": "html_page"}),
+        # Nothing but the bytes shows what it is: the upload has begun by then, and is given up.
+        ("disguise", {"do": "html_page", "headers": {"Content-Type": "video/mp4"}}),
+    ],
+)
+def test_what_is_no_video_never_becomes_one(stack: Stack, stem: str, fault: dict[str, Any]) -> None:
+    stack.fault(match=stem, at="download", times=None, **fault)
+    job = stack.drop(stem)
 
     event = stack.event_of(job)
 
     assert event["detail"]["error"]["code"] == "ResultRefused"
-    assert stack.video_bucket("webpage.mp4") is None
+    assert stack.video_bucket(f"{stem}.mp4") is None
     unfinished = stack.client("s3").list_multipart_uploads(Bucket=stack.environment["VIDEO_BUCKET"])
-    assert [u["Key"] for u in unfinished.get("Uploads", []) if u["Key"] == "webpage.mp4"] == []
+    assert [u["Key"] for u in unfinished.get("Uploads", []) if u["Key"] == f"{stem}.mp4"] == []
 
 
 def test_half_a_pair_is_told_once_its_time_is_over(stack: Stack) -> None:

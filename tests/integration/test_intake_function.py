@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import boto3
 import pytest
+from botocore.stub import Stubber
 from moto import mock_aws
 
 from dropreel.events import UploadIncomplete
@@ -310,3 +311,21 @@ def test_a_fault_of_the_platform_gives_the_message_back(account: Account) -> Non
     answer = account.deliver(lost, litter)
 
     assert answer == {"batchItemFailures": [{"itemIdentifier": "m0"}]}
+
+
+@pytest.mark.parametrize("code", ["ThrottlingException", "StateMachineDoesNotExist"])
+def test_an_upload_whose_job_could_not_be_started_is_looked_at_again(
+    account: Account, code: str
+) -> None:
+    picture, voice = account.drop("inbox/anna.png"), account.drop("inbox/anna.mp3")
+    litter = account.drop("inbox/.DS_Store")
+    starter = Stubber(account.app.intake.executions._client)
+    starter.add_client_error("start_execution", code)
+
+    with starter:
+        refused = account.deliver(voice, litter)
+    again = account.deliver(voice, picture)
+
+    assert refused == {"batchItemFailures": [{"itemIdentifier": "m0"}]}
+    assert again == {"batchItemFailures": []}
+    assert len(account.jobs) == 1

@@ -2,5 +2,6 @@
 
 from aws_lambda_powertools import Tracer
 
-# Tracing HTTP calls would write result URLs, which grant access, into the traces.
-tracer = Tracer(service="dropreel", auto_patch=False, patch_modules=["boto3"])
+# Nothing is patched: tracing HTTP calls would write result URLs, which grant access, into the
+# traces, and tracing each call to AWS costs every cold start.
+tracer = Tracer(service="dropreel", auto_patch=False)

@@ -1,0 +1,382 @@
+"""Rules that hold for the state machine's definition.
+
+The embedded AWS names every failed function's error alike, so what Step Functions retries by
+name, and what its expressions read, shows in an account only: here it is held against the code.
+"""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import botocore.exceptions
+import botocore.session
+import pytest
+from aws_lambda_powertools.utilities.parameters import exceptions as parameters
+from pydantic import BaseModel
+
+from dropreel import bus, delivery, errors, tokens
+from dropreel.conclusion import FailedRun
+from dropreel.errors import DropreelError, ErrorReport
+from dropreel.events import VideoFailed
+from dropreel.job import Job
+from dropreel.provider import RenderState
+from dropreel.render import Next, Plan, Progress, Submission, SubmitRequest, Underway
+from tests.sam_template import DEFINITION, of_type, timeout_seconds
+
+State = dict[str, Any]
+OUTER: dict[str, State] = DEFINITION["States"]
+RENDER = OUTER["Render"]
+INNER: dict[str, State] = RENDER["Branches"][0]["States"]
+STATES = OUTER | INNER
+TASKS = {name: state for name, state in STATES.items() if state["Type"] == "Task"}
+CALLS = {name: task for name, task in TASKS.items() if "FunctionName" in task["Arguments"]}
+
+# AWS's own names, from the pages "Handling errors in Step Functions workflows", "Best practices
+# for Step Functions" (the Lambda ones) and "Lambda runtime API".
+OF_LAMBDA = {
+    "Lambda.AWSLambdaException",
+    "Lambda.ClientExecutionTimeoutException",
+    "Lambda.SdkClientException",
+    "Lambda.ServiceException",
+    "Lambda.TooManyRequestsException",
+    "Lambda.Unknown",
+}
+OF_A_KILLED_FUNCTION = {"Sandbox.Timedout", "Runtime.ExitError", "States.Timeout"}
+OF_A_BROKEN_CONNECTION = {
+    "ConnectTimeoutError",
+    "ConnectionClosedError",
+    "EndpointConnectionError",
+    "IncompleteReadError",
+    "ReadTimeoutError",
+    "ResponseStreamingError",
+}
+# What DynamoDB says that no waiting mends, or that we foresee.
+LASTING = {
+    "ConditionalCheckFailedException",
+    "ItemCollectionSizeLimitExceededException",
+    "ReplicatedWriteConflictException",
+    "ResourceNotFoundException",
+    "TransactionConflictException",
+}
+
+
+def modelled(service: str, *operations: str) -> set[str]:
+    """The exceptions that boto3 raises under a name of their own; all others are `ClientError`."""
+    model = botocore.session.Session().get_service_model(service)
+    calls = [model.operation_model(name) for name in operations or model.operation_names]
+    return {shape.name for call in calls for shape in call.error_shapes}
+
+
+def retried(task: State) -> list[str]:
+    """The names that a task retries, whichever of its retriers does."""
+    return [
+        name
+        for retrier in task["Retry"]
+        if retrier["MaxAttempts"]
+        for name in retrier["ErrorEquals"]
+    ]
+
+
+def expressions(of: object) -> Iterator[str]:
+    """Every JSONata expression in a part of the definition."""
+    if isinstance(of, str):
+        yield from re.findall(r"{%(.*?)%}", of, re.DOTALL)
+    elif isinstance(of, dict | list):
+        for part in of.values() if isinstance(of, dict) else of:
+            yield from expressions(part)
+
+
+def keys(constructor: str) -> set[str]:
+    """The keys of a JSONata object constructor."""
+    return set(re.findall(r'"(\w+)":', constructor))
+
+
+# Retries
+
+
+@pytest.mark.parametrize("name", ["Validate", "Conform", "Submit", "Poll"])
+def test_a_step_retries_the_platforms_faults(name: str) -> None:
+    ledger = modelled("dynamodb", "GetItem", "PutItem", "UpdateItem", "Query") - LASTING
+    faults = OF_LAMBDA | OF_A_KILLED_FUNCTION | OF_A_BROKEN_CONNECTION | ledger
+    (retrier,) = CALLS[name]["Retry"]
+
+    assert set(retrier["ErrorEquals"]) >= faults | {"ClientError", "GetParameterError"}
+    assert retrier["ErrorEquals"] == CALLS["Validate"]["Retry"][0]["ErrorEquals"]
+    assert retrier["MaxAttempts"] >= 6
+    assert retrier["JitterStrategy"] == "FULL"
+
+
+def test_a_paid_render_outlasts_an_hour_of_trouble() -> None:
+    (retrier,) = CALLS["Poll"]["Retry"]
+    waits = [
+        min(
+            retrier["IntervalSeconds"] * retrier["BackoffRate"] ** retry, retrier["MaxDelaySeconds"]
+        )
+        for retry in range(retrier["MaxAttempts"])
+    ]
+
+    assert sum(waits) >= 3600
+
+
+def test_each_name_that_is_retried_is_one_that_can_be_raised() -> None:
+    python = {
+        name
+        for module in (errors, delivery, bus, tokens, botocore.exceptions, parameters)
+        for name, it in vars(module).items()
+        if isinstance(it, type) and issubclass(it, Exception)
+    }
+    of_aws = modelled("dynamodb") | modelled("s3") | OF_LAMBDA | OF_A_KILLED_FUNCTION
+    known = python | of_aws | {"States.TaskFailed", "Runtime.HandlerError"}
+    named = {
+        name
+        for task in TASKS.values()
+        for retrier in task["Retry"]
+        for name in retrier["ErrorEquals"]
+    }
+
+    assert named - known == set()
+
+
+@pytest.mark.parametrize("name", ["Deliver", "Announce", "Conclude", "Announce failure"])
+def test_nothing_that_follows_the_payment_gives_up_at_once(name: str) -> None:
+    assert {"States.TaskFailed", "States.Timeout"} <= set(retried(TASKS[name]))
+
+
+def test_what_cannot_be_delivered_is_not_fetched_again() -> None:
+    first = CALLS["Deliver"]["Retry"][0]
+
+    assert first["MaxAttempts"] == 0
+    assert {"ResultRefused", "RequestForgotten"} <= set(first["ErrorEquals"])
+
+
+def test_no_refusal_is_retried_by_its_name() -> None:
+    ours = {error.__name__ for error in DropreelError.__subclasses__()}
+
+    assert not {name for task in TASKS.values() for name in retried(task)} & ours
+
+
+# Time
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_step_outlives_its_function(name: str) -> None:
+    function = CALLS[name]["Arguments"]["FunctionName"].strip("${}")
+    machine = of_type("AWS::Serverless::StateMachine")["RenderStateMachine"]
+    resource = machine["DefinitionSubstitutions"][function]["GetAtt"].removesuffix(".Arn")
+
+    assert resource == function.removesuffix("Arn") == f"{name}Function"
+    assert CALLS[name]["TimeoutSeconds"] > timeout_seconds(resource)
+
+
+def test_waits_are_as_long_as_the_functions_say() -> None:
+    assert INNER["Wait"]["Seconds"] == "{% $wait_seconds %}"
+    assert INNER["Wait to submit"]["Seconds"] == "{% $submission.wait_seconds %}"
+    assert INNER["Poll"]["Assign"]["wait_seconds"] == "{% $states.result.Payload.wait_seconds %}"
+    (accepted,) = INNER["Was it accepted?"]["Choices"]
+    assert accepted["Assign"] == {"wait_seconds": "{% $submission.wait_seconds %}"}
+    assert accepted["Next"] == "Wait"
+
+
+# The way
+
+
+def test_one_catch_is_around_everything() -> None:
+    assert DEFINITION["StartAt"] == "Render"
+    assert len(RENDER["Branches"]) == 1
+    (catch,) = RENDER["Catch"]
+    assert (catch["ErrorEquals"], catch["Next"]) == (["States.ALL"], "Conclude")
+    assert not [name for name, state in INNER.items() if "Catch" in state]
+    assert set(OUTER) == {"Render", "Announce", "Conclude", "Announce failure", "Failed"}
+
+
+def test_a_job_goes_this_way() -> None:
+    ways = {name: state.get("Next") for name, state in STATES.items() if "Choices" not in state}
+    choices = {
+        name: [*(choice["Next"] for choice in state["Choices"]), state["Default"]]
+        for name, state in STATES.items()
+        if "Choices" in state
+    }
+
+    assert ways == {
+        "Render": "Announce",
+        "Validate": "Does it fit?",
+        "Conform": "Submit",
+        "Submit": "Was it accepted?",
+        "Wait to submit": "Submit",
+        "Wait": "Poll",
+        "Poll": "Is it ready?",
+        "Deliver": None,
+        "Announce": None,
+        "Conclude": "Announce failure",
+        "Announce failure": "Failed",
+        "Failed": None,
+    }
+    assert choices == {
+        "Does it fit?": ["Conform", "Submit"],
+        "Was it accepted?": ["Wait", "Wait to submit"],
+        "Is it ready?": ["Deliver", "Submit", "Wait"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("state", "condition"),
+    [
+        ("Does it fit?", "$count($plan.conform) > 0"),
+        ("Was it accepted?", '$type($submission.ticket) = "object"'),
+        ("Is it ready?", f'$progress.state = "{RenderState.COMPLETED}"'),
+        ("Is it ready?", '$type($progress.next) = "object"'),
+    ],
+)
+def test_a_choice_asks_this(state: str, condition: str) -> None:
+    asked = [choice["Condition"] for choice in INNER[state]["Choices"]]
+
+    assert f"{{% {condition} %}}" in asked
+
+
+# The data
+
+
+def test_what_comes_next_is_what_the_functions_say() -> None:
+    assert INNER["Validate"]["Assign"]["next"] == {}
+    assert SubmitRequest.model_fields["next"].default == Next.model_validate({}) == Next()
+    assert INNER["Submit"]["Assign"]["next"] == "{% $states.result.Payload.next %}"
+    _, again = INNER["Is it ready?"]["Choices"]
+    assert again["Assign"] == {"next": "{% $progress.next %}"}
+
+
+def test_a_new_submission_forgets_how_far_the_last_one_was() -> None:
+    assert INNER["Submit"]["Assign"]["progress"] is None
+
+
+@pytest.mark.parametrize(
+    ("task", "model"),
+    [("Submit", SubmitRequest), ("Poll", Underway), ("Deliver", Underway)],
+)
+def test_a_function_is_given_the_fields_of_its_model(task: str, model: type[BaseModel]) -> None:
+    given = keys(CALLS[task]["Arguments"]["Payload"])
+    required = {name for name, field in model.model_fields.items() if field.is_required()}
+
+    assert required <= given <= set(model.model_fields)
+
+
+@pytest.mark.parametrize(
+    ("task", "payload"),
+    [
+        ("Validate", "$states.input"),  # the job
+        ("Conform", "$plan"),
+        ("Submit", '{"plan": $plan, "next": $next}'),
+        ("Poll", '{"plan": $plan, "ticket": $submission.ticket, "progress": $progress}'),
+        (
+            "Deliver",
+            '{"plan": $plan, "ticket": $submission.ticket, "progress": $progress, '
+            '"started_at": $states.context.Execution.StartTime}',
+        ),
+        ("Conclude", "$states.input"),  # what the Catch put out
+    ],
+)
+def test_a_function_is_given_this(task: str, payload: str) -> None:
+    (given,) = expressions(CALLS[task]["Arguments"]["Payload"])
+
+    assert re.sub(r"\s", "", given) == re.sub(r"\s", "", payload)
+
+
+def test_conclude_is_given_the_job_the_error_and_the_run() -> None:
+    (catch,) = RENDER["Catch"]
+    given = {
+        "job": Job(
+            id="anna-0123456789abcdef",
+            bucket="uploads",
+            folder="",
+            stem="anna",
+            model="wan-2.2-speech-to-video",
+            inputs=(),
+        ).model_dump(),
+        "error": {"Error": "ValueError", "Cause": "{}"},  # as the errorOutput of a Catch is
+        "execution": "arn:aws:states:eu-central-1:123456789012:execution:render:anna",
+        "started_at": "2026-11-20T10:00:00.000Z",
+    }
+
+    assert keys(catch["Output"]) == set(given) == set(FailedRun.model_fields)
+    assert FailedRun.model_validate(given).started_at is not None
+    (output,) = expressions(catch["Output"])
+    assert re.sub(r"\s", "", output) == (
+        '{"job":$states.context.Execution.Input,"error":$states.errorOutput,'
+        '"execution":$states.context.Execution.Id,"started_at":$states.context.Execution.StartTime}'
+    )
+
+
+ANSWERS: dict[str, type[BaseModel]] = {
+    "Validate": Plan,
+    "Conform": Plan,
+    "Submit": Submission,
+    "Poll": Progress,
+}
+VARIABLES: dict[str, type[BaseModel] | None] = {
+    "plan": Plan,
+    "submission": Submission,
+    "progress": Progress,
+    "next": None,
+    "wait_seconds": None,
+}
+OF_JSONATA = {"states", "count", "type"}
+
+
+def test_an_answer_is_kept_under_the_name_that_it_is_read_by() -> None:
+    for task, model in ANSWERS.items():
+        whole = "{% $states.result.Payload %}"
+        kept = [name for name, value in INNER[task]["Assign"].items() if value == whole]
+        assert [VARIABLES[name] for name in kept] == [model], task
+
+
+@pytest.mark.parametrize("task", ANSWERS)
+def test_what_is_taken_out_of_an_answer_is_in_it(task: str) -> None:
+    read = {
+        field
+        for text in expressions(INNER[task]["Assign"])
+        for field in re.findall(r"\$states\.result\.Payload\.(\w+)", text)
+    }
+
+    assert read <= set(ANSWERS[task].model_fields)
+
+
+def test_what_is_read_of_a_variable_is_in_its_model() -> None:
+    read = [
+        pair for text in expressions(STATES) for pair in re.findall(r"\$(\w+)(?:\.(\w+))?", text)
+    ]
+    ours = [(name, field) for name, field in read if name not in OF_JSONATA]
+
+    assert {name for name, _ in ours} == set(VARIABLES)
+    for name, field in ours:
+        model = VARIABLES[name]
+        assert not field or (model and field in model.model_fields), f"${name}.{field}"
+
+
+def test_a_failed_execution_says_our_code_and_message() -> None:
+    assert OUTER["Failed"]["Error"] == "{% $states.input.error.code %}"
+    assert OUTER["Failed"]["Cause"] == "{% $states.input.error.message %}"
+    assert VideoFailed.model_fields["error"].annotation is ErrorReport
+    assert {"code", "message"} <= set(ErrorReport.model_fields)
+
+
+@pytest.mark.parametrize(
+    ("task", "detail_type", "detail"),
+    [
+        ("Announce", "Video Ready", "{% $states.input[0] %}"),  # the Parallel's one branch
+        ("Announce failure", "Video Failed", "{% $states.input %}"),
+    ],
+)
+def test_what_is_announced_is_what_the_last_function_answered(
+    task: str, detail_type: str, detail: str
+) -> None:
+    (entry,) = TASKS[task]["Arguments"]["Entries"]
+
+    assert entry == {
+        "EventBusName": "${EventBusName}",
+        "Source": "dropreel",
+        "DetailType": detail_type,
+        "Detail": detail,
+    }
+    assert TASKS[task]["Output"] == detail
+    assert (
+        CALLS["Deliver"]["Output"] == CALLS["Conclude"]["Output"] == "{% $states.result.Payload %}"
+    )
