@@ -42,7 +42,7 @@ def length_seconds(film: bytes) -> float:
 
 PICTURE, VOICE = PORTRAIT.read_bytes(), SPEECH.read_bytes()
 
-OFFERS = {
+OFFERS: dict[str, tuple[str, str, dict[str, Any], bool, float]] = {
     "speech on RunComfy": (
         "wan-2.2-speech-to-video",
         "runcomfy",

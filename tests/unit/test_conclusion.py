@@ -46,7 +46,7 @@ from tests.render_fakes import (
     ScriptedProvider,
     by_name,
 )
-from tests.unit.test_template import RESOURCES
+from tests.sam_template import RESOURCES
 
 RUN = "arn:aws:states:eu-west-1:123456789012:execution:dropreel-render:anna-0123456789abcdef"
 SAMPLES = Path(__file__).parents[2] / "events" / "samples"

@@ -1,0 +1,26 @@
+"""No bytes make validate or conform crash, hang or eat memory."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).parents[2]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="measures memory as Linux tells it")
+def test_no_bytes_make_validate_or_conform_crash_or_hang_or_eat_memory() -> None:
+    """In a process of its own, because a codec that crashes takes its process with it."""
+    ran = subprocess.run(
+        [sys.executable, "-m", "tests.hostile_media", "80"],
+        cwd=PROJECT,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=110,
+    )
+
+    assert ran.returncode == 0, ran.stderr[-4000:] + ran.stdout
