@@ -79,7 +79,7 @@ CLAIMS: list[tuple[Role, bytes]] = [
     (Role.IMAGE, media.endless_jpeg(8_000, 90)),
     (Role.IMAGE, samples.bomb_jpeg(14_000)),
     (Role.IMAGE, media.claiming(media.gif(), b"GIF8", 6, "<HH", 65_535, 65_535)),
-    (Role.IMAGE, media.claiming(media.gif(), b"GIF8", 6, "<HH", 9_900, 9_900)),
+    (Role.IMAGE, media.claiming(media.gif(), b"GIF8", 6, "<HH", 6_000, 6_000)),
     (Role.IMAGE, media.claiming(media.heic(), b"ispe", 8, ">II", 30_000, 30_000)),
     (Role.IMAGE, media.claiming(media.avif(), b"ispe", 8, ">II", 9_000, 9_000)),
     (Role.IMAGE, media.claiming(media.telling_webp(), b"VP8X", 12, "<HB", 16_000, 0)),

@@ -138,7 +138,8 @@ def test_two_pictures_for_one_voice_are_refused_by_name(stack: Stack) -> None:
 
 
 def test_a_failed_render_is_told_in_the_providers_words(stack: Stack) -> None:
-    stack.fault(match="unlucky", do="fail_render", error="The GPU went away.")
+    for provider in ("runcomfy", "wavespeed"):  # it is submitted once more, to the next offer
+        stack.fault(provider, match="unlucky", do="fail_render", error="The GPU went away.")
     job = stack.drop("unlucky")
 
     event = stack.event_of(job)

@@ -200,6 +200,16 @@ def test_picture_that_finds_no_room_is_refused_before_it_is_decoded(image_format
             fit(content)
 
 
+def test_large_webp_loses_its_metadata_though_it_finds_no_room_to_be_drawn() -> None:
+    content = media.saved(media.scene(1900, 1900), "WEBP", exif=media.exif())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(conform_image, "DECODING_BYTES", 4_000_000)
+        copy, stripped = fit(content)
+
+    assert copy.format is ImageFormat.WEBP
+    assert media.SECRET.encode() not in stripped
+
+
 @pytest.mark.parametrize(
     "content", [media.heic(), media.avif(), media.tiff(), media.gif(), media.photo(6)]
 )

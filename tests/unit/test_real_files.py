@@ -181,7 +181,7 @@ RECORDINGS: list[tuple[str, str, Bytes, Verdict]] = [
     ("WAV of 17 MB", S2V, lambda: samples.wav(15, bits=32, rate=144_000, channels=2), Recording("wav", 15)),
     # Refused
     ("too long for all", S2V, lambda: samples.mp3_of_rising_bitrate(5100), Refused("at most 120 seconds")),
-    ("too long by its sound", S2V, lambda: media.tone("adts", "aac", 121, rate=8000), Refused("at most 120 seconds")),
+    ("too long by its sound", S2V, lambda: media.tone("au", "pcm_s16be", 121, rate=8000), Refused("at most 120 seconds")),
     ("too short", FLASH, lambda: media.tone("ipod", "aac", 2), Refused("at least 3 seconds")),
     ("too short, as only the sound tells", FLASH, lambda: media.tone("webm", "libopus", 2), Refused("at least 3 seconds")),
     ("a film without sound", S2V, lambda: samples.video(sound=False), Refused("without sound")),

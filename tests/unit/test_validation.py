@@ -354,9 +354,14 @@ def test_all_reasons_come_at_once() -> None:
     ]
 
 
-def test_problem_of_the_job_file_alone_refuses_the_job() -> None:
+@pytest.mark.parametrize(
+    "media",
+    [{IMAGE_KEY: CLEAN, AUDIO_KEY: SPEECH_OF_2_SECONDS}, {IMAGE_KEY: CLEAN}, {}],
+    ids=["with its media", "before its voice", "before its media"],
+)
+def test_problem_of_the_job_file_alone_refuses_the_job(media: dict[str, bytes]) -> None:
     problem = Reason(file=OPTIONS_KEY, rule="valid JSON", found="half of it", cure="Mend it.")
-    job, bucket = dropped({IMAGE_KEY: CLEAN, AUDIO_KEY: SPEECH_OF_2_SECONDS}, problems=(problem,))
+    job, bucket = dropped(media, problems=(problem,))
 
     assert reasons_for(job, bucket) == (problem,)
 

@@ -73,13 +73,14 @@ def fit_picture(
     file: Watched, picture: Picture, limits: ImageLimits, *, into: BinaryIO, alarm: Alarm
 ) -> Copy:
     """`conform.FitPicture`."""
-    if picture.width and picture.height:
-        _refuse_too_many((picture.width, picture.height), picture)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about metadata, which is dropped anyway
         try:
             if stripped := _stripped(file, picture, limits, into, alarm):
                 return stripped
+            # Before it is opened, for then Pillow makes room for all pixels of a WebP.
+            if _too_many(_size(picture), picture):
+                raise _too_many_pixels(_size(picture), picture)
             drawing = _draw(open_picture(file, picture), picture, limits, alarm)
             return _written(drawing, picture, limits, into, alarm)
         except (Unfit, OutOfTime, MemoryError):
@@ -107,10 +108,11 @@ def _stripped(
     if len(content) > _bytes_at_most(limits):
         return None
     into.write(content)
-    opened = open_picture(Watched(into, alarm), picture)
-    smallest = opened.shrinks[-1]
-    if _decoding_bytes(opened, smallest) <= DECODING_BYTES:
-        opened.decode(smallest)  # only to see that it can be
+    if not _too_many(_size(picture), picture):
+        opened = open_picture(Watched(into, alarm), picture)
+        smallest = opened.shrinks[-1]
+        if _decoding_bytes(opened, smallest) <= DECODING_BYTES:
+            opened.decode(smallest)  # only to see that it can be
     removed = listed(picture.metadata or ("what is not the picture",), "and")
     return Copy(picture.format, (f"Removed from the picture: {removed}.",))
 
@@ -137,9 +139,8 @@ class _Drawing:
 
 
 def _draw(opened: Opened, picture: Picture, limits: ImageLimits, alarm: Alarm) -> _Drawing:
-    _refuse_too_many(opened.size, picture)
     shrink = _shrink(opened, scaled(*opened.size, limits))
-    if not shrink:
+    if not shrink or _too_many(opened.size, picture):
         raise _too_many_pixels(opened.size, picture)
     decoded = opened.decode(shrink)
     size = _within(scaled(*decoded.size, limits), _room_pixels(opened, shrink))
@@ -172,11 +173,14 @@ def _draw(opened: Opened, picture: Picture, limits: ImageLimits, alarm: Alarm) -
     )
 
 
-def _refuse_too_many(size: tuple[int, int], picture: Picture) -> None:
-    """Also before the picture is opened: Pillow makes room for a WebP's pixels when it opens it."""
+def _size(picture: Picture) -> tuple[int, int]:
+    """As far as the header told; nothing where only decoding can tell."""
+    return picture.width or 0, picture.height or 0
+
+
+def _too_many(size: tuple[int, int], picture: Picture) -> bool:
     most = JPEG_AT_MOST_PIXELS if picture.kind is kinds.JPEG else OTHER_AT_MOST_PIXELS
-    if math.prod(size) > min(most, DECODING_BYTES / DECODING_PIXEL_BYTES.get(picture.kind, 1)):
-        raise _too_many_pixels(size, picture)
+    return math.prod(size) > min(most, DECODING_BYTES / DECODING_PIXEL_BYTES.get(picture.kind, 1))
 
 
 def _too_many_pixels(size: tuple[int, int], picture: Picture) -> Unfit:

@@ -230,7 +230,7 @@ class _Uploaded:
     def _limit_objections(self, offers: Sequence[Offer]) -> Iterator[Reason]:
         """What of the media no copy can make fit all of the offers."""
         image_limits, audio_limits = strictest(offers)
-        if not self._picture_faults:
+        if self._job.of(Role.IMAGE) and not self._picture_faults:
             key = self._job.only(Role.IMAGE).key
             yield from fitting.picture_objections(key, self.picture, image_limits)
         if audio_limits and self._job.of(Role.AUDIO) and not self._sound_faults:
