@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
+from dropreel.errors import DropreelError
 from dropreel.events import DetailType, UploadIncomplete, VideoFailed, VideoReady
 from dropreel.wish import JobFile
 
@@ -31,8 +32,17 @@ def file_stem(detail_type: DetailType) -> str:
 
 def schema(detail_type: DetailType) -> str:
     """The JSON Schema of an event's `detail`, as text."""
-    model = DETAILS[detail_type]
-    return _text(model.model_json_schema(mode="serialization"), f"detail of {detail_type}")
+    document = DETAILS[detail_type].model_json_schema(mode="serialization")
+    for part in (document, *document.get("$defs", {}).values()):
+        part.pop("additionalProperties", None)  # a consumer must stand a field that is new
+    if report := document.get("$defs", {}).get("ErrorReport"):
+        report["properties"]["code"]["examples"] = error_codes()
+    return _text(document, f"detail of {detail_type}")
+
+
+def error_codes() -> list[str]:
+    """Every code that a job can end with."""
+    return sorted(error.__name__ for error in DropreelError.__subclasses__())
 
 
 def job_file_schema() -> str:

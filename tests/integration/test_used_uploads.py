@@ -72,6 +72,18 @@ def test_a_face_is_found_by_the_defaults_that_named_it_last(used: UsedUploads) -
     assert used.face_named_by("uploads", KEY) == "inbox/b/_defaults.json"
 
 
+def test_an_upload_is_found_to_be_named_by_the_job_file_that_named_it_last(
+    used: UsedUploads,
+) -> None:
+    assert used.named_by("uploads", KEY) is None
+
+    used.note_face("uploads", KEY, named_by="inbox/_defaults.json")
+    used.note_named("uploads", KEY, named_by="inbox/talk.json")
+
+    assert used.named_by("uploads", KEY) == "inbox/talk.json"
+    assert used.face_named_by("uploads", KEY) == "inbox/_defaults.json"
+
+
 def test_notes_outlive_the_names_of_executions_and_then_go(
     used: UsedUploads, account: RenderAccount
 ) -> None:

@@ -36,6 +36,7 @@ class World:
         self.claims: dict[str, Job] = {}
         self.noted: set[tuple[str, str]] = set()
         self.faces: dict[str, str] = {}
+        self.spoken_for: dict[str, str] = {}
         self.messages: list[tuple[datetime, str]] = []
         self.announced: list[UploadIncomplete] = []
         self.listed_prefixes: list[str] = []
@@ -117,6 +118,12 @@ class World:
 
     def face_named_by(self, bucket: str, key: str) -> str | None:
         return self.faces.get(key)
+
+    def note_named(self, bucket: str, key: str, named_by: str) -> None:
+        self.spoken_for[key] = named_by
+
+    def named_by(self, bucket: str, key: str) -> str | None:
+        return self.spoken_for.get(key)
 
     def send(self, message: BaseModel, delay_seconds: int) -> None:
         assert 0 < delay_seconds <= 900
@@ -885,3 +892,39 @@ def test_the_reminder_reads_as_it_was_written() -> None:
 def test_a_message_that_is_neither_is_an_error(message: str) -> None:
     with pytest.raises(ValidationError):
         sighting_in(message)
+
+
+def test_a_named_recording_in_an_avatar_folder_makes_one_job_alone() -> None:
+    world = World()
+    world.say_and_tell("inbox/news/_defaults.json", image="face.png")
+    world.drop_and_tell("inbox/news/face.png")
+    world.say_and_tell("inbox/news/best.json", audio="mon.mp3", resolution="720p")
+
+    world.drop_and_tell("inbox/news/mon.mp3")
+    world.pass_time(minutes=120)
+
+    assert [job.stem for job in world.jobs.values()] == ["best"]
+    assert world.announced == []
+
+
+def test_a_pair_that_a_job_file_names_makes_one_job_alone() -> None:
+    world = World()
+    world.say_and_tell("inbox/talk.json", image="anna.png", audio="anna.mp3", resolution="720p")
+
+    world.drop_and_tell("inbox/anna.png", "inbox/anna.mp3")
+    world.pass_time(minutes=120)
+
+    assert [job.stem for job in world.jobs.values()] == ["talk"]
+    assert world.announced == []
+
+
+def test_a_pair_whose_naming_job_never_comes_together_makes_its_own_video_in_the_end() -> None:
+    world = World()
+    world.say_and_tell("inbox/talk.json", image="never.png", audio="anna.mp3")
+
+    world.drop_and_tell("inbox/anna.png", "inbox/anna.mp3")
+    world.pass_time(minutes=1)
+    assert world.jobs == {}
+    world.pass_time(minutes=120)
+
+    assert [job.stem for job in world.jobs.values()] == ["anna"]

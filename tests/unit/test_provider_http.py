@@ -180,6 +180,15 @@ def test_error_and_a_request_id_at_once_is_unclear(dialect: Dialect, status: int
 
 
 @each_dialect
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_refusal_that_names_a_request_is_unclear(dialect: Dialect, status: int) -> None:
+    provider, network = provider_of(dialect, answer(status, dialect.error_with_id(status)))
+    with pytest.raises(Unclear, match="and a request id"):
+        provider.submit(dialect.endpoint, PAYLOAD)
+    assert len(network.calls) == 1
+
+
+@each_dialect
 def test_internal_error_inside_a_200_is_unclear(dialect: Dialect) -> None:
     provider, _ = provider_of(dialect, answer(200, dialect.error_in_200(500)))
     with pytest.raises(Unclear):

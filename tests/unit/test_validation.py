@@ -366,6 +366,14 @@ def test_problem_of_the_job_file_alone_refuses_the_job(media: dict[str, bytes]) 
     assert reasons_for(job, bucket) == (problem,)
 
 
+def test_a_job_file_that_no_parser_stands_is_still_answered() -> None:
+    problem = Reason(file=OPTIONS_KEY, rule="valid JSON", found="too deep", cure="Mend it.")
+    files = {IMAGE_KEY: CLEAN, OPTIONS_KEY: b"[" * 60_000, DEFAULTS[0]: b"{}"}
+    job, bucket = dropped(files, model="wan-2.2-image-to-video", problems=(problem,))
+
+    assert problem in reasons_for(job, bucket)
+
+
 def test_refusal_reads_well_to_who_dropped_the_file() -> None:
     job, bucket = dropped({IMAGE_KEY: samples.picture("BMP", 320, 500), AUDIO_KEY: samples.TEXT})
 

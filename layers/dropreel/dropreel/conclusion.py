@@ -247,7 +247,7 @@ def _minding_what_may_be_paid(report: ErrorReport, attempts: tuple[Attempt, ...]
     state = attempts[-1].state if attempts else None
     is_unforeseen = report.code == UnexpectedError.__name__
     if state is AttemptState.ACCEPTED and is_unforeseen:
-        return report.model_copy(update={"advice": _PAID_ADVICE})
+        return report.model_copy(update={"advice": _PAID_ADVICE, "retryable": False})
     if state is not AttemptState.BEGUN:
         return report
     if is_unforeseen:
@@ -255,7 +255,7 @@ def _minding_what_may_be_paid(report: ErrorReport, attempts: tuple[Attempt, ...]
             f"Submit was cut off while it called {attempts[-1].provider}: whether the request was "
             "accepted is unknown."
         ).report
-    return report.model_copy(update={"advice": SubmissionUnclear.advice})
+    return report.model_copy(update={"advice": SubmissionUnclear.advice, "retryable": False})
 
 
 def _render(

@@ -46,8 +46,8 @@ class ErrorReport(BaseModel):
     message: str = Field(description="What happened, in one or two sentences.")
     advice: str = Field(description="What to do now.")
     retryable: bool = Field(
-        description="Whether a program may drop one of the files again, unchanged: it can succeed, "
-        "and what failed is not paid for."
+        description="Whether a program may drop one of the job's own files again, unchanged: it "
+        "can succeed, and no render of it is known to be under way or waiting at the provider."
     )
     reasons: tuple[Reason, ...] = Field(
         default=(),
@@ -88,7 +88,9 @@ class InputRejected(DropreelError):
     """The files break rules of the model; `reasons` lists them, as many as can be told."""
 
     advice = (
-        "Mend what the reasons name, and drop only those files again: the others are still there."
+        "Mend what the reasons name and drop only those files again: the others are still there. "
+        "Where offers are named, one offer's reasons are enough. A job begins with a file of its "
+        "own name: if you mended another one (a face, _defaults.json), drop one of its own again."
     )
 
     def __init__(self, reasons: tuple[Reason, ...]) -> None:
@@ -143,7 +145,7 @@ class TokenMissing(DropreelError):
     retryable = True
     advice = (
         "Store the provider's token in its secret (see the README), "
-        "then drop one of the files again."
+        "then drop one of the job's own files again."
     )
 
 
@@ -153,7 +155,7 @@ class TokenRejected(DropreelError):
     retryable = True
     advice = (
         "Store a valid token in the provider's secret (see the README), "
-        "then drop one of the files again."
+        "then drop one of the job's own files again."
     )
 
 
@@ -161,7 +163,7 @@ class NoCredit(DropreelError):
     """The provider's account has no credit left for this render."""
 
     retryable = True
-    advice = "Top up the provider's account, then drop one of the files again."
+    advice = "Top up the provider's account, then drop one of the job's own files again."
 
 
 # The submission
@@ -177,14 +179,14 @@ class ProviderThrottled(DropreelError):
     """The provider answered 'too many requests' for longer than we were willing to ask."""
 
     retryable = True
-    advice = "Drop one of the files again later, or fewer jobs at once."
+    advice = "Drop one of the job's own files again later, or fewer jobs at once."
 
 
 class ProviderUnavailable(DropreelError):
     """The provider could not be reached, or said that it is unavailable, and accepted nothing."""
 
     retryable = True
-    advice = "Drop one of the files again later."
+    advice = "Drop one of the job's own files again later."
 
 
 class SubmissionUnclear(DropreelError):
@@ -192,8 +194,8 @@ class SubmissionUnclear(DropreelError):
 
     advice = (
         "Look at the provider's dashboard: if a render of these files is there, fetch it there; "
-        "if none is, drop one of the files again. Dropreel does not send it again by itself, "
-        "because that could be paid twice."
+        "if none is, drop one of the job's own files again. Dropreel does not send it again by "
+        "itself, because that could be paid twice."
     )
 
 
@@ -204,7 +206,10 @@ class RenderFailed(DropreelError):
     """The provider accepted the request and failed to render it."""
 
     retryable = True
-    advice = "Drop one of the files again; if it fails again, try another picture or recording."
+    advice = (
+        "Drop one of the job's own files again; if it fails again, try another picture or "
+        "recording."
+    )
 
 
 class RenderModerated(DropreelError):
@@ -222,7 +227,7 @@ class RenderRejected(DropreelError):
 class RenderCancelled(DropreelError):
     """The render was cancelled at the provider."""
 
-    advice = "Drop one of the files again if the video is still wanted."
+    advice = "Drop one of the job's own files again if the video is still wanted."
 
 
 class RenderTimedOut(DropreelError):
@@ -230,14 +235,14 @@ class RenderTimedOut(DropreelError):
 
     advice = (
         "Look at the provider's dashboard: the render may still finish there. "
-        "If it does not, drop one of the files again."
+        "If it does not, drop one of the job's own files again."
     )
 
 
 class RequestForgotten(DropreelError):
     """The provider does not know the request that it accepted."""
 
-    advice = "Look at the provider's dashboard before dropping one of the files again."
+    advice = "Look at the provider's dashboard before dropping one of the job's own files again."
 
 
 # The result
@@ -246,7 +251,7 @@ class RequestForgotten(DropreelError):
 class ResultMissing(DropreelError):
     """The render completed without a video in its output."""
 
-    advice = "Look at the provider's dashboard, then drop one of the files again."
+    advice = "Look at the provider's dashboard, then drop one of the job's own files again."
 
 
 class ResultUnavailable(DropreelError):
@@ -254,7 +259,7 @@ class ResultUnavailable(DropreelError):
 
     advice = (
         "The video is paid for: fetch it from the provider's dashboard while it is there, "
-        "or drop one of the files again to render anew."
+        "or drop one of the job's own files again to render anew."
     )
 
 
@@ -271,13 +276,13 @@ class ResultRefused(DropreelError):
 class ExecutionAborted(DropreelError):
     """Someone stopped the execution."""
 
-    advice = "Drop one of the files again if the video is still wanted."
+    advice = "Drop one of the job's own files again if the video is still wanted."
 
 
 class ExecutionTimedOut(DropreelError):
     """The execution ran longer than it may."""
 
-    advice = "Look at the provider's dashboard before dropping one of the files again."
+    advice = "Look at the provider's dashboard before dropping one of the job's own files again."
 
 
 class UnexpectedError(DropreelError):

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from dropreel import wish
-from dropreel.draft import Draft
+from dropreel.draft import NAMED_AT_MOST, Draft
 from dropreel.events import DetailType, IncompleteUpload, UploadIncomplete
 from dropreel.job import INBOX, Input, Job, Role, error_key
 from dropreel.observability import logger
@@ -60,6 +60,11 @@ class UsedUploads(Protocol):
         """The defaults at a key name this picture as the face of their folder."""
 
     def face_named_by(self, bucket: str, key: str) -> str | None: ...
+
+    def note_named(self, bucket: str, key: str, named_by: str) -> None:
+        """The job file at a key names this upload, so that it waits for that job."""
+
+    def named_by(self, bucket: str, key: str) -> str | None: ...
 
 
 class Queue(Protocol):
@@ -170,12 +175,42 @@ class Intake:
             logger.info("In a job already: nothing to do", key=seen.key)
             return
         draft = self._draft(name, group, seen.bucket)
+        self._note_named(draft, seen.bucket)
+        naming = self._draft_naming(draft, name)
+        is_spoken_for = naming is not None and self._left_seconds(seen) > 0
         if name.role is Role.IMAGE and self._is_face(seen, draft):
             logger.info("An avatar's face: waits for nobody", key=seen.key)
-        elif draft.is_ready:
+        elif naming is not None and naming.is_ready:
+            self._start(naming, name, seen)
+        elif draft.is_ready and not is_spoken_for:
             self._start(draft, name, seen)
         else:
             self._wait(draft, seen.model_copy(update={"version_id": upload.version_id}))
+
+    def _note_named(self, draft: Draft, bucket: str) -> None:
+        """Keep what the job's own file names from starting a job of its own meanwhile."""
+        for key in draft.own.wish.files.values():
+            self.used.note_named(bucket, key, named_by=draft.group.of(Role.OPTIONS)[0].key)
+
+    def _draft_naming(self, draft: Draft, name: Name) -> Draft | None:
+        """The job of another name that waits for media of this one, because its own file names
+        them: each is paid for once."""
+        media = [*draft.group.of(Role.IMAGE), *draft.group.of(Role.AUDIO)]
+        for key in [upload.key for upload in media[:NAMED_AT_MOST]]:
+            by = self.used.named_by(draft.bucket, key)
+            other = name_of(by) if by else None
+            if other is None or other.is_beside(name):
+                continue
+            group = Group.around(other, self._listing(other, draft.bucket))
+            naming = self._draft(other, group, draft.bucket)
+            waits = any(
+                upload.key == by
+                and not self.used.is_used(draft.bucket, upload.key, upload.version_id)
+                for upload in group.of(Role.OPTIONS)
+            )
+            if waits and key in naming.own.wish.files.values():
+                return naming
+        return None
 
     # What is there, and what it says
 
@@ -257,7 +292,7 @@ class Intake:
 
     def _wait(self, draft: Draft, seen: Sighting) -> None:
         waited = self.now() - seen.first_seen
-        left_seconds = (self.incomplete_after - waited).total_seconds()
+        left_seconds = self._left_seconds(seen)
         if left_seconds > 0:
             delay_seconds = _delay_seconds(waited.total_seconds(), left_seconds)
             self.queue.send(seen, delay_seconds)
@@ -272,6 +307,9 @@ class Intake:
         else:
             self._give_up(draft, seen, waited)
             logger.info("Incomplete: said so", key=seen.key, missing=draft.missing)
+
+    def _left_seconds(self, seen: Sighting) -> float:
+        return (self.incomplete_after - (self.now() - seen.first_seen)).total_seconds()
 
     def _is_answered(self, group: Group) -> bool:
         """Whether the error file already tells of these uploads: that is how each of several

@@ -127,8 +127,9 @@ class Reply(Generic[A]):
 
     @property
     def is_contradictory(self) -> bool:
-        """Success by its status, an error by its code, and yet a request id."""
-        return self.is_2xx and self.error_status is not None and bool(self.answer.accepted_id)
+        """An error by its status or its code, and yet a request id: it may have been accepted."""
+        could_be = self.is_2xx or self.http_status == 429 or self.http_status >= 500
+        return could_be and self.error_status is not None and bool(self.answer.accepted_id)
 
     @property
     def error_status(self) -> int | None:

@@ -5,6 +5,7 @@
 | `uploads#<bucket>/<fingerprint>` | `claim` | the job that was first made of exactly these        |
 | `upload#<bucket>/<key>#<version>`| `job`   | the id of the last job that used it                 |
 | `face#<bucket>/<key>`            | `face`  | the `_defaults.json` that named it last             |
+| `named#<bucket>/<key>`           | `named` | the job file that named it last                     |
 
 `expires_at`, in epoch seconds, is the table's TTL attribute.
 """
@@ -62,6 +63,14 @@ class UsedUploads:
     def face_named_by(self, bucket: str, key: str) -> str | None:
         """The key of the defaults that named this picture last."""
         return self._get(f"face#{bucket}/{key}", "face", "named_by")
+
+    def note_named(self, bucket: str, key: str, named_by: str) -> None:
+        """The job file at a key names this upload."""
+        self._put(f"named#{bucket}/{key}", "named", "named_by", named_by)
+
+    def named_by(self, bucket: str, key: str) -> str | None:
+        """The key of the job file that named this upload last."""
+        return self._get(f"named#{bucket}/{key}", "named", "named_by")
 
     def _get(self, pk: str, sk: str, field: str) -> str | None:
         got = self._client.get_item(

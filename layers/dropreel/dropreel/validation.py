@@ -289,7 +289,7 @@ class _Uploaded:
         with self._uploads.open(self._job.bucket, given) as file:
             try:
                 document = json.loads(file.read(1 << 20))
-            except ValueError:
+            except (ValueError, RecursionError):
                 return ()
         return document if isinstance(document, dict) else ()
 

@@ -221,7 +221,12 @@ def _key_of(path: str, beside: str) -> str | None:
         elif part != ".":
             folders.append(part)
     key = INBOX + "/".join([*folders, file])
-    usable = file not in ("", ".", "..") and "\\" not in path and not _ELSEWHERE.match(path)
+    usable = (
+        file not in ("", ".", "..")
+        and "\\" not in path
+        and not _ELSEWHERE.match(path)
+        and not re.search(r"[\x00-\x1f\x7f]", path)
+    )
     return key if usable and len(key.encode()) <= LONGEST_KEY_BYTES else None
 
 
