@@ -29,9 +29,9 @@ UPLOADS, VIDEOS, BUS = "uploads", "videos", "dropreel"
 LEDGER = ENVIRONMENT["LEDGER_TABLE"]
 
 
-def create_ledger_table(dynamodb: "DynamoDBClient") -> None:
+def create_ledger_table(dynamodb: "DynamoDBClient", name: str = LEDGER) -> None:
     dynamodb.create_table(
-        TableName=LEDGER,
+        TableName=name,
         BillingMode="PAY_PER_REQUEST",
         AttributeDefinitions=[
             {"AttributeName": "pk", "AttributeType": "S"},

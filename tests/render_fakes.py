@@ -1,12 +1,13 @@
 """Stand-ins at the seams of submit, poll, deliver and conclude: provider, ledger and clock."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
 from dropreel.catalog import AudioFormat, ImageFormat, ProviderName
 from dropreel.job import Input, Job, Role
-from dropreel.ledger import Attempt, AttemptState
+from dropreel.ledger import Attempt, AttemptState, Run
 from dropreel.provider import Answer, Provider, Result
 from dropreel.render import AudioFacts, ImageFacts, Next, Plan, PlannedOffer, Ticket
 from dropreel.settings import PollSettings, SubmitSettings
@@ -60,6 +61,7 @@ ENVIRONMENT = {
     "RUNCOMFY_SECRET": "runcomfy-token",
     "WAVESPEED_URL": "https://wavespeed.example",
     "WAVESPEED_SECRET": "wavespeed-token",
+    "STATE_MACHINE_ARN": "arn:aws:states:eu-central-1:123456789012:stateMachine:dropreel-render",
 }
 SUBMIT_SETTINGS = SubmitSettings.model_validate(ENVIRONMENT)
 POLL_SETTINGS = PollSettings.model_validate(ENVIRONMENT)
@@ -132,6 +134,8 @@ class MemoryLedger:
     def __init__(self) -> None:
         self._attempts: dict[tuple[str, int], Attempt] = {}
         self._begun = 0
+        self._runs: dict[tuple[str, int], Run] = {}
+        self._turns: dict[ProviderName, datetime] = {}
 
     def find(self, job_id: str, number: int) -> Attempt | None:
         return self._attempts.get((job_id, number))
@@ -184,6 +188,39 @@ class MemoryLedger:
                 "message": message,
             },
         )
+
+    def give_up(self, attempt: Attempt, code: str, message: str) -> None:
+        self._replace(attempt, {"state": AttemptState.UNCLEAR, "code": code, "message": message})
+
+    def take_turn(self, provider: ProviderName, per_minute: int, now: datetime) -> datetime:
+        turn = max(now, self._turns.get(provider, now))
+        self._turns[provider] = turn + timedelta(microseconds=math.ceil(60_000_000 / per_minute))
+        return turn
+
+    def runs(self, job_id: str) -> tuple[Run, ...]:
+        return tuple(self._runs[key] for key in sorted(self._runs) if key[0] == job_id)
+
+    def note_run(self, run: Run) -> None:
+        """As admit leaves it behind."""
+        self._runs[run.job_id, run.number] = run
+
+    def resume(self, plan: Plan, now: datetime) -> None:
+        self.note_run(self._run(plan.job).model_copy(update={"plan": plan}))
+
+    def close(self, job: Job, now: datetime) -> None:
+        run = self._run(job)
+        self.note_run(run.model_copy(update={"closed_at": run.closed_at or now}))
+
+    def end(self, job: Job, outcome: str, now: datetime) -> None:
+        run = self._run(job)
+        self.note_run(
+            run.model_copy(
+                update={"ended_at": run.ended_at or now, "outcome": run.outcome or outcome}
+            )
+        )
+
+    def _run(self, job: Job) -> Run:
+        return self._runs.get((job.id, job.run)) or Run(job_id=job.id, number=job.run)
 
     def _replace(self, attempt: Attempt, changes: dict[str, object]) -> None:
         there = self._attempts[attempt.job_id, attempt.number]

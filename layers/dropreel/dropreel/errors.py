@@ -166,6 +166,29 @@ class NoCredit(DropreelError):
     advice = "Top up the provider's account, then drop one of the job's own files again."
 
 
+# Admission
+
+
+class SpendLimitReached(DropreelError):
+    """The day's `DailySpendLimitUsd` leaves no room for this render. Nothing was submitted."""
+
+    retryable = True
+    advice = (
+        "Run the job again tomorrow (UTC), or let the owner raise DailySpendLimitUsd: "
+        "drop one of the job's own files again."
+    )
+
+
+class PriceUnknown(DropreelError):
+    """There is a spend limit, and nobody has said what this render costs."""
+
+    retryable = True
+    advice = (
+        "Whoever runs this Dropreel: say the price in the parameter UsdPerSecond, or set "
+        "DailySpendLimitUsd to 0; then drop one of the job's own files again."
+    )
+
+
 # The submission
 
 

@@ -31,7 +31,12 @@ class JobSummary(_Published):
     """Which job this is about."""
 
     id: str = Field(
-        description="Names the job and its execution; recognise by it an event that comes twice."
+        description="Names the job. Together with `run` it is the idempotency key: each run of a "
+        "job ends in one `Video Ready` or one `Video Failed`, and an event with the same two that "
+        "comes again is a repetition."
+    )
+    run: int = Field(
+        default=1, ge=1, description="Counts up when the job is run again without a new upload."
     )
     folder: str = Field(description="The folders below `inbox/`, ending in `/`, or empty.")
     stem: str = Field(description="The file name that the uploads share, without its ending.")
@@ -51,6 +56,7 @@ class JobSummary(_Published):
     def of(cls, job: Job, started_at: datetime | None) -> "JobSummary":
         return cls(
             id=job.id,
+            run=job.run,
             folder=job.folder,
             stem=job.stem,
             model=job.model,

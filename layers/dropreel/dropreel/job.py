@@ -13,6 +13,7 @@ from dropreel.errors import Reason
 
 INBOX = "inbox/"
 LONGEST_KEY_BYTES = 1024  # S3: in UTF-8
+_LONGEST_EXECUTION_NAME = 80
 
 # What we ourselves put between a stem and its last ending: `.error`, or a job id.
 _OUR_ENDING = re.compile(r"\.(error|[a-z0-9-]{1,63}-[0-9a-f]{16})_*\Z", re.IGNORECASE)
@@ -44,7 +45,7 @@ class Job(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    id: str = Field(description="The execution's name: a slug of the stem and a digest.")
+    id: str = Field(description="A slug of the stem and a digest; names its first execution.")
     bucket: str = Field(description="The upload bucket.")
     folder: str = Field(description="The folders below `inbox/`, ending in `/`, or empty.")
     stem: str = Field(description="The file name that the uploads share, without its ending.")
@@ -57,6 +58,13 @@ class Job(BaseModel):
     problems: tuple[Reason, ...] = Field(
         default=(), description="What is wrong with the files that say what the job wants."
     )
+    run: int = Field(
+        default=1, ge=1, description="Counts the executions of this job: more when it is run again."
+    )
+
+    @property
+    def execution_name(self) -> str:
+        return execution_name(self.id, self.run)
 
     @property
     def video_key(self) -> str:
@@ -121,6 +129,17 @@ def job_id(stem: str, model: str, inputs: tuple[Input, ...]) -> str:
     # JSON, because a key may hold any separator that one could think of.
     digest = hashlib.sha256(json.dumps([model, pinned]).encode()).hexdigest()[:16]
     return f"{slug(stem)}-{digest}"
+
+
+def execution_name(job_id: str, run: int) -> str:
+    """The job id, with the run's number behind it from the second run on.
+
+    At most 80 characters, as Step Functions asks: a long slug is cut, the digest never.
+    """
+    if run == 1:
+        return job_id
+    ending = f"-{job_id[-16:]}-r{run}"
+    return f"{job_id[:-17][: _LONGEST_EXECUTION_NAME - len(ending)]}{ending}"
 
 
 def slug(stem: str) -> str:

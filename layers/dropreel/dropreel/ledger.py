@@ -12,7 +12,8 @@ from typing import Protocol
 from pydantic import BaseModel, ConfigDict, Field
 
 from dropreel.catalog import ProviderName
-from dropreel.render import Next, PlannedOffer, Ticket
+from dropreel.job import Job
+from dropreel.render import Next, Plan, PlannedOffer, Ticket
 
 
 class AttemptState(StrEnum):
@@ -20,7 +21,8 @@ class AttemptState(StrEnum):
     ACCEPTED = "accepted"
     POSTPONED = "postponed"  # refused for now: the only state that may be begun again
     REFUSED = "refused"
-    LOST = "lost"  # accepted, and then failed or cancelled at the provider
+    LOST = "lost"  # accepted, and then failed, cancelled or forgotten at the provider
+    UNCLEAR = "unclear"  # begun, and given up on: another attempt was made in its place
 
 
 class Attempt(BaseModel):
@@ -42,6 +44,26 @@ class Attempt(BaseModel):
         default=None, description="Why it was postponed, refused or lost: an error's name."
     )
     message: str = Field(default="", description="The same in words, without any URL.")
+
+
+class Run(BaseModel):
+    """One execution of a job, as far as the ledger knows of it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    job_id: str
+    number: int = Field(ge=1)
+    plan: Plan | None = Field(default=None, description="Once it asked to be admitted.")
+    started_at: datetime | None = None
+    admitted_at: datetime | None = None
+    rendered_at: datetime | None = None
+    closed_at: datetime | None = Field(
+        default=None, description="When conclude began: nothing of it is admitted from then on."
+    )
+    ended_at: datetime | None = None
+    outcome: str | None = Field(
+        default=None, description="`VideoReady` or an error's code, once all is said and done."
+    )
 
 
 class Ledger(Protocol):
@@ -70,3 +92,22 @@ class Ledger(Protocol):
 
     def lose(self, job_id: str, ticket: Ticket, code: str, message: str) -> None:
         """The provider took it and brings no video. Only for the request that it took."""
+
+    def give_up(self, attempt: Attempt, code: str, message: str) -> None:
+        """Its outcome will never be known, and another attempt takes its place."""
+
+    def take_turn(self, provider: ProviderName, per_minute: int, now: datetime) -> datetime:
+        """The next free moment for a call, of which no minute has more than so many. Each call
+        takes one, whether it is used or not."""
+
+    def runs(self, job_id: str) -> tuple[Run, ...]:
+        """All runs of a job, in order."""
+
+    def resume(self, plan: Plan, now: datetime) -> None:
+        """The plan's job waits for what an earlier run was accepted for, without being admitted."""
+
+    def close(self, job: Job, now: datetime) -> None:
+        """The run is being concluded. May be repeated: the first time stands."""
+
+    def end(self, job: Job, outcome: str, now: datetime) -> None:
+        """All is said and done. May be repeated: the first outcome stands."""

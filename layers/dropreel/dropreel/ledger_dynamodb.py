@@ -1,13 +1,17 @@
 """The ledger in DynamoDB: an adapter, and the only module that knows the table.
 
-| pk         | sk            | what                                          |
-| ---------- | ------------- | --------------------------------------------- |
-| `job#<id>` | `attempt#001` | one attempt: the fields of `Attempt`, as text |
+| pk                | sk            | what                                                   |
+| ----------------- | ------------- | ------------------------------------------------------ |
+| `job#<id>`        | `attempt#001` | one attempt: the fields of `Attempt`, as text          |
+| `job#<id>`        | `run#001`     | one run: the fields of `Run`, as text, and what it has |
+|                   |               | of `slots_dynamodb`                                    |
+| `turns#<provider>`| `next`        | when the provider's next call may be made              |
 
 `expires_at`, in epoch seconds, is the table's TTL attribute.
 """
 
-from datetime import datetime, timedelta
+import math
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -15,8 +19,10 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from dropreel.ledger import Attempt, AttemptState
-from dropreel.render import Next, PlannedOffer, Ticket
+from dropreel.catalog import ProviderName
+from dropreel.job import Job
+from dropreel.ledger import Attempt, AttemptState, Run
+from dropreel.render import Next, Plan, PlannedOffer, Ticket
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -24,7 +30,8 @@ if TYPE_CHECKING:
 
 # Longer than the 90 days for which Step Functions remembers an execution's name: as long as a job
 # cannot start again, its attempts are known.
-_KEPT = timedelta(days=180)
+KEPT = timedelta(days=180)
+_RACES_AT_MOST = 20
 
 
 class DynamoDBLedger:
@@ -37,7 +44,7 @@ class DynamoDBLedger:
 
     def __init__(self, table: str, client: "DynamoDBClient | None" = None) -> None:
         self._table = table
-        self._client: DynamoDBClient = client or boto3.client("dynamodb", config=_config())
+        self._client: DynamoDBClient = client or boto3.client("dynamodb", config=config())
 
     def find(self, job_id: str, number: int) -> Attempt | None:
         got = self._client.get_item(
@@ -128,6 +135,87 @@ class DynamoDBLedger:
             },
         )
 
+    def give_up(self, attempt: Attempt, code: str, message: str) -> None:
+        self._replace(attempt, {"state": AttemptState.UNCLEAR, "code": code, "message": message})
+
+    def take_turn(self, provider: ProviderName, per_minute: int, now: datetime) -> datetime:
+        now_ms, apart_ms = int(now.timestamp() * 1000), math.ceil(60_000 / per_minute)
+        for _ in range(_RACES_AT_MOST):
+            for starting, condition in (
+                ("next_at_ms", "next_at_ms > :now"),
+                (":now", "attribute_not_exists(pk) OR next_at_ms <= :now"),
+            ):
+                try:
+                    taken = self._client.update_item(
+                        TableName=self._table,
+                        Key={"pk": {"S": f"turns#{provider}"}, "sk": {"S": "next"}},
+                        UpdateExpression=f"SET next_at_ms = {starting} + :apart",
+                        ConditionExpression=condition,
+                        ExpressionAttributeValues={
+                            ":now": {"N": str(now_ms)},
+                            ":apart": {"N": str(apart_ms)},
+                        },
+                        ReturnValues="UPDATED_NEW",
+                    )
+                except self._client.exceptions.ConditionalCheckFailedException:
+                    continue
+                next_at_ms = int(taken["Attributes"]["next_at_ms"]["N"])
+                return datetime.fromtimestamp((next_at_ms - apart_ms) / 1000, UTC)
+        raise RuntimeError("The turns changed under each look.")  # each time between two writes
+
+    def runs(self, job_id: str) -> tuple[Run, ...]:
+        got = self._client.query(
+            TableName=self._table,
+            KeyConditionExpression="pk = :job AND begins_with(sk, :run)",
+            ExpressionAttributeValues={":job": {"S": f"job#{job_id}"}, ":run": {"S": "run#"}},
+            ConsistentRead=True,
+        )
+        return tuple(_run(item) for item in got["Items"])
+
+    def resume(self, plan: Plan, now: datetime) -> None:
+        self._update_run(
+            plan.job,
+            "SET #plan = :plan, resumed_at = :now",
+            now,
+            {":plan": {"S": plan.model_dump_json()}},
+            {"#plan": "plan"},
+        )
+
+    def close(self, job: Job, now: datetime) -> None:
+        self._update_run(job, "SET closed_at = if_not_exists(closed_at, :now)", now)
+
+    def end(self, job: Job, outcome: str, now: datetime) -> None:
+        self._update_run(
+            job,
+            "SET ended_at = if_not_exists(ended_at, :now), "
+            "outcome = if_not_exists(outcome, :outcome)",
+            now,
+            {":outcome": {"S": outcome}},
+        )
+
+    def _update_run(
+        self,
+        job: Job,
+        update: str,
+        now: datetime,
+        values: "dict[str, AttributeValueTypeDef] | None" = None,
+        names: dict[str, str] | None = None,
+    ) -> None:
+        self._client.update_item(
+            TableName=self._table,
+            Key=run_key(job.id, job.run),
+            UpdateExpression=f"{update}, job_id = :job_id, #number = :number, "
+            "expires_at = :expires_at",
+            ExpressionAttributeNames={"#number": "number", **(names or {})},
+            ExpressionAttributeValues={
+                ":now": {"S": now.isoformat()},
+                ":job_id": {"S": job.id},
+                ":number": {"S": str(job.run)},
+                ":expires_at": {"N": str(int((now + KEPT).timestamp()))},
+                **(values or {}),
+            },
+        )
+
     def _replace(self, attempt: Attempt, changes: dict[str, object]) -> None:
         changed = attempt.model_copy(update=changes)
         self._client.put_item(
@@ -147,9 +235,20 @@ def _key(job_id: str, number: int) -> "dict[str, AttributeValueTypeDef]":
     return {"pk": {"S": f"job#{job_id}"}, "sk": {"S": f"attempt#{number:03}"}}
 
 
+def run_key(job_id: str, number: int) -> "dict[str, AttributeValueTypeDef]":
+    """Of a run's item, which the slots' adapter writes to as well."""
+    return {"pk": {"S": f"job#{job_id}"}, "sk": {"S": f"run#{number:03}"}}
+
+
+def _run(item: "dict[str, AttributeValueTypeDef]") -> Run:
+    fields = {name: value["S"] for name, value in item.items() if "S" in value}
+    plan = fields.pop("plan", None)
+    return Run.model_validate(fields | {"plan": Plan.model_validate_json(plan) if plan else None})
+
+
 def _item(attempt: Attempt) -> "dict[str, AttributeValueTypeDef]":
     fields = attempt.model_dump(mode="json", exclude_none=True)
-    expires_at = int((attempt.begun_at + _KEPT).timestamp())
+    expires_at = int((attempt.begun_at + KEPT).timestamp())
     return (
         _key(attempt.job_id, attempt.number)
         | {name: {"S": str(value)} for name, value in fields.items()}
@@ -163,7 +262,7 @@ def _attempt(item: "dict[str, AttributeValueTypeDef]") -> Attempt:
     )
 
 
-def _config() -> Config:
+def config() -> Config:
     """Short waits and many tries: the table answers in milliseconds, or not at all."""
     return Config(
         retries={"mode": "standard", "max_attempts": 5}, connect_timeout=2, read_timeout=3

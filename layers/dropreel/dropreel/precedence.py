@@ -43,8 +43,8 @@ def owner_of(document: str | None) -> Owner | None:
 
 
 def is_same_run(told: JobSummary, job: Job, started_at: datetime | None) -> bool:
-    """Whether a document is of this very execution: after 90 days a job can run again."""
-    if told.id != job.id:
+    """Whether a document is of this very execution: after 90 days a run's name is free again."""
+    if (told.id, told.run) != (job.id, job.run):
         return False
     if told.started_at is None or started_at is None:
         return True

@@ -43,7 +43,24 @@ class PlannedOffer(BaseModel):
     fields: dict[str, OptionValue] = Field(
         description="The request's body in the provider's spelling, without the media's URLs."
     )
-    estimated_usd: float | None = Field(description="None while the provider publishes no price.")
+    usd_per_second: float | None = Field(
+        default=None,
+        description="Of finished video, as the owner or the provider's page says it.",
+    )
+    estimated_usd: float | None = Field(description="None while nobody has said the price.")
+
+
+class Ticket(BaseModel):
+    """The proof that a provider accepted an attempt."""
+
+    model_config = ConfigDict(frozen=True)
+
+    provider: ProviderName
+    endpoint: str
+    request_id: str
+    attempt: int = Field(ge=1)
+    offer: int = Field(ge=0, description="The offer's place in the plan's route.")
+    submitted_at: datetime
 
 
 class Plan(BaseModel):
@@ -65,19 +82,14 @@ class Plan(BaseModel):
         default=(), description="Why media must be made fit, in words; empty when they need not."
     )
     changes: tuple[str, ...] = Field(default=(), description="What conform changed, in words.")
-
-
-class Ticket(BaseModel):
-    """The proof that a provider accepted an attempt."""
-
-    model_config = ConfigDict(frozen=True)
-
-    provider: ProviderName
-    endpoint: str
-    request_id: str
-    attempt: int = Field(ge=1)
-    offer: int = Field(ge=0, description="The offer's place in the plan's route.")
-    submitted_at: datetime
+    first_attempt: int = Field(
+        default=1, ge=1, description="Of this run: earlier attempts were another run's."
+    )
+    resume: Ticket | None = Field(
+        default=None,
+        description="What a provider accepted in an earlier run and may still have: it is waited "
+        "for and delivered, not submitted again.",
+    )
 
 
 class Next(BaseModel):
@@ -90,6 +102,12 @@ class Next(BaseModel):
     tries: int = Field(
         default=0, ge=0, description="Calls to the provider for this attempt so far."
     )
+    throttled_since: AwareDatetime | None = Field(
+        default=None, description="When the provider first answered 'too many requests'."
+    )
+    is_paced: bool = Field(
+        default=False, description="Whether the next call has its turn within the minute."
+    )
 
 
 class Submission(BaseModel):
@@ -100,6 +118,9 @@ class Submission(BaseModel):
     ticket: Ticket | None = None
     wait_seconds: int = Field(ge=0, description="Until the next question or the next try.")
     next: Next = Next()
+    falls_over: bool = Field(
+        default=False, description="`next` is another attempt: it needs to be admitted first."
+    )
 
 
 class Progress(BaseModel):
@@ -120,6 +141,18 @@ class Progress(BaseModel):
     )
 
 
+class AdmitRequest(BaseModel):
+    """What admit is called with. The token is how the waiting execution is told to go on."""
+
+    model_config = ConfigDict(frozen=True)
+
+    plan: Plan
+    next: Next = Next()
+    task_token: str = Field(repr=False)
+    retry: int = Field(ge=0, description="Of this state: a later call has the newer token.")
+    started_at: AwareDatetime = Field(description="When the execution started.")
+
+
 class SubmitRequest(BaseModel):
     """What submit is called with."""
 
@@ -138,5 +171,5 @@ class Underway(BaseModel):
     ticket: Ticket
     progress: Progress | None = None
     started_at: AwareDatetime | None = Field(
-        default=None, description="When the execution started, for deliver."
+        default=None, description="When the execution started."
     )
