@@ -10,8 +10,10 @@ from dropreel.errors import InputGone, NoCredit, SubmissionUnclear
 from dropreel.ledger import AttemptState
 from dropreel.provider import Refusal, Unclear
 from dropreel.render import Next, Plan, Submission
-from tests.render_account import UPLOADS, RenderAccount, render_account
-from tests.render_fakes import AUDIO, JOB, PLAN, ScriptedProvider
+from tests.render_account import LEDGER, UPLOADS, RenderAccount, render_account
+from tests.render_fakes import AUDIO, JOB, PLAN, WAVESPEED, ScriptedProvider
+
+THROTTLED = Refusal("ProviderThrottled", "Too many requests.", again=True)
 
 
 @pytest.fixture
@@ -28,7 +30,10 @@ def plan(account: RenderAccount) -> Plan:
 def submit(
     account: RenderAccount, plan: Plan, provider: ScriptedProvider, turn: Next | None = None
 ) -> Submission:
-    event = {"plan": plan.model_dump(mode="json"), "next": turn.model_dump() if turn else {}}
+    event = {
+        "plan": plan.model_dump(mode="json"),
+        "next": turn.model_dump(mode="json") if turn else {},
+    }
     return Submission.model_validate(account.call("submit", event, provider))
 
 
@@ -85,6 +90,86 @@ def test_refused_job_goes_to_the_provider_of_the_next_offer(
     assert accepted.ticket is not None
     assert (accepted.ticket.provider, accepted.ticket.attempt) == (ProviderName.WAVESPEED, 2)
     assert [attempt.code for attempt in account.ledger.attempts(JOB.id)] == ["NoCredit", None]
+
+
+def test_throttled_attempt_remembers_since_when_through_the_state_machine(
+    account: RenderAccount, plan: Plan
+) -> None:
+    provider = ScriptedProvider(submissions=[THROTTLED, THROTTLED, "req-1"])
+
+    first = submit(account, plan, provider)
+    second = submit(account, plan, provider, first.next)
+    accepted = submit(account, plan, provider, second.next)
+
+    assert first.next.throttled_since is not None
+    assert second.next.throttled_since == first.next.throttled_since
+    assert (first.next.tries, second.next.tries) == (1, 2)
+    assert accepted.ticket is not None
+
+
+def test_patience_with_a_provider_that_throttles_is_the_deployers(
+    account: RenderAccount, plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("THROTTLE_PATIENCE_SECONDS", "0")
+
+    refused = submit(account, plan, ScriptedProvider(submissions=[THROTTLED]))
+
+    assert refused == Submission(wait_seconds=0, next=Next(attempt=2, offer=1), falls_over=True)
+    [attempt] = account.ledger.attempts(JOB.id)
+    assert (attempt.state, attempt.code) == (AttemptState.REFUSED, "ProviderThrottled")
+
+
+def test_job_beyond_the_minute_waits_for_its_turn(account: RenderAccount, plan: Plan) -> None:
+    provider = ScriptedProvider(ProviderName.WAVESPEED, submissions=["p-1", "p-2"])
+    first = plan.model_copy(update={"route": (WAVESPEED,)})
+    job = JOB.model_copy(update={"id": "bob-0123456789abcdef", "bucket": UPLOADS})
+    second = first.model_copy(update={"job": job})
+    assert submit(account, first, provider).ticket is not None
+
+    waits = submit(account, second, provider)
+
+    assert waits.ticket is None
+    assert 20 < waits.wait_seconds <= 30
+    assert waits.next == Next(is_paced=True)
+    assert account.ledger.attempts(job.id) == ()
+    accepted = submit(account, second, provider, waits.next)
+    assert accepted.ticket is not None
+    assert accepted.ticket.request_id == "p-2"
+
+
+def test_how_many_calls_a_minute_has_is_the_deployers(
+    account: RenderAccount, plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WAVESPEED_MAX_SUBMITS_PER_MINUTE", "0")
+    monkeypatch.setenv("RUNCOMFY_MAX_SUBMITS_PER_MINUTE", "1")
+    unavailable = Refusal("ProviderUnavailable", "Unavailable.", again=True)
+    wavespeed = ScriptedProvider(ProviderName.WAVESPEED, submissions=[unavailable])
+    only_wavespeed = plan.model_copy(update={"route": (WAVESPEED,)})
+
+    for _ in range(3):
+        submit(account, only_wavespeed, wavespeed)
+    submit(account, plan, ScriptedProvider(submissions=[unavailable]), Next(attempt=2))
+
+    assert len(wavespeed.submitted) == 3
+    keys = {item["pk"]["S"] for item in account.dynamodb.scan(TableName=LEDGER)["Items"]}
+    assert keys == {f"job#{JOB.id}", "turns#runcomfy"}
+
+
+def test_what_becomes_of_an_unclear_submission_is_the_deployers(
+    account: RenderAccount, plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ON_UNCLEAR_SUBMISSION", "retry")
+    provider = ScriptedProvider(submissions=[Unclear("No answer."), "req-2"])
+
+    unclear = submit(account, plan, provider)
+    accepted = submit(account, plan, provider, unclear.next)
+
+    assert unclear == Submission(wait_seconds=0, next=Next(attempt=2), falls_over=True)
+    assert accepted.ticket is not None
+    assert [attempt.state for attempt in account.ledger.attempts(JOB.id)] == [
+        AttemptState.UNCLEAR,
+        AttemptState.ACCEPTED,
+    ]
 
 
 def test_how_often_a_job_is_submitted_is_the_deployers(

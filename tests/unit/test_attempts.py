@@ -2,13 +2,14 @@
 
 import pytest
 
-from dropreel.attempts import after_loss, after_refusal, summary
+from dropreel.attempts import after_loss, after_refusal, after_unclear, is_kept, summary
 from dropreel.events import AttemptSummary
 from dropreel.ledger import Attempt, AttemptState
 from dropreel.provider import Answer, FailureCause, RenderState
 from dropreel.render import Next, Plan, Ticket
 from tests.render_fakes import JOB, NOON, ONE_OFFER, PLAN, RUNCOMFY, TICKET, WAVESPEED
 
+FIFTH_FIRST = PLAN.model_copy(update={"first_attempt": 5})
 THREE_OFFERS = PLAN.model_copy(update={"route": (*PLAN.route, RUNCOMFY)})
 ACCOUNT = ["TokenMissing", "TokenRejected", "NoCredit", "ProviderThrottled", "ProviderUnavailable"]
 
@@ -60,12 +61,32 @@ def test_refusal_of_the_request_itself_ends_the_job(code: str) -> None:
         pytest.param(THREE_OFFERS, refused(2, 1), 2, None, id="two are the default"),
         pytest.param(THREE_OFFERS, refused(2, 1), 3, turn(3, 2), id="a third is allowed"),
         pytest.param(PLAN, refused(2, 0), 3, turn(3, 1), id="after the same offer twice"),
+        pytest.param(FIFTH_FIRST, refused(5, 0), 2, turn(6, 1), id="a later run has its own"),
+        pytest.param(FIFTH_FIRST, refused(6, 0), 2, None, id="a later run has no more than that"),
     ],
 )
 def test_refusals_go_on_until_the_route_or_the_submissions_end(
     plan: Plan, now: Attempt, max_submissions: int, following: Next | None
 ) -> None:
     assert after_refusal(plan, now, "NoCredit", max_submissions) == following
+
+
+@pytest.mark.parametrize(
+    ("plan", "number", "offer", "max_submissions", "following"),
+    [
+        pytest.param(PLAN, 1, 0, 2, turn(2, 0), id="the same offer"),
+        pytest.param(PLAN, 2, 1, 3, turn(3, 1), id="the same offer, the second"),
+        pytest.param(PLAN, 1, 0, 1, None, id="no more submissions"),
+        pytest.param(FIFTH_FIRST, 5, 1, 2, turn(6, 1), id="a later run"),
+        pytest.param(FIFTH_FIRST, 6, 0, 2, None, id="a later run has no more"),
+    ],
+)
+def test_unclear_submission_is_made_again_on_the_same_offer_within_the_submissions(
+    plan: Plan, number: int, offer: int, max_submissions: int, following: Next | None
+) -> None:
+    unclear = attempt(number, AttemptState.UNCLEAR, offer=offer)
+
+    assert after_unclear(plan, unclear, max_submissions) == following
 
 
 @pytest.mark.parametrize(
@@ -103,6 +124,28 @@ def test_failed_render_is_submitted_again_once_however_many_submissions_are_allo
     assert after_loss(THREE_OFFERS, ticket(3, 2), failed, lost_before, 9) is None
 
 
+@pytest.mark.parametrize(
+    ("lost", "now", "following"),
+    [
+        pytest.param([1, 2, 4], ticket(5, 0), turn(6, 1), id="others were lost before this run"),
+        pytest.param([1, 5], ticket(6, 0), None, id="one was lost in this run"),
+        pytest.param([4], ticket(4, 0), turn(5, 1), id="the one that was resumed"),
+        pytest.param([2], ticket(2, 0), turn(5, 1), id="one that was resumed, not the last"),
+        pytest.param([2, 4], ticket(4, 1), turn(5, 1), id="resumed, after an earlier loss"),
+    ],
+)
+def test_losses_of_earlier_runs_do_not_count(
+    lost: list[int], now: Ticket, following: Next | None
+) -> None:
+    failed = Answer(state=RenderState.FAILED)
+    history = [
+        attempt(number, AttemptState.LOST if number in lost else AttemptState.REFUSED)
+        for number in range(1, max(5, now.attempt) + 1)
+    ]
+
+    assert after_loss(FIFTH_FIRST, now, failed, history, 3) == following
+
+
 def test_asking_again_about_an_attempt_that_has_a_successor_gives_the_same_one() -> None:
     failed = Answer(state=RenderState.FAILED)
     both_lost = [attempt(1, AttemptState.LOST), attempt(2, AttemptState.LOST)]
@@ -135,3 +178,18 @@ def test_open_attempt_is_told_with_the_outcome_of_its_job() -> None:
     told = summary(attempt(2, AttemptState.ACCEPTED), "RenderTimedOut", "Still queued.")
 
     assert (told.outcome, told.message) == ("RenderTimedOut", "Still queued.")
+
+
+@pytest.mark.parametrize(
+    ("state", "kept"),
+    [
+        (AttemptState.BEGUN, True),
+        (AttemptState.ACCEPTED, True),
+        (AttemptState.UNCLEAR, True),
+        (AttemptState.POSTPONED, False),
+        (AttemptState.REFUSED, False),
+        (AttemptState.LOST, False),
+    ],
+)
+def test_cost_of_an_attempt_is_kept_while_it_may_be_paid(state: AttemptState, kept: bool) -> None:
+    assert is_kept(attempt(1, state)) is kept

@@ -7,7 +7,7 @@ from datetime import datetime
 from itertools import pairwise
 
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
@@ -17,16 +17,18 @@ from dropreel.errors import (
     InputGone,
     NoCredit,
     ProviderThrottled,
+    ProviderUnavailable,
     RequestRefused,
     SubmissionUnclear,
     TokenMissing,
     UnexpectedError,
 )
-from dropreel.job import Input
+from dropreel.job import Input, Job
 from dropreel.ledger import Attempt, AttemptState
 from dropreel.polling import poll
 from dropreel.provider import Answer, FailureCause, Refusal, RenderState, Unclear
 from dropreel.render import Next, Plan, PlannedOffer, Submission, SubmitRequest, Ticket, Underway
+from dropreel.settings import SubmitSettings
 from dropreel.submission import CALL_LIFE_SECONDS, CALL_NEEDS_SECONDS, MAX_TRIES, submit
 from tests.render_fakes import (
     AUDIO,
@@ -46,7 +48,12 @@ from tests.render_fakes import (
     by_name,
 )
 
-THROTTLED = Refusal("ProviderThrottled", "Too many requests.", again=True, retry_after_seconds=33)
+THROTTLED = Refusal("ProviderThrottled", "Too many requests.", again=True)
+THROTTLED_FOR_33 = Refusal(
+    "ProviderThrottled", "Too many requests.", again=True, retry_after_seconds=33
+)
+UNAVAILABLE = Refusal("ProviderUnavailable", "Unavailable.", again=True)
+UNCLEAR = Unclear("No answer (ReadTimeout).")
 NO_CREDIT = Refusal("NoCredit", "Not enough credit.")
 FIRST = Next()
 SECRET = "X-Amz-Signature=0123"
@@ -77,6 +84,8 @@ class Bench:
     plan: Plan = PLAN
     max_submissions: int = 2
     seconds_left: float = 80
+    jitter: float = 1  # the whole of each growing wait
+    settings: SubmitSettings = SUBMIT_SETTINGS
 
     def submit(self, turn: Next = FIRST) -> Submission:
         return submit(
@@ -86,8 +95,16 @@ class Bench:
             uploads=self.uploads,
             clock=self.clock,
             seconds_left=lambda: self.seconds_left,
-            settings=SUBMIT_SETTINGS.model_copy(update={"max_submissions": self.max_submissions}),
+            settings=self.settings.model_copy(update={"max_submissions": self.max_submissions}),
+            jitter=lambda: self.jitter,
         )
+
+    def submit_until(self, done: Callable[[Submission], bool], turn: Next = FIRST) -> Submission:
+        """Call again as the state machine does, until it is done or submit raises."""
+        while not done(submission := self.submit(turn)):
+            self.clock.pass_seconds(submission.wait_seconds)
+            turn = submission.next
+        return submission
 
     def attempt(self, number: int = 1) -> Attempt:
         found = self.ledger.find(JOB.id, number)
@@ -205,12 +222,13 @@ def test_deleted_inputs_are_named_before_anything_is_begun() -> None:
     assert provider.submitted == []
 
 
-def test_refusal_that_may_pass_asks_to_be_called_again_after_what_the_provider_asks() -> None:
-    provider = ScriptedProvider(submissions=[THROTTLED, "req-1"])
-    bench = Bench(provider)
+@pytest.mark.parametrize(("jitter", "wait_seconds"), [(0, 3), (0.5, 4), (1, 5)])
+def test_refusal_that_may_pass_asks_to_be_called_again(jitter: float, wait_seconds: int) -> None:
+    provider = ScriptedProvider(submissions=[UNAVAILABLE, "req-1"])
+    bench = Bench(provider, jitter=jitter)
 
     refused = bench.submit()
-    assert refused == Submission(ticket=None, wait_seconds=33, next=Next(tries=1))
+    assert refused == Submission(ticket=None, wait_seconds=wait_seconds, next=Next(tries=1))
     assert bench.attempt().state is AttemptState.POSTPONED
 
     accepted = bench.submit(refused.next)
@@ -219,17 +237,14 @@ def test_refusal_that_may_pass_asks_to_be_called_again_after_what_the_provider_a
 
 
 def test_refusals_that_do_not_pass_end_after_a_bounded_number_of_tries() -> None:
-    provider = ScriptedProvider(submissions=[THROTTLED])
+    provider = ScriptedProvider(submissions=[UNAVAILABLE])
     bench = Bench(provider, plan=ONE_OFFER)
-    turn, waited_seconds = FIRST, 0
 
-    with pytest.raises(ProviderThrottled, match="Too many requests"):
-        while True:
-            submission = bench.submit(turn)
-            turn, waited_seconds = submission.next, waited_seconds + submission.wait_seconds
+    with pytest.raises(ProviderUnavailable, match=r"Unavailable\."):
+        bench.submit_until(lambda submission: submission.falls_over)
 
     assert len(provider.submitted) == MAX_TRIES
-    assert waited_seconds < 15 * 60
+    assert (bench.clock.now - NOON).total_seconds() < 15 * 60
 
 
 @pytest.mark.parametrize(
@@ -256,7 +271,7 @@ def test_definite_refusal_ends_the_job_with_the_providers_words(
 
 
 def test_unclear_outcome_fails_and_is_never_sent_again() -> None:
-    provider = ScriptedProvider(submissions=[Unclear("No answer (ReadTimeout)."), "req-2"])
+    provider = ScriptedProvider(submissions=[UNCLEAR, "req-2"])
     bench = Bench(provider)
 
     with pytest.raises(SubmissionUnclear, match="ReadTimeout"):
@@ -333,10 +348,10 @@ def test_calls_that_are_always_too_late_end_the_job() -> None:
 # Falling over
 
 
-def falling_over(*refusals: Refusal, plan: Plan = PLAN) -> Bench:
+def falling_over(*submissions: str | Exception, plan: Plan = PLAN) -> Bench:
     """RunComfy refuses, WaveSpeed accepts."""
     return Bench(
-        ScriptedProvider(submissions=refusals),
+        ScriptedProvider(submissions=submissions),
         ScriptedProvider(ProviderName.WAVESPEED, submissions=["prediction-1"]),
         plan=plan,
     )
@@ -346,7 +361,9 @@ def test_definite_refusal_that_is_not_the_jobs_fault_goes_to_the_next_offer_at_o
     bench = falling_over(NO_CREDIT)
 
     refused = bench.submit()
-    assert refused == Submission(ticket=None, wait_seconds=0, next=Next(attempt=2, offer=1))
+    assert refused == Submission(
+        ticket=None, wait_seconds=0, next=Next(attempt=2, offer=1), falls_over=True
+    )
 
     accepted = bench.submit(refused.next)
     assert accepted.ticket == Ticket(
@@ -362,14 +379,12 @@ def test_definite_refusal_that_is_not_the_jobs_fault_goes_to_the_next_offer_at_o
     assert [found.code for found in bench.ledger.attempts(JOB.id)] == ["NoCredit", None]
 
 
-def test_patience_comes_before_falling_over() -> None:
-    bench = falling_over(THROTTLED)
-    turn = FIRST
+def test_tries_come_before_falling_over() -> None:
+    bench = falling_over(UNAVAILABLE)
 
-    while turn.attempt == 1:
-        turn = bench.submit(turn).next
+    left = bench.submit_until(lambda submission: submission.falls_over)
 
-    assert turn == Next(attempt=2, offer=1)
+    assert left == Submission(wait_seconds=0, next=Next(attempt=2, offer=1), falls_over=True)
     assert len(bench.runcomfy.submitted) == MAX_TRIES
 
 
@@ -416,7 +431,333 @@ def test_job_that_every_offer_refuses_ends_with_the_last_refusal() -> None:
     assert [found.code for found in bench.ledger.attempts(JOB.id)] == ["NoCredit", "TokenMissing"]
 
 
+# Throttled
+
+
+PATIENCE_SECONDS = SUBMIT_SETTINGS.throttle_patience_seconds
+
+
+def test_throttled_attempt_is_postponed_and_remembers_since_when() -> None:
+    bench = falling_over(THROTTLED_FOR_33)
+
+    first = bench.submit()
+    bench.clock.pass_seconds(first.wait_seconds)
+    second = bench.submit(first.next)
+
+    assert first.next == Next(tries=1, throttled_since=NOON)
+    assert second.next == Next(tries=2, throttled_since=NOON)
+    assert bench.attempt().state is AttemptState.POSTPONED
+    assert bench.attempt().code == "ProviderThrottled"
+
+
+@pytest.mark.parametrize(("jitter", "wait_seconds"), [(0, 33), (0.99, 36)])
+def test_throttled_job_comes_no_sooner_than_the_provider_asks_and_not_with_all_others(
+    jitter: float, wait_seconds: int
+) -> None:
+    bench = Bench(ScriptedProvider(submissions=[THROTTLED_FOR_33]), jitter=jitter)
+
+    assert bench.submit().wait_seconds == wait_seconds
+
+
+@pytest.mark.parametrize("refusal", [THROTTLED, THROTTLED_FOR_33], ids=["free", "asked"])
+@pytest.mark.parametrize("jitter", [0, 0.5, 1])
+def test_throttled_job_falls_over_when_the_patience_is_over(
+    refusal: Refusal, jitter: float
+) -> None:
+    bench = falling_over(refusal)
+    bench.jitter = jitter
+
+    left = bench.submit_until(lambda submission: submission.falls_over)
+
+    waited_seconds = (bench.clock.now - NOON).total_seconds()
+    assert PATIENCE_SECONDS - refusal.retry_after_seconds <= waited_seconds <= PATIENCE_SECONDS
+    assert left == Submission(wait_seconds=0, next=Next(attempt=2, offer=1), falls_over=True)
+    assert len(bench.runcomfy.submitted) > MAX_TRIES
+    assert (bench.attempt().state, bench.attempt().code) == (
+        AttemptState.REFUSED,
+        "ProviderThrottled",
+    )
+
+
+def test_throttled_job_without_another_offer_ends_when_the_patience_is_over() -> None:
+    bench = falling_over(THROTTLED, plan=ONE_OFFER)
+
+    with pytest.raises(ProviderThrottled, match="Too many requests"):
+        bench.submit_until(lambda submission: submission.falls_over)
+
+    assert bench.attempt().state is AttemptState.REFUSED
+
+
+def test_owner_without_patience_falls_over_at_once() -> None:
+    bench = falling_over(THROTTLED)
+    bench.settings = SUBMIT_SETTINGS.model_copy(update={"throttle_patience_seconds": 0})
+
+    assert bench.submit().falls_over
+    assert len(bench.runcomfy.submitted) == 1
+
+
+def test_job_that_was_throttled_for_long_has_patience_with_another_refusal() -> None:
+    bench = falling_over(*[THROTTLED] * (2 * MAX_TRIES), UNAVAILABLE, "req-1")
+
+    accepted = bench.submit_until(lambda submission: submission.ticket is not None)
+
+    assert accepted.ticket is not None
+    assert accepted.ticket.request_id == "req-1"
+
+
+def test_job_that_was_throttled_for_long_has_patience_with_the_uploads_bucket() -> None:
+    bench = falling_over(THROTTLED, "req-1")
+    long_throttled = Next(tries=3 * MAX_TRIES, throttled_since=NOON)
+    bench.seconds_left = 1
+
+    late = bench.submit(long_throttled)
+    assert late.next == Next(tries=3 * MAX_TRIES + 1, throttled_since=NOON)
+
+    with pytest.raises(UnexpectedError, match="in time"):
+        bench.submit_until(lambda submission: submission.falls_over, late.next)
+    assert (bench.clock.now - NOON).total_seconds() <= PATIENCE_SECONDS
+
+
+# Taking turns
+
+
+WAVESPEED_ONLY = PLAN.model_copy(update={"route": (WAVESPEED,)})
+
+
+class CountingLedger(MemoryLedger):
+    def __init__(self) -> None:
+        super().__init__()
+        self.turns: list[ProviderName] = []
+
+    def take_turn(self, provider: ProviderName, per_minute: int, now: datetime) -> datetime:
+        self.turns.append(provider)
+        return super().take_turn(provider, per_minute, now)
+
+
+def pacing(*submissions: str | Exception) -> tuple[Bench, CountingLedger]:
+    """WaveSpeed, two calls a minute."""
+    ledger = CountingLedger()
+    wavespeed = ScriptedProvider(ProviderName.WAVESPEED, submissions=submissions)
+    return Bench(ScriptedProvider(), wavespeed, ledger=ledger, plan=WAVESPEED_ONLY), ledger
+
+
+def another_job(plan: Plan) -> Plan:
+    return plan.model_copy(update={"job": JOB.model_copy(update={"id": "bob-0123456789abcdef"})})
+
+
+def test_call_beyond_the_minute_waits_for_its_turn_and_nothing_is_begun() -> None:
+    bench, ledger = pacing("prediction-1", "prediction-2")
+    assert bench.submit().ticket is not None
+    bench.plan = another_job(bench.plan)
+    bench.clock.pass_seconds(0.5)
+
+    waits = bench.submit()
+
+    assert waits == Submission(wait_seconds=30, next=Next(is_paced=True))
+    assert ledger.attempts(bench.plan.job.id) == ()
+    assert len(bench.wavespeed.submitted) == 1
+
+    bench.clock.pass_seconds(waits.wait_seconds)
+    accepted = bench.submit(waits.next)
+    assert accepted.ticket is not None
+    assert accepted.ticket.request_id == "prediction-2"
+    assert len(ledger.turns) == 2
+
+
+def test_each_call_takes_a_turn_of_its_own() -> None:
+    bench, ledger = pacing(*[UNAVAILABLE] * 4, "prediction-1")
+
+    submission = bench.submit_until(lambda submission: submission.ticket is not None)
+
+    assert len(ledger.turns) == len(bench.wavespeed.submitted) == 5
+    assert not submission.next.is_paced
+    assert (bench.clock.now - NOON).total_seconds() >= 4 * 30
+
+
+def test_refusal_uses_the_turn_up() -> None:
+    bench, _ = pacing(THROTTLED)
+
+    refused = bench.submit(Next(is_paced=True))
+
+    assert refused.next == Next(tries=1, throttled_since=NOON)
+
+
+def test_waiting_for_a_turn_forgets_nothing() -> None:
+    bench, ledger = pacing(THROTTLED)
+    ledger.take_turn(ProviderName.WAVESPEED, 2, NOON)
+    turn = Next(attempt=2, tries=9, throttled_since=NOON)
+
+    assert bench.submit(turn).next == turn.model_copy(update={"is_paced": True})
+
+
+def test_provider_without_a_limit_takes_no_turns() -> None:
+    ledger = CountingLedger()
+    bench = Bench(ScriptedProvider(submissions=["req-1"]), ledger=ledger)
+
+    assert bench.submit().ticket is not None
+    assert ledger.turns == []
+
+
+@pytest.mark.parametrize("what", ["sent before", "input gone", "out of time"])
+def test_no_turn_is_taken_where_no_call_can_be_made(what: str) -> None:
+    bench, ledger = pacing("prediction-1")
+    if what == "sent before":
+        bench.submit()
+        ledger.turns.clear()
+    if what == "input gone":
+        bench.uploads.gone = (IMAGE,)
+    if what == "out of time":
+        bench.seconds_left = CALL_NEEDS_SECONDS - 1
+
+    with suppress(InputGone):
+        bench.submit()
+
+    assert ledger.turns == []
+
+
+def test_turn_that_came_too_late_for_its_call_is_over() -> None:
+    bench, ledger = pacing("prediction-1")
+    bench.seconds_left = CALL_NEEDS_SECONDS - 1
+
+    late = bench.submit(Next(is_paced=True))
+    bench.seconds_left = CALL_NEEDS_SECONDS
+    bench.submit(late.next)
+
+    assert late.next == Next(tries=1)
+    assert len(ledger.turns) == 1
+
+
+# Unclear, and an owner who would rather pay twice than fail
+
+
+RETRY = SUBMIT_SETTINGS.model_copy(update={"on_unclear_submission": "retry"})
+ANOTHER_ON_THE_SAME_OFFER = Submission(wait_seconds=0, next=Next(attempt=2), falls_over=True)
+
+
+def retrying(*submissions: str | Exception, max_submissions: int = 2) -> Bench:
+    return Bench(
+        ScriptedProvider(submissions=submissions), settings=RETRY, max_submissions=max_submissions
+    )
+
+
+def test_owner_can_have_an_unclear_submission_made_again_on_the_same_offer() -> None:
+    bench = retrying(UNCLEAR, "req-2")
+
+    unclear = bench.submit()
+    assert unclear == ANOTHER_ON_THE_SAME_OFFER
+    assert bench.attempt().state is AttemptState.UNCLEAR
+    assert bench.attempt().code == "SubmissionUnclear"
+    assert "ReadTimeout" in bench.attempt().message
+
+    accepted = bench.submit(unclear.next)
+    assert accepted.ticket is not None
+    assert (accepted.ticket.request_id, accepted.ticket.attempt) == ("req-2", 2)
+
+
+def test_attempt_whose_caller_died_is_given_up_when_the_call_must_be_over() -> None:
+    bench = retrying("req-2")
+    bench.ledger.begin(JOB.id, FIRST, RUNCOMFY, NOON)
+
+    waits = bench.submit()
+    assert (waits.wait_seconds, waits.falls_over) == (CALL_LIFE_SECONDS, False)
+    assert bench.attempt().state is AttemptState.BEGUN
+
+    bench.clock.pass_seconds(waits.wait_seconds)
+    assert bench.submit(waits.next) == ANOTHER_ON_THE_SAME_OFFER
+    assert bench.attempt().state is AttemptState.UNCLEAR
+    assert bench.runcomfy.submitted == []
+
+
+@pytest.mark.parametrize("policy", ["retry", "fail"])
+def test_attempt_that_was_given_up_is_answered_the_same_again(policy: str) -> None:
+    bench = retrying(UNCLEAR, "req-2")
+    first = bench.submit()
+    bench.settings = RETRY.model_copy(update={"on_unclear_submission": policy})
+    bench.clock.pass_seconds(1)
+
+    assert bench.submit() == first
+    assert len(bench.runcomfy.submitted) == 1
+
+
+def test_unclear_submission_is_not_made_again_beyond_what_is_allowed() -> None:
+    bench = retrying(UNCLEAR, max_submissions=3)
+    turn = FIRST
+
+    for number in (2, 3):
+        turn = bench.submit(turn).next
+        assert turn == Next(attempt=number)
+    with pytest.raises(SubmissionUnclear, match="ReadTimeout"):
+        bench.submit(turn)
+    bench.clock.pass_seconds(CALL_LIFE_SECONDS)
+    with pytest.raises(SubmissionUnclear):
+        bench.submit(turn)
+
+    assert len(bench.runcomfy.submitted) == 3
+    assert bench.attempt(3).state is AttemptState.BEGUN
+
+
+def test_another_attempt_is_made_only_when_the_ledger_knows_that_the_first_is_given_up() -> None:
+    class FullLedger(MemoryLedger):
+        def give_up(self, attempt: Attempt, code: str, message: str) -> None:
+            raise OSError("the table does not answer")
+
+    bench = Bench(ScriptedProvider(submissions=[UNCLEAR]), ledger=FullLedger(), settings=RETRY)
+
+    with pytest.raises(OSError, match="table"):
+        bench.submit()
+
+    assert bench.attempt().state is AttemptState.BEGUN
+
+
+# A later run of the same job
+
+
+def test_later_run_has_its_own_submissions() -> None:
+    provider = ScriptedProvider(submissions=[NO_CREDIT])
+    later = PLAN.model_copy(update={"first_attempt": 5})
+    bench = Bench(
+        provider,
+        ScriptedProvider(ProviderName.WAVESPEED, submissions=[NO_CREDIT]),
+        plan=later,
+    )
+
+    refused = bench.submit(Next(attempt=5))
+    assert refused.next == Next(attempt=6, offer=1)
+
+    with pytest.raises(NoCredit):
+        bench.submit(refused.next)
+    assert [attempt.number for attempt in bench.ledger.attempts(JOB.id)] == [5, 6]
+
+
 # Whatever interrupts it
+
+
+@given(
+    age_seconds=st.floats(0, 2 * CALL_LIFE_SECONDS),
+    late_seconds=st.floats(0, 5),
+    policy=st.sampled_from(["fail", "retry"]),
+    turn=st.builds(Next, tries=st.integers(0, 99), is_paced=st.booleans()),
+)
+@settings(max_examples=50, deadline=None)
+def test_waiting_for_another_call_comes_to_an_end(
+    age_seconds: float, late_seconds: float, policy: str, turn: Next
+) -> None:
+    bench = retrying("req-2")
+    bench.settings = RETRY.model_copy(update={"on_unclear_submission": policy})
+    bench.ledger.begin(JOB.id, FIRST, RUNCOMFY, NOON)
+    bench.clock.pass_seconds(age_seconds)
+
+    waits = 0
+    with suppress(SubmissionUnclear):
+        while not (submission := bench.submit(turn)).falls_over:
+            waits += 1
+            assert waits <= 1
+            assert not submission.next.is_paced
+            bench.clock.pass_seconds(submission.wait_seconds + late_seconds)
+            turn = submission.next
+
+    assert (bench.clock.now - NOON).total_seconds() >= CALL_LIFE_SECONDS
+    assert bench.runcomfy.submitted == []
 
 
 class Killed(BaseException):
@@ -470,17 +811,17 @@ class MoodyProvider(ScriptedProvider):
         self.mood = "accept"
         self.cause = FailureCause.OTHER
         self.accepted: list[str] = []
-        self.refused: set[str] = set()
         self.unclear = False
 
     def submit(self, endpoint: str, payload: Mapping[str, object]) -> str:
         mood = self.mood
-        assert endpoint not in self.refused, "submitted where it was definitely refused"
+        assert endpoint not in self._refused(), "submitted where it was definitely refused"
         self._ledger.interruption.at("arrived")
         if mood == "refuse for now":
-            raise Refusal("ProviderUnavailable", "Unavailable.", again=True)
+            raise UNAVAILABLE
+        if mood == "throttle":
+            raise THROTTLED
         if mood == "refuse":
-            self.refused.add(endpoint)
             raise Refusal("NoCredit", "Not enough credit.")
         if mood == "lose it":
             self.unclear = True
@@ -493,13 +834,23 @@ class MoodyProvider(ScriptedProvider):
         self._ledger.interruption.at("answered")
         return request_id
 
+    def _refused(self) -> set[str]:
+        """As far as anybody knows: a refusal that nobody lived to record is unclear."""
+        attempts = self._ledger.attempts(JOB.id)
+        return {sent.endpoint for sent in attempts if sent.state is AttemptState.REFUSED}
+
     def ask(self, request_id: str) -> Answer:
         assert request_id in self.accepted
         return Answer(state=RenderState.FAILED, cause=self.cause)
 
 
+class NoSlots:
+    def rendered(self, job: Job) -> None:
+        raise AssertionError("no render is ever completed here")
+
+
 MOODS = st.sampled_from(
-    ["accept", "refuse for now", "refuse", "lose it", "accept and lose the answer"]
+    ["accept", "refuse for now", "throttle", "refuse", "lose it", "accept and lose the answer"]
 )
 CAUSES = st.sampled_from(FailureCause)
 PLACES = st.integers(0, 9)
@@ -511,8 +862,12 @@ class NeverPayTwice(RuleBasedStateMachine):
     Calls overlap, and die at any point; offers refuse, and renders fail.
     """
 
-    @initialize(max_submissions=st.integers(1, 4))
-    def drop(self, max_submissions: int) -> None:
+    @initialize(
+        max_submissions=st.integers(1, 4),
+        first_attempt=st.sampled_from([1, 3]),
+        policy=st.sampled_from(["fail", "retry"]),
+    )
+    def drop(self, max_submissions: int, first_attempt: int, policy: str) -> None:
         self.ledger = InterruptedLedger()
         self.providers = (
             MoodyProvider(ProviderName.RUNCOMFY, self.ledger),
@@ -522,10 +877,13 @@ class NeverPayTwice(RuleBasedStateMachine):
         self.bench = Bench(
             *self.providers,
             ledger=self.ledger,
-            plan=PLAN.model_copy(update={"route": (*PLAN.route, flash)}),
+            plan=PLAN.model_copy(
+                update={"route": (*PLAN.route, flash), "first_attempt": first_attempt}
+            ),
             max_submissions=max_submissions,
+            settings=SUBMIT_SETTINGS.model_copy(update={"on_unclear_submission": policy}),
         )
-        self.turns = [FIRST]
+        self.turns = [Next(attempt=first_attempt)]
         self.tickets: list[Ticket] = []
         self.accepted_before_unclear: int | None = None
 
@@ -537,6 +895,7 @@ class NeverPayTwice(RuleBasedStateMachine):
             if submission.ticket:
                 self.tickets.append(submission.ticket)
             self.turns.append(submission.next)
+            assert submission.falls_over == (submission.next.attempt != turn.attempt)
 
     def turn(self, place: int) -> Next:
         """Mostly the newest."""
@@ -580,6 +939,7 @@ class NeverPayTwice(RuleBasedStateMachine):
             progress = poll(
                 Underway(plan=self.bench.plan, ticket=self.tickets[-1 - place % len(self.tickets)]),
                 ledger=self.ledger,
+                slots=NoSlots(),
                 providers=by_name(*self.providers),
                 clock=self.bench.clock,
                 settings=POLL_SETTINGS.model_copy(
@@ -603,6 +963,8 @@ class NeverPayTwice(RuleBasedStateMachine):
 
     @invariant()
     def provider_accepted_nothing_after_an_unclear_submission(self) -> None:
+        if self.bench.settings.on_unclear_submission == "retry":
+            return
         if self.accepted_before_unclear is not None:
             assert self.accepted == self.accepted_before_unclear
         elif any(provider.unclear for provider in self.providers):

@@ -1,4 +1,6 @@
+import math
 from datetime import UTC, datetime
+from random import Random
 
 import pytest
 from hypothesis import given
@@ -9,12 +11,24 @@ from dropreel.timing import (
     next_wait_seconds,
     retry_after_seconds,
     retry_wait_seconds,
+    throttled_wait_seconds,
 )
 
 NOON = datetime(2026, 11, 5, 12, 0, 0, tzinfo=UTC)
 
 ages = st.floats(min_value=-3600, max_value=1e7)
 requests = st.floats(min_value=0, max_value=1e9)
+chances = st.floats(min_value=0, max_value=1)
+
+
+def whole() -> float:
+    """The chance that takes nothing off a wait."""
+    return 1
+
+
+def half() -> float:
+    """The chance that takes off the most."""
+    return 0
 
 
 @pytest.mark.parametrize(
@@ -46,20 +60,102 @@ def test_poll_wait_never_shrinks_as_a_render_ages(one: float, other: float) -> N
 
 @pytest.mark.parametrize(("tries", "wait_seconds"), [(1, 5), (2, 10), (3, 20), (4, 40), (5, 60)])
 def test_refused_submission_waits_twice_as_long_each_time(tries: int, wait_seconds: int) -> None:
-    assert retry_wait_seconds(tries) == wait_seconds
+    assert retry_wait_seconds(tries, jitter=whole) == wait_seconds
 
 
-@given(st.integers(min_value=0, max_value=10**6))
-def test_retry_wait_grows_and_is_bounded(tries: int) -> None:
-    assert 5 <= retry_wait_seconds(tries) <= retry_wait_seconds(tries + 1) <= 60
+@pytest.mark.parametrize(("tries", "wait_seconds"), [(1, 3), (2, 5), (3, 10), (4, 20), (5, 30)])
+def test_chance_takes_off_at_most_half_of_a_wait(tries: int, wait_seconds: int) -> None:
+    assert retry_wait_seconds(tries, jitter=half) == wait_seconds
+
+
+@given(st.integers(min_value=0, max_value=10**6), chances)
+def test_retry_wait_grows_and_is_bounded(tries: int, chance: float) -> None:
+    least = retry_wait_seconds(tries, jitter=half)
+    most = retry_wait_seconds(tries, jitter=whole)
+
+    assert least <= retry_wait_seconds(tries, jitter=lambda: chance) <= most
+    assert 5 <= most <= retry_wait_seconds(tries + 1, jitter=whole) <= 60
+
+
+def test_retry_wait_is_left_to_chance_unless_told() -> None:
+    assert len({retry_wait_seconds(9) for _ in range(100)}) > 1
 
 
 @pytest.mark.parametrize(
     ("asked", "wait_seconds"), [(0, 5), (3, 5), (7.2, 8), (120, 120), (1e9, 300)]
 )
-def test_retry_after_only_lengthens_a_wait(asked: float, wait_seconds: int) -> None:
+def test_retry_after_only_lengthens_a_poll_wait(asked: float, wait_seconds: int) -> None:
     assert next_wait_seconds(0, retry_after_seconds=asked) == wait_seconds
-    assert retry_wait_seconds(1, retry_after_seconds=asked) == wait_seconds
+
+
+@pytest.mark.parametrize(
+    ("asked", "least", "most"),
+    [(0, 3, 5), (2, 3, 5), (7.2, 8, 10), (120, 120, 123), (1e9, 300, 303)],
+)
+def test_retry_wait_is_what_the_provider_asks_and_spread_from_there(
+    asked: float, least: int, most: int
+) -> None:
+    assert retry_wait_seconds(1, retry_after_seconds=asked, jitter=half) == least
+    assert retry_wait_seconds(1, retry_after_seconds=asked, jitter=whole) == most
+
+
+@given(
+    patience=st.floats(0, 3600),
+    asked=st.floats(0, 900),
+    latencies=st.lists(st.floats(0, 30), min_size=1, max_size=5),
+    seed=st.randoms(use_true_random=False),
+)
+def test_throttled_job_is_patient_and_no_more_than_that(
+    patience: float, asked: float, latencies: list[float], seed: Random
+) -> None:
+    # Given a provider that throttles for ever, and asks for the same each time
+    honoured = min(asked, RETRY_AFTER_MAX_SECONDS)
+    waited, tries = 0.0, 1
+
+    # When the job tries again after each wait
+    while (
+        wait_seconds := throttled_wait_seconds(
+            tries,
+            throttled_seconds=waited,
+            patience_seconds=patience,
+            retry_after_seconds=asked,
+            jitter=seed.random,
+        )
+    ) is not None:
+        # Then no wait is shorter than asked, none is needlessly long, and the last one is in time
+        assert honoured <= wait_seconds <= math.ceil(max(60, honoured + 30))
+        assert waited + wait_seconds <= patience + 1
+        waited += wait_seconds + latencies[tries % len(latencies)]
+        tries += 1
+
+    # And the end comes when the patience is over, or would be when the provider lets it come again
+    assert waited >= patience - honoured
+
+
+def test_last_wait_ends_with_the_patience() -> None:
+    wait_seconds = throttled_wait_seconds(
+        9, throttled_seconds=888.5, patience_seconds=900, jitter=whole
+    )
+
+    assert wait_seconds == 12
+
+
+@pytest.mark.parametrize(
+    ("throttled_seconds", "asked", "is_over"),
+    [(899.9, 0, False), (900, 0, True), (1e6, 0, True), (870, 30, False), (871, 30, True)],
+)
+def test_patience_is_over_when_nothing_of_it_is_left_or_more_is_asked_for(
+    throttled_seconds: float, asked: float, is_over: bool
+) -> None:
+    wait_seconds = throttled_wait_seconds(
+        20,
+        throttled_seconds=throttled_seconds,
+        patience_seconds=900,
+        retry_after_seconds=asked,
+        jitter=whole,
+    )
+
+    assert (wait_seconds is None) is is_over
 
 
 @pytest.mark.parametrize(
@@ -92,7 +188,7 @@ def test_retry_after_header_is_seconds_or_a_date(header: str | None, seconds: fl
 @pytest.mark.parametrize("asked", [float("nan"), float("inf"), float("-inf"), -1.0])
 def test_retry_after_that_is_no_duration_changes_no_wait(asked: float) -> None:
     assert next_wait_seconds(0, retry_after_seconds=asked) == 5
-    assert retry_wait_seconds(1, retry_after_seconds=asked) == 5
+    assert retry_wait_seconds(1, retry_after_seconds=asked, jitter=whole) == 5
 
 
 @given(st.from_regex(r"(Thu, )?[0-9]{1,25} Nov [0-9]{1,25} [0-9:]{1,9} [+-][0-9]{1,25}"))

@@ -1,7 +1,8 @@
 """The attempts of one job: whether a lost one gets a successor, where, and how they are told.
 
 Pure, so that who pays for what can be read and tested as a table. An attempt is one submission,
-whatever became of it; `max_submissions` bounds them all.
+whatever became of it; `max_submissions` bounds those of one run. What earlier runs of the job
+have submitted is theirs.
 """
 
 from collections.abc import Iterable
@@ -38,6 +39,11 @@ def after_refusal(plan: Plan, attempt: Attempt, code: str, max_submissions: int)
     return _next(plan, attempt.number + 1, attempt.offer + 1, max_submissions)
 
 
+def after_unclear(plan: Plan, attempt: Attempt, max_submissions: int) -> Next | None:
+    """Where a job goes of which nobody knows whether it was accepted, if its owner lets it."""
+    return _next(plan, attempt.number + 1, attempt.offer, max_submissions)
+
+
 def after_loss(
     plan: Plan,
     ticket: Ticket,
@@ -45,9 +51,12 @@ def after_loss(
     attempts: Iterable[Attempt],
     max_submissions: int,
 ) -> Next | None:
-    """Where a job goes whose render was lost. It may have been paid: so once in a job, not more."""
+    """Where a job goes whose render was lost. It may have been paid: so once in a run, not more.
+
+    A render that this run only resumed may have the number of an earlier one.
+    """
     lost_before = any(
-        attempt.state is AttemptState.LOST and attempt.number < ticket.attempt
+        attempt.state is AttemptState.LOST and plan.first_attempt <= attempt.number < ticket.attempt
         for attempt in attempts
     )
     if lost_before or answer.state is not RenderState.FAILED:
@@ -59,13 +68,25 @@ def after_loss(
             offer = min(ticket.offer + 1, len(plan.route) - 1)
         case FailureCause.MODERATED | FailureCause.BAD_INPUT:
             return None
-    return _next(plan, ticket.attempt + 1, offer, max_submissions)
+    return _next(plan, max(ticket.attempt + 1, plan.first_attempt), offer, max_submissions)
 
 
 def _next(plan: Plan, attempt: int, offer: int, max_submissions: int) -> Next | None:
-    if attempt > max_submissions or offer >= len(plan.route):
+    if attempt - plan.first_attempt >= max_submissions or offer >= len(plan.route):
         return None
     return Next(attempt=attempt, offer=offer)
+
+
+def is_kept(attempt: Attempt) -> bool:
+    """Whether its cost counts: one that may have been paid for and may still bring a video.
+
+    A refused or postponed one was not paid, and a lost one gives its estimate back.
+    """
+    match attempt.state:
+        case AttemptState.BEGUN | AttemptState.ACCEPTED | AttemptState.UNCLEAR:
+            return True
+        case AttemptState.POSTPONED | AttemptState.REFUSED | AttemptState.LOST:
+            return False
 
 
 def summary(

@@ -1,17 +1,19 @@
 """Submit: ask the provider for the render, at most once for each attempt.
 
 Everything that can fail without a call to the provider comes before the attempt is begun in the
-ledger. From then on each way out is written down: accepted, postponed, or refused, after which
-the job may go on to the next offer of its route. What is killed in between stays begun, and is
-never sent again.
+ledger, and so does the wait for its turn within the minute. From then on each way out is written
+down: accepted, postponed, or refused, after which the job may go on to the next offer of its
+route. What is killed in between stays begun, and is never sent again; unless the owner has chosen
+otherwise: then it is given up, and another attempt is made in its place.
 """
 
 import math
+import random
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Protocol
 
-from dropreel.attempts import after_refusal
+from dropreel.attempts import after_refusal, after_unclear
 from dropreel.catalog import OptionValue, ProviderName, offer_of
 from dropreel.errors import (
     DropreelError,
@@ -31,10 +33,11 @@ from dropreel.observability import logger
 from dropreel.provider import Provider, Refusal, Unclear
 from dropreel.render import Next, Plan, PlannedOffer, Submission, SubmitRequest, Ticket
 from dropreel.settings import SubmitSettings
-from dropreel.timing import next_wait_seconds, retry_wait_seconds
+from dropreel.timing import next_wait_seconds, retry_wait_seconds, throttled_wait_seconds
 
 MAX_TRIES = 8
-"""Calls to a provider that takes nothing for now, some minutes in all."""
+"""Calls to a provider that takes nothing for now, some minutes in all. One that throttles is asked
+for as long as the patience lasts instead."""
 
 CALL_LIFE_SECONDS = 90
 """After this a call that began an attempt is dead: more than the submit function's timeout."""
@@ -76,39 +79,41 @@ def submit(
     clock: Callable[[], datetime],
     seconds_left: Callable[[], float],
     settings: SubmitSettings,
+    jitter: Callable[[], float] = random.random,
 ) -> Submission:
     """Send the attempt, or answer from the ledger when it was sent before.
 
     A submission without a ticket asks to be called again after its wait, with its `next`: the
-    same attempt while the provider takes nothing for now or the function has too little time
-    left, another one on the next offer when it definitely refused. Raises `SubmissionUnclear`,
-    `InputGone`, or what the last refusal stands for.
+    same attempt while the provider takes nothing for now, has no turn free, or the function has
+    too little time left; another one, for which `falls_over` says so, on the next offer when it
+    definitely refused, or on the same one when an unclear outcome is given up. Raises
+    `SubmissionUnclear`, `InputGone`, or what the last refusal stands for.
     """
     plan, turn = request.plan, request.next
     sent = ledger.find(plan.job.id, turn.attempt)
     if sent and sent.state is not AttemptState.POSTPONED:
-        return _from_ledger(sent, request, clock(), settings)
+        return _from_ledger(sent, request, clock(), ledger, settings)
 
     offer = plan.route[turn.offer]
     provider = providers(offer.provider)
     payload = _payload(plan, offer, uploads)
     if seconds_left() < CALL_NEEDS_SECONDS:
-        return _out_of_time(turn)
+        return _out_of_time(turn, clock(), settings, jitter)
+    if its_turn := _wait_for_turn(turn, offer.provider, ledger, clock(), settings):
+        return its_turn
     attempt = ledger.begin(plan.job.id, turn, offer, clock())
     if attempt is None:  # another call was quicker, just now
         return _ask_again(turn, settings.poll_min_seconds)
-    try:
-        request_id = provider.submit(offer.endpoint, payload)
-    except Refusal as refusal:
-        return _refused(refusal, attempt, request, ledger, settings)
-    except Unclear as unclear:
-        raise SubmissionUnclear(
-            f"The request was sent to {offer.provider}, and whether it was accepted is unknown: "
-            f"{unclear}"
-        ) from None
-    accepted_at = clock()
-    _accept(ledger, attempt, request_id, accepted_at)
-    return _accepted(attempt, request_id, accepted_at, turn, settings)
+    return _send(
+        attempt,
+        request,
+        payload,
+        provider=provider,
+        ledger=ledger,
+        clock=clock,
+        settings=settings,
+        jitter=jitter,
+    )
 
 
 def _payload(plan: Plan, offer: PlannedOffer, uploads: Uploads) -> dict[str, OptionValue]:
@@ -127,23 +132,80 @@ def _payload(plan: Plan, offer: PlannedOffer, uploads: Uploads) -> dict[str, Opt
     }
 
 
+def _wait_for_turn(
+    turn: Next, provider: ProviderName, ledger: Ledger, now: datetime, settings: SubmitSettings
+) -> Submission | None:
+    """None when the provider may be called now. Each call takes a turn of its own."""
+    per_minute = settings.max_submits_per_minute(provider)
+    if turn.is_paced or per_minute <= 0:
+        return None
+    left_seconds = (ledger.take_turn(provider, per_minute, now) - now).total_seconds()
+    if left_seconds <= 0:
+        return None
+    return Submission(
+        wait_seconds=math.ceil(left_seconds), next=turn.model_copy(update={"is_paced": True})
+    )
+
+
 def _from_ledger(
-    sent: Attempt, request: SubmitRequest, now: datetime, settings: SubmitSettings
+    sent: Attempt,
+    request: SubmitRequest,
+    now: datetime,
+    ledger: Ledger,
+    settings: SubmitSettings,
 ) -> Submission:
     """The answer for an attempt that an earlier call has sent, or is sending right now."""
     if sent.request_id and sent.accepted_at:
         return _accepted(sent, sent.request_id, sent.accepted_at, request.next, settings)
     if sent.state is AttemptState.REFUSED:
         return _fall_over(sent, sent.code or "", sent.message, request.plan, settings)
+    if sent.state is AttemptState.UNCLEAR:
+        return _try_in_its_place(sent, sent.message, request.plan, settings)
     left_seconds = CALL_LIFE_SECONDS - (now - sent.begun_at).total_seconds()
     if left_seconds > 0:
         # Step Functions calls again when it loses the first call, which may still be at work: its
         # ticket is worth the wait.
         return _ask_again(request.next, left_seconds)
-    raise SubmissionUnclear(
+    message = (
         f"The request to {sent.provider} was begun at {sent.begun_at:%Y-%m-%d %H:%M:%S} UTC and "
         "never finished: whether it was accepted is unknown."
     )
+    return _unclear(sent, message, request.plan, ledger, settings)
+
+
+def _send(
+    attempt: Attempt,
+    request: SubmitRequest,
+    payload: Mapping[str, OptionValue],
+    *,
+    provider: Provider,
+    ledger: Ledger,
+    clock: Callable[[], datetime],
+    settings: SubmitSettings,
+    jitter: Callable[[], float],
+) -> Submission:
+    """The one call to the provider, and what becomes of the attempt."""
+    try:
+        request_id = provider.submit(attempt.endpoint, payload)
+    except Refusal as refusal:
+        return _refused(
+            refusal,
+            attempt,
+            request,
+            now=clock(),
+            ledger=ledger,
+            settings=settings,
+            jitter=jitter,
+        )
+    except Unclear as unclear:
+        message = (
+            f"The request was sent to {attempt.provider}, and whether it was accepted is unknown: "
+            f"{unclear}"
+        )
+        return _unclear(attempt, message, request.plan, ledger, settings)
+    accepted_at = clock()
+    _accept(ledger, attempt, request_id, accepted_at)
+    return _accepted(attempt, request_id, accepted_at, request.next, settings)
 
 
 def _accept(ledger: Ledger, attempt: Attempt, request_id: str, now: datetime) -> None:
@@ -175,26 +237,79 @@ def _accepted(
         wait_seconds=next_wait_seconds(
             0, min_seconds=settings.poll_min_seconds, max_seconds=settings.poll_max_seconds
         ),
-        next=_with_tries(turn, turn.tries + 1),
+        next=_unpaced(turn, turn.tries + 1),
     )
+
+
+def _unclear(
+    attempt: Attempt, message: str, plan: Plan, ledger: Ledger, settings: SubmitSettings
+) -> Submission:
+    """The end of the job, unless the owner would rather risk to pay twice."""
+    if settings.on_unclear_submission == "fail":
+        raise SubmissionUnclear(message) from None
+    another = _try_in_its_place(attempt, message, plan, settings)
+    ledger.give_up(attempt, SubmissionUnclear.__name__, message)
+    logger.warning("Given up, and submitted again: %s", message)
+    return another
+
+
+def _try_in_its_place(
+    attempt: Attempt, message: str, plan: Plan, settings: SubmitSettings
+) -> Submission:
+    following = after_unclear(plan, attempt, settings.max_submissions)
+    if following is None:
+        raise SubmissionUnclear(message) from None
+    return Submission(wait_seconds=0, next=following, falls_over=True)
 
 
 def _refused(
     refusal: Refusal,
     attempt: Attempt,
     request: SubmitRequest,
+    *,
+    now: datetime,
     ledger: Ledger,
     settings: SubmitSettings,
+    jitter: Callable[[], float],
 ) -> Submission:
     """Try again while that may help; else go on to the next offer, or end the job."""
-    tries = request.next.tries + 1
-    if not refusal.again or tries >= MAX_TRIES:
+    turn = _unpaced(request.next, request.next.tries + 1)
+    if refusal.code == ProviderThrottled.__name__ and turn.throttled_since is None:
+        turn = turn.model_copy(update={"throttled_since": now})
+    wait_seconds = None
+    if refusal.again:
+        wait_seconds = _wait_to_retry(turn, now, settings, jitter, refusal.retry_after_seconds)
+    if wait_seconds is None:
         ledger.refuse(attempt, refusal.code, refusal.message)
         return _fall_over(attempt, refusal.code, refusal.message, request.plan, settings)
     ledger.postpone(attempt, refusal.code, refusal.message)
-    wait_seconds = retry_wait_seconds(tries, retry_after_seconds=refusal.retry_after_seconds)
     logger.info("Refused with %s, next try in %s s", refusal.code, wait_seconds)
-    return Submission(wait_seconds=wait_seconds, next=_with_tries(request.next, tries))
+    return Submission(wait_seconds=wait_seconds, next=turn)
+
+
+def _wait_to_retry(
+    turn: Next,
+    now: datetime,
+    settings: SubmitSettings,
+    jitter: Callable[[], float],
+    retry_after_seconds: float = 0,
+) -> int | None:
+    """How long to wait after so many tries; None when there were enough.
+
+    Once a provider has throttled, the patience with it counts and the tries do not: they may be
+    many by then, and one other refusal among them is no reason to leave.
+    """
+    if turn.throttled_since:
+        return throttled_wait_seconds(
+            turn.tries,
+            throttled_seconds=(now - turn.throttled_since).total_seconds(),
+            patience_seconds=settings.throttle_patience_seconds,
+            retry_after_seconds=retry_after_seconds,
+            jitter=jitter,
+        )
+    if turn.tries >= MAX_TRIES:
+        return None
+    return retry_wait_seconds(turn.tries, retry_after_seconds=retry_after_seconds, jitter=jitter)
 
 
 def _fall_over(
@@ -204,21 +319,25 @@ def _fall_over(
     if following is None:
         raise _REFUSALS.get(code, RequestRefused)(message) from None
     logger.info("Refused with %s, next is offer %s of the route", code, following.offer + 1)
-    return Submission(wait_seconds=0, next=following)
+    return Submission(wait_seconds=0, next=following, falls_over=True)
 
 
 def _ask_again(turn: Next, seconds: float) -> Submission:
     """No call was made, but one is under way elsewhere: `tries` counts at least that one."""
-    return Submission(wait_seconds=math.ceil(seconds), next=_with_tries(turn, max(1, turn.tries)))
+    return Submission(wait_seconds=math.ceil(seconds), next=_unpaced(turn, max(1, turn.tries)))
 
 
-def _out_of_time(turn: Next) -> Submission:
+def _out_of_time(
+    turn: Next, now: datetime, settings: SubmitSettings, jitter: Callable[[], float]
+) -> Submission:
     """The uploads' bucket answered slowly. Nothing was begun: a fresh call has all its time."""
-    tries = turn.tries + 1
-    if tries >= MAX_TRIES:
+    turn = _unpaced(turn, turn.tries + 1)
+    wait_seconds = _wait_to_retry(turn, now, settings, jitter)
+    if wait_seconds is None:
         raise UnexpectedError("The uploads could not be looked at in time, however often.")
-    return Submission(wait_seconds=retry_wait_seconds(tries), next=_with_tries(turn, tries))
+    return Submission(wait_seconds=wait_seconds, next=turn)
 
 
-def _with_tries(turn: Next, tries: int) -> Next:
-    return turn.model_copy(update={"tries": tries})
+def _unpaced(turn: Next, tries: int) -> Next:
+    """The same attempt later on: whatever turn it had within the minute is used, or over."""
+    return turn.model_copy(update={"tries": tries, "is_paced": False})

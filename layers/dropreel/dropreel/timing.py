@@ -1,9 +1,11 @@
-"""When to ask or to try again. Pure: what time it is comes in as an argument.
+"""When to ask or to try again. Pure: what time it is, and chance, come in as arguments.
 
 Waits are whole seconds, rounded up, because that is what a Wait state of Step Functions takes.
 """
 
 import math
+import random
+from collections.abc import Callable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
@@ -25,7 +27,8 @@ def next_wait_seconds(
 
     So a render is seen at most a tenth later than it was ready, for few polls in all.
     """
-    return _bounded(since_submission_seconds / 10, min_seconds, max_seconds, retry_after_seconds)
+    ours = min(max(since_submission_seconds / 10, min_seconds), max_seconds)
+    return math.ceil(max(ours, _asked_seconds(retry_after_seconds)))
 
 
 def retry_wait_seconds(
@@ -34,11 +37,36 @@ def retry_wait_seconds(
     min_seconds: float = POLL_MIN_SECONDS,
     max_seconds: float = POLL_MAX_SECONDS,
     retry_after_seconds: float = 0,
+    jitter: Callable[[], float] = random.random,
 ) -> int:
-    """How long to wait after a number of refused tries: doubling from the least to the most."""
+    """How long to wait after a number of refused tries: doubling from the least to the most.
+
+    Chance takes off up to half of it, or adds that to what the provider asks for: jobs that were
+    refused together do not come back together. `jitter` gives 0 to 1.
+    """
     doublings = min(max(tries - 1, 0), 30)
-    growing = min_seconds * 2**doublings
-    return _bounded(growing, min_seconds, max_seconds, retry_after_seconds)
+    half = min(math.ldexp(min_seconds, doublings), max_seconds) / 2
+    return math.ceil(max(half, _asked_seconds(retry_after_seconds)) + half * jitter())
+
+
+def throttled_wait_seconds(
+    tries: int,
+    *,
+    throttled_seconds: float,
+    patience_seconds: float,
+    retry_after_seconds: float = 0,
+    jitter: Callable[[], float] = random.random,
+) -> int | None:
+    """The same while a provider throttles; None when the patience is over.
+
+    The last wait ends with the patience. A provider that asks for more than what is left of it
+    has answered already: to come earlier would be rude, and to come later too late.
+    """
+    left_seconds = patience_seconds - throttled_seconds
+    if left_seconds <= 0 or _asked_seconds(retry_after_seconds) > left_seconds:
+        return None
+    wait_seconds = retry_wait_seconds(tries, retry_after_seconds=retry_after_seconds, jitter=jitter)
+    return min(wait_seconds, math.ceil(left_seconds))
 
 
 def retry_after_seconds(header: str | None, now: datetime) -> float:
@@ -60,10 +88,8 @@ def retry_after_seconds(header: str | None, now: datetime) -> float:
         return 0
 
 
-def _bounded(
-    growing: float, min_seconds: float, max_seconds: float, retry_after_seconds: float
-) -> int:
-    ours = min(max(growing, min_seconds), max_seconds)
-    if math.isfinite(retry_after_seconds):
-        ours = max(ours, min(retry_after_seconds, RETRY_AFTER_MAX_SECONDS))
-    return math.ceil(ours)
+def _asked_seconds(retry_after_seconds: float) -> float:
+    """What a provider asks for, as far as we go along with it."""
+    if not math.isfinite(retry_after_seconds):
+        return 0
+    return min(max(retry_after_seconds, 0), RETRY_AFTER_MAX_SECONDS)
