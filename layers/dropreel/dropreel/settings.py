@@ -1,9 +1,12 @@
 """The environment variables of the functions, as typed models. The template sets them."""
 
 import os
-from typing import Self
+from decimal import Decimal
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from dropreel.catalog import ProviderName
 
 
 class Settings(BaseModel):
@@ -27,6 +30,7 @@ class IntakeSettings(Settings):
     state_machine_arn: str
     queue_url: str
     event_bus: str
+    upload_bucket: str
     video_bucket: str
     incomplete_after_minutes: float
     ledger_table: str
@@ -53,21 +57,61 @@ class ProviderSettings(Settings):
 class ValidateSettings(ProviderSettings):
     """Validate calls no provider, but an offer whose provider has no token is no offer."""
 
+    usd_per_second: str = Field(
+        default="",
+        description="Prices of finished video by `<endpoint>:<resolution>=<USD>`, with commas "
+        "between; they go before the catalog's.",
+    )
+
+
+class AdmissionSettings(Settings):
+    """What every function needs that gives or returns slots."""
+
+    ledger_table: str
+    state_machine_arn: str
+    runcomfy_max_in_flight: int = 10
+    wavespeed_max_in_flight: int = 2
+    runcomfy_max_submits_per_minute: int = Field(default=0, description="0 is no limit.")
+    wavespeed_max_submits_per_minute: int = Field(default=2, description="0 is no limit.")
+    daily_spend_limit_usd: Decimal = Field(default=Decimal(0), description="0 is no limit.")
+    on_spend_limit: Literal["wait", "fail"] = "wait"
+    render_timeout_minutes: float = 60
+    throttle_patience_seconds: float = 900
+
 
 class SubmitSettings(ProviderSettings):
     poll_min_seconds: float = 5
     poll_max_seconds: float = 60
     max_submissions: int = 2
+    throttle_patience_seconds: float = 900
+    on_unclear_submission: Literal["fail", "retry"] = "fail"
+    runcomfy_max_submits_per_minute: int = 0
+    wavespeed_max_submits_per_minute: int = 2
+
+    def max_submits_per_minute(self, provider: ProviderName) -> int:
+        """0 is no limit."""
+        match provider:
+            case ProviderName.RUNCOMFY:
+                return self.runcomfy_max_submits_per_minute
+            case ProviderName.WAVESPEED:
+                return self.wavespeed_max_submits_per_minute
 
 
-class PollSettings(SubmitSettings):
-    render_timeout_minutes: float = 60
+class PollSettings(ProviderSettings, AdmissionSettings):
+    poll_min_seconds: float = 5
+    poll_max_seconds: float = 60
+    max_submissions: int = 2
 
 
 class DeliverSettings(ProviderSettings, DownloadSettings):
     video_bucket: str
 
 
-class ConcludeSettings(ProviderSettings):
+class ConcludeSettings(ProviderSettings, AdmissionSettings):
     video_bucket: str
     event_bus: str
+
+
+class SweepSettings(AdmissionSettings):
+    queue_url: str = Field(description="Of intake.")
+    conclude_function: str = Field(description="Its name.")

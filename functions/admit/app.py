@@ -1,0 +1,20 @@
+"""Admit gives a job its slot, or parks its task token until a slot is free."""
+
+from typing import Any
+
+from aws_lambda_powertools.utilities.typing import LambdaContext
+
+from dropreel.desk import admission_of
+from dropreel.observability import logger
+from dropreel.render import AdmitRequest
+from dropreel.settings import AdmissionSettings
+from dropreel.tracing import tracer
+
+settings = AdmissionSettings.from_environment()
+admission = admission_of(settings)
+
+
+@logger.inject_lambda_context
+@tracer.capture_lambda_handler(capture_response=False, capture_error=False)
+def handler(event: dict[str, Any], context: LambdaContext) -> None:
+    admission.admit(AdmitRequest.model_validate(event))

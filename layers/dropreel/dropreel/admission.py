@@ -1,0 +1,382 @@
+"""Admission: which job gets a slot of its provider, and when.
+
+A slot is one of the renders that a provider's account may have in flight. Every job first joins
+its provider's queue, with the task token by which its execution is told to go on. Then whoever has
+changed something serves the queue: a job that joined, a render that is over, a run that ended, the
+daily sweep. The first in the queue gets a free slot, until either runs out. Whoever writes last
+sees what all others wrote, so that no slot stays free beside a job that waits for it.
+
+The queue is ordered by when the executions started: who was dropped first is served first, also
+when it comes from another offer that refused it.
+
+Every step may be cut off and run again:
+- a slot is given in one transaction with the end of the wait and with the day's spend;
+- whoever gave it tells the execution afterwards, and tells it again when called again;
+- a slot is a lease. When it has run out without having been returned, whoever needs it makes sure
+  that its holder was told, and takes it back.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from enum import Enum, auto
+from typing import Literal, NamedTuple, Protocol
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+from dropreel.attempts import is_kept
+from dropreel.catalog import ProviderName
+from dropreel.errors import DropreelError, PriceUnknown, SpendLimitReached
+from dropreel.job import Job, execution_name
+from dropreel.ledger import Attempt
+from dropreel.observability import logger
+from dropreel.render import AdmitRequest, Plan
+
+_LOOKS_AT_MOST = 1000
+"""So many jobs one call may serve; only a sweep after a long silence comes near."""
+
+
+class RunId(NamedTuple):
+    """Names one execution of a job."""
+
+    job_id: str
+    number: int
+
+    @classmethod
+    def of(cls, job: Job) -> "RunId":
+        return cls(job.id, job.run)
+
+    @property
+    def execution_name(self) -> str:
+        return execution_name(self.job_id, self.number)
+
+
+class Waiter(BaseModel):
+    """A run that waits for a slot."""
+
+    model_config = ConfigDict(frozen=True)
+
+    provider: ProviderName
+    run: RunId
+    attempt: int = Field(ge=1, description="What it wants to submit.")
+    started_at: AwareDatetime = Field(description="Of the execution; the queue's order.")
+    estimated_usd: Decimal | None
+    task_token: str = Field(repr=False)
+    retry: int = Field(description="Of the state that gave the token: the highest is valid.")
+
+    @property
+    def place(self) -> str:
+        """In the queue: sorts by the start of the execution."""
+        since = self.started_at.astimezone(UTC)
+        return f"{since:%Y-%m-%dT%H:%M:%S.%f}Z#{self.run.execution_name}"
+
+
+class Lease(BaseModel):
+    """A slot that is taken."""
+
+    model_config = ConfigDict(frozen=True)
+
+    provider: ProviderName
+    slot: int = Field(ge=0)
+    run: RunId
+    task_token: str = Field(repr=False)
+    granted_by: str = Field(description="The execution on whose behalf it was given.")
+    until: AwareDatetime
+
+
+class Standing(BaseModel):
+    """How a run stands with admission."""
+
+    model_config = ConfigDict(frozen=True)
+
+    provider: ProviderName | None = None
+    attempt: int | None = Field(default=None, description="That it was last admitted for, or is.")
+    place: str | None = Field(default=None, description="In the queue, while it waits.")
+    slot: int | None = None
+    charged_usd: Decimal | None = None
+    charged_on: date | None = None
+    is_closed: bool = False
+
+
+class Granting(Enum):
+    """What became of an attempt to give a slot."""
+
+    DONE = auto()
+    OVERTAKEN = auto()  # another call was quicker: look again
+    NO_ROOM = auto()  # in the day's spend, by now
+    CLOSED = auto()  # the run is over
+
+
+class Slots(Protocol):
+    """The ledger's side of it. Reads see every write before them, and every write is conditional:
+    it happens once, or says that things have changed."""
+
+    def standing(self, run: RunId) -> Standing: ...
+
+    def join(self, waiter: Waiter, plan: Plan) -> bool:
+        """Into the queue, or with a newer token. False when the run has its slot or is over."""
+
+    def first_waiter(self, provider: ProviderName) -> Waiter | None: ...
+
+    def leases(self, provider: ProviderName) -> Sequence[Lease]: ...
+
+    def spent_usd(self, day: date) -> Decimal: ...
+
+    def grant(
+        self,
+        waiter: Waiter,
+        slot: int,
+        *,
+        in_place_of: Lease | None,
+        by: str,
+        until: datetime,
+        now: datetime,
+        limit_usd: Decimal | None,
+    ) -> Granting:
+        """The end of the wait, the slot and the spend, all or nothing."""
+
+    def renew(self, lease: Lease, until: datetime) -> None: ...
+
+    def leave_queue(
+        self, run: RunId, provider: ProviderName, place: str, *, task_token: str | None = None
+    ) -> None:
+        """Out of the queue, unless it is not there any more, or with another token than said."""
+
+    def release(
+        self, run: RunId, standing: Standing, *, rendered_at: datetime | None = None
+    ) -> None:
+        """Give the slot back, if the run still holds it; note when the render was over."""
+
+    def settle(self, run: RunId, standing: Standing, *, refund: bool) -> None:
+        """Close the run's charge: give it back to its day, or let it stand."""
+
+
+class Executions(Protocol):
+    """The executions that wait."""
+
+    def go_on(self, task_token: str) -> bool:
+        """False when nobody waits for it any more: told before, or gone."""
+
+    def refuse(self, task_token: str, error: DropreelError) -> bool:
+        """The same with an error."""
+
+    def is_running(self, name: str) -> bool: ...
+
+
+class Attempts(Protocol):
+    """The ledger's attempts."""
+
+    def find(self, job_id: str, number: int) -> Attempt | None: ...
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What an account's owner allows."""
+
+    in_flight: Mapping[ProviderName, int]
+    lease: Mapping[ProviderName, timedelta]
+    daily_usd: Decimal | None = None
+    on_daily_usd: Literal["wait", "fail"] = "wait"
+
+
+@dataclass(frozen=True)
+class Admission:
+    """Gives slots and takes them back."""
+
+    slots: Slots
+    executions: Executions
+    attempts: Attempts
+    clock: Callable[[], datetime]
+    limits: Limits
+
+    def admit(self, request: AdmitRequest) -> None:
+        """Let the run join the queue of its offer's provider, and serve that.
+
+        The answer goes to the execution by its task token: now, when there is a slot, or whenever
+        there is one. May be called again, with a newer token.
+        """
+        plan, turn = request.plan, request.next
+        run, offer = RunId.of(plan.job), plan.route[turn.offer]
+        standing = self.slots.standing(run)
+        if standing.attempt is not None and standing.attempt > turn.attempt:
+            return  # a call that Step Functions gave up on long ago
+        if standing.attempt is not None and standing.attempt < turn.attempt:
+            self._leave_attempt(run, standing)
+        if self.limits.daily_usd and offer.estimated_usd is None:
+            error = PriceUnknown(
+                f"What {offer.endpoint} of {offer.provider} costs is not known, and "
+                "DailySpendLimitUsd is set."
+            )
+            self.executions.refuse(request.task_token, error)
+            return
+        waiter = Waiter(
+            provider=offer.provider,
+            run=run,
+            attempt=turn.attempt,
+            started_at=request.started_at,
+            estimated_usd=_decimal(offer.estimated_usd),
+            task_token=request.task_token,
+            retry=request.retry,
+        )
+        if not self.slots.join(waiter, plan):
+            self._answer_again(run, waiter)
+        self._serve(offer.provider, by=run.execution_name)
+
+    def rendered(self, job: Job) -> None:
+        """The provider is done with the run: its slot goes to the next waiter."""
+        run = RunId.of(job)
+        standing = self.slots.standing(run)
+        if standing.slot is not None:
+            self.slots.release(run, standing, rendered_at=self.clock())
+        if standing.provider:
+            self._serve(standing.provider, by=run.execution_name)
+
+    def leave(self, job: Job, *, keeps_charge: bool) -> None:
+        """Out of the queue and out of the slot, whichever it is, and on with the next.
+
+        The estimate goes back to its day, unless it is kept because the render may be paid for.
+        """
+        run = RunId.of(job)
+        self._leave(run, keeps_charge=keeps_charge)
+        self.serve_all(by=run.execution_name)
+
+    def serve_all(self, by: str = "") -> None:
+        """Serve every queue: a refund makes room in all of them. Without a name it is the sweep,
+        which tells all holders of slots again: most of them know."""
+        for provider in ProviderName:
+            self._serve(provider, by=by)
+
+    # Leaving
+
+    def _leave_attempt(self, run: RunId, standing: Standing) -> None:
+        """The run comes back for another attempt: the last one gives back what it had."""
+        self._leave(run, keeps_charge=self._may_be_paid(run, standing))
+        if standing.provider:
+            self._serve(standing.provider, by=run.execution_name)
+
+    def _leave(self, run: RunId, *, keeps_charge: bool) -> None:
+        standing = self.slots.standing(run)
+        while standing.provider and standing.place is not None:
+            self.slots.leave_queue(run, standing.provider, standing.place)
+            standing = self.slots.standing(run)
+        if standing.slot is not None:
+            self.slots.release(run, standing)
+        if standing.charged_usd is not None:
+            self.slots.settle(run, standing, refund=not keeps_charge)
+
+    def _may_be_paid(self, run: RunId, standing: Standing) -> bool:
+        attempt = self.attempts.find(run.job_id, standing.attempt or 0)
+        return attempt is not None and is_kept(attempt)
+
+    # Serving
+
+    def _serve(self, provider: ProviderName, by: str) -> None:
+        leases = self.slots.leases(provider)
+        for lease in leases:
+            if lease.granted_by == by or not by:
+                self._tell(lease.run, lease.task_token)
+        for _ in range(_LOOKS_AT_MOST):
+            waiter = self.slots.first_waiter(provider)
+            if waiter is None or not self._serve_one(waiter, by):
+                return
+        logger.warning("More jobs wait than one call may serve", provider=provider)
+
+    def _serve_one(self, waiter: Waiter, by: str) -> bool:
+        """Give the first in the queue what it waits for. False when it has to wait on."""
+        now = self.clock()
+        free = self._free_slot(waiter.provider, now)
+        if free is None:
+            return False
+        if error := self._over_the_limit(waiter, now):
+            if self.limits.on_daily_usd == "wait" and not self._can_never_fit(waiter):
+                return False
+            self.executions.refuse(waiter.task_token, error)
+            self._dismiss(waiter)
+            return True
+        slot, expired = free
+        granted = self.slots.grant(
+            waiter,
+            slot,
+            in_place_of=expired,
+            by=by,
+            until=now + self.limits.lease[waiter.provider],
+            now=now,
+            limit_usd=self.limits.daily_usd,
+        )
+        if granted is Granting.DONE:
+            logger.info("Slot given", provider=waiter.provider, slot=slot, job_id=waiter.run.job_id)
+            self._tell(waiter.run, waiter.task_token)
+        elif granted is Granting.CLOSED:
+            self._dismiss(waiter)
+        return True
+
+    def _answer_again(self, run: RunId, waiter: Waiter) -> None:
+        """An earlier call had this run admitted, but its answer came too soon for this token."""
+        standing = self.slots.standing(run)
+        if standing.slot is not None and standing.attempt == waiter.attempt:
+            self.executions.go_on(waiter.task_token)
+
+    def _tell(self, run: RunId, task_token: str) -> None:
+        """Tell the holder of a slot to go on. When its execution is gone it is skipped."""
+        if self.executions.go_on(task_token) or self.executions.is_running(run.execution_name):
+            return
+        logger.info("Its execution is gone: skipped", job_id=run.job_id)
+        self._leave(run, keeps_charge=self._may_be_paid(run, self.slots.standing(run)))
+
+    def _dismiss(self, waiter: Waiter) -> None:
+        self.slots.leave_queue(
+            waiter.run, waiter.provider, waiter.place, task_token=waiter.task_token
+        )
+
+    def _free_slot(
+        self, provider: ProviderName, now: datetime
+    ) -> "tuple[int, Lease | None] | None":
+        """The lowest free slot; or one whose lease has run out, to be given in its place."""
+        at_most = self.limits.in_flight[provider]
+        leases = {lease.slot: lease for lease in self.slots.leases(provider)}
+        expired = [lease for lease in leases.values() if lease.until <= now]
+        if len(leases) - len(expired) >= at_most:
+            return None
+        for slot in range(at_most):
+            if slot not in leases:
+                return slot, None
+        for lease in expired:
+            if lease.slot < at_most and not self._is_told_only_now(lease, now):
+                return lease.slot, lease
+        return None
+
+    def _is_told_only_now(self, lease: Lease, now: datetime) -> bool:
+        """Whether its holder was still waiting to be told. Then it may begin after all."""
+        if not self.executions.go_on(lease.task_token):
+            return False
+        self.slots.renew(lease, now + self.limits.lease[lease.provider])
+        return True
+
+    # Spending
+
+    def _over_the_limit(self, waiter: Waiter, now: datetime) -> SpendLimitReached | None:
+        limit, estimate = self.limits.daily_usd, waiter.estimated_usd
+        if not limit or not estimate:
+            return None
+        if estimate > limit:
+            return SpendLimitReached(
+                f"This render costs about {estimate} USD, more than a whole day's limit of "
+                f"{limit} USD."
+            )
+        spent = self.slots.spent_usd(now.date())
+        if spent + estimate <= limit:
+            return None
+        return SpendLimitReached(
+            f"This render costs about {estimate} USD; {spent} USD of the {limit} USD of "
+            f"{now:%Y-%m-%d} (UTC) are spent."
+        )
+
+    def _can_never_fit(self, waiter: Waiter) -> bool:
+        limit, estimate = self.limits.daily_usd, waiter.estimated_usd
+        return bool(limit and estimate and estimate > limit)
+
+
+def _decimal(usd: float | None) -> Decimal | None:
+    """Money is counted exactly: in steps of a ten-thousandth, as estimates are."""
+    return None if usd is None else Decimal(str(round(usd, 4)))

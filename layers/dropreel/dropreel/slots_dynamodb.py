@@ -1,0 +1,421 @@
+"""Slots, queues and the day's spend in the ledger's table: an adapter.
+
+| pk                   | sk                      | what                                            |
+| -------------------- | ----------------------- | ----------------------------------------------- |
+| `slots#<provider>`   | `slot#0003`             | who holds it, and until when; free when missing |
+| `waiters#<provider>` | `<start>Z#<execution>`  | who waits, with its task token                  |
+| `spend`              | `2026-11-20`            | `spent_usd` of a day (UTC), exact               |
+| `job#<id>`           | `run#001`               | how the run stands, beside what `Run` says      |
+
+Numbers are numbers here, so that DynamoDB can compare and add them.
+"""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+import boto3
+from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
+from tenacity import retry, retry_if_exception, stop_after_delay, wait_random_exponential
+
+from dropreel.admission import Granting, Lease, RunId, Standing, Waiter
+from dropreel.catalog import ProviderName
+from dropreel.ledger_dynamodb import KEPT, config, run_key
+from dropreel.render import Plan
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+    from mypy_boto3_dynamodb.type_defs import AttributeValueTypeDef, TransactWriteItemTypeDef
+
+    Item = dict[str, AttributeValueTypeDef]
+
+_FAILED = "ConditionalCheckFailed"
+
+
+def _is_conflict(error: BaseException) -> bool:
+    """Another transaction was at the same item at the same moment: nothing has happened."""
+    response = getattr(error, "response", {})
+    code = response.get("Error", {}).get("Code")
+    reasons = {reason.get("Code") for reason in response.get("CancellationReasons", [])}
+    return code in {"TransactionConflictException", "TransactionInProgressException"} or (
+        code == "TransactionCanceledException"
+        and "TransactionConflict" in reasons
+        and _FAILED not in reasons
+    )
+
+
+_when_it_conflicts_again = retry(
+    retry=retry_if_exception(_is_conflict),
+    wait=wait_random_exponential(multiplier=0.02, max=1),
+    stop=stop_after_delay(8),
+    reraise=True,
+)
+
+
+class DynamoDBSlots:
+    """Made once per function environment. Satisfies `admission.Slots`."""
+
+    def __init__(self, table: str, client: "DynamoDBClient | None" = None) -> None:
+        self._table = table
+        self._client: DynamoDBClient = client or boto3.client("dynamodb", config=config())
+
+    # Reading
+
+    def standing(self, run: RunId) -> Standing:
+        got = self._client.get_item(TableName=self._table, Key=run_key(*run), ConsistentRead=True)
+        item = _plain(got.get("Item", {}))
+        return Standing.model_validate(item | {"is_closed": "closed_at" in item})
+
+    def first_waiter(self, provider: ProviderName) -> Waiter | None:
+        return next((_waiter(item) for item in self._all_of(f"waiters#{provider}", limit=1)), None)
+
+    def leases(self, provider: ProviderName) -> Sequence[Lease]:
+        return tuple(_lease(item) for item in self._all_of(f"slots#{provider}"))
+
+    def spent_usd(self, day: date) -> Decimal:
+        got = self._client.get_item(TableName=self._table, Key=_spend_key(day), ConsistentRead=True)
+        return Decimal(_plain(got.get("Item", {})).get("spent_usd", 0))
+
+    def _all_of(self, pk: str, limit: int | None = None) -> "list[dict[str, Any]]":
+        pages = self._client.get_paginator("query").paginate(
+            TableName=self._table,
+            KeyConditionExpression="pk = :pk",
+            ExpressionAttributeValues={":pk": {"S": pk}},
+            ConsistentRead=True,
+            PaginationConfig={"MaxItems": limit} if limit else {},
+        )
+        return [_plain(item) for page in pages for item in page["Items"]]
+
+    # Waiting
+
+    def join(self, waiter: Waiter, plan: Plan) -> bool:
+        run = _values(
+            place=waiter.place,
+            provider=waiter.provider,
+            attempt=waiter.attempt,
+            plan=plan.model_dump_json(),
+            started_at=waiter.started_at.isoformat(),
+            job_id=waiter.run.job_id,
+            number=str(waiter.run.number),
+            expires_at=_expires_at(waiter.started_at),
+        )
+        names = {f"#{name}": name for name in run}
+        return not self._refused(
+            {
+                "Update": {
+                    "TableName": self._table,
+                    "Key": run_key(*waiter.run),
+                    "UpdateExpression": "SET " + ", ".join(f"#{name} = :{name}" for name in run),
+                    "ConditionExpression": (
+                        "attribute_not_exists(closed_at) AND attribute_not_exists(slot) "
+                        "AND attribute_not_exists(rendered_at) "
+                        "AND (attribute_not_exists(attempt) OR attempt <= :attempt)"
+                    ),
+                    "ExpressionAttributeNames": names,
+                    "ExpressionAttributeValues": {f":{name}": run[name] for name in run},
+                }
+            },
+            {
+                "Put": {
+                    "TableName": self._table,
+                    "Item": _place_key(waiter.provider, waiter.place)
+                    | _values(
+                        job_id=waiter.run.job_id,
+                        number=waiter.run.number,
+                        attempt=waiter.attempt,
+                        started_at=waiter.started_at.isoformat(),
+                        estimated_usd=waiter.estimated_usd,
+                        task_token=waiter.task_token,
+                        retry=waiter.retry,
+                        expires_at=_expires_at(waiter.started_at),
+                    ),
+                    # A call that Step Functions has given up on may still be at work.
+                    "ConditionExpression": (
+                        "attribute_not_exists(pk) OR attempt < :attempt OR retry <= :retry"
+                    ),
+                    "ExpressionAttributeValues": _values_named(
+                        attempt=waiter.attempt, retry=waiter.retry
+                    ),
+                }
+            },
+        )
+
+    @_when_it_conflicts_again
+    def leave_queue(
+        self, run: RunId, provider: ProviderName, place: str, *, task_token: str | None = None
+    ) -> None:
+        condition: dict[str, Any] = {}
+        if task_token is not None:
+            condition = {
+                "ConditionExpression": "task_token = :token",
+                "ExpressionAttributeValues": _values_named(token=task_token),
+            }
+        try:
+            self._client.delete_item(
+                TableName=self._table, Key=_place_key(provider, place), **condition
+            )
+        except self._client.exceptions.ConditionalCheckFailedException:
+            return
+        self._forget(run, "place", place)
+
+    # Slots
+
+    def grant(
+        self,
+        waiter: Waiter,
+        slot: int,
+        *,
+        in_place_of: Lease | None,
+        by: str,
+        until: datetime,
+        now: datetime,
+        limit_usd: Decimal | None,
+    ) -> Granting:
+        writes = [
+            self._put_lease(waiter, slot, in_place_of, by, until),
+            self._end_wait(waiter),
+            self._admit_run(waiter, slot, now),
+        ]
+        if waiter.estimated_usd:
+            writes.append(self._charge(waiter.estimated_usd, now.date(), limit_usd))
+        refused = self._refused(*writes)
+        if not refused:
+            return Granting.DONE
+        lease, wait, run, *spend = refused
+        if lease or wait:
+            return Granting.OVERTAKEN
+        if run:
+            return Granting.CLOSED
+        return Granting.NO_ROOM if any(spend) else Granting.OVERTAKEN
+
+    def _put_lease(
+        self, waiter: Waiter, slot: int, in_place_of: Lease | None, by: str, until: datetime
+    ) -> "TransactWriteItemTypeDef":
+        put: TransactWriteItemTypeDef = {
+            "Put": {
+                "TableName": self._table,
+                "Item": _slot_key(waiter.provider, slot)
+                | _values(
+                    job_id=waiter.run.job_id,
+                    number=waiter.run.number,
+                    task_token=waiter.task_token,
+                    granted_by=by,
+                    until=until.isoformat(),
+                ),
+                "ConditionExpression": "attribute_not_exists(pk)",
+            }
+        }
+        if in_place_of:
+            put["Put"] |= {
+                "ConditionExpression": _HELD_AS_SEEN,
+                "ExpressionAttributeNames": _LEASE_NAMES,
+                "ExpressionAttributeValues": _seen(in_place_of),
+            }
+        return put
+
+    def _end_wait(self, waiter: Waiter) -> "TransactWriteItemTypeDef":
+        return {
+            "Delete": {
+                "TableName": self._table,
+                "Key": _place_key(waiter.provider, waiter.place),
+                "ConditionExpression": "task_token = :token",
+                "ExpressionAttributeValues": _values_named(token=waiter.task_token),
+            }
+        }
+
+    def _admit_run(self, waiter: Waiter, slot: int, now: datetime) -> "TransactWriteItemTypeDef":
+        update = "SET slot = :slot, admitted_at = :now"
+        values: dict[str, object] = {
+            "slot": slot,
+            "now": now.isoformat(),
+            "place": waiter.place,
+        }
+        if waiter.estimated_usd:
+            update += ", charged_usd = :usd, charged_on = :day"
+            values |= {"usd": waiter.estimated_usd, "day": now.date().isoformat()}
+        return {
+            "Update": {
+                "TableName": self._table,
+                "Key": run_key(*waiter.run),
+                "UpdateExpression": f"{update} REMOVE place",
+                "ConditionExpression": "place = :place AND attribute_not_exists(closed_at)",
+                "ExpressionAttributeValues": _values_named(**values),
+            }
+        }
+
+    def _charge(
+        self, usd: Decimal, day: date, limit_usd: Decimal | None
+    ) -> "TransactWriteItemTypeDef":
+        expires_at = _expires_at(datetime(day.year, day.month, day.day, tzinfo=UTC))
+        charge: TransactWriteItemTypeDef = {
+            "Update": {
+                "TableName": self._table,
+                "Key": _spend_key(day),
+                "UpdateExpression": "ADD spent_usd :usd SET expires_at = :expires_at",
+                "ExpressionAttributeValues": _values_named(usd=usd, expires_at=expires_at),
+            }
+        }
+        if limit_usd:
+            charge["Update"]["ConditionExpression"] = (
+                "attribute_not_exists(spent_usd) OR spent_usd <= :room"
+            )
+            charge["Update"]["ExpressionAttributeValues"] = _values_named(
+                usd=usd, expires_at=expires_at, room=limit_usd - usd
+            )
+        return charge
+
+    @_when_it_conflicts_again
+    def renew(self, lease: Lease, until: datetime) -> None:
+        try:
+            self._client.update_item(
+                TableName=self._table,
+                Key=_slot_key(lease.provider, lease.slot),
+                UpdateExpression="SET #until = :until",
+                ConditionExpression=_HELD_AS_SEEN,
+                ExpressionAttributeNames=_LEASE_NAMES,
+                ExpressionAttributeValues=_seen(lease) | _values_named(until=until.isoformat()),
+            )
+        except self._client.exceptions.ConditionalCheckFailedException:
+            return
+
+    @_when_it_conflicts_again
+    def release(
+        self, run: RunId, standing: Standing, *, rendered_at: datetime | None = None
+    ) -> None:
+        if standing.provider is None or standing.slot is None:
+            return
+        # When that fails, the slot was taken back long ago, or returned by an earlier call.
+        with suppress(self._client.exceptions.ConditionalCheckFailedException):
+            self._client.delete_item(
+                TableName=self._table,
+                Key=_slot_key(standing.provider, standing.slot),
+                ConditionExpression="job_id = :job_id AND #number = :number",
+                ExpressionAttributeNames={"#number": "number"},
+                ExpressionAttributeValues=_values_named(job_id=run.job_id, number=run.number),
+            )
+        if rendered_at:
+            self._forget(run, "slot", standing.slot, rendered_at=rendered_at.isoformat())
+        else:
+            self._forget(run, "slot", standing.slot)
+
+    def settle(self, run: RunId, standing: Standing, *, refund: bool) -> None:
+        usd, day = standing.charged_usd, standing.charged_on
+        if usd is None or day is None:
+            return
+        writes: list[TransactWriteItemTypeDef] = [
+            {
+                "Update": {
+                    "TableName": self._table,
+                    "Key": run_key(*run),
+                    "UpdateExpression": "REMOVE charged_usd, charged_on"
+                    + ("" if refund else " ADD kept_usd :usd"),
+                    "ConditionExpression": "charged_usd = :usd AND charged_on = :day",
+                    "ExpressionAttributeValues": _values_named(usd=usd, day=day.isoformat()),
+                }
+            }
+        ]
+        if refund:
+            writes.append(
+                {
+                    "Update": {
+                        "TableName": self._table,
+                        "Key": _spend_key(day),
+                        "UpdateExpression": "ADD spent_usd :back",
+                        "ExpressionAttributeValues": _values_named(back=-usd),
+                    }
+                }
+            )
+        self._refused(*writes)
+
+    # Writing
+
+    @_when_it_conflicts_again
+    def _forget(self, run: RunId, field: str, value: object, **known: object) -> None:
+        """Take a field of the run away, if it is still this, and note what is known instead."""
+        sets = ", ".join(f"{name} = :{name}" for name in known)
+        try:
+            self._client.update_item(
+                TableName=self._table,
+                Key=run_key(*run),
+                UpdateExpression=f"REMOVE {field}" + (f" SET {sets}" if sets else ""),
+                ConditionExpression=f"{field} = :value",
+                ExpressionAttributeValues=_values_named(value=value, **known),
+            )
+        except self._client.exceptions.ConditionalCheckFailedException:
+            return
+
+    @_when_it_conflicts_again
+    def _refused(self, *writes: "TransactWriteItemTypeDef") -> list[bool]:
+        """Do all or nothing. Empty when it is done; else which of the conditions did not hold."""
+        try:
+            self._client.transact_write_items(TransactItems=list(writes))
+        except self._client.exceptions.TransactionCanceledException as error:
+            if _is_conflict(error):
+                raise
+            codes = [reason.get("Code") for reason in error.response["CancellationReasons"]]
+            if _FAILED not in codes:
+                raise
+            return [code == _FAILED for code in codes]
+        return []
+
+
+_LEASE_NAMES = {"#number": "number", "#until": "until"}
+_HELD_AS_SEEN = "job_id = :job_id AND #number = :number AND #until = :seen_until"
+
+
+def _seen(lease: Lease) -> "Item":
+    return _values_named(
+        job_id=lease.run.job_id, number=lease.run.number, seen_until=lease.until.isoformat()
+    )
+
+
+def _slot_key(provider: ProviderName, slot: int) -> "Item":
+    return _values(pk=f"slots#{provider}", sk=f"slot#{slot:04}")
+
+
+def _place_key(provider: ProviderName, place: str) -> "Item":
+    return _values(pk=f"waiters#{provider}", sk=place)
+
+
+def _spend_key(day: date) -> "Item":
+    return _values(pk="spend", sk=day.isoformat())
+
+
+def _waiter(item: dict[str, Any]) -> Waiter:
+    run = RunId(item["job_id"], int(item["number"]))
+    return Waiter.model_validate(
+        {"estimated_usd": None} | item | {"run": run, "provider": _provider(item)}
+    )
+
+
+def _lease(item: dict[str, Any]) -> Lease:
+    run = RunId(item["job_id"], int(item["number"]))
+    slot = int(item["sk"].removeprefix("slot#"))
+    return Lease.model_validate(item | {"run": run, "provider": _provider(item), "slot": slot})
+
+
+def _provider(item: dict[str, Any]) -> str:
+    provider: str = item["pk"].partition("#")[2]
+    return provider
+
+
+def _expires_at(start: datetime) -> int:
+    return int((start + KEPT).timestamp())
+
+
+def _values(**fields: object) -> "Item":
+    """What is not None, as DynamoDB spells it."""
+    serialize = TypeSerializer().serialize
+    return {name: serialize(value) for name, value in fields.items() if value is not None}
+
+
+def _values_named(**fields: object) -> "Item":
+    """The same for the names of an expression."""
+    return {f":{name}": value for name, value in _values(**fields).items()}
+
+
+def _plain(item: "Item") -> dict[str, Any]:
+    deserialize = TypeDeserializer().deserialize
+    return {name: deserialize(value) for name, value in item.items()}

@@ -1,0 +1,438 @@
+"""Who gets a slot, who waits, and what the day's spend allows: admission on the ledger's table."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+
+import boto3
+import pytest
+from moto import mock_aws
+
+from dropreel.admission import Admission, Granting, RunId
+from dropreel.catalog import ProviderName
+from dropreel.job import Job
+from dropreel.ledger_dynamodb import DynamoDBLedger
+from dropreel.render import AdmitRequest, Next
+from dropreel.slots_dynamodb import DynamoDBSlots
+from tests.admission_fakes import LEASE, FakeExecutions, desk, job_named, request_of
+from tests.render_account import LEDGER, REGION, create_ledger_table
+from tests.render_fakes import NOON, RUNCOMFY, WAVESPEED, FakeClock
+
+ANNA, BEN, CLEO, DORA = (job_named(stem) for stem in ("anna", "ben", "cleo", "dora"))
+
+
+class Desk:
+    """Admission on a table of its own, and what can be seen of it."""
+
+    def __init__(self) -> None:
+        self.dynamodb = boto3.client("dynamodb", region_name=REGION)
+        create_ledger_table(self.dynamodb)
+        self.slots = DynamoDBSlots(LEDGER, self.dynamodb)
+        self.ledger = DynamoDBLedger(LEDGER, self.dynamodb)
+        self.executions = FakeExecutions()
+        self.clock = FakeClock()
+        self.open()
+
+    def open(self, **limits: Any) -> Admission:  # noqa: ANN401 - of `desk`
+        self.admission = desk(self.slots, self.executions, self.ledger, self.clock, **limits)
+        return self.admission
+
+    def admit(self, job: Job, **asked: Any) -> AdmitRequest:  # noqa: ANN401 - of `request_of`
+        request = request_of(job, **asked)
+        self.executions.wait(job.execution_name, request.task_token)
+        self.admission.admit(request)
+        return request
+
+    def holders(self, provider: ProviderName = ProviderName.RUNCOMFY) -> list[str]:
+        return [lease.run.job_id.split("-")[0] for lease in self.slots.leases(provider)]
+
+    def told(self) -> list[str]:
+        return [name.split("-")[0] for name in self.executions.gone_on]
+
+    def items(self, pk: str) -> int:
+        answer = self.dynamodb.scan(TableName=LEDGER)
+        return sum(item["pk"]["S"].startswith(pk) for item in answer["Items"])
+
+    def spent(self) -> Decimal:
+        return self.slots.spent_usd(self.clock().date())
+
+
+@pytest.fixture
+def at(monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    with mock_aws():
+        yield Desk()
+
+
+def test_a_free_slot_is_given_at_once(at: Desk) -> None:
+    at.admit(ANNA)
+
+    assert at.told() == ["anna"]
+    assert at.holders() == ["anna"]
+    assert at.items("waiters#") == 0
+
+
+def test_who_comes_when_all_slots_are_taken_waits(at: Desk) -> None:
+    for job in (ANNA, BEN, CLEO):
+        at.admit(job)
+
+    assert at.told() == ["anna", "ben"]
+    assert at.items("waiters#") == 1
+
+
+def test_a_slot_goes_to_who_was_started_first(at: Desk) -> None:
+    at.admit(ANNA)
+    at.admit(BEN)
+    at.admit(DORA, minute=3)
+    at.admit(CLEO, minute=2)
+
+    at.admission.rendered(ANNA)
+    at.admission.rendered(BEN)
+
+    assert at.told() == ["anna", "ben", "cleo", "dora"]
+    assert sorted(at.holders()) == ["cleo", "dora"]
+
+
+def test_providers_have_slots_of_their_own(at: Desk) -> None:
+    at.open(in_flight=1)
+    at.admit(ANNA)
+    at.admit(BEN, route=(WAVESPEED,))
+
+    assert at.told() == ["anna", "ben"]
+    assert at.holders(ProviderName.WAVESPEED) == ["ben"]
+
+
+def test_admit_called_again_gives_the_same_answer_to_the_newer_token(at: Desk) -> None:
+    at.admit(ANNA)
+    at.admit(ANNA, retry=1)
+
+    assert at.told() == ["anna", "anna"]
+    assert at.holders() == ["anna"]
+
+
+def test_a_waiter_called_again_keeps_its_place_and_its_newer_token(at: Desk) -> None:
+    at.open(in_flight=1)
+    at.admit(ANNA)
+    at.admit(BEN, minute=1)
+    at.admit(CLEO, minute=2)
+    at.admit(BEN, minute=1, retry=1)
+    stale = request_of(BEN, minute=1)
+    at.admission.admit(stale)  # a call that Step Functions gave up on, at work still
+
+    at.admission.rendered(ANNA)
+
+    assert at.told() == ["anna", "ben"]
+
+
+def test_a_waiter_whose_execution_is_gone_is_skipped(at: Desk) -> None:
+    at.open(in_flight=1)
+    for minute, job in enumerate((ANNA, BEN, CLEO)):
+        at.admit(job, minute=minute)
+    at.executions.end(BEN.execution_name)
+
+    at.admission.rendered(ANNA)
+
+    assert at.told() == ["anna", "cleo"]
+    assert at.holders() == ["cleo"]
+
+
+def test_who_leaves_the_queue_is_not_served(at: Desk) -> None:
+    at.open(in_flight=1)
+    for minute, job in enumerate((ANNA, BEN, CLEO)):
+        at.admit(job, minute=minute)
+
+    at.admission.leave(BEN, keeps_charge=False)
+    at.admission.leave(ANNA, keeps_charge=False)
+
+    assert at.told() == ["anna", "cleo"]
+    assert at.items("waiters#") == 0
+
+
+def test_leaving_twice_takes_nothing_from_who_came_after(at: Desk) -> None:
+    at.open(in_flight=1)
+    at.admit(ANNA)
+    at.admit(BEN, minute=1)
+    at.admit(CLEO, minute=2)
+
+    for _ in range(2):
+        at.admission.leave(ANNA, keeps_charge=False)
+
+    assert at.holders() == ["ben"]
+    assert at.told() == ["anna", "ben"]
+
+
+def test_a_run_that_is_closed_is_not_admitted_any_more(at: Desk) -> None:
+    at.ledger.close(ANNA, NOON)
+    at.admit(ANNA)
+
+    assert at.told() == []
+    assert at.items("waiters#") == 0
+    assert at.items("slots#") == 0
+
+
+def test_a_waiter_that_is_closed_makes_room_for_the_next(at: Desk) -> None:
+    at.open(in_flight=1)
+    for minute, job in enumerate((ANNA, BEN, CLEO)):
+        at.admit(job, minute=minute)
+    at.ledger.close(BEN, NOON)
+
+    at.admission.rendered(ANNA)
+
+    assert at.told() == ["anna", "cleo"]
+
+
+def test_an_expired_lease_is_taken_back_by_who_needs_it(at: Desk) -> None:
+    at.open(in_flight=1)
+    at.admit(ANNA)
+    at.clock.now += LEASE - timedelta(seconds=1)
+    at.admit(BEN, minute=1)
+    assert at.told() == ["anna"]
+
+    at.clock.now += timedelta(seconds=1)
+    at.admit(CLEO, minute=2)
+
+    assert at.told() == ["anna", "ben"]
+    assert at.holders() == ["ben"]
+    at.admission.leave(ANNA, keeps_charge=False)  # comes late, and has nothing left to return
+    assert at.holders() == ["ben"]
+
+
+def test_a_holder_that_was_never_told_is_told_when_its_lease_runs_out(
+    at: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at.open(in_flight=1)
+    with monkeypatch.context() as killed:
+        killed.setattr(at.executions, "go_on", _killed)
+        with pytest.raises(SystemExit):
+            at.admit(ANNA)
+    assert at.holders() == ["anna"]
+    at.clock.now += LEASE
+
+    at.admit(BEN, minute=1)
+
+    assert at.told() == ["anna"]
+    assert at.holders() == ["anna"]
+
+
+def test_who_was_killed_between_giving_and_telling_tells_when_called_again(
+    at: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at.open(in_flight=1)
+    at.admit(ANNA)
+    at.admit(BEN, minute=1)
+    with monkeypatch.context() as killed:
+        killed.setattr(at.executions, "go_on", _killed)
+        with pytest.raises(SystemExit):
+            at.admission.rendered(ANNA)
+    assert at.holders() == ["ben"]
+
+    at.admission.rendered(ANNA)
+
+    assert at.told() == ["anna", "ben"]
+
+
+def _killed(_token: str) -> bool:
+    raise SystemExit
+
+
+def test_the_sweep_serves_who_was_forgotten(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    at.open(in_flight=1)
+    at.admit(ANNA)
+    at.admit(BEN, minute=1)
+    at.executions.end(ANNA.execution_name)  # and nobody concludes it
+
+    at.admission.serve_all()
+
+    assert at.told() == ["anna", "ben"]
+    assert at.holders() == ["ben"]
+
+
+def test_another_attempt_gives_back_the_slot_of_the_last(at: Desk) -> None:
+    at.admit(ANNA)
+
+    at.admit(ANNA, attempt=2, offer=1)
+
+    assert at.holders() == []
+    assert at.holders(ProviderName.WAVESPEED) == ["anna"]
+    assert at.told() == ["anna", "anna"]
+
+
+def test_a_late_call_for_an_earlier_attempt_takes_nothing_away(at: Desk) -> None:
+    at.admit(ANNA)
+    at.admit(ANNA, attempt=2, offer=1)
+
+    at.admission.admit(request_of(ANNA, attempt=1))
+
+    assert at.holders(ProviderName.WAVESPEED) == ["anna"]
+    assert at.holders() == []
+
+
+def test_a_late_call_after_the_render_takes_no_slot(at: Desk) -> None:
+    request = at.admit(ANNA)
+    at.admission.rendered(ANNA)
+
+    at.admission.admit(request)
+
+    assert at.holders() == []
+    assert at.items("waiters#") == 0
+
+
+def test_a_lower_limit_holds_for_who_comes_next(at: Desk) -> None:
+    at.open(in_flight=3)
+    for job in (ANNA, BEN, CLEO):
+        at.admit(job)
+    at.open(in_flight=1)
+    at.admit(DORA, minute=1)
+
+    at.admission.rendered(ANNA)
+    at.admission.rendered(BEN)
+    assert at.told() == ["anna", "ben", "cleo"]
+    at.admission.rendered(CLEO)
+
+    assert at.told() == ["anna", "ben", "cleo", "dora"]
+
+
+# Spending: WaveSpeed's offer is estimated at 0.105 USD.
+
+
+def test_the_estimate_is_counted_when_the_slot_is_given(at: Desk) -> None:
+    at.admit(ANNA, route=(WAVESPEED,))
+    at.admit(ANNA, route=(WAVESPEED,), retry=1)
+
+    assert at.spent() == Decimal("0.105")
+
+
+def test_who_waits_for_a_slot_has_spent_nothing(at: Desk) -> None:
+    at.open(in_flight=1)
+    at.admit(ANNA, route=(WAVESPEED,))
+    at.admit(BEN, route=(WAVESPEED,), minute=1)
+
+    assert at.spent() == Decimal("0.105")
+
+
+@pytest.mark.parametrize("keeps, spent", [(True, "0.105"), (False, "0")])
+def test_leaving_gives_the_estimate_back_unless_it_may_be_paid(
+    at: Desk, keeps: bool, spent: str
+) -> None:
+    at.admit(ANNA, route=(WAVESPEED,))
+
+    for _ in range(2):
+        at.admission.leave(ANNA, keeps_charge=keeps)
+
+    assert at.spent() == Decimal(spent)
+
+
+def test_a_finished_render_has_been_spent(at: Desk) -> None:
+    at.admit(ANNA, route=(WAVESPEED,))
+
+    at.admission.rendered(ANNA)
+
+    assert at.spent() == Decimal("0.105")
+
+
+def test_over_the_limit_a_job_waits_for_the_next_day(at: Desk) -> None:
+    at.open(in_flight=9, daily_usd="0.2")
+    at.admit(ANNA, route=(WAVESPEED,))
+    at.admit(BEN, route=(WAVESPEED,), minute=1)
+    assert at.told() == ["anna"]
+
+    at.clock.now += timedelta(hours=12)  # midnight
+    at.admission.serve_all()
+
+    assert at.told() == ["anna", "ben"]
+    assert at.spent() == Decimal("0.105")
+
+
+def test_what_is_given_back_makes_room_the_same_day(at: Desk) -> None:
+    at.open(in_flight=9, daily_usd="0.2")
+    at.admit(ANNA, route=(WAVESPEED,))
+    at.admit(BEN, route=(WAVESPEED,), minute=1)
+
+    at.admission.leave(ANNA, keeps_charge=False)
+
+    assert at.told() == ["anna", "ben"]
+    assert at.spent() == Decimal("0.105")
+
+
+def test_over_the_limit_a_job_fails_when_the_owner_says_so(at: Desk) -> None:
+    at.open(in_flight=9, daily_usd="0.2", on_daily_usd="fail")
+    at.admit(ANNA, route=(WAVESPEED,))
+    at.admit(BEN, route=(WAVESPEED,), minute=1)
+
+    assert at.executions.refused == {BEN.execution_name: "SpendLimitReached"}
+    assert at.items("waiters#") == 0
+
+
+def test_what_costs_more_than_a_day_may_fails_at_once(at: Desk) -> None:
+    at.open(daily_usd="0.1")
+    at.admit(ANNA, route=(WAVESPEED,))
+
+    assert at.executions.refused == {ANNA.execution_name: "SpendLimitReached"}
+    assert at.spent() == 0
+
+
+def test_with_a_limit_what_has_no_price_is_not_rendered(at: Desk) -> None:
+    at.open(daily_usd="10")
+    at.admit(ANNA, route=(RUNCOMFY,))
+
+    assert at.executions.refused == {ANNA.execution_name: "PriceUnknown"}
+    assert at.items("waiters#") == 0
+
+
+def test_the_limit_holds_for_who_read_an_older_sum(at: Desk) -> None:
+    at.open(in_flight=9, daily_usd="0.2")
+    at.admit(ANNA, route=(WAVESPEED,))
+    at.admit(BEN, route=(WAVESPEED,), minute=1)
+    waiter = at.slots.first_waiter(ProviderName.WAVESPEED)
+    assert waiter
+
+    granted = at.slots.grant(
+        waiter,
+        5,
+        in_place_of=None,
+        by="someone",
+        until=NOON + LEASE,
+        now=NOON,
+        limit_usd=Decimal("0.2"),
+    )
+
+    assert granted is Granting.NO_ROOM
+    assert at.spent() == Decimal("0.105")
+
+
+def test_a_refused_attempt_gives_its_estimate_back(at: Desk) -> None:
+    at.admit(ANNA, route=(WAVESPEED, RUNCOMFY))
+    attempt = at.ledger.begin(ANNA.id, Next(), WAVESPEED, NOON)
+    assert attempt
+    at.ledger.refuse(attempt, "NoCredit", "")
+
+    at.admit(ANNA, route=(WAVESPEED, RUNCOMFY), attempt=2, offer=1)
+
+    assert at.spent() == 0
+
+
+def test_an_unclear_attempt_keeps_its_estimate(at: Desk) -> None:
+    at.admit(ANNA, route=(WAVESPEED,))
+    attempt = at.ledger.begin(ANNA.id, Next(), WAVESPEED, NOON)
+    assert attempt
+    at.ledger.give_up(attempt, "SubmissionUnclear", "")
+
+    at.admit(ANNA, route=(WAVESPEED,), attempt=2)
+
+    assert at.spent() == Decimal("0.21")
+
+
+def test_the_runs_history_tells_of_its_admission(at: Desk) -> None:
+    at.admit(ANNA)
+    at.clock.pass_seconds(60)
+    at.admission.rendered(ANNA)
+
+    (run,) = at.ledger.runs(ANNA.id)
+
+    assert run.plan is not None
+    assert run.plan.job == ANNA
+    assert (run.admitted_at, run.rendered_at) == (NOON, NOON + timedelta(minutes=1))
+    assert at.slots.standing(RunId.of(ANNA)).slot is None

@@ -1,0 +1,363 @@
+"""Admission under random interleavings, crashes and repeats: calls of many functions at once, of
+which any may be held between any two of its requests to AWS, and killed before or after one.
+"""
+
+import threading
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from decimal import Decimal
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import boto3
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+)
+from moto import mock_aws
+
+from dropreel.admission import Admission
+from dropreel.job import Job
+from dropreel.ledger_dynamodb import DynamoDBLedger
+from dropreel.render import Next
+from dropreel.slots_dynamodb import DynamoDBSlots
+from tests.admission_fakes import FakeExecutions, desk, job_named, request_of
+from tests.render_account import REGION, create_ledger_table
+from tests.render_fakes import RUNCOMFY, WAVESPEED, FakeClock
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+
+SLOTS = 2
+LIMIT_USD = "0.5"
+PRICED = (
+    WAVESPEED.model_copy(update={"estimated_usd": 0.15}),
+    RUNCOMFY.model_copy(update={"estimated_usd": 0.1}),
+)
+
+
+class Killed(BaseException):
+    """The function's environment is gone."""
+
+
+class Call(threading.Thread):
+    """One call of a function. It stops before each request to AWS, until it is let go on."""
+
+    def __init__(self, work: Callable[[], None]) -> None:
+        super().__init__(daemon=True)
+        self._work = work
+        self._may_go_on = threading.Semaphore(0)
+        self._has_stopped = threading.Semaphore(0)
+        self.kill_before = self.kill_after = False
+        self.is_over = False
+        self.failure: BaseException | None = None
+        self.start()
+        self._has_stopped.acquire()
+
+    def run(self) -> None:
+        try:
+            self.pause()
+            self._work()
+        except Killed as killed:
+            self.failure = killed
+        except BaseException as failure:
+            self.failure = failure
+        finally:
+            self.is_over = True
+            self._has_stopped.release()
+
+    def pause(self) -> None:
+        """In the call's own thread: stop here until somebody advances the call."""
+        self._has_stopped.release()
+        self._may_go_on.acquire()
+        if self.kill_before:
+            raise Killed
+
+    def advance(self) -> None:
+        """In the test's thread: let the call make one more request."""
+        self._may_go_on.release()
+        self._has_stopped.acquire()
+
+
+class Stepped:
+    """A client or an adapter, with a stop before each of its requests."""
+
+    def __init__(self, real: object) -> None:
+        self._real = real
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever the real one has
+        there = getattr(self._real, name)
+        call = threading.current_thread()
+        if not callable(there) or not isinstance(call, Call) or name == "exceptions":
+            return there
+
+        def stepped(*args: object, **kwargs: object) -> object:
+            call.pause()
+            answer = there(*args, **kwargs)
+            if call.kill_after:
+                raise Killed
+            return answer
+
+        return stepped
+
+
+_account = mock_aws()
+_tables = 0
+
+
+@pytest.fixture(scope="module", autouse=True)
+def account() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ACCESS_KEY_ID", "testing")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+        patch.delenv("AWS_ENDPOINT_URL", raising=False)
+        with _account:
+            Machine.client = boto3.client("dynamodb", region_name=REGION)
+            yield
+
+
+class Machine(RuleBasedStateMachine):
+    client: "DynamoDBClient"
+
+    @initialize()
+    def open(self) -> None:
+        global _tables  # noqa: PLW0603 - an account's tables
+        _tables += 1
+        self.table = f"ledger{_tables}"
+        create_ledger_table(self.client, self.table)
+        stepped: Any = Stepped(self.client)
+        self.executions = FakeExecutions()
+        stepped_executions: Any = Stepped(self.executions)
+        self.clock = FakeClock()
+        self.ledger = DynamoDBLedger(self.table, self.client)
+        self.admission: Admission = desk(
+            DynamoDBSlots(self.table, stepped),
+            stepped_executions,
+            DynamoDBLedger(self.table, stepped),
+            self.clock,
+            in_flight=SLOTS,
+            daily_usd=LIMIT_USD,
+        )
+        self.calls: list[tuple[Call, Callable[[], None]]] = []
+        self.crashed: list[Callable[[], None]] = []  # which the platform calls again
+        self.jobs: list[Job] = []
+        self.attempt: dict[str, int] = {}
+        self.retries: dict[str, int] = {}
+        self.lives: set[str] = set()  # jobs whose execution has not ended
+        self.overdue: set[str] = set()
+
+    # What happens in an account
+
+    def _call(self, work: Callable[[], None]) -> None:
+        self.calls.append((Call(work), work))
+
+    def _admit(self, job: Job) -> None:
+        attempt = self.attempt[job.id]
+        request = request_of(
+            job,
+            attempt=attempt,
+            offer=(attempt - 1) % 2,
+            retry=self.retries[job.id],
+            minute=-self.jobs.index(job),  # the later it comes, the earlier it was started
+            route=PRICED,
+        )
+        self.executions.wait(job.execution_name, request.task_token)
+        self._call(lambda: self.admission.admit(request))
+
+    @rule()
+    @precondition(lambda self: len(self.jobs) < 8)
+    def start(self) -> None:
+        job = job_named(f"job{len(self.jobs)}")
+        self.jobs.append(job)
+        self.attempt[job.id], self.retries[job.id] = 1, 0
+        self.lives.add(job.id)
+        self._admit(job)
+
+    @rule(data=st.data())
+    @precondition(lambda self: self.calls)
+    def advance(self, data: st.DataObject) -> None:
+        which = data.draw(st.integers(0, len(self.calls) - 1), "call")
+        steps = data.draw(st.integers(1, 12), "requests")
+        for _ in range(steps):
+            if not self._advance(which):
+                break
+
+    def _advance(self, which: int) -> bool:
+        call, work = self.calls[which]
+        call.advance()
+        if call.is_over:
+            del self.calls[which]
+            if isinstance(call.failure, Killed):
+                self.crashed.append(work)
+            elif call.failure:
+                raise call.failure
+        return not call.is_over
+
+    @rule(data=st.data(), after=st.booleans())
+    @precondition(lambda self: self.calls)
+    def kill(self, data: st.DataObject, after: bool) -> None:
+        which = data.draw(st.integers(0, len(self.calls) - 1), "call")
+        call, _ = self.calls[which]
+        call.kill_before, call.kill_after = not after, after
+        self._advance(which)
+
+    @rule(data=st.data())
+    @precondition(lambda self: self.crashed)
+    def call_again(self, data: st.DataObject) -> None:
+        which = data.draw(st.integers(0, len(self.crashed) - 1), "call")
+        self._call(self.crashed.pop(which))
+
+    @rule(data=st.data())
+    @precondition(lambda self: self._waiting())
+    def retry_admit(self, data: st.DataObject) -> None:
+        """Step Functions lost the answer of admit: it calls again, with a newer token."""
+        job = data.draw(st.sampled_from(self._waiting()), "job")
+        self.retries[job.id] += 1
+        self._admit(job)
+
+    @rule(data=st.data(), kept=st.booleans())
+    @precondition(lambda self: self._going())
+    def finish(self, data: st.DataObject, kept: bool) -> None:
+        """The render is over, well or not; the execution ends with it."""
+        job = data.draw(st.sampled_from(self._going()), "job")
+        self._end(job)
+        if kept:
+            self._call(lambda: self.admission.rendered(job))
+        else:
+            self._conclude(job, keeps_charge=False)
+
+    @rule(data=st.data(), refused=st.booleans())
+    @precondition(lambda self: self._going())
+    def fall_over(self, data: st.DataObject, refused: bool) -> None:
+        job = data.draw(st.sampled_from(self._going()), "job")
+        number = self.attempt[job.id]
+        turn = Next(attempt=number, offer=(number - 1) % 2)
+        attempt = self.ledger.begin(job.id, turn, PRICED[turn.offer], self.clock())
+        if attempt and refused:
+            self.ledger.refuse(attempt, "NoCredit", "")
+        elif attempt:
+            self.ledger.give_up(attempt, "SubmissionUnclear", "")
+        self.attempt[job.id], self.retries[job.id] = number + 1, 0
+        self._admit(job)
+
+    @rule(data=st.data(), is_told=st.booleans())
+    @precondition(lambda self: self.lives)
+    def abort(self, data: st.DataObject, is_told: bool) -> None:
+        """Someone stops the execution; conclude is told of it, or the event is lost."""
+        job = data.draw(st.sampled_from([j for j in self.jobs if j.id in self.lives]), "job")
+        self._end(job)
+        if is_told:
+            self._conclude(job, keeps_charge=data.draw(st.booleans(), "kept"))
+
+    def _conclude(self, job: Job, *, keeps_charge: bool) -> None:
+        def conclude() -> None:
+            self.ledger.close(job, self.clock())
+            self.admission.leave(job, keeps_charge=keeps_charge)
+
+        self._call(conclude)
+
+    def _end(self, job: Job) -> None:
+        self.executions.end(job.execution_name)
+        self.lives.discard(job.id)
+
+    @rule()
+    def sweep(self) -> None:
+        self._call(self.admission.serve_all)
+
+    @rule(days=st.integers(1, 2))
+    def time_passes(self, days: int) -> None:
+        """Longer than a lease: who goes on with one is late."""
+        self.overdue |= {job.id for job in self.jobs if job.id in self.lives}
+        self.clock.now += days * timedelta(days=1)
+
+    # What is seen of it
+
+    def _waiting(self) -> list[Job]:
+        return [
+            job
+            for job in self.jobs
+            if job.id in self.lives and self.executions.waits(job.execution_name)
+        ]
+
+    def _going(self) -> list[Job]:
+        """Told to go on, and not waiting for anything."""
+        return [
+            job
+            for job in self.jobs
+            if job.id in self.lives and not self.executions.waits(job.execution_name)
+        ]
+
+    @invariant()
+    def never_more_in_flight_than_allowed(self) -> None:
+        for offer in (0, 1):
+            there = [
+                job.stem
+                for job in self._going()
+                if (self.attempt[job.id] - 1) % 2 == offer and job.id not in self.overdue
+            ]
+            assert len(there) <= SLOTS, there
+
+    @invariant()
+    def the_spend_is_the_sum_of_what_is_kept(self) -> None:
+        spent, kept = Decimal(0), Decimal(0)
+        for item in self.client.scan(TableName=self.table, ConsistentRead=True)["Items"]:
+            if "spent_usd" in item:
+                day = Decimal(item["spent_usd"]["N"])
+                assert 0 <= day <= Decimal(LIMIT_USD)
+                spent += day
+            for field in ("charged_usd", "kept_usd"):
+                kept += Decimal(item[field]["N"]) if field in item else 0
+        assert spent == kept
+
+    def teardown(self) -> None:
+        """In the end nobody has waited in vain, and every slot is back."""
+        if not hasattr(self, "calls"):
+            return
+        try:
+            self._let_everything_end()
+        finally:
+            for call, _ in self.calls:
+                call.kill_before = True
+                call.advance()
+            self.client.delete_table(TableName=self.table)
+
+    def _let_everything_end(self) -> None:
+        for _ in range(40):
+            while self.calls or self.crashed:
+                while self.calls:
+                    self._advance(0)
+                while self.crashed:
+                    self._call(self.crashed.pop())
+            going = self._going()
+            for job in going:
+                self._end(job)
+                self._call(partial(self.admission.rendered, job))
+            if not going and not self.lives:
+                break
+            if not going:
+                self.clock.now += timedelta(days=1)
+                self._call(self.admission.serve_all)
+        assert self.lives == set()
+        for _ in range(len(self.jobs)):  # those that were aborted untold are skipped
+            self.clock.now += timedelta(days=1)
+            self._call(self.admission.serve_all)
+            while self.calls:
+                self._advance(0)
+        left = self.client.scan(TableName=self.table, ConsistentRead=True)["Items"]
+        assert [i["pk"]["S"] for i in left if i["pk"]["S"].startswith("waiters#")] == []
+        assert [i["pk"]["S"] for i in left if i["pk"]["S"].startswith("slots#")] == []
+
+
+TestAdmissionInterleaved = Machine.TestCase
+TestAdmissionInterleaved.settings = settings(
+    max_examples=30,
+    stateful_step_count=40,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
