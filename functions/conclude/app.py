@@ -1,5 +1,7 @@
-"""Conclude cancels what still can be cancelled and writes the person a readable error file."""
+"""Conclude gives the slot back, cancels what still can be cancelled and writes the person a
+readable error file."""
 
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -7,6 +9,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from dropreel.bus import Bus
 from dropreel.conclusion import ENDING, conclude
+from dropreel.desk import admission_of
 from dropreel.ledger_dynamodb import DynamoDBLedger
 from dropreel.observability import logger
 from dropreel.providers import provider_of
@@ -16,6 +19,7 @@ from dropreel.tracing import tracer
 
 settings = ConcludeSettings.from_environment()
 ledger = DynamoDBLedger(settings.ledger_table)
+admission = admission_of(settings)
 videos = S3Storage()
 bus = Bus(settings.event_bus)
 
@@ -26,9 +30,11 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     told = conclude(
         ENDING.validate_python(event),
         ledger=ledger,
+        slots=admission,
         providers=partial(provider_of, settings=settings),
         videos=videos,
         video_bucket=settings.video_bucket,
         bus=bus,
+        clock=partial(datetime.now, UTC),
     )
     return told.model_dump(mode="json") if told else {}

@@ -1,6 +1,7 @@
 """Deliver streams the video into the videos bucket in bounded memory, checks that it is one,
 and writes the manifest."""
 
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -32,5 +33,6 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
         storage=storage,
         fetch=partial(download, seconds_left=lambda: context.get_remaining_time_in_millis() / 1000),
         video_bucket=settings.video_bucket,
+        now=partial(datetime.now, UTC),
     )
     return ready.model_dump(mode="json")

@@ -6,6 +6,7 @@ from typing import Any
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
+from dropreel.desk import admission_of
 from dropreel.ledger_dynamodb import DynamoDBLedger
 from dropreel.observability import logger
 from dropreel.polling import poll
@@ -16,6 +17,7 @@ from dropreel.tracing import tracer
 
 settings = PollSettings.from_environment()
 ledger = DynamoDBLedger(settings.ledger_table)
+admission = admission_of(settings)
 
 
 @logger.inject_lambda_context
@@ -24,6 +26,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     progress = poll(
         Underway.model_validate(event),
         ledger=ledger,
+        slots=admission,
         providers=partial(provider_of, settings=settings),
         clock=partial(datetime.now, UTC),
         settings=settings,

@@ -8,8 +8,15 @@ from typing import Any
 import pytest
 
 from dropreel.errors import RenderTimedOut
-from dropreel.events import VideoFailed
+from dropreel.events import (
+    DeliveredVideo,
+    JobSummary,
+    RenderSummary,
+    VideoFailed,
+    VideoReady,
+)
 from dropreel.job import Job
+from dropreel.ledger import AttemptState
 from dropreel.render import Next
 from tests.render_account import ROOT, VIDEOS, RenderAccount, render_account
 from tests.render_fakes import JOB, NOON, RUNCOMFY, ScriptedProvider
@@ -69,6 +76,57 @@ def test_aborted_execution_is_concluded_and_announced(account: RenderAccount) ->
     assert event["detail-type"] == "Video Failed"
     assert event["detail"]["job"]["id"] == job_id
     assert event["detail"]["error"]["code"] == "ExecutionAborted"
+    [run] = account.ledger.runs(job_id)
+    assert (run.outcome, run.closed_at is not None) == ("ExecutionAborted", True)
+    [attempt] = account.ledger.attempts(job_id)
+    assert (attempt.state, attempt.code) == (AttemptState.LOST, "ExecutionAborted")
+
+
+def test_caught_failure_is_closed_and_has_no_outcome_before_it_is_announced(
+    account: RenderAccount,
+) -> None:
+    account.call("conclude", failed_run(JOB), ScriptedProvider())
+
+    [run] = account.ledger.runs(JOB.id)
+    assert run.closed_at is not None
+    assert run.outcome is None
+
+
+def test_failure_after_the_delivery_is_answered_with_the_video(account: RenderAccount) -> None:
+    run = failed_run(JOB)
+    started_at = datetime.fromisoformat(run["started_at"])
+    ready = VideoReady(
+        job=JobSummary.of(JOB, started_at),
+        inputs=(),
+        changes=(),
+        video=DeliveredVideo(
+            bucket=VIDEOS,
+            key=JOB.video_key,
+            version_id="v1",
+            size_bytes=1,
+            duration_seconds=1,
+            width=64,
+            height=48,
+            sha256="0" * 64,
+        ),
+        render=RenderSummary(
+            provider="runcomfy",
+            model=RUNCOMFY.endpoint,
+            request_id="req-1",
+            queued_seconds=0,
+            rendering_seconds=0,
+            copying_seconds=0,
+            attempts=(),
+        ),
+    )
+    account.s3.put_object(
+        Bucket=VIDEOS, Key=JOB.manifest_key, Body=ready.model_dump_json().encode()
+    )
+
+    answer = account.call("conclude", run, ScriptedProvider())
+
+    assert VideoReady.model_validate(answer) == ready
+    assert [run.outcome for run in account.ledger.runs(JOB.id)] == ["VideoReady"]
 
 
 def test_concluding_twice_is_harmless(account: RenderAccount) -> None:

@@ -18,11 +18,12 @@ from moto import mock_aws
 from moto.backends import get_backend
 from moto.core.models import DEFAULT_ACCOUNT_ID
 
+from dropreel.delivery import Concluded
 from dropreel.download import Download
 from dropreel.errors import ResultRefused, ResultUnavailable
 from dropreel.events import VideoReady
 from dropreel.provider import RenderState, Result
-from dropreel.render import Next, Progress, Underway
+from dropreel.render import Next, Plan, Progress, Underway
 from tests.render_account import create_ledger_table
 from tests.render_fakes import ENVIRONMENT, JOB, NOON, PLAN, RUNCOMFY, TICKET
 from tests.videos import padded, tiny_video
@@ -280,6 +281,38 @@ def test_a_second_call_makes_no_second_version(
 
     assert len(versions(s3)) == 2
     assert len(server.ranges) == 1
+
+
+def test_a_delivered_run_has_its_outcome_in_the_ledger(
+    app: ModuleType, server: Server, s3: "S3Client"
+) -> None:
+    server.answers = [answer()]
+    underway = UNDERWAY.model_copy(update={"plan": plan_of("anna-00000000000000aa")})
+
+    for _ in range(2):
+        run(app, underway)
+
+    [ended] = app.ledger.runs(underway.plan.job.id)
+    assert ended.outcome == "VideoReady"
+    assert ended.ended_at > NOON
+
+
+def test_a_run_that_was_concluded_meanwhile_brings_no_video(
+    app: ModuleType, server: Server, s3: "S3Client"
+) -> None:
+    server.answers = [answer()]
+    underway = UNDERWAY.model_copy(update={"plan": plan_of("anna-00000000000000bb")})
+    app.ledger.close(underway.plan.job, NOON + timedelta(seconds=1))
+
+    with pytest.raises(Concluded):
+        run(app, underway)
+
+    assert versions(s3) == []
+    assert "Uploads" not in s3.list_multipart_uploads(Bucket=VIDEOS)
+
+
+def plan_of(job_id: str) -> Plan:
+    return PLAN.model_copy(update={"job": JOB.model_copy(update={"id": job_id})})
 
 
 def test_a_success_hides_the_error_file_of_an_earlier_failure(

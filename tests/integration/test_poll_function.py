@@ -5,9 +5,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from dropreel.errors import ErrorReport, RenderTimedOut
+from dropreel.errors import ErrorReport, RenderTimedOut, RequestForgotten
 from dropreel.ledger import AttemptState
-from dropreel.provider import Answer, RenderState
+from dropreel.provider import Answer, RenderState, UnknownRequest
 from dropreel.render import Next, Progress, Underway
 from tests.render_account import RenderAccount, render_account
 from tests.render_fakes import JOB, NOON, PLAN, RUNCOMFY, TICKET, ScriptedProvider
@@ -57,3 +57,28 @@ def test_failed_render_is_written_down_and_handed_back_to_submit(account: Render
     assert progress.next == Next(attempt=2, offer=1)
     [lost] = account.ledger.attempts(JOB.id)
     assert (lost.state, lost.code) == (AttemptState.LOST, "RenderFailed")
+
+
+def test_forgotten_request_is_lost_in_the_ledger(account: RenderAccount) -> None:
+    attempt = account.ledger.begin(JOB.id, Next(), RUNCOMFY, NOON)
+    assert attempt is not None
+    account.ledger.accept(attempt, "req-1", NOON)
+
+    with pytest.raises(RequestForgotten):
+        poll(account, NOON, ScriptedProvider(answers=[UnknownRequest()]))
+
+    [lost] = account.ledger.attempts(JOB.id)
+    assert (lost.state, lost.code) == (AttemptState.LOST, "RequestForgotten")
+
+
+def test_late_render_that_is_cancelled_is_lost_in_the_ledger(account: RenderAccount) -> None:
+    attempt = account.ledger.begin(JOB.id, Next(), RUNCOMFY, NOON)
+    assert attempt is not None
+    account.ledger.accept(attempt, "req-1", NOON)
+    queued = Answer(state=RenderState.QUEUED)
+
+    with pytest.raises(RenderTimedOut):
+        poll(account, NOON, ScriptedProvider(answers=[queued], cancels=True))
+
+    [lost] = account.ledger.attempts(JOB.id)
+    assert (lost.state, lost.code) == (AttemptState.LOST, "RenderTimedOut")

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from dropreel.conclusion import ENDING, EndedRun, conclude
+from dropreel.conclusion import ENDING, EndedRun, conclude, needs_conclusion
 from dropreel.errors import (
     DropreelError,
+    InputGone,
     InputRejected,
     NoCredit,
     Reason,
@@ -34,14 +35,19 @@ from dropreel.events import (
     VideoReady,
 )
 from dropreel.job import Job
-from dropreel.provider import Unreachable
-from dropreel.render import Next
+from dropreel.ledger import AttemptState, Run
+from dropreel.polling import poll
+from dropreel.provider import Answer, RenderState, UnknownRequest, Unreachable
+from dropreel.render import Next, Underway
 from tests.render_fakes import (
     JOB,
     NOON,
+    PLAN,
+    POLL_SETTINGS,
     RUNCOMFY,
     TICKET,
     WAVESPEED,
+    FakeClock,
     MemoryLedger,
     ScriptedProvider,
     by_name,
@@ -72,11 +78,28 @@ class FakeBus:
 
 
 @dataclass
+class FakeSlots:
+    """Admission, as far as conclude knows it: who left, and whether the charge was kept."""
+
+    left: list[tuple[str, bool]] = field(default_factory=list)
+
+    def leave(self, job: Job, *, keeps_charge: bool) -> None:
+        self.left.append((job.execution_name, keeps_charge))
+
+
+class AwaySlots(FakeSlots):
+    def leave(self, job: Job, *, keeps_charge: bool) -> None:
+        raise OSError("DynamoDB is away")
+
+
+@dataclass
 class Bench:
     provider: ScriptedProvider = field(default_factory=lambda: ScriptedProvider(cancels=True))
     ledger: MemoryLedger = field(default_factory=MemoryLedger)
     videos: FakeVideos = field(default_factory=FakeVideos)
     bus: FakeBus = field(default_factory=FakeBus)
+    slots: FakeSlots = field(default_factory=FakeSlots)
+    clock: FakeClock = field(default_factory=FakeClock)
 
     def begin(self) -> "Bench":
         self.attempt = self.ledger.begin(JOB.id, Next(), RUNCOMFY, NOON)
@@ -103,15 +126,48 @@ class Bench:
         return conclude(
             ENDING.validate_python(event),
             ledger=self.ledger,
+            slots=self.slots,
             providers=by_name(self.provider),
             videos=self.videos,
             video_bucket="videos",
             bus=self.bus,
+            clock=self.tick,
         )
+
+    def tick(self) -> datetime:
+        self.clock.pass_seconds(1)
+        return self.clock()
 
     @property
     def error_file(self) -> str | None:
         return self.videos.documents.get(JOB.error_key)
+
+    @property
+    def run(self) -> Run | None:
+        return next(iter(self.ledger.runs(JOB.id)), None)
+
+    @property
+    def outcome(self) -> str | None:
+        return self.run.outcome if self.run else None
+
+    @property
+    def codes(self) -> list[str]:
+        """What was announced, from here or by the state machine."""
+        return [
+            detail.error.code if isinstance(detail, VideoFailed) else type(detail).__name__
+            for _, detail in self.bus.announced
+        ]
+
+    def announce(self, told: VideoFailed | VideoReady | None) -> str:
+        """As the state machine does with what conclude answers; then it ends with this error."""
+        assert isinstance(told, VideoFailed)
+        self.bus.announce(DetailType.VIDEO_FAILED, told)
+        return told.error.code
+
+    def fail(self, error: DropreelError) -> None:
+        """A step's error, the whole way: caught, concluded, announced, and told by EventBridge."""
+        code = self.announce(self.tell(failed_run(error)))
+        self.tell(ended_run("FAILED", code))
 
 
 def told(
@@ -534,12 +590,51 @@ def test_video_of_another_execution_is_not_taken_for_this_ones(
     assert bench.bus.announced == [(DetailType.VIDEO_FAILED, failed)]
 
 
-def test_no_error_file_lies_beside_the_executions_own_video() -> None:
-    bench = Bench(videos=FakeVideos(documents={JOB.manifest_key: manifest()}))
+def test_step_that_failed_after_the_video_was_there_is_answered_with_the_video() -> None:
+    # Given a deliver that wrote its manifest, and then could not reach the ledger
+    bench = Bench(videos=FakeVideos(documents={JOB.manifest_key: manifest()})).accept()
 
-    bench.conclude(failed_run(NoCredit("No credit.")))
+    ready = bench.tell(step_failed("ThrottlingException"))
 
+    assert ready == VideoReady.model_validate_json(manifest())
     assert bench.error_file is None
+    assert bench.provider.cancelled == []
+    assert bench.outcome == "VideoReady"
+    assert bench.bus.announced == []  # the state machine does
+
+
+def test_execution_stopped_before_it_announced_its_video_is_announced_once() -> None:
+    bench = Bench(videos=FakeVideos(documents={JOB.manifest_key: manifest()})).accept()
+    bench.ledger.end(JOB, "VideoReady", NOON)
+
+    for _ in range(3):
+        bench.tell(ended_run("ABORTED"))
+
+    assert bench.codes == ["VideoReady"]
+    assert not needs_conclusion(bench.run)
+
+
+def test_execution_stopped_after_conclude_found_its_video_is_announced_once() -> None:
+    bench = Bench(videos=FakeVideos(documents={JOB.manifest_key: manifest()})).accept()
+    bench.tell(step_failed("ThrottlingException"))
+
+    for _ in range(3):
+        bench.tell(ended_run("TIMED_OUT"))
+
+    assert bench.codes == ["VideoReady"]
+
+
+def test_video_that_came_while_its_execution_was_concluded_is_announced() -> None:
+    # Given a call that was cut off after it closed the run, and a copy that came through
+    bench = Bench().accept()
+    bench.ledger.close(JOB, NOON + timedelta(seconds=30))
+    bench.videos.documents[JOB.manifest_key] = manifest()
+    bench.ledger.end(JOB, "VideoReady", NOON + timedelta(seconds=31))
+
+    bench.tell(ended_run("ABORTED"))
+
+    assert bench.codes == ["VideoReady"]
+    assert not needs_conclusion(bench.run)
 
 
 # Failed where nothing caught it
@@ -603,3 +698,377 @@ def test_sample_event_is_understood() -> None:
     assert ending.started_at is not None
     assert ending.started_at.isoformat() == "2026-11-20T09:41:06.847000+00:00"
     assert ending.report.code == "ExecutionAborted"
+
+
+# Each end: the slot left, the request cancelled if it was queued, an error file, one event
+
+
+def poll_into(
+    error: type[DropreelError], bench: Bench, answer: Answer | Exception
+) -> DropreelError:
+    """What poll raises two hours after the submission, having written it down."""
+    provider = ScriptedProvider(answers=[answer], cancels=True)
+    with pytest.raises(error) as raised:
+        poll(
+            Underway(plan=PLAN, ticket=TICKET, started_at=NOON),
+            ledger=bench.ledger,
+            slots=Rendered(),
+            providers=by_name(provider),
+            clock=lambda: NOON + timedelta(hours=2),
+            settings=POLL_SETTINGS,
+        )
+    return raised.value
+
+
+class Rendered:
+    """Admission, as poll knows it."""
+
+    def rendered(self, job: Job) -> None: ...
+
+
+def ended_once_in(code: str, bench: Bench, *, keeps_charge: bool) -> None:
+    assert bench.codes == [code]
+    assert bench.error_file is not None
+    assert VideoFailed.model_validate_json(bench.error_file).error.code == code
+    assert set(bench.slots.left) == {(JOB.execution_name, keeps_charge)}
+    assert bench.run is not None
+    assert bench.run.closed_at is not None
+    assert bench.outcome == code
+    assert not needs_conclusion(bench.run)
+
+
+@pytest.mark.parametrize(
+    ("status", "code"), [("ABORTED", "ExecutionAborted"), ("TIMED_OUT", "ExecutionTimedOut")]
+)
+@pytest.mark.parametrize("is_queued", [True, False])
+def test_end_by_aborting_or_timing_out(status: str, code: str, is_queued: bool) -> None:
+    bench = Bench(provider=ScriptedProvider(cancels=is_queued)).accept()
+
+    for _ in range(2):  # EventBridge may deliver twice
+        bench.tell(ended_run(status))
+
+    ended_once_in(code, bench, keeps_charge=not is_queued)
+    assert bench.provider.cancelled == ["req-1"]
+    [attempt] = bench.ledger.attempts(JOB.id)
+    assert attempt.state is (AttemptState.LOST if is_queued else AttemptState.ACCEPTED)
+    assert attempt.code == (code if is_queued else None)
+
+
+def test_end_by_aborting_while_it_waits_for_a_slot() -> None:
+    bench = Bench()
+
+    bench.tell(ended_run("ABORTED"))
+
+    ended_once_in("ExecutionAborted", bench, keeps_charge=False)
+    assert bench.provider.cancelled == []
+
+
+def test_end_by_deleting_the_inputs_before_the_submission() -> None:
+    bench = Bench()
+
+    bench.fail(InputGone("Deleted before it could be sent: inbox/team/anna.png."))
+
+    ended_once_in("InputGone", bench, keeps_charge=False)
+    assert bench.provider.cancelled == []
+
+
+@pytest.mark.parametrize("is_queued", [True, False])
+def test_end_by_a_provider_that_never_finishes(is_queued: bool) -> None:
+    bench = Bench(provider=ScriptedProvider(cancels=is_queued)).accept()
+    bench.fail(RenderTimedOut("After 60 minutes it was still queued."))
+
+    ended_once_in("RenderTimedOut", bench, keeps_charge=not is_queued)
+    assert bench.provider.cancelled == ["req-1"]
+
+
+def test_end_by_a_provider_that_never_finishes_and_lets_poll_cancel() -> None:
+    bench = Bench().accept()
+    late = poll_into(RenderTimedOut, bench, Answer(state=RenderState.QUEUED))
+
+    bench.fail(late)
+
+    ended_once_in("RenderTimedOut", bench, keeps_charge=False)
+    assert bench.provider.cancelled == []  # it is done already
+    assert bench.error_file is not None
+    render = VideoFailed.model_validate_json(bench.error_file).render
+    assert render == FailedRender(
+        provider="runcomfy",
+        request_id="req-1",
+        cancelled=True,
+        attempts=(told("RenderTimedOut", late.message),),
+    )
+
+
+def test_end_by_a_provider_that_forgets_the_request() -> None:
+    bench = Bench().accept()
+
+    bench.fail(poll_into(RequestForgotten, bench, UnknownRequest()))
+
+    ended_once_in("RequestForgotten", bench, keeps_charge=False)
+    assert bench.provider.cancelled == []
+
+
+def test_request_that_was_forgotten_before_it_was_delivered_is_lost() -> None:
+    bench = Bench().accept()
+
+    bench.fail(RequestForgotten("Whose video is to be fetched."))
+
+    ended_once_in("RequestForgotten", bench, keeps_charge=False)
+    [attempt] = bench.ledger.attempts(JOB.id)
+    assert attempt.state is AttemptState.LOST
+
+
+@pytest.mark.parametrize("error", [ResultUnavailable("HTTP 404."), ResultMissing("No video.")])
+def test_render_that_could_not_be_delivered_stays_for_when_the_job_is_run_again(
+    error: DropreelError,
+) -> None:
+    bench = Bench().accept()
+
+    bench.fail(error)
+
+    ended_once_in(error.report.code, bench, keeps_charge=True)
+    [attempt] = bench.ledger.attempts(JOB.id)
+    assert attempt.state is AttemptState.ACCEPTED
+
+
+def test_submission_with_an_unclear_outcome_keeps_its_charge() -> None:
+    bench = Bench().begin()
+
+    bench.fail(SubmissionUnclear("No answer."))
+
+    ended_once_in("SubmissionUnclear", bench, keeps_charge=True)
+
+
+# One event, whatever the order
+
+
+def test_execution_stopped_between_conclude_and_announcing_is_announced_once() -> None:
+    bench = Bench()
+    bench.tell(failed_run(NoCredit("Not enough credit.")))
+    assert bench.outcome is None
+
+    for _ in range(3):
+        bench.tell(ended_run("ABORTED"))
+
+    assert bench.codes == ["NoCredit"]
+
+
+def test_execution_that_could_not_announce_is_announced_once() -> None:
+    bench = Bench()
+    bench.tell(failed_run(NoCredit("Not enough credit.")))
+
+    for _ in range(3):
+        bench.tell(ended_run("FAILED", "EventBridge.FailedEntry"))
+
+    assert bench.codes == ["NoCredit"]
+
+
+def test_execution_whose_conclusion_failed_throughout_is_concluded_and_announced_once() -> None:
+    bench = Bench().accept()
+
+    for _ in range(3):
+        bench.tell(ended_run("FAILED", "ThrottlingException"))
+
+    assert bench.codes == ["UnexpectedError"]
+
+
+@pytest.mark.parametrize("lost_events", [0, 1])
+def test_sweep_converges_and_announces_nothing_twice(lost_events: int) -> None:
+    bench = Bench()
+    code = bench.announce(bench.tell(failed_run(NoCredit("Not enough credit."))))
+    assert needs_conclusion(bench.run)
+    for _ in range(1 - lost_events):
+        bench.tell(ended_run("FAILED", code))
+
+    for _ in range(3):  # days
+        if needs_conclusion(bench.run):  # as the sweep does, which knows how it ended
+            bench.tell(ended_run("FAILED", code))
+
+    assert bench.codes == ["NoCredit"]
+    assert bench.outcome == "NoCredit"
+
+
+@pytest.mark.parametrize(
+    ("run", "needs"),
+    [
+        (None, True),
+        (Run(job_id=JOB.id, number=1, closed_at=NOON), True),
+        (Run(job_id=JOB.id, number=1, outcome="VideoReady", ended_at=NOON), True),
+        (Run(job_id=JOB.id, number=1, outcome="VideoReady", ended_at=NOON, closed_at=NOON), False),
+        (Run(job_id=JOB.id, number=1, outcome="NoCredit", ended_at=NOON), False),
+    ],
+)
+def test_execution_needs_to_be_concluded_until_its_event_is_known_to_be_out(
+    run: Run | None, needs: bool
+) -> None:
+    assert needs_conclusion(run) is needs
+
+
+def test_marks_of_an_execution_that_had_the_name_long_ago_do_not_silence() -> None:
+    bench = Bench()
+    bench.ledger.close(JOB, NOON - timedelta(days=91))
+    bench.ledger.end(JOB, "NoCredit", NOON - timedelta(days=91))
+
+    bench.tell(ended_run("ABORTED"))
+
+    assert bench.codes == ["ExecutionAborted"]
+
+
+def test_slot_is_left_before_anything_is_told() -> None:
+    bench = Bench(slots=AwaySlots())
+
+    for way in (failed_run(NoCredit("Not enough credit.")), ended_run("ABORTED")):
+        with pytest.raises(OSError, match="away"):
+            bench.tell(way)
+
+    assert bench.error_file is None
+    assert bench.codes == []
+    assert needs_conclusion(bench.run)
+
+
+def test_warning_of_a_render_that_may_be_paid_for_survives_being_cut_off() -> None:
+    # Given a call that cancelled the request, and could not give the slot back
+    undisturbed = Bench().accept().conclude(ended_run("FAILED", "States.Runtime"))
+    bench = Bench().accept()
+    slots, bench.slots = bench.slots, AwaySlots()
+    with pytest.raises(OSError, match="away"):
+        bench.tell(ended_run("FAILED", "States.Runtime"))
+    bench.slots = slots
+
+    assert bench.conclude(ended_run("FAILED", "States.Runtime")) == undisturbed
+
+
+def test_failure_that_is_said_already_leaves_the_slot_once_more() -> None:
+    bench = Bench().accept()
+
+    bench.tell(ended_run("FAILED", "NoCredit"))
+
+    assert bench.slots.left == [(JOB.execution_name, True)]
+    assert bench.run is not None
+    assert bench.run.closed_at is not None
+    assert bench.outcome == "NoCredit"
+
+
+@pytest.mark.parametrize("way", [step_failed("ThrottlingException"), ended_run("ABORTED")])
+def test_video_that_was_there_leaves_the_slot_and_is_paid_for(way: dict[str, object]) -> None:
+    bench = Bench(videos=FakeVideos(documents={JOB.manifest_key: manifest()})).accept()
+
+    bench.tell(way)
+
+    assert bench.slots.left == [(JOB.execution_name, True)]
+
+
+# Several runs of one job
+
+
+def run_again(number: int) -> dict[str, object]:
+    return failed_run(NoCredit("Not enough credit.")) | {
+        "job": JOB.model_copy(update={"run": number}).model_dump(mode="json"),
+        "execution": f"{RUN}-r{number}",
+        "started_at": (NOON + timedelta(hours=number - 1)).isoformat(),
+    }
+
+
+def admitted(number: int, first_attempt: int) -> Run:
+    job = JOB.model_copy(update={"run": number})
+    plan = PLAN.model_copy(update={"job": job, "first_attempt": first_attempt})
+    return Run(job_id=JOB.id, number=number, plan=plan)
+
+
+def test_run_tells_its_own_attempts() -> None:
+    bench = Bench().lose("RenderFailed")
+    bench.ledger.note_run(admitted(2, first_attempt=2))
+    second = bench.ledger.begin(JOB.id, Next(attempt=2), RUNCOMFY, NOON)
+    assert second
+    bench.ledger.refuse(second, "NoCredit", "Not enough credit.")
+
+    failed = bench.conclude(run_again(2))
+
+    assert failed.job.run == 2
+    assert failed.render is not None
+    assert [attempt.number for attempt in failed.render.attempts] == [2]
+    assert bench.slots.left == [(JOB.model_copy(update={"run": 2}).execution_name, False)]
+
+
+def test_run_that_has_submitted_nothing_gives_its_charge_back() -> None:
+    bench = Bench().begin()
+    bench.ledger.note_run(admitted(2, first_attempt=2))
+
+    failed = bench.conclude(run_again(2))
+
+    assert failed.render is None
+    assert bench.slots.left == [(JOB.model_copy(update={"run": 2}).execution_name, False)]
+    assert failed.error.advice == NoCredit.advice
+
+
+def test_run_that_waited_for_what_an_earlier_one_submitted_cancels_it() -> None:
+    bench = Bench().accept()
+
+    failed = bench.conclude(run_again(2))
+
+    assert bench.provider.cancelled == ["req-1"]
+    assert failed.render is not None
+    assert failed.render.cancelled
+
+
+def test_run_that_was_admitted_after_what_it_waited_for_was_lost_tells_of_both() -> None:
+    bench = Bench().lose("RenderFailed")
+    run = admitted(2, first_attempt=2)
+    assert run.plan
+    plan = run.plan.model_copy(update={"resume": TICKET})
+    bench.ledger.note_run(run.model_copy(update={"plan": plan}))
+    second = bench.ledger.begin(JOB.id, Next(attempt=2), RUNCOMFY, NOON)
+    assert second
+    bench.ledger.refuse(second, "NoCredit", "Not enough credit.")
+
+    failed = bench.conclude(run_again(2))
+
+    assert failed.render is not None
+    assert [attempt.number for attempt in failed.render.attempts] == [1, 2]
+
+
+def test_run_that_is_concluded_late_leaves_to_the_next_run_what_that_waits_for() -> None:
+    bench = Bench().accept()
+    bench.ledger.note_run(Run(job_id=JOB.id, number=2))
+
+    bench.tell(ended_run("ABORTED"))
+
+    assert bench.provider.cancelled == []
+    assert bench.codes == ["ExecutionAborted"]
+
+
+def test_run_that_is_concluded_late_does_not_tell_a_later_runs_attempts() -> None:
+    bench = Bench().lose("RenderFailed")
+    bench.ledger.note_run(admitted(2, first_attempt=2))
+    second = bench.ledger.begin(JOB.id, Next(attempt=2), RUNCOMFY, NOON)
+    assert second
+    bench.ledger.accept(second, "req-2", NOON)
+
+    failed = bench.conclude(ended_run("ABORTED"))
+
+    assert bench.provider.cancelled == []
+    assert failed.render is not None
+    assert failed.render.attempts == (told("RenderFailed", "No face."),)
+    assert bench.slots.left == [(JOB.execution_name, False)]
+
+
+@pytest.mark.parametrize("key", [JOB.manifest_key, JOB.error_key])
+def test_error_file_goes_over_nothing_of_a_later_run(key: str) -> None:
+    tell = manifest if key == JOB.manifest_key else error_file
+    there = tell(JOB.model_copy(update={"run": 2}), NOON + timedelta(hours=1))
+    bench = Bench(videos=FakeVideos(documents={key: there}))
+
+    bench.tell(ended_run("ABORTED"))
+
+    assert bench.videos.documents == {key: there}
+    assert bench.codes == ["ExecutionAborted"]
+
+
+def test_each_run_is_announced_for_itself() -> None:
+    bench = Bench()
+    bench.fail(NoCredit("Not enough credit."))
+
+    failed = bench.conclude(run_again(2))
+
+    assert failed.job.run == 2
+    assert bench.error_file == failed.model_dump_json(indent=2)

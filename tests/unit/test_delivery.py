@@ -9,7 +9,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dropreel.delivery import Overtaken, VideoCopy, deliver
+from dropreel.delivery import Concluded, Overtaken, VideoCopy, deliver
 from dropreel.errors import (
     RequestForgotten,
     ResultMissing,
@@ -41,6 +41,7 @@ from tests.render_fakes import (
 from tests.videos import HEIGHT, WIDTH, padded, tiny_video
 
 MACHINE = Path(__file__).parents[2] / "statemachine" / "render.asl.yaml"
+DELIVERED_AT = NOON + timedelta(seconds=80)
 URL = "https://cdn.example/video.mp4?signature=secret"
 RESULT = Result(video_url=URL)
 VIDEOS = "videos"
@@ -56,6 +57,13 @@ UNDERWAY = Underway(
         completed_at=NOON + timedelta(seconds=72.34),
     ),
     started_at=NOON,
+)
+
+SECOND_RUN = UNDERWAY.model_copy(
+    update={
+        "plan": PLAN.model_copy(update={"job": JOB.model_copy(update={"run": 2})}),
+        "started_at": NOON + timedelta(hours=1),
+    }
 )
 
 
@@ -167,6 +175,7 @@ def delivered(
         storage=bucket,
         fetch=fetch,
         video_bucket=VIDEOS,
+        now=lambda: DELIVERED_AT,
         clock=lambda: next(ticks),
     )
 
@@ -325,6 +334,89 @@ def test_a_second_call_answers_the_same_and_copies_nothing() -> None:
 
     assert again.calls == 0
     assert "team/anna.error.json" not in bucket.objects
+
+
+# The ledger's history
+
+
+def test_delivered_run_has_ended_and_says_so_again_when_called_again() -> None:
+    bucket, ledger = Bucket(), MemoryLedger()
+
+    for _ in range(2):
+        delivered(bucket, Fetches(tiny_video()), ledger=ledger)
+
+    [run] = ledger.runs(JOB.id)
+    assert (run.number, run.outcome, run.ended_at) == (1, "VideoReady", DELIVERED_AT)
+
+
+class AwayLedger(MemoryLedger):
+    def end(self, *_: object) -> None:
+        raise OSError("DynamoDB is away")
+
+
+def test_delivery_that_the_ledger_did_not_take_is_tried_again_and_copies_nothing_again() -> None:
+    bucket, ledger = Bucket(), MemoryLedger()
+    with pytest.raises(OSError, match="away"):
+        delivered(bucket, Fetches(tiny_video()), ledger=AwayLedger())
+
+    delivered(bucket, again := Fetches(tiny_video()), ledger=ledger)
+
+    assert again.calls == 0
+    assert [run.outcome for run in ledger.runs(JOB.id)] == ["VideoReady"]
+
+
+@pytest.mark.parametrize("error", [ResultUnavailable("cut"), ResultRefused("HTML")])
+def test_delivery_that_failed_leaves_the_run_open(error: Exception) -> None:
+    ledger = MemoryLedger()
+
+    with pytest.raises(type(error)):
+        delivered(Bucket(), Fetches(tiny_video(), error=error), ledger=ledger)
+
+    assert ledger.runs(JOB.id) == ()
+
+
+def test_video_of_a_run_that_was_told_as_failed_meanwhile_does_not_appear() -> None:
+    # Given an execution that was aborted, and concluded, while its video was copied
+    bucket, ledger = Bucket(), MemoryLedger()
+    bucket.put("team/anna.error.json", b"{}")
+    ledger.close(JOB, NOON + timedelta(seconds=75))
+
+    with pytest.raises(Concluded):
+        delivered(bucket, Fetches(tiny_video()), ledger=ledger)
+
+    assert set(bucket.objects) == {"team/anna.error.json"}
+    assert not bucket.open_uploads
+
+
+def test_what_concluded_an_execution_of_the_same_name_long_ago_stops_no_delivery() -> None:
+    bucket, ledger = Bucket(), MemoryLedger()
+    ledger.close(JOB, NOON - timedelta(days=91))
+
+    delivered(bucket, Fetches(tiny_video()), ledger=ledger)
+
+    assert "team/anna.mp4" in bucket.objects
+
+
+@pytest.mark.parametrize("concluded_after", [timedelta(minutes=1), timedelta(hours=2)])
+def test_later_run_delivers_what_the_first_could_not(concluded_after: timedelta) -> None:
+    # Given a first run whose delivery failed, and which was concluded, perhaps late
+    bucket, ledger = Bucket(), MemoryLedger()
+    ledger.close(JOB, NOON + concluded_after)
+
+    delivered(bucket, Fetches(tiny_video()), ledger=ledger, underway=SECOND_RUN)
+
+    assert [run.outcome for run in ledger.runs(JOB.id)] == [None, "VideoReady"]
+
+
+def test_later_run_tells_as_its_own_what_an_earlier_one_delivered() -> None:
+    bucket, ledger = Bucket(), MemoryLedger()
+    first = delivered(bucket, Fetches(tiny_video()), ledger=ledger)
+
+    second = delivered(bucket, again := Fetches(tiny_video()), ledger=ledger, underway=SECOND_RUN)
+
+    assert again.calls == 0
+    assert (second.job.run, second.video) == (2, first.video)
+    assert VideoReady.model_validate_json(bucket.objects["team/anna.json"][1]) == second
 
 
 def spoil_request(ready: VideoReady) -> VideoReady:

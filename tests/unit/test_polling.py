@@ -1,7 +1,8 @@
 """Poll: every answer, no answer, and the deadline."""
 
 from contextlib import suppress
-from datetime import timedelta
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 
 import pytest
 
@@ -14,6 +15,7 @@ from dropreel.errors import (
     RenderTimedOut,
     RequestForgotten,
 )
+from dropreel.job import Job
 from dropreel.ledger import AttemptState
 from dropreel.polling import poll
 from dropreel.provider import Answer, FailureCause, RenderState, UnknownRequest, Unreachable
@@ -39,6 +41,26 @@ FAILED = Answer(state=RenderState.FAILED, message="No face found.")
 DEADLINE_SECONDS = 3600
 
 
+@dataclass
+class FakeSlots:
+    """Admission, as far as poll knows it; AWS may be away."""
+
+    trouble: Exception | None = None
+    returned: list[str] = field(default_factory=list)
+
+    def rendered(self, job: Job) -> None:
+        if self.trouble:
+            raise self.trouble
+        self.returned.append(job.id)
+
+
+class AwayLedger(MemoryLedger):
+    """The ledger while DynamoDB is away: it reads, and writes nothing down."""
+
+    def lose(self, *_: object) -> None:
+        raise OSError("DynamoDB is away")
+
+
 def accepted(*, recorded: bool = True) -> MemoryLedger:
     """The ledger after submit was called once."""
     ledger = MemoryLedger()
@@ -56,12 +78,15 @@ def poll_at(
     *,
     plan: Plan = PLAN,
     ledger: MemoryLedger | None = None,
+    slots: FakeSlots | None = None,
+    started_at: datetime | None = None,
 ) -> Progress:
     clock = FakeClock()
     clock.pass_seconds(since_seconds)
     return poll(
-        Underway(plan=plan, ticket=TICKET, progress=progress),
+        Underway(plan=plan, ticket=TICKET, progress=progress, started_at=started_at),
         ledger=accepted() if ledger is None else ledger,
+        slots=slots or FakeSlots(),
         providers=by_name(provider),
         clock=clock,
         settings=POLL_SETTINGS,
@@ -160,6 +185,7 @@ def test_second_failed_render_ends_the_job_with_the_providers_words() -> None:
         poll(
             Underway(plan=PLAN, ticket=second),
             ledger=ledger,
+            slots=FakeSlots(),
             providers=by_name(ScriptedProvider(answers=[FAILED])),
             clock=FakeClock(),
             settings=POLL_SETTINGS.model_copy(update={"max_submissions": 9}),
@@ -248,3 +274,142 @@ def test_render_that_is_ready_is_never_late() -> None:
 
     assert poll_at(2 * DEADLINE_SECONDS, provider).state is RenderState.COMPLETED
     assert provider.cancelled == []
+
+
+# The slot
+
+
+def test_slot_goes_on_as_soon_as_the_provider_is_done() -> None:
+    slots = FakeSlots()
+
+    for answer in (QUEUED, RENDERING, Unreachable("HTTP 502")):
+        poll_at(5, ScriptedProvider(answers=[answer]), slots=slots)
+    assert slots.returned == []
+
+    for _ in range(2):  # the function may be called again after it answered
+        poll_at(42, ScriptedProvider(answers=[COMPLETED]), slots=slots)
+    assert slots.returned == [JOB.id, JOB.id]
+
+
+def test_completed_render_is_not_told_before_its_slot_is_returned() -> None:
+    away = FakeSlots(trouble=OSError("DynamoDB is away"))
+
+    with pytest.raises(OSError, match="away"):
+        poll_at(42, ScriptedProvider(answers=[COMPLETED]), slots=away)
+
+
+def test_render_that_gets_another_attempt_keeps_its_slot_for_admit_to_judge() -> None:
+    slots = FakeSlots()
+
+    assert poll_at(30, ScriptedProvider(answers=[FAILED]), slots=slots).next
+
+    assert slots.returned == []
+
+
+# What a job that is run again needs
+
+
+def test_forgotten_request_is_lost_so_that_the_job_can_be_run_again() -> None:
+    ledger = accepted()
+
+    for _ in range(2):
+        with pytest.raises(RequestForgotten) as raised:
+            poll_at(61, ScriptedProvider(answers=[UnknownRequest()]), ledger=ledger)
+
+    [attempt] = ledger.attempts(JOB.id)
+    assert (attempt.state, attempt.code) == (AttemptState.LOST, "RequestForgotten")
+    assert attempt.message == raised.value.message
+
+
+def test_request_is_not_forgotten_before_that_is_written_down() -> None:
+    ledger = AwayLedger()
+
+    with pytest.raises(OSError, match="away"):
+        poll_at(61, ScriptedProvider(answers=[UnknownRequest()]), ledger=ledger)
+
+
+@pytest.mark.parametrize(
+    ("cancels", "state"),
+    [
+        (True, AttemptState.LOST),
+        (False, AttemptState.ACCEPTED),
+        (Unreachable("HTTP 500"), AttemptState.ACCEPTED),
+    ],
+)
+def test_late_render_is_lost_only_if_the_provider_confirms_its_end(
+    cancels: bool | Exception, state: AttemptState
+) -> None:
+    ledger = accepted()
+
+    with pytest.raises(RenderTimedOut) as raised:
+        poll_at(
+            DEADLINE_SECONDS, ScriptedProvider(answers=[QUEUED], cancels=cancels), ledger=ledger
+        )
+
+    [attempt] = ledger.attempts(JOB.id)
+    assert attempt.state is state
+    if state is AttemptState.LOST:
+        assert (attempt.code, attempt.message) == ("RenderTimedOut", raised.value.message)
+
+
+def test_ledger_that_is_away_does_not_hide_the_timeout() -> None:
+    provider = ScriptedProvider(answers=[QUEUED], cancels=True)
+
+    with pytest.raises(RenderTimedOut):
+        poll_at(DEADLINE_SECONDS, provider, ledger=AwayLedger())
+
+
+def test_poll_cut_off_after_it_cancelled_a_late_render_says_timed_out_all_the_same() -> None:
+    ledger = accepted()
+    cancelled = ScriptedProvider(answers=[Answer(state=RenderState.CANCELLED)])
+
+    with pytest.raises(RenderTimedOut, match="cancelled it"):
+        poll_at(DEADLINE_SECONDS + 30, cancelled, ledger=ledger)
+
+    assert [attempt.code for attempt in ledger.attempts(JOB.id)] == ["RenderTimedOut"]
+
+
+def test_run_that_waits_for_accepted_work_has_the_whole_time_again() -> None:
+    started_at = NOON + timedelta(hours=5)
+    later_seconds = 5 * 3600
+
+    first = poll_at(later_seconds + 5, ScriptedProvider(answers=[QUEUED]), started_at=started_at)
+    last = poll_at(
+        later_seconds + DEADLINE_SECONDS - 11,
+        ScriptedProvider(answers=[QUEUED]),
+        started_at=started_at,
+    )
+    assert (first.wait_seconds, last.wait_seconds) == (5, 11)
+
+    with pytest.raises(RenderTimedOut):
+        poll_at(
+            later_seconds + DEADLINE_SECONDS,
+            ScriptedProvider(answers=[QUEUED]),
+            started_at=started_at,
+        )
+
+
+def test_time_that_a_job_waited_for_its_slot_is_not_the_renders() -> None:
+    started_at = NOON - timedelta(hours=5)
+
+    progress = poll_at(
+        DEADLINE_SECONDS - 1, ScriptedProvider(answers=[QUEUED]), started_at=started_at
+    )
+
+    assert progress.wait_seconds == 1
+
+
+@pytest.mark.parametrize(("since_start_seconds", "is_settling"), [(59, True), (60, False)])
+def test_run_that_waits_for_accepted_work_gives_the_provider_time_to_settle(
+    since_start_seconds: int, is_settling: bool
+) -> None:
+    provider = ScriptedProvider(answers=[UnknownRequest()])
+    started_at = NOON + timedelta(hours=5)
+    since_seconds = 5 * 3600 + since_start_seconds
+
+    if is_settling:
+        progress = poll_at(since_seconds, provider, started_at=started_at)
+        assert progress.state is RenderState.QUEUED
+    else:
+        with pytest.raises(RequestForgotten):
+            poll_at(since_seconds, provider, started_at=started_at)

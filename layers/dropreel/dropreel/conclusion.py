@@ -1,14 +1,32 @@
-"""Conclude: end a job that brought no video, and tell whoever dropped its files why.
+"""Conclude: end a run that brought no video, and tell whoever dropped its files why.
 
 There are two ways in. The state machine calls when a step failed, and announces what it gets
 back. EventBridge calls when the execution is gone: stopped, out of time, or failed where nothing
-caught it; then nobody else is left to announce. Most executions that failed were caught, though,
-concluded and announced: those end in the state machine's own Fail state, with our error's code.
+caught it; then nobody else is left to announce. (The sweep calls in the same way for those of
+which EventBridge said nothing.) Most executions that failed were caught, though, concluded and
+announced: those end in the state machine's own Fail state, with our error's code.
+
+Each run is to end in one event, and never in none. So a mark that silences is written only where
+the event is known to be out:
+
+- The state machine's call leaves no mark: the execution may be stopped before it announces. That
+  it did is told by the Fail state's code, which comes after.
+- EventBridge's call announces, and then marks: by the error's code as the run's outcome in the
+  ledger; or, when the video was there, by closing the run as of its end.
+- The outcome `VideoReady` is no such mark. Deliver writes it before the state machine announces.
+
+Who is cut off between the event and the mark is called again and announces once more; so does an
+execution that is stopped in the instant between announcing and ending. Both events carry the same
+job and run. The other order would lose the event instead.
+
+What is begun is begun again until it is done: each step stands a second call, the outcome comes
+last, and until it is there the sweep calls (`needs_conclusion`).
 """
 
 import re
 from collections.abc import Callable
-from typing import Literal, Protocol
+from datetime import datetime, timedelta
+from typing import Literal, NamedTuple, Protocol
 
 from pydantic import (
     AliasPath,
@@ -21,7 +39,7 @@ from pydantic import (
     ValidationError,
 )
 
-from dropreel.attempts import summary
+from dropreel.attempts import is_kept, summary
 from dropreel.catalog import ProviderName
 from dropreel.errors import (
     DropreelError,
@@ -29,6 +47,9 @@ from dropreel.errors import (
     ExecutionAborted,
     ExecutionTimedOut,
     RenderCancelled,
+    RenderFailed,
+    RenderModerated,
+    RenderRejected,
     RequestForgotten,
     ResultMissing,
     ResultRefused,
@@ -45,18 +66,28 @@ from dropreel.events import (
     VideoReady,
 )
 from dropreel.job import Job
-from dropreel.ledger import Attempt, AttemptState, Ledger
+from dropreel.ledger import Attempt, AttemptState, Ledger, Run
 from dropreel.observability import logger
-from dropreel.precedence import is_same_run, owner_of
+from dropreel.precedence import Owner, is_same_run, owner_of
 from dropreel.provider import Provider
+from dropreel.render import Ticket
 
 # After these the provider has nothing left to cancel, although the ledger has the attempt open.
-_RENDER_OVER = {
-    over.__name__ for over in (RequestForgotten, ResultMissing, ResultRefused, ResultUnavailable)
+_RENDER_OVER = {over.__name__ for over in (ResultMissing, ResultRefused, ResultUnavailable)}
+# After these it has nothing left at all: nobody has to wait for it any more.
+_RENDER_GONE = {gone.__name__ for gone in (RenderCancelled, RequestForgotten)}
+# What the provider itself may say of a lost render. With any other code it was lost because we
+# cancelled it.
+_LOST_THERE = {
+    lost.__name__ for lost in (RenderFailed, RenderModerated, RenderRejected, RequestForgotten)
 }
 # With one of these the state machine's Fail state ends: all is said by then. A failure that nothing
 # caught has a name of the platform's.
 _OUR_CODES = {error.__name__ for error in DropreelError.__subclasses__()}
+
+# Step Functions gives an execution's name away again after 90 days. Then the ledger's marks are of
+# the one that had it before.
+_SINCE_LONG = timedelta(days=1)
 
 _PAID_ADVICE = (
     "The render may be paid for and may still finish: look at the provider's dashboard before you "
@@ -146,39 +177,97 @@ class Announcer(Protocol):
     def announce(self, detail_type: DetailType, detail: BaseModel) -> None: ...
 
 
+class Slots(Protocol):
+    """Admission, as far as conclude needs it."""
+
+    def leave(self, job: Job, *, keeps_charge: bool) -> None:
+        """Out of the queue and out of the slot, whichever; the estimate is given back unless it
+        is kept. May be repeated."""
+
+
 def conclude(
     ending: FailedRun | EndedRun,
     *,
     ledger: Ledger,
+    slots: Slots,
     providers: Callable[[ProviderName], Provider],
     videos: Videos,
     video_bucket: str,
     bus: Announcer,
+    clock: Callable[[], datetime],
 ) -> VideoFailed | VideoReady | None:
-    """Cancel what still can be cancelled, write the error file, and tell what happened.
+    """Cancel what still can be cancelled, give the slot back, write the error file, and tell what
+    happened.
 
     Running twice changes nothing: the first error file of an execution stands, which matters when
     an execution is stopped while it concludes. Of two jobs of one stem, the plain names are the
     later one's: no error file of the older one goes over what tells of the later one. Nor does one
-    go beside the video that this execution delivered.
+    go beside the video that this execution delivered: that is answered with `VideoReady`, however
+    deliver ended.
 
-    EventBridge's executions are announced from here: with `Video Ready` when the video was
-    delivered before they ended. None when there was nothing left to say.
+    EventBridge's executions are announced from here. None when there was nothing left to say.
     """
-    ready = _delivered(ending, videos, video_bucket)
-    failed = _concluded_before(ending, videos, video_bucket)
-    if isinstance(ending, EndedRun):
-        if _is_announced(ending, failed):
-            return None
-        if ready:
+    job = ending.job
+    if isinstance(ending, EndedRun) and _is_marked(ending, ledger.runs(job.id)):
+        return None
+    before = _concluded_before(ending, videos, video_bucket)
+    if isinstance(ending, EndedRun) and _is_announced(ending, before):
+        ledger.close(job, clock())
+        _leave(job, ledger, slots)
+        told = before.error if before else ending.report
+        ledger.end(job, ending.error or told.code, clock())
+        return None
+    if ready := _delivered(ending, videos, video_bucket):
+        _leave(job, ledger, slots)
+        ledger.end(job, VideoReady.__name__, clock())
+        if isinstance(ending, EndedRun):
             bus.announce(DetailType.VIDEO_READY, ready)
-            return ready
-    failed = failed or _conclude(ending, ledger, providers)
-    if not (ready or _is_overtaken(ending, videos, video_bucket)):
-        videos.put_json(video_bucket, ending.job.error_key, failed.model_dump_json(indent=2))
+            _close_as_of_its_end(job, ledger)
+        return ready
+    ledger.close(job, clock())
+    failed = before or _conclude(ending, ledger, providers)
+    _leave(job, ledger, slots)
+    if before is None and not _is_overtaken(ending, videos, video_bucket):
+        videos.put_json(video_bucket, job.error_key, failed.model_dump_json(indent=2))
     if isinstance(ending, EndedRun):
         bus.announce(DetailType.VIDEO_FAILED, failed)
+        ledger.end(job, failed.error.code, clock())
     return failed
+
+
+def needs_conclusion(run: Run | None) -> bool:
+    """Whether an execution that ended without success is still to be concluded, as far as the
+    ledger can tell; for the sweep."""
+    if run is None or run.outcome is None:
+        return True
+    return run.outcome == VideoReady.__name__ and run.closed_at is None
+
+
+def _is_marked(ending: EndedRun, runs: tuple[Run, ...]) -> bool:
+    """Whether an earlier call has announced it: see the module's words."""
+    run = _this(ending.job, runs)
+    if run is None or run.ended_at is None or run.outcome is None:
+        return False
+    if run.ended_at < ending.started_at - _SINCE_LONG:
+        return False
+    return run.outcome != VideoReady.__name__ or run.closed_at == run.ended_at
+
+
+def _close_as_of_its_end(job: Job, ledger: Ledger) -> None:
+    """The mark that its video is announced. Whoever closes a run that is not over does so at a
+    moment of its own."""
+    run = _this(job, ledger.runs(job.id))
+    if run and run.ended_at:
+        ledger.close(job, run.ended_at)
+
+
+def _this(job: Job, runs: tuple[Run, ...]) -> Run | None:
+    return next((run for run in runs if run.number == job.run), None)
+
+
+def _leave(job: Job, ledger: Ledger, slots: Slots) -> None:
+    attempts = _Attempts.of(job, ledger).own
+    slots.leave(job, keeps_charge=bool(attempts) and is_kept(attempts[-1]))
 
 
 def _is_announced(ending: EndedRun, concluded: VideoFailed | None) -> bool:
@@ -217,12 +306,56 @@ def _concluded_before(
 
 
 def _is_overtaken(ending: FailedRun | EndedRun, videos: Videos, video_bucket: str) -> bool:
-    """Whether a video or an error of a later job lies where the error file would."""
+    """Whether a video or an error of a later job, or of a later run of this one, lies where the
+    error file would."""
     owners = (
         owner_of(videos.text(video_bucket, key))
         for key in (ending.job.manifest_key, ending.job.error_key)
     )
-    return any(owner and owner.came_after(ending.job, ending.started_at) for owner in owners)
+    return any(
+        owner and (owner.came_after(ending.job, ending.started_at) or _is_later_run(owner, ending))
+        for owner in owners
+    )
+
+
+def _is_later_run(owner: Owner, ending: FailedRun | EndedRun) -> bool:
+    if owner.id != ending.job.id or owner.started_at is None or ending.started_at is None:
+        return False
+    return owner.started_at - ending.started_at >= timedelta(seconds=1)
+
+
+class _Attempts(NamedTuple):
+    """What a run has of its job's attempts."""
+
+    own: tuple[Attempt, ...]
+    is_latest_run: bool  # else what is open may be what a later run waits for
+
+    @classmethod
+    def of(cls, job: Job, ledger: Ledger) -> "_Attempts":
+        runs = ledger.runs(job.id)
+        attempts = ledger.attempts(job.id)
+        run = _this(job, runs)
+        plan = run.plan if run else None
+        later = [other for other in runs if other.number > job.run]
+        # What a later run waits for was this one's submission.
+        ends = min(
+            (
+                other.plan.resume.attempt + 1 if other.plan.resume else other.plan.first_attempt
+                for other in later
+                if other.plan
+            ),
+            default=None,
+        )
+        if plan:
+            first = plan.resume.attempt if plan.resume else plan.first_attempt
+            own = tuple(made for made in attempts if made.number >= first)
+        elif job.run == 1:
+            own = attempts
+        else:
+            # It asked for no slot: it came to nothing, or it waited for what was accepted before.
+            own = tuple(made for made in attempts[-1:] if made.request_id)
+        own = tuple(made for made in own if ends is None or made.number < ends)
+        return cls(own, is_latest_run=not later)
 
 
 def _conclude(
@@ -230,58 +363,92 @@ def _conclude(
     ledger: Ledger,
     providers: Callable[[ProviderName], Provider],
 ) -> VideoFailed:
-    attempts = ledger.attempts(ending.job.id)
-    report = _minding_what_may_be_paid(ending.report, attempts)
+    attempts = _Attempts.of(ending.job, ledger)
+    report = _minding_what_may_be_paid(ending.report, attempts.own)
     logger.info("Concluding with %s", report.code)
     return VideoFailed(
         error=report,
         job=JobSummary.of(ending.job, ending.started_at),
         inputs=UsedInput.all_of(ending.job),
-        render=_render(attempts, report, providers),
+        render=_render(ending.job, attempts, report, ledger, providers),
         execution=ending.execution,
     )
 
 
 def _minding_what_may_be_paid(report: ErrorReport, attempts: tuple[Attempt, ...]) -> ErrorReport:
     """An attempt that was left open may be paid for, whatever it was that ended the job then."""
-    state = attempts[-1].state if attempts else None
+    latest = attempts[-1] if attempts else None
+    if latest is None:
+        return report
     is_unforeseen = report.code == UnexpectedError.__name__
-    if state is AttemptState.ACCEPTED and is_unforeseen:
+    # With that code it was open until an earlier call cancelled it.
+    was_accepted = latest.state is AttemptState.ACCEPTED or latest.code == UnexpectedError.__name__
+    if was_accepted and is_unforeseen:
         return report.model_copy(update={"advice": _PAID_ADVICE, "retryable": False})
-    if state is not AttemptState.BEGUN:
+    if latest.state is not AttemptState.BEGUN:
         return report
     if is_unforeseen:
         return SubmissionUnclear(
-            f"Submit was cut off while it called {attempts[-1].provider}: whether the request was "
+            f"Submit was cut off while it called {latest.provider}: whether the request was "
             "accepted is unknown."
         ).report
     return report.model_copy(update={"advice": SubmissionUnclear.advice, "retryable": False})
 
 
 def _render(
-    attempts: tuple[Attempt, ...],
+    job: Job,
+    attempts: _Attempts,
     report: ErrorReport,
+    ledger: Ledger,
     providers: Callable[[ProviderName], Provider],
 ) -> FailedRender | None:
-    if not attempts:
+    if not attempts.own:
         return None
-    latest = attempts[-1]  # the only one that can be open
+    latest = attempts.own[-1]  # the only one that can be open
+    if attempts.is_latest_run:
+        _end_request(job, latest, report, ledger, providers)
+    # Read anew, so that a call that was cut off after this is told the same by the next one.
+    latest = ledger.find(job.id, latest.number) or latest
     return FailedRender(
         provider=latest.provider,
         request_id=latest.request_id,
-        cancelled=_is_cancelled(latest, report, providers),
-        attempts=tuple(summary(attempt, report.code, report.message) for attempt in attempts),
+        cancelled=latest.state is AttemptState.LOST and latest.code not in _LOST_THERE,
+        attempts=tuple(
+            summary(attempt, report.code, report.message)
+            for attempt in (*attempts.own[:-1], latest)
+        ),
     )
 
 
-def _is_cancelled(
-    attempt: Attempt, report: ErrorReport, providers: Callable[[ProviderName], Provider]
-) -> bool:
+def _end_request(
+    job: Job,
+    attempt: Attempt,
+    report: ErrorReport,
+    ledger: Ledger,
+    providers: Callable[[ProviderName], Provider],
+) -> None:
+    """Cancel the request, as far as it is open and can be. What the provider does not have any
+    more is lost: then a job that is run again may submit anew."""
     is_open = attempt.state is AttemptState.ACCEPTED and report.code not in _RENDER_OVER
-    if not is_open or attempt.request_id is None:
-        return attempt.code == RenderCancelled.__name__
+    if not is_open or attempt.request_id is None or attempt.accepted_at is None:
+        return
+    if report.code in _RENDER_GONE or _is_cancelled(attempt, attempt.request_id, providers):
+        ticket = Ticket(
+            provider=attempt.provider,
+            endpoint=attempt.endpoint,
+            request_id=attempt.request_id,
+            attempt=attempt.number,
+            offer=attempt.offer,
+            submitted_at=attempt.accepted_at,
+        )
+        ledger.lose(job.id, ticket, report.code, report.message)
+
+
+def _is_cancelled(
+    attempt: Attempt, request_id: str, providers: Callable[[ProviderName], Provider]
+) -> bool:
     try:
-        return providers(attempt.provider).cancel(attempt.request_id)
+        return providers(attempt.provider).cancel(request_id)
     except Exception:  # the person is told all the same
-        logger.exception("Request %s could not be cancelled", attempt.request_id)
+        logger.exception("Request %s could not be cancelled", request_id)
         return False

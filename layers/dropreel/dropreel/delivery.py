@@ -1,4 +1,9 @@
-"""Deliver: from the provider into the videos bucket, part by part, and only as a whole."""
+"""Deliver: from the provider into the videos bucket, part by part, and only as a whole.
+
+An aborted execution does not stop a copy that is under way. What conclude has closed by then is
+told as failed: its video is left at the provider, for when the job is run again, because a video
+beside the error that says there is none would be a second truth.
+"""
 
 import hashlib
 import time
@@ -20,9 +25,9 @@ from dropreel.events import (
     UsedInput,
     VideoReady,
 )
-from dropreel.ledger import Ledger
+from dropreel.ledger import Ledger, Run
 from dropreel.mp4 import Mp4Check
-from dropreel.precedence import owner_of
+from dropreel.precedence import is_same_run, owner_of
 from dropreel.provider import Provider, UnknownRequest
 from dropreel.render import Underway
 
@@ -65,6 +70,10 @@ class Overtaken(Exception):
     """A later job's video came while this one was copied. The next call puts this one beside it."""
 
 
+class Concluded(Exception):
+    """The run was ended while its video was copied, and was told as failed."""
+
+
 def deliver(
     underway: Underway,
     *,
@@ -73,6 +82,7 @@ def deliver(
     storage: VideoStore,
     fetch: Fetch,
     video_bucket: str,
+    now: Callable[[], datetime],
     clock: Callable[[], float] = time.monotonic,
 ) -> VideoReady:
     """Copy a completed render's video into the bucket and write its manifest beside it.
@@ -81,18 +91,24 @@ def deliver(
     this older one, which is paid for all the same, comes to lie beside it under its job's id, and
     nothing of the later job's is touched.
 
-    Called again after it succeeded, it answers the same and copies nothing. Raises
-    `ResultMissing`, `ResultUnavailable`, `ResultRefused`, `RequestForgotten` or `Overtaken`; then
-    there is neither a new object nor an unfinished upload.
+    At last the ledger has the run as ended in `VideoReady`: delivered, which is not yet announced.
+
+    Called again after it succeeded, it answers the same and copies nothing; nor does a later run
+    of the job copy what an earlier one has delivered. Raises `ResultMissing`, `ResultUnavailable`,
+    `ResultRefused`, `RequestForgotten`, `Overtaken` or `Concluded`; then there is neither a new
+    object nor an unfinished upload.
     """
     job = underway.plan.job
     place = _place(underway, storage, video_bucket)
     ready = _delivered_before(underway, place, storage)
+    if ready and not is_same_run(ready.job, job, underway.started_at):
+        ready = ready.model_copy(update={"job": JobSummary.of(job, underway.started_at)})
+        _write_manifest(ready, place, storage)
     if ready is None:
         attempts = _attempts(underway, ledger)
         provider = providers(underway.ticket.provider)
         begun = clock()
-        video = _copy(underway, place, provider, storage, fetch)
+        video = _copy(underway, place, provider, storage, fetch, ledger=ledger)
         ready = VideoReady(
             job=JobSummary.of(job, underway.started_at),
             inputs=UsedInput.all_of(job),
@@ -100,9 +116,10 @@ def deliver(
             video=video,
             render=_summary(underway, attempts, copying_seconds=clock() - begun),
         )
-        storage.put_json(place.bucket, place.manifest_key, ready.model_dump_json(indent=2) + "\n")
+        _write_manifest(ready, place, storage)
     if not place.is_late:
         _remove_error_file(underway, storage, video_bucket)
+    ledger.end(job, VideoReady.__name__, now())
     return ready
 
 
@@ -129,6 +146,10 @@ def _is_late(underway: Underway, storage: VideoStore, bucket: str) -> bool:
     return owner is not None and owner.came_after(job, underway.started_at)
 
 
+def _write_manifest(ready: VideoReady, place: _Place, storage: VideoStore) -> None:
+    storage.put_json(place.bucket, place.manifest_key, ready.model_dump_json(indent=2) + "\n")
+
+
 def _remove_error_file(underway: Underway, storage: VideoStore, bucket: str) -> None:
     """Unless it tells of something later than this job."""
     job, started_at = underway.plan.job, underway.started_at
@@ -145,7 +166,8 @@ def _remove_error_file(underway: Underway, storage: VideoStore, bucket: str) -> 
 
 
 def _delivered_before(underway: Underway, place: _Place, storage: VideoStore) -> VideoReady | None:
-    """The manifest of this very render, if its video still lies where it says."""
+    """The manifest of this very render, whichever run brought it, if its video still lies where
+    it says."""
     job = underway.plan.job
     manifest = storage.text(place.bucket, place.manifest_key)
     if manifest is None:
@@ -160,7 +182,13 @@ def _delivered_before(underway: Underway, place: _Place, storage: VideoStore) ->
 
 
 def _copy(
-    underway: Underway, place: _Place, provider: Provider, storage: VideoStore, fetch: Fetch
+    underway: Underway,
+    place: _Place,
+    provider: Provider,
+    storage: VideoStore,
+    fetch: Fetch,
+    *,
+    ledger: Ledger,
 ) -> DeliveredVideo:
     bucket, key = place.bucket, place.video_key
     request_id = underway.ticket.request_id
@@ -184,10 +212,22 @@ def _copy(
         fetch(fresh_url, copy)
         if not place.is_late and _is_late(underway, storage, bucket):
             raise Overtaken("A later job's video came to lie there meanwhile.")
+        if _is_concluded(underway, ledger.runs(underway.plan.job.id)):
+            raise Concluded("The run was ended meanwhile, and told as failed.")
         return copy.finish(bucket, key, nsfw=nsfw)
     except BaseException:
         copy.abandon()
         raise
+
+
+def _is_concluded(underway: Underway, runs: tuple[Run, ...]) -> bool:
+    """Whether conclude has begun with this run; or with one long ago that had its name."""
+    return any(
+        run.number == underway.plan.job.run
+        and run.closed_at is not None
+        and (underway.started_at is None or run.closed_at >= underway.started_at)
+        for run in runs
+    )
 
 
 class VideoCopy:

@@ -1,8 +1,13 @@
-"""Poll: ask how far the render is, and say when to ask next."""
+"""Poll: ask how far the render is, and say when to ask next.
+
+It may be cut off anywhere and is called again then: every end is written to the ledger before it is
+told, and is told the same by the next call.
+"""
 
 import math
 from collections.abc import Callable
 from datetime import datetime
+from typing import Protocol
 
 from dropreel.attempts import after_loss
 from dropreel.catalog import ProviderName
@@ -15,6 +20,7 @@ from dropreel.errors import (
     RenderTimedOut,
     RequestForgotten,
 )
+from dropreel.job import Job
 from dropreel.ledger import Ledger
 from dropreel.observability import logger
 from dropreel.provider import (
@@ -33,10 +39,18 @@ _SETTLING_SECONDS = 60
 """Younger requests may be unknown because the provider has not written them everywhere yet."""
 
 
+class Slots(Protocol):
+    """Admission, as far as poll needs it."""
+
+    def rendered(self, job: Job) -> None:
+        """The provider is done with it: its slot goes to the next waiter. May be repeated."""
+
+
 def poll(
     underway: Underway,
     *,
     ledger: Ledger,
+    slots: Slots,
     providers: Callable[[ProviderName], Provider],
     clock: Callable[[], datetime],
     settings: PollSettings,
@@ -46,7 +60,8 @@ def poll(
     A failed render that is worth another attempt is answered with what submit is to do `next`.
     Raises `RenderFailed`, `RenderModerated`, `RenderRejected`, `RenderCancelled`,
     `RequestForgotten`, or `RenderTimedOut` once the deadline has passed. That is judged by the
-    answer: a render that is ready is never late.
+    answer: a render that is ready is never late. A job that is run again to wait for what was
+    accepted before has the whole time once more.
     """
     ticket = underway.ticket
     provider = providers(ticket.provider)
@@ -58,29 +73,30 @@ def poll(
         answer = Answer(state=before.state, message=str(silence))
         retry_after_seconds = silence.retry_after_seconds
     except UnknownRequest:
-        _allow_settling(ticket, clock())
+        _allow_settling(underway, ledger, clock())
         answer = Answer(state=before.state, message="The request is not known there yet.")
     now = clock()
     logger.info("Request %s is %s. %s", ticket.request_id, answer.state, answer.message)
 
+    since_seconds = _since_seconds(underway, now)
+    left_seconds = settings.render_timeout_minutes * 60 - since_seconds
+    if answer.state is RenderState.CANCELLED and left_seconds <= 0:
+        # By an earlier call, which was cut off before it could say so.
+        raise _timed_out(underway, answer, ledger, settings, cancelled=True)
     if answer.state in (RenderState.FAILED, RenderState.CANCELLED):
         following = _after_loss(underway, answer, ledger, settings)
         return Progress(state=answer.state, wait_seconds=0, next=following)
     if answer.state is RenderState.COMPLETED:
+        slots.rendered(underway.plan.job)
         return Progress(
             state=answer.state,
             wait_seconds=0,
             rendering_since=before.rendering_since,
             completed_at=now,
         )
-    since_seconds = (now - ticket.submitted_at).total_seconds()
-    left_seconds = settings.render_timeout_minutes * 60 - since_seconds
     if left_seconds <= 0:
-        _cancel(provider, ticket)
-        raise RenderTimedOut(
-            f"After {settings.render_timeout_minutes:g} minutes {ticket.provider} had request "
-            f"{ticket.request_id} still {answer.state}. {answer.message}".rstrip()
-        )
+        cancelled = _cancel(provider, ticket)
+        raise _timed_out(underway, answer, ledger, settings, cancelled=cancelled)
     wait_seconds = next_wait_seconds(
         since_seconds,
         min_seconds=settings.poll_min_seconds,
@@ -95,11 +111,23 @@ def poll(
     )
 
 
-def _allow_settling(ticket: Ticket, now: datetime) -> None:
-    if (now - ticket.submitted_at).total_seconds() >= _SETTLING_SECONDS:
-        raise RequestForgotten(
-            f"{ticket.provider} does not know request {ticket.request_id}, which it accepted."
-        ) from None
+def _since_seconds(underway: Underway, now: datetime) -> float:
+    """Since the submission; or, when an earlier run of the job submitted it, since this one's
+    start."""
+    submitted_at = underway.ticket.submitted_at
+    return (now - max(submitted_at, underway.started_at or submitted_at)).total_seconds()
+
+
+def _allow_settling(underway: Underway, ledger: Ledger, now: datetime) -> None:
+    if _since_seconds(underway, now) < _SETTLING_SECONDS:
+        return
+    ticket = underway.ticket
+    forgotten = RequestForgotten(
+        f"{ticket.provider} does not know request {ticket.request_id}, which it accepted."
+    )
+    # So that the job can be run again: nobody has to wait for this one any more.
+    ledger.lose(underway.plan.job.id, ticket, forgotten.report.code, forgotten.message)
+    raise forgotten from None
 
 
 def _after_loss(underway: Underway, answer: Answer, ledger: Ledger, settings: PollSettings) -> Next:
@@ -128,9 +156,36 @@ def _loss(answer: Answer, ticket: Ticket) -> DropreelError:
     return RenderFailed(f"{ticket.provider} failed to render {ticket.request_id}.{words}")
 
 
-def _cancel(provider: Provider, ticket: Ticket) -> None:
+def _timed_out(
+    underway: Underway,
+    answer: Answer,
+    ledger: Ledger,
+    settings: PollSettings,
+    *,
+    cancelled: bool,
+) -> RenderTimedOut:
+    """What is cancelled is lost: then a job that is run again may submit anew.
+
+    No failure of the ledger hides the timeout, because conclude does the same once more.
+    """
+    ticket = underway.ticket
+    stood = "not ready, and cancelled it" if answer.state is RenderState.CANCELLED else answer.state
+    late = RenderTimedOut(
+        f"After {settings.render_timeout_minutes:g} minutes {ticket.provider} had request "
+        f"{ticket.request_id} still {stood}. {answer.message}".rstrip()
+    )
+    if cancelled:
+        try:
+            ledger.lose(underway.plan.job.id, ticket, late.report.code, late.message)
+        except Exception:
+            logger.exception("The ledger could not record that %s is lost", ticket.request_id)
+    return late
+
+
+def _cancel(provider: Provider, ticket: Ticket) -> bool:
     """As far as possible: conclude tries again, and no failure here may hide the timeout."""
     try:
-        provider.cancel(ticket.request_id)
+        return provider.cancel(ticket.request_id)
     except Exception:
         logger.exception("Request %s could not be cancelled", ticket.request_id)
+        return False
