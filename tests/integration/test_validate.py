@@ -1,21 +1,31 @@
 """The validate function against a versioned bucket."""
 
 import os
+import runpy
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
+from decimal import Decimal
 from types import ModuleType
 from typing import Any
 
 import boto3
 import pytest
+from botocore.exceptions import ClientError
 from moto import mock_aws
 
+from dropreel.admission import RunId, Waiter
 from dropreel.catalog import ProviderName
 from dropreel.errors import ErrorReport, InputGone, InputRejected, TokenMissing
 from dropreel.job import Input, Job, Role
-from dropreel.render import Plan
+from dropreel.ledger import Attempt
+from dropreel.ledger_dynamodb import DynamoDBLedger
+from dropreel.prices import PricesUnreadable, prices_in
+from dropreel.render import Next, Plan
+from dropreel.slots_dynamodb import DynamoDBSlots
 from tests import media_samples as samples
+from tests.render_account import create_ledger_table
 
 UPLOAD_BUCKET = "dropreel-uploads"
 SETTINGS = {
@@ -57,6 +67,7 @@ def app(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
         from functions.validate import app
 
         monkeypatch.setattr(app, "uploads", S3Storage())
+        monkeypatch.setattr(app, "ledger", DynamoDBLedger(SETTINGS["LEDGER_TABLE"]))
         monkeypatch.setattr(app, "configured", lambda settings: frozenset(ProviderName))
         yield app
 
@@ -164,6 +175,99 @@ def test_only_ranges_of_the_pinned_version_are_read(app: ModuleType) -> None:
 
     assert sound.duration_seconds == pytest.approx(2, abs=0.03)
     assert 0 < sum(read) < 300_000
+
+
+# Run again
+
+
+@pytest.fixture
+def ledger(app: ModuleType) -> DynamoDBLedger:
+    create_ledger_table(boto3.client("dynamodb"))
+    found: DynamoDBLedger = app.ledger
+    return found
+
+
+def again(event: dict[str, Any]) -> dict[str, Any]:
+    return event | {"run": event.get("run", 1) + 1}
+
+
+def submit(ledger: DynamoDBLedger, plan: Plan, now: datetime) -> Attempt:
+    attempt = ledger.begin(plan.job.id, Next(attempt=plan.first_attempt), plan.route[0], now)
+    assert attempt
+    return attempt
+
+
+def admitted(plan: Plan, now: datetime) -> None:
+    """As admit leaves it behind."""
+    estimate = Decimal("0.1")
+    waiter = Waiter(
+        provider=plan.route[0].provider,
+        run=RunId.of(plan.job),
+        attempt=1,
+        started_at=now,
+        estimated_usd=estimate,
+        task_token="token",
+        retry=0,
+    )
+    assert DynamoDBSlots(SETTINGS["LEDGER_TABLE"]).join(waiter, plan)
+
+
+def test_accepted_render_is_resumed_though_its_uploads_are_gone(
+    app: ModuleType, ledger: DynamoDBLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    event, now = good_event(), datetime(2026, 11, 20, 12, tzinfo=UTC)
+    first = Plan.model_validate(app.handler(event, Context()))
+    admitted(first, now)
+    ledger.accept(submit(ledger, first, now), "req-1", now)
+    for gone in event["inputs"]:
+        boto3.client("s3").delete_object(
+            Bucket=UPLOAD_BUCKET, Key=gone["key"], VersionId=gone["version_id"]
+        )
+    monkeypatch.setattr(app, "configured", lambda settings: frozenset())
+
+    plan = Plan.model_validate(app.handler(again(event), Context()))
+
+    assert plan.resume
+    assert (plan.resume.request_id, plan.resume.submitted_at) == ("req-1", now)
+    assert plan.first_attempt == 1
+    assert plan.job == first.job.model_copy(update={"run": 2})
+    assert plan.route == first.route
+
+
+def test_refused_attempt_is_followed_by_a_new_one(app: ModuleType, ledger: DynamoDBLedger) -> None:
+    event, now = good_event(), datetime(2026, 11, 20, 12, tzinfo=UTC)
+    first = Plan.model_validate(app.handler(event, Context()))
+    admitted(first, now)
+    ledger.refuse(submit(ledger, first, now), "NoCredit", "")
+
+    plan = Plan.model_validate(app.handler(again(event), Context()))
+
+    assert (plan.first_attempt, plan.resume, plan.job.run) == (2, None, 2)
+
+
+def test_first_run_reads_no_ledger(app: ModuleType) -> None:
+    with pytest.raises(ClientError, match="ResourceNotFound"):  # the table is not even there
+        app.handler(again(good_event()), Context())
+
+    assert app.handler(good_event(), Context())["first_attempt"] == 1
+
+
+def test_prices_that_cannot_be_read_keep_the_function_from_starting(
+    app: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("USD_PER_SECOND", "wan-3:480p=0.03")
+
+    with pytest.raises(PricesUnreadable, match='no offer has the endpoint "wan-3"'):
+        runpy.run_path(str(app.__file__))
+
+
+def test_owner_s_prices_are_in_the_plan(app: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app, "prices", prices_in("wan-ai/wan-2-2/speech-to-video:480p=0.02"))
+
+    plan = Plan.model_validate(app.handler(good_event(), Context()))
+
+    assert [offer.usd_per_second for offer in plan.route] == [0.02, 0.03]
+    assert plan.route[0].estimated_usd == pytest.approx(0.165, abs=0.001)
 
 
 WITHOUT_CODECS = """

@@ -16,6 +16,7 @@ from dropreel.errors import InputRejected, Reason, TokenMissing
 from dropreel.fitting import listed, megabytes, strictest
 from dropreel.job import INBOX, Input, Job, Role
 from dropreel.media import NotUsable, Picture, Sound
+from dropreel.prices import CATALOG_ONLY, Prices, usd_per_second
 from dropreel.render import Plan, PlannedOffer
 
 __all__ = ["Uploads", "plan", "settle", "strictest"]
@@ -32,11 +33,16 @@ class Uploads(Protocol):
         """The pinned version, read a range at a time. Reading it raises `InputGone`."""
 
 
-def plan(job: Job, uploads: Uploads, configured: Collection[ProviderName]) -> Plan:
+def plan(
+    job: Job,
+    uploads: Uploads,
+    configured: Collection[ProviderName],
+    prices: Prices = CATALOG_ONLY,
+) -> Plan:
     """The offers of the job's model that take all it brings, and what conform must do first.
 
-    `configured` are the providers that have a token. Raises `InputRejected` with the reasons of
-    every offer when none takes the job, `TokenMissing` and `InputGone`.
+    `configured` are the providers that have a token, `prices` the owner's. Raises `InputRejected`
+    with the reasons of every offer when none takes the job, `TokenMissing` and `InputGone`.
     """
     model = _model(job)
     names = [PROVIDERS[name] for name in dict.fromkeys(offer.provider for offer in model.route)]
@@ -54,7 +60,7 @@ def plan(job: Job, uploads: Uploads, configured: Collection[ProviderName]) -> Pl
     image, audio = job.only(Role.IMAGE), job.only(Role.AUDIO) if sound else None
     return Plan(
         job=job,
-        route=tuple(_planned(job, offer, sound) for offer in route),
+        route=tuple(_planned(job, offer, sound, prices) for offer in route),
         image=image,
         image_facts=picture.facts,
         audio=audio,
@@ -85,9 +91,10 @@ def settle(plan: Plan, picture: Picture, sound: Sound | None) -> Plan:
     route = [offer for offer, reasons in verdicts if not reasons]
     if not route:
         raise InputRejected(_told(job, verdicts, tuple(PROVIDERS)))
+    prices = _prices_of(plan)
     return plan.model_copy(
         update={
-            "route": tuple(_planned(job, offer, sound) for offer in route),
+            "route": tuple(_planned(job, offer, sound, prices) for offer in route),
             "image_facts": picture.facts,
             "audio_facts": sound.facts if sound else None,
             "conform": (),
@@ -110,22 +117,36 @@ def _model(job: Job) -> Model:
     raise InputRejected((*job.problems, reason))
 
 
-def _planned(job: Job, offer: Offer, sound: Sound | None) -> PlannedOffer:
+def _planned(job: Job, offer: Offer, sound: Sound | None, prices: Prices) -> PlannedOffer:
     asked = options.asked_of(job)
+    per_second = usd_per_second(offer, _resolution(job, offer), prices)
     return PlannedOffer(
         provider=offer.provider,
         endpoint=offer.endpoint,
         fields=options.fields(offer, asked),
-        estimated_usd=_estimated_usd(offer, asked, sound),
+        usd_per_second=per_second,
+        estimated_usd=_estimated_usd(offer, asked, sound, per_second),
     )
 
 
+def _prices_of(plan: Plan) -> Prices:
+    """As validate had them: conform has no settings."""
+    offers = [(planned, offer_of(planned.provider, planned.endpoint)) for planned in plan.route]
+    return {
+        (offer.endpoint, _resolution(plan.job, offer)): planned.usd_per_second
+        for planned, offer in offers
+        if planned.usd_per_second is not None
+    }
+
+
+def _resolution(job: Job, offer: Offer) -> str:
+    return str(options.setting(offer, "resolution", options.asked_of(job)))
+
+
 def _estimated_usd(
-    offer: Offer, asked: dict[str, OptionValue], sound: Sound | None
+    offer: Offer, asked: dict[str, OptionValue], sound: Sound | None, per_second: float | None
 ) -> float | None:
     """A video lasts as long as the job may ask for; where it may not, as long as its recording."""
-    resolution = str(options.setting(offer, "resolution", asked))
-    per_second = offer.usd_per_second.get(resolution)
     seconds: OptionValue | float | None = options.setting(offer, "duration", asked)
     if offer.option("duration") is None:
         seconds = sound.duration_seconds if sound else None

@@ -1,0 +1,108 @@
+"""A deployed stack as an operator's commands see it: an adapter."""
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, Final, Literal
+
+import boto3
+from botocore.config import Config
+from pydantic import ValidationError
+
+from dropreel.job import Job
+from dropreel.ledger import Attempt, Run
+from dropreel.ledger_dynamodb import DynamoDBLedger
+from dropreel.precedence import Owner, owner_of
+from dropreel.storage import S3Storage
+from operate.choice import Execution
+
+if TYPE_CHECKING:
+    from mypy_boto3_cloudformation import CloudFormationClient
+    from mypy_boto3_stepfunctions import SFNClient
+
+# Step Functions takes so many calls a second and then throttles: growing waits keep the pace.
+_PATIENT: Final = Config(retries={"mode": "standard", "max_attempts": 10})
+
+_UNSUCCESSFUL: Final[tuple[Literal["FAILED", "ABORTED", "TIMED_OUT"], ...]] = (
+    "FAILED",
+    "ABORTED",
+    "TIMED_OUT",
+)
+
+
+class OutputMissing(Exception):
+    """The stack is none of Dropreel's, or of an older one."""
+
+
+def outputs_of(stack: str, client: "CloudFormationClient | None" = None) -> dict[str, str]:
+    client = client or boto3.client("cloudformation", config=_PATIENT)
+    (described,) = client.describe_stacks(StackName=stack)["Stacks"]
+    return {one["OutputKey"]: one["OutputValue"] for one in described.get("Outputs", [])}
+
+
+class DeployedStack:
+    """Satisfies `choice.Stack`."""
+
+    def __init__(self, outputs: Mapping[str, str]) -> None:
+        """Raises `OutputMissing`."""
+        try:
+            self._state_machine_arn = outputs["StateMachineArn"]
+            self._video_bucket = outputs["VideoBucket"]
+            table = outputs["LedgerTable"]
+        except KeyError as missing:
+            raise OutputMissing(f"The stack has no output {missing.args[0]}.") from None
+        self._states: SFNClient = boto3.client("stepfunctions", config=_PATIENT)
+        self._ledger = DynamoDBLedger(table, boto3.client("dynamodb", config=_PATIENT))
+        self._videos = S3Storage(boto3.client("s3", config=_PATIENT))
+
+    def execution(self, name: str) -> Execution | None:
+        arn = self._state_machine_arn.replace(":stateMachine:", ":execution:", 1)
+        try:
+            described = self._states.describe_execution(executionArn=f"{arn}:{name}")
+        except self._states.exceptions.ExecutionDoesNotExist:
+            return None
+        try:
+            job = Job.model_validate_json(described.get("input", ""))
+        except ValidationError:
+            return None
+        return Execution(
+            name=described["name"],
+            status=described["status"],
+            started_at=described["startDate"],
+            stopped_at=described.get("stopDate"),
+            error=described.get("error"),
+            job=job,
+        )
+
+    def unsuccessful_since(self, since: datetime) -> Iterator[Execution]:
+        """Those that stopped since then. What was started by hand with no job in it is left out."""
+        pages = self._states.get_paginator("list_executions")
+        for status in _UNSUCCESSFUL:
+            # In the order of their starts: one that started long ago may have stopped just now.
+            for page in pages.paginate(
+                stateMachineArn=self._state_machine_arn, statusFilter=status
+            ):
+                for listed in page["executions"]:
+                    if listed.get("stopDate", listed["startDate"]) < since:
+                        continue
+                    if execution := self.execution(listed["name"]):
+                        yield execution
+
+    def start(self, job: Job) -> bool:
+        try:
+            self._states.start_execution(
+                stateMachineArn=self._state_machine_arn,
+                name=job.execution_name,
+                input=job.model_dump_json(),
+            )
+        except self._states.exceptions.ExecutionAlreadyExists:
+            return False
+        return True
+
+    def attempts(self, job_id: str) -> tuple[Attempt, ...]:
+        return self._ledger.attempts(job_id)
+
+    def runs(self, job_id: str) -> tuple[Run, ...]:
+        return self._ledger.runs(job_id)
+
+    def owner_of_video(self, job: Job) -> Owner | None:
+        return owner_of(self._videos.text(self._video_bucket, job.manifest_key))

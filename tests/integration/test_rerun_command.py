@@ -1,0 +1,270 @@
+"""Running failed jobs again in an account as moto plays it; CloudFormation is a stub."""
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import boto3
+import pytest
+from botocore.stub import Stubber
+from moto import mock_aws
+from moto.stepfunctions.models import stepfunctions_backends
+
+from dropreel.job import Job
+from dropreel.ledger import AttemptState
+from dropreel.ledger_dynamodb import DynamoDBLedger
+from dropreel.render import Next
+from operate import rerun
+from operate.stack import DeployedStack, OutputMissing, outputs_of
+from tests.render_account import LEDGER, REGION, VIDEOS, create_ledger_table
+from tests.render_fakes import ENVIRONMENT, JOB, RUNCOMFY
+
+OUTPUTS = {
+    "StateMachineArn": ENVIRONMENT["STATE_MACHINE_ARN"],
+    "LedgerTable": LEDGER,
+    "VideoBucket": VIDEOS,
+}
+BERT = JOB.model_copy(update={"id": "bert-0123456789abcdef", "stem": "bert"})
+AGAIN = JOB.model_copy(update={"run": 2})
+
+
+class Account:
+    """The state machine, the ledger and the videos, as the template makes them."""
+
+    def __init__(self) -> None:
+        dynamodb = boto3.client("dynamodb")
+        create_ledger_table(dynamodb)
+        self.ledger = DynamoDBLedger(LEDGER, dynamodb)
+        self.s3 = boto3.client("s3")
+        self.s3.create_bucket(
+            Bucket=VIDEOS, CreateBucketConfiguration={"LocationConstraint": REGION}
+        )
+        self._states = boto3.client("stepfunctions")
+        created = self._states.create_state_machine(
+            name="dropreel-render",
+            definition="{}",
+            roleArn="arn:aws:iam::123456789012:role/render",
+        )
+        assert created["stateMachineArn"] == OUTPUTS["StateMachineArn"]
+
+    def run(self, job: Job, status: str = "RUNNING", error: str | None = None) -> None:
+        """An execution that has come to this."""
+        self._states.start_execution(
+            stateMachineArn=OUTPUTS["StateMachineArn"],
+            name=job.execution_name,
+            input=job.model_dump_json(),
+        )
+        # moto runs none of its states: they end as the test says.
+        backend = stepfunctions_backends["123456789012"][REGION]
+        (machine,) = backend.state_machines
+        execution: Any = machine.executions[-1]
+        execution.status, execution.error = status, error
+        execution.stop_date = None if status == "RUNNING" else datetime.now(UTC)
+
+    def accept(self, job: Job) -> None:
+        attempt = self.ledger.begin(job.id, Next(), RUNCOMFY, datetime.now(UTC))
+        assert attempt
+        self.ledger.accept(attempt, "req-1", datetime.now(UTC))
+
+    def running(self) -> list[Job]:
+        listed = self._states.list_executions(
+            stateMachineArn=OUTPUTS["StateMachineArn"], statusFilter="RUNNING"
+        )
+        described = (
+            self._states.describe_execution(executionArn=one["executionArn"])
+            for one in listed["executions"]
+        )
+        jobs = {one["name"]: Job.model_validate_json(one["input"]) for one in described}
+        assert all(name == job.execution_name for name, job in jobs.items())
+        return list(jobs.values())
+
+
+@pytest.fixture
+def account(monkeypatch: pytest.MonkeyPatch) -> Iterator[Account]:
+    monkeypatch.setattr(rerun, "outputs_of", lambda stack: OUTPUTS)
+    for name, value in {
+        "AWS_DEFAULT_REGION": REGION,
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+    }.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    with mock_aws():
+        yield Account()
+
+
+def test_a_failed_delivery_is_started_again_and_said(
+    account: Account, capsys: pytest.CaptureFixture[str]
+) -> None:
+    account.run(JOB, "FAILED", "ResultUnavailable")
+    account.accept(JOB)
+
+    assert rerun.main(["--id", JOB.id]) == 0
+
+    assert account.running() == [AGAIN]
+    said = capsys.readouterr().out
+    assert "waits for request req-1 and delivers it" in said
+    assert f"Execution {AGAIN.execution_name}" in said
+    assert account.ledger.attempts(JOB.id)[0].state is AttemptState.ACCEPTED
+
+
+@pytest.mark.parametrize(
+    ("status", "words"), [("RUNNING", "is still running"), ("SUCCEEDED", "it has succeeded")]
+)
+def test_what_runs_or_has_succeeded_is_not_started_again(
+    account: Account, capsys: pytest.CaptureFixture[str], status: str, words: str
+) -> None:
+    account.run(JOB, "FAILED", "NoCredit")
+    account.run(AGAIN, status)
+
+    assert rerun.main(["--id", JOB.id]) == 1
+
+    assert words in capsys.readouterr().out
+    assert JOB.model_copy(update={"run": 3}) not in account.running()
+
+
+def test_an_unknown_job_is_said(account: Account, capsys: pytest.CaptureFixture[str]) -> None:
+    assert rerun.main(["--id", JOB.id]) == 1
+
+    assert f"There is no job {JOB.id}" in capsys.readouterr().err
+
+
+def test_a_job_that_the_ledger_alone_remembers_is_said(
+    account: Account, capsys: pytest.CaptureFixture[str]
+) -> None:
+    account.ledger.end(JOB, "NoCredit", datetime.now(UTC))
+
+    assert rerun.main(["--id", JOB.id]) == 1
+
+    assert "keeps them for 90 days" in capsys.readouterr().err
+
+
+def test_all_that_failed_are_started_again_but_those_where_it_is_pointless(
+    account: Account, capsys: pytest.CaptureFixture[str]
+) -> None:
+    account.run(JOB, "FAILED", "ResultUnavailable")
+    account.accept(JOB)
+    account.run(BERT, "FAILED", "InputRejected")
+    account.run(named("carl"), "SUCCEEDED")
+    account.run(named("dora"), "ABORTED")
+    account.ledger.end(named("dora"), "ExecutionAborted", datetime.now(UTC))
+
+    assert rerun.main(["--failed-since", "2h", "--dry-run"]) == 0
+    assert account.running() == []
+    assert rerun.main(["--failed-since", "2h"]) == 0
+
+    dora = named("dora").model_copy(update={"run": 2})
+    assert {job.execution_name for job in account.running()} == {
+        AGAIN.execution_name,
+        dora.execution_name,
+    }
+    said = capsys.readouterr().out
+    assert "Started 2 of 3, skipped 1." in said
+    assert "carl" not in said
+
+    assert rerun.main(["--failed-since", "2h"]) == 1
+    assert "Started 0 of 1, skipped 1." in capsys.readouterr().out
+
+
+def test_what_a_later_drop_has_delivered_is_not_rendered_over(
+    account: Account, capsys: pytest.CaptureFixture[str]
+) -> None:
+    account.run(JOB, "FAILED", "ProviderUnavailable")
+    later = {"id": "anna-fedcba9876543210", "started_at": "2099-01-01T00:00:00Z"}
+    account.s3.put_object(Bucket=VIDEOS, Key=JOB.manifest_key, Body=json.dumps({"job": later}))
+
+    assert rerun.main(["--failed-since", "2h"]) == 1
+
+    assert "the later job anna-fedcba9876543210 has taken its place" in capsys.readouterr().out
+    assert account.running() == []
+
+
+def test_nothing_that_failed_is_no_error(
+    account: Account, capsys: pytest.CaptureFixture[str]
+) -> None:
+    account.run(JOB)
+
+    assert rerun.main(["--failed-since", "2h"]) == 0
+
+    assert "No job has failed since" in capsys.readouterr().out
+
+
+def test_what_stopped_earlier_is_left_out(account: Account) -> None:
+    account.run(JOB, "FAILED", "NoCredit")
+    stack = DeployedStack(OUTPUTS)
+    now = datetime.now(UTC)
+
+    assert [one.job for one in stack.unsuccessful_since(now - timedelta(minutes=1))] == [JOB]
+    assert not list(stack.unsuccessful_since(now + timedelta(minutes=1)))
+
+
+def test_an_execution_that_somebody_else_started_is_not_an_error(account: Account) -> None:
+    account.run(AGAIN, "FAILED", "NoCredit")
+
+    assert not DeployedStack(OUTPUTS).start(AGAIN)
+
+
+def test_an_execution_without_a_job_in_it_is_left_out(account: Account) -> None:
+    account.run(JOB, "FAILED", "NoCredit")
+    backend = stepfunctions_backends["123456789012"][REGION]
+    backend.state_machines[0].executions[0].execution_input = '{"tried": "by hand"}'
+
+    assert not list(DeployedStack(OUTPUTS).unsuccessful_since(datetime(2026, 1, 1, tzinfo=UTC)))
+
+
+def named(name: str) -> Job:
+    return JOB.model_copy(update={"id": f"{name}-0123456789abcdef", "stem": name})
+
+
+# The stack
+
+
+def test_outputs_are_those_of_the_stack() -> None:
+    client = boto3.client("cloudformation", REGION)
+    with Stubber(client) as stub:
+        stack: Any = {
+            "StackName": "other",
+            "CreationTime": datetime(2026, 11, 20, tzinfo=UTC),
+            "StackStatus": "UPDATE_COMPLETE",
+            "Outputs": [{"OutputKey": k, "OutputValue": v} for k, v in OUTPUTS.items()],
+        }
+        stub.add_response("describe_stacks", {"Stacks": [stack]}, {"StackName": "other"})
+
+        assert outputs_of("other", client) == OUTPUTS
+
+
+def test_a_stack_that_is_not_there_is_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    client = boto3.client("cloudformation", REGION)
+    with Stubber(client) as stub:
+        words = "Stack with id nope does not exist"
+        stub.add_client_error("describe_stacks", "ValidationError", words)
+        monkeypatch.setattr(rerun, "outputs_of", lambda stack: outputs_of(stack, client))
+
+        assert rerun.main(["--failed-since", "1h", "--stack", "nope"]) == 1
+
+    assert words in capsys.readouterr().err
+
+
+def test_a_stack_of_something_else_is_said() -> None:
+    with pytest.raises(OutputMissing, match="no output VideoBucket"):
+        DeployedStack({"StateMachineArn": "arn"})
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["--id", "Anna"],
+        ["--id", ""],
+        ["--failed-since", "soon"],
+        ["--id", JOB.id, "--failed-since", "1h"],
+    ],
+)
+def test_what_cannot_be_meant_is_refused_before_anything_is_read(arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as refusal:
+        rerun.main(arguments)
+
+    assert refusal.value.code == 2

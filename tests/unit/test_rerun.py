@@ -1,0 +1,386 @@
+"""Which failed jobs are run again: nothing is paid twice, and nothing that is pointless is done."""
+
+import argparse
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from dropreel.errors import DropreelError
+from dropreel.job import Job
+from dropreel.ledger import Attempt, AttemptState, Run
+from dropreel.precedence import Owner
+from operate.choice import Execution, LastRun, NoSuchRun, choose, failed_runs, last_run
+from operate.rerun import moment
+from tests.render_fakes import JOB, NOON, RUNCOMFY
+
+NOW = NOON + timedelta(hours=1)
+YESTERDAY = NOON - timedelta(days=1)
+
+
+def ended(
+    error: str | None = "ResultUnavailable",
+    status: str = "FAILED",
+    job: Job = JOB,
+    started_at: datetime = NOON,
+) -> Execution:
+    return Execution(
+        name=job.execution_name,
+        status=status,
+        started_at=started_at,
+        stopped_at=None if status == "RUNNING" else started_at + timedelta(minutes=10),
+        error=error if status == "FAILED" else None,
+        job=job,
+    )
+
+
+def attempt(state: AttemptState, job: Job = JOB, begun_at: datetime = NOON) -> Attempt:
+    accepted = state in (AttemptState.ACCEPTED, AttemptState.LOST)
+    return Attempt(
+        job_id=job.id,
+        number=1,
+        provider=RUNCOMFY.provider,
+        endpoint=RUNCOMFY.endpoint,
+        offer=0,
+        state=state,
+        begun_at=begun_at,
+        begun_by="call 1",
+        request_id="req-1" if accepted else None,
+        accepted_at=begun_at if accepted else None,
+    )
+
+
+def named(name: str, run: int = 1) -> Job:
+    return JOB.model_copy(update={"id": f"{name}-0123456789abcdef", "stem": name, "run": run})
+
+
+def run_of(job: Job, number: int) -> Job:
+    return job.model_copy(update={"run": number})
+
+
+@dataclass
+class Account:
+    """A deployed stack in memory."""
+
+    executions: list[Execution] = field(default_factory=list)
+    of_attempts: list[Attempt] = field(default_factory=list)
+    of_runs: list[Run] = field(default_factory=list)
+    owner: Owner | None = None
+    started: list[Job] = field(default_factory=list)
+
+    def execution(self, name: str) -> Execution | None:
+        return next((one for one in self.executions if one.name == name), None)
+
+    def unsuccessful_since(self, since: datetime) -> Iterable[Execution]:
+        for one in self.executions:
+            if one.status not in ("RUNNING", "SUCCEEDED") and (one.stopped_at or NOW) >= since:
+                yield one
+
+    def start(self, job: Job) -> bool:
+        self.started.append(job)
+        return True
+
+    def attempts(self, job_id: str) -> tuple[Attempt, ...]:
+        return tuple(one for one in self.of_attempts if one.job_id == job_id)
+
+    def runs(self, job_id: str) -> tuple[Run, ...]:
+        return tuple(one for one in self.of_runs if one.job_id == job_id)
+
+    def owner_of_video(self, job: Job) -> Owner | None:
+        return self.owner
+
+
+# What becomes of a job
+
+WAITS = "waits for request req-1 and delivers it"
+ANEW = "is submitted anew"
+
+
+@pytest.mark.parametrize(
+    ("state", "words"),
+    [
+        (None, ANEW),
+        (AttemptState.ACCEPTED, WAITS),
+        (AttemptState.REFUSED, ANEW),
+        (AttemptState.POSTPONED, ANEW),
+        (AttemptState.LOST, ANEW),
+        (AttemptState.UNCLEAR, ANEW),
+    ],
+)
+@pytest.mark.parametrize("is_named", [True, False])
+def test_what_is_accepted_is_waited_for_and_the_rest_submitted_anew(
+    state: AttemptState | None, words: str, is_named: bool
+) -> None:
+    last = LastRun(ended(), latest=attempt(state) if state else None)
+
+    choice = choose(last, NOW, is_named=is_named)
+
+    assert (choice.is_started, choice.words) == (True, words)
+    assert choice.job == run_of(JOB, 2)
+    assert choice.failed_with == "ResultUnavailable"
+
+
+@pytest.mark.parametrize(
+    "unclear",
+    [
+        LastRun(ended("UnexpectedError"), latest=attempt(AttemptState.BEGUN)),
+        LastRun(ended("SubmissionUnclear")),
+        LastRun(
+            ended(status="ABORTED"),
+            noted=Run(job_id=JOB.id, number=1, outcome="SubmissionUnclear", ended_at=NOON),
+        ),
+    ],
+)
+def test_what_may_be_paid_is_submitted_anew_only_when_it_is_named(unclear: LastRun) -> None:
+    one = choose(unclear, NOW, is_named=True)
+    many = choose(unclear, NOW, is_named=False)
+
+    assert one.is_started
+    assert one.words == "is submitted anew; the request that is unclear may be paid for, too"
+    assert not many.is_started
+    assert "dashboard" in many.words
+    assert f"ID={JOB.id}" in many.words
+
+
+@pytest.mark.parametrize("code", ["InputRejected", "RenderModerated", "RenderRejected"])
+def test_what_was_refused_for_its_files_is_run_again_only_when_it_is_named(code: str) -> None:
+    assert choose(LastRun(ended(code)), NOW, is_named=True).is_started
+
+    many = choose(LastRun(ended(code)), NOW, is_named=False)
+
+    assert not many.is_started
+    assert many.words.startswith("skipped: the same files would be refused again")
+
+
+def test_all_other_failures_are_run_again_with_many() -> None:
+    skipped = {"InputRejected", "RenderModerated", "RenderRejected", "SubmissionUnclear"}
+
+    started = {
+        error.__name__
+        for error in DropreelError.__subclasses__()
+        if choose(LastRun(ended(error.__name__)), NOW, is_named=False).is_started
+    }
+
+    assert started == {error.__name__ for error in DropreelError.__subclasses__()} - skipped
+
+
+@pytest.mark.parametrize(
+    ("last", "words"),
+    [
+        (LastRun(ended(status="RUNNING")), "is still running"),
+        (LastRun(ended(status="PENDING_REDRIVE")), "is still running"),
+        (LastRun(ended(status="SUCCEEDED")), "it has succeeded"),
+        (
+            LastRun(ended(status="ABORTED"), noted=Run(job_id="", number=1, outcome="VideoReady")),
+            "it has succeeded",
+        ),
+    ],
+)
+@pytest.mark.parametrize("is_named", [True, False])
+def test_what_runs_or_has_succeeded_is_never_run_again(
+    last: LastRun, words: str, is_named: bool
+) -> None:
+    choice = choose(last, NOW, is_named=is_named)
+
+    assert not choice.is_started
+    assert words in choice.words
+
+
+@pytest.mark.parametrize("is_named", [True, False])
+def test_a_call_that_submits_may_outlive_its_execution(is_named: bool) -> None:
+    def at(seconds: int) -> bool:
+        begun = attempt(AttemptState.BEGUN, begun_at=NOW - timedelta(seconds=seconds))
+        last = LastRun(ended("NoCredit"), latest=begun)
+        return choose(last, NOW, is_named=is_named).is_started
+
+    assert not at(89)
+    assert at(91) is is_named
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "minutes", "is_ended", "is_started"),
+    [
+        ("ABORTED", None, 1, False, False),  # conclude may still cancel what it finds
+        ("ABORTED", None, 6, False, True),  # its status event was lost
+        ("ABORTED", None, 1, True, True),
+        ("TIMED_OUT", None, 1, False, False),
+        ("FAILED", "States.Runtime", 1, False, False),  # where nothing caught it
+        ("FAILED", "NoCredit", 1, False, True),  # in the Fail state, after conclude
+    ],
+)
+def test_a_run_is_concluded_before_the_next_one_starts(
+    status: str, error: str | None, minutes: int, is_ended: bool, is_started: bool
+) -> None:
+    execution = replace(ended(error, status), stopped_at=NOW - timedelta(minutes=minutes))
+    noted = Run(job_id=JOB.id, number=1, ended_at=NOW if is_ended else None)
+
+    assert choose(LastRun(execution, noted=noted), NOW, is_named=True).is_started is is_started
+
+
+@pytest.mark.parametrize(
+    ("last", "code"),
+    [
+        (LastRun(ended(status="ABORTED")), "ExecutionAborted"),
+        (LastRun(ended(status="TIMED_OUT")), "ExecutionTimedOut"),
+        (LastRun(ended(None)), "FAILED"),
+        (LastRun(ended("UnexpectedError")), "UnexpectedError"),
+        (
+            LastRun(ended("UnexpectedError"), noted=Run(job_id="", number=1, outcome="NoCredit")),
+            "NoCredit",
+        ),
+    ],
+)
+def test_the_ledger_knows_best_what_it_failed_with(last: LastRun, code: str) -> None:
+    assert choose(last, NOW, is_named=True).failed_with == code
+
+
+# One job
+
+
+def test_a_job_is_found_by_its_id_and_by_the_name_of_any_execution() -> None:
+    account = Account(executions=[ended(job=run_of(JOB, n), error=str(n)) for n in (1, 2, 3)])
+
+    for name in (JOB.id, run_of(JOB, 2).execution_name, run_of(JOB, 3).execution_name):
+        last = last_run(account, name)
+        assert last.execution.job.run == 3
+        assert choose(last, NOW, is_named=True).job.execution_name.endswith("-r4")
+
+
+def test_runs_that_step_functions_has_forgotten_do_not_hide_the_last_one() -> None:
+    account = Account(
+        executions=[ended(job=run_of(JOB, 3))], of_runs=[Run(job_id=JOB.id, number=3)]
+    )
+
+    assert last_run(account, JOB.id).execution.job.run == 3
+    assert last_run(replace(account, of_runs=[]), run_of(JOB, 3).execution_name)
+
+
+def test_a_run_that_the_ledger_does_not_know_is_found() -> None:
+    """One that resumed is never admitted; it is noted only when it is concluded."""
+    account = Account(
+        executions=[ended(), ended(job=run_of(JOB, 2), status="RUNNING")],
+        of_runs=[Run(job_id=JOB.id, number=1, outcome="NoCredit")],
+    )
+
+    last = last_run(account, JOB.id)
+
+    assert last.execution.status == "RUNNING"
+    assert last.noted is None
+
+
+@pytest.mark.parametrize(
+    ("account", "words"),
+    [
+        (Account(), "There is no job anna-"),
+        (Account(of_runs=[Run(job_id=JOB.id, number=1)]), "keeps them for 90 days"),
+        (Account(of_attempts=[attempt(AttemptState.LOST)]), "keeps them for 90 days"),
+    ],
+)
+def test_a_job_without_an_execution_is_told(account: Account, words: str) -> None:
+    with pytest.raises(NoSuchRun, match=words):
+        last_run(account, JOB.id)
+
+
+# All that failed
+
+
+def found(account: Account, since: datetime = YESTERDAY) -> list[str]:
+    return [last.execution.name for last in failed_runs(account, since)]
+
+
+def test_each_job_is_run_again_once_and_in_the_order_of_their_starts() -> None:
+    anna, bert = named("anna"), named("bert")
+    account = Account(
+        executions=[
+            ended(job=run_of(bert, 2), started_at=NOON),
+            ended(job=anna, started_at=NOON - timedelta(hours=1)),
+            ended(job=bert, started_at=NOON - timedelta(hours=2)),
+        ]
+    )
+
+    assert found(account) == [anna.id, run_of(bert, 2).execution_name]
+
+
+@pytest.mark.parametrize("status", ["RUNNING", "SUCCEEDED"])
+def test_what_was_started_again_since_is_left_alone(status: str) -> None:
+    account = Account(executions=[ended(), ended(job=run_of(JOB, 2), status=status)])
+
+    assert found(account) == []
+
+
+def test_what_failed_before_is_left_alone() -> None:
+    account = Account(executions=[ended(job=named("anna")), ended(job=named("bert"))])
+    early = replace(account.executions[0], stopped_at=YESTERDAY - timedelta(seconds=1))
+
+    assert found(replace(account, executions=[early, account.executions[1]])) == [named("bert").id]
+
+
+def test_of_each_job_its_own_history_counts() -> None:
+    anna, bert = named("anna"), named("bert")
+    account = Account(
+        executions=[ended(job=anna), ended(job=bert)],
+        of_attempts=[attempt(AttemptState.ACCEPTED, bert)],
+        of_runs=[Run(job_id=anna.id, number=1, outcome="NoCredit")],
+    )
+
+    first, second = failed_runs(account, YESTERDAY)
+
+    assert (first.latest, first.failed_with) == (None, "NoCredit")
+    assert second.latest == attempt(AttemptState.ACCEPTED, bert)
+    assert second.noted is None
+
+
+def test_of_two_drops_of_one_name_only_the_later_is_run_again() -> None:
+    later = JOB.model_copy(update={"id": "anna-fedcba9876543210"})
+    account = Account(
+        executions=[ended(), ended(job=later, started_at=NOON + timedelta(minutes=1))]
+    )
+
+    first, second = (choose(one, NOW, is_named=False) for one in failed_runs(account, YESTERDAY))
+
+    assert first.words == f"skipped: the later job {later.id} has taken its place"
+    assert second.is_started
+
+
+def test_a_drop_whose_successor_has_its_video_is_run_again_only_when_it_is_named() -> None:
+    owner = Owner(id="anna-fedcba9876543210", started_at=NOON + timedelta(minutes=1))
+    account = Account(executions=[ended()], owner=owner)
+    earlier = owner.model_copy(update={"started_at": NOON - timedelta(minutes=1)})
+
+    (last,) = failed_runs(account, YESTERDAY)
+
+    assert not choose(last, NOW, is_named=False).is_started
+    assert choose(last_run(account, JOB.id), NOW, is_named=True).is_started
+    (last,) = failed_runs(replace(account, owner=earlier), YESTERDAY)
+    assert choose(last, NOW, is_named=False).is_started
+
+
+# When
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("30m", NOW - timedelta(minutes=30)),
+        ("2h", NOW - timedelta(hours=2)),
+        ("3d", NOW - timedelta(days=3)),
+        ("2026-11-20", datetime(2026, 11, 20, tzinfo=UTC)),
+        ("2026-11-20T08:30", datetime(2026, 11, 20, 8, 30, tzinfo=UTC)),
+        ("2026-11-20T08:30:00Z", datetime(2026, 11, 20, 8, 30, tzinfo=UTC)),
+        ("2026-11-20T08:30+02:00", datetime(2026, 11, 20, 6, 30, tzinfo=UTC)),
+    ],
+)
+def test_since_is_a_date_a_moment_or_a_span(text: str, expected: datetime) -> None:
+    assert moment(text, NOW) == expected
+
+
+@pytest.mark.parametrize("text", ["", "2", "h", "2w", "-2h", "yesterday", "2026-13-01", "999999d"])
+def test_since_that_means_nothing_is_refused(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match="neither a date"):
+        moment(text, NOW)
+
+
+def test_since_in_the_future_is_refused() -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match="in the future"):
+        moment("2027-01-01", NOW)
