@@ -14,7 +14,8 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from dropreel.bus import Bus
 from dropreel.executions import Executions
-from dropreel.intake import Intake, sighting_in
+from dropreel.inbox_sweep import InboxSweep
+from dropreel.intake import Intake, Sweep, message_in
 from dropreel.intake_queue import IntakeQueue
 from dropreel.observability import logger
 from dropreel.settings import IntakeSettings
@@ -25,21 +26,31 @@ from dropreel.used_uploads import UsedUploads
 settings = IntakeSettings.from_environment()
 # Powertools takes its own logger here and types it as the standard one.
 processor = BatchProcessor(event_type=EventType.SQS, logger=logger)  # type: ignore[arg-type]
+storage = S3Storage()
+used = UsedUploads(settings.ledger_table)
+queue = IntakeQueue(settings.queue_url)
 intake = Intake(
-    storage=S3Storage(),
+    storage=storage,
     executions=Executions(settings.state_machine_arn),
-    used=UsedUploads(settings.ledger_table),
-    queue=IntakeQueue(settings.queue_url),
+    used=used,
+    queue=queue,
     bus=Bus(settings.event_bus),
     now=lambda: datetime.now(UTC),
     model=settings.model,
     video_bucket=settings.video_bucket,
     incomplete_after=timedelta(minutes=settings.incomplete_after_minutes),
 )
+inbox_sweep = InboxSweep(
+    inbox=storage, notes=used, queue=queue, upload_bucket=settings.upload_bucket
+)
 
 
 def take_in(record: SQSRecord) -> None:
-    intake.take_in(sighting_in(record.body))
+    message = message_in(record.body)
+    if isinstance(message, Sweep):
+        inbox_sweep.go_on(message)
+    else:
+        intake.take_in(message)
 
 
 @logger.inject_lambda_context

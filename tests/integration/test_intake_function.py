@@ -14,9 +14,10 @@ import boto3
 import pytest
 from botocore.stub import Stubber
 from moto import mock_aws
+from moto.sqs.models import sqs_backends
 
 from dropreel.events import UploadIncomplete
-from dropreel.intake import Sighting
+from dropreel.intake import Sighting, message_in
 from dropreel.job import Job, Role
 
 if TYPE_CHECKING:
@@ -91,6 +92,7 @@ class Account:
             "STATE_MACHINE_ARN": self.state_machine_arn,
             "QUEUE_URL": self.queue_url,
             "EVENT_BUS": "dropreel",
+            "UPLOAD_BUCKET": UPLOADS,
             "VIDEO_BUCKET": VIDEOS,
             "INCOMPLETE_AFTER_MINUTES": "60",
             "LEDGER_TABLE": "ledger",
@@ -114,6 +116,26 @@ class Account:
         ]
         answer: dict[str, Any] = self.app.handler({"Records": records}, LambdaContext())
         return answer
+
+    def sweep(self) -> int:
+        """Send the first message of a sweep, and hand on all that follows from it, but for
+        reminders, which repeat a message. Returns how many messages that were.
+        """
+        due = ['{"sweep": {}}']
+        handed_on = set[str]()
+        while due:
+            message = due.pop(0)
+            handed_on.add(message)
+            assert self.deliver(message) == {"batchItemFailures": []}
+            due += [sent for sent in self.sent_to_intake() if sent not in handed_on]
+        return len(handed_on)
+
+    def sent_to_intake(self) -> list[str]:
+        """What waits in intake's queue, without waiting for it."""
+        queue = sqs_backends["123456789012"][REGION].queues["intake"]
+        bodies = [message.body for message in queue._messages]
+        queue._messages.clear()
+        return bodies
 
     @property
     def jobs(self) -> dict[str, Job]:
@@ -329,3 +351,99 @@ def test_an_upload_whose_job_could_not_be_started_is_looked_at_again(
     assert refused == {"batchItemFailures": [{"itemIdentifier": "m0"}]}
     assert again == {"batchItemFailures": []}
     assert len(account.jobs) == 1
+
+
+# The sweep
+
+
+ODD = ["anna", "team/a b+c%20d'\"&=/é 😀/anna (1).v2", "100%", "a+b", "李娜"]
+
+
+def test_a_sweep_starts_the_pairs_that_nobody_told_of(
+    account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a listing of several pages, with what was replaced, deleted, told of, or is litter."""
+    monkeypatch.setenv("MOTO_S3_DEFAULT_MAX_KEYS", "3")
+    for base in ODD:
+        account.drop(f"inbox/{base}.png", b"replaced")
+        account.drop(f"inbox/{base}.png")
+        account.drop(f"inbox/{base}.mp3")
+    account.deliver(account.drop("inbox/bert.png"), account.drop("inbox/bert.mp3"))
+    account.drop("inbox/.DS_Store")
+    account.drop("work/carla.png")
+    account.drop("work/carla.mp3")
+    account.drop("inbox/dora.mp3")
+    account.drop("inbox/dora.png")
+    account.s3.delete_object(Bucket=UPLOADS, Key="inbox/dora.png")
+
+    account.sweep()
+
+    started = sorted(f"{job.folder}{job.stem}" for job in account.jobs.values())
+    assert started == sorted([*ODD, "bert"])
+
+
+def test_a_second_sweep_finds_nothing_to_do(account: Account) -> None:
+    account.drop("inbox/_defaults.json", b"{}")
+    account.drop("inbox/anna.png")
+    account.drop("inbox/anna.mp3")
+    account.drop("inbox/anna.psd")
+    first = account.sweep()
+
+    assert account.sweep() == 2  # pass by pass
+    assert first > 2
+    assert len(account.jobs) == 1
+
+
+def test_uploads_from_before_versioning_are_started(account: Account) -> None:
+    account.s3.put_bucket_versioning(
+        Bucket=UPLOADS, VersioningConfiguration={"Status": "Suspended"}
+    )
+    for key in ("inbox/anna.png", "inbox/anna.mp3"):
+        account.s3.put_object(Bucket=UPLOADS, Key=key, Body=b"old")
+    account.s3.put_bucket_versioning(Bucket=UPLOADS, VersioningConfiguration={"Status": "Enabled"})
+
+    account.sweep()
+    account.sweep()
+
+    (job,) = account.jobs.values()
+    assert {given.version_id for given in job.inputs} == {"null"}
+
+
+def test_sightings_of_a_sweep_come_spread_over_a_minute(account: Account) -> None:
+    for number in range(130):
+        account.drop(f"inbox/{number:03}.png")
+
+    account.deliver('{"sweep": {"media": true}}')
+
+    queue = sqs_backends["123456789012"][REGION].queues["intake"]
+    delays = [message.delayed_until - (message.sent_timestamp or 0) for message in queue._messages]
+    assert len(delays) == 121
+    assert 10_000 <= min(delays) <= 11_000
+    assert 69_000 <= max(delays) <= 71_000
+
+
+def test_a_key_of_which_sqs_does_not_take_every_character_is_sent_all_the_same(
+    account: Account,
+) -> None:
+    now = datetime.now(UTC)
+    seen = Sighting(bucket=UPLOADS, key="inbox/\x07\uffff😀.png", version_id="v1", first_seen=now)
+
+    account.app.queue.send(seen, 1)
+    account.app.queue.send_all([(seen, 1)] * 11)
+
+    assert [message_in(body) for body in account.sent_to_intake()] == [seen] * 12
+
+
+def test_a_sweep_whose_messages_are_not_all_taken_is_gone_on_with_again(account: Account) -> None:
+    account.drop("inbox/anna.png")
+    litter = account.drop("inbox/.DS_Store")
+    full = {
+        "Successful": [],
+        "Failed": [{"Id": "0", "SenderFault": False, "Code": "InternalError"}],
+    }
+
+    with Stubber(account.app.queue._client) as queue:
+        queue.add_response("send_message_batch", full)
+        answer = account.deliver('{"sweep": {"media": true}}', litter)
+
+    assert answer == {"batchItemFailures": [{"itemIdentifier": "m0"}]}

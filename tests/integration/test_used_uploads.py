@@ -1,9 +1,9 @@
 """The notes about used uploads, in DynamoDB as moto plays it."""
 
-import time
 from collections.abc import Iterator
 
 import pytest
+from botocore.stub import Stubber
 
 from dropreel.job import Input, Job, Role
 from dropreel.used_uploads import UsedUploads
@@ -84,11 +84,103 @@ def test_an_upload_is_found_to_be_named_by_the_job_file_that_named_it_last(
     assert used.face_named_by("uploads", KEY) == "inbox/_defaults.json"
 
 
-def test_notes_outlive_the_names_of_executions_and_then_go(
+def test_nothing_of_it_expires_because_the_sweep_would_pay_again(
     used: UsedUploads, account: RenderAccount
 ) -> None:
+    used.claim("f1", job("job"))
     used.note("job", "uploads", KEY, "v1")
+    used.note_answered("uploads", KEY, "v2")
+    used.note_face("uploads", KEY, named_by="inbox/_defaults.json")
+    used.note_named("uploads", KEY, named_by="inbox/talk.json")
 
-    (item,) = account.dynamodb.scan(TableName=LEDGER)["Items"]
-    days = (int(item["expires_at"]["N"]) - time.time()) / 86400
-    assert 90 < days < 200
+    items = account.dynamodb.scan(TableName=LEDGER)["Items"]
+    assert len(items) == 5
+    assert not any("expires_at" in item for item in items)
+
+
+def test_an_upload_is_answered_with_a_job_or_without(used: UsedUploads) -> None:
+    assert not used.is_answered("uploads", KEY, "v1")
+
+    used.note("job", "uploads", KEY, "v1")
+    used.note_answered("uploads", KEY, "v2")
+
+    assert used.is_answered("uploads", KEY, "v1")
+    assert used.is_answered("uploads", KEY, "v2")
+    assert not used.is_used("uploads", KEY, "v2")
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_job_counts_more_than_an_answer(used: UsedUploads, order: int) -> None:
+    def note() -> None:
+        used.note("job", "uploads", KEY, "v1")
+
+    def answer() -> None:
+        used.note_answered("uploads", KEY, "v1")
+
+    for write in [note, answer][::order]:
+        write()
+
+    assert used.is_used("uploads", KEY, "v1")
+
+
+def test_many_uploads_are_asked_about_in_few_calls(
+    used: UsedUploads, account: RenderAccount
+) -> None:
+    pins = [(f"inbox/{number}#😀.png", f"v{number}") for number in range(230)]
+    used.note("job", "uploads", *pins[0])
+    used.note_answered("uploads", *pins[150])
+    used.note("job", "others", *pins[7])
+    calls: list[object] = []
+    account.dynamodb.meta.events.register(
+        "before-call.dynamodb.BatchGetItem", lambda **call: calls.append(call)
+    )
+
+    left = used.unanswered("uploads", [*pins, pins[3]])
+
+    assert left == set(pins) - {pins[0], pins[150]}
+    assert len(calls) == 3
+    assert used.unanswered("uploads", []) == frozenset()
+
+
+def test_what_dynamodb_leaves_unread_is_asked_again(account: RenderAccount) -> None:
+    slept: list[float] = []
+    used = UsedUploads(LEDGER, account.dynamodb, sleep=slept.append)
+    keys = [{"pk": {"S": f"upload#uploads/{key}#v1"}, "sk": {"S": "job"}} for key in "ab"]
+
+    def asked(*wanted: dict[str, dict[str, str]]) -> dict[str, object]:
+        return {"RequestItems": {LEDGER: {"Keys": [*wanted], "ProjectionExpression": "pk"}}}
+
+    with Stubber(account.dynamodb) as stub:
+        stub.add_response(
+            "batch_get_item",
+            {"Responses": {}, "UnprocessedKeys": asked(*keys)["RequestItems"]},
+            asked(*keys),
+        )
+        stub.add_response(
+            "batch_get_item",
+            {"Responses": {}, "UnprocessedKeys": asked(keys[1])["RequestItems"]},
+            asked(*keys),
+        )
+        stub.add_response(
+            "batch_get_item",
+            {"Responses": {LEDGER: [{"pk": keys[1]["pk"]}]}, "UnprocessedKeys": {}},
+            asked(keys[1]),
+        )
+        left = used.unanswered("uploads", [("a", "v1"), ("b", "v1")])
+
+    assert left == {("a", "v1")}
+    assert len(slept) == 2
+    assert all(0 <= seconds <= 1 for seconds in slept)
+
+
+def test_a_table_that_answers_nothing_is_an_error_and_not_an_empty_answer(
+    account: RenderAccount,
+) -> None:
+    used = UsedUploads(LEDGER, account.dynamodb, sleep=lambda _: None)
+    unread = {LEDGER: {"Keys": [{"pk": {"S": "upload#uploads/a#v1"}, "sk": {"S": "job"}}]}}
+
+    with Stubber(account.dynamodb) as stub:
+        for _ in range(10):
+            stub.add_response("batch_get_item", {"Responses": {}, "UnprocessedKeys": unread})
+        with pytest.raises(RuntimeError):
+            used.unanswered("uploads", [("a", "v1")])

@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 from dropreel.events import DetailType, UploadIncomplete
-from dropreel.intake import LISTED_AT_MOST, Intake, Sighting, sighting_in
+from dropreel.inbox_sweep import InboxSweep
+from dropreel.intake import LISTED_AT_MOST, Bookmark, Intake, Sighting, Sweep, message_in
 from dropreel.job import Input, Job, Role
 from dropreel.pairing import name_of
-from dropreel.storage import ObjectVersion
+from dropreel.storage import ObjectVersion, Page, WrittenObject
 
 UPLOADS = "uploads"
 VIDEOS = "videos"
@@ -32,9 +33,12 @@ class World:
         self.uploads: dict[str, ObjectVersion] = {}
         self.bodies: dict[str, bytes] = {}
         self.files: dict[str, str] = {}
+        self.written_at: dict[str, datetime] = {}
         self.jobs: dict[str, Job] = {}
+        self.starts = 0
         self.claims: dict[str, Job] = {}
         self.noted: set[tuple[str, str]] = set()
+        self.answered: set[tuple[str, str]] = set()
         self.faces: dict[str, str] = {}
         self.spoken_for: dict[str, str] = {}
         self.messages: list[tuple[datetime, str]] = []
@@ -52,6 +56,7 @@ class World:
             video_bucket=VIDEOS,
             incomplete_after=incomplete_after,
         )
+        self.inbox_sweep = InboxSweep(inbox=self, notes=self, queue=self, upload_bucket=UPLOADS)
 
     # What people do
 
@@ -61,6 +66,7 @@ class World:
         content = body.encode() if isinstance(body, str) else body
         self.bodies[version_id] = content
         self.uploads[key] = ObjectVersion(key, version_id, len(content))
+        self.written_at[version_id] = self.time
         return Sighting(bucket=UPLOADS, key=key, version_id=version_id, first_seen=self.time)
 
     def drop_and_tell(self, *keys: str) -> None:
@@ -77,8 +83,20 @@ class World:
             due, message = min(self.messages)
             self.messages.remove((due, message))
             self.time = due
-            self.intake.take_in(sighting_in(message))
+            self.deliver(message)
         self.time = until
+
+    def deliver(self, message: str) -> None:
+        told = message_in(message)
+        if isinstance(told, Sweep):
+            self.inbox_sweep.go_on(told)
+        else:
+            self.intake.take_in(told)
+
+    def sweep(self) -> None:
+        """All of it, and what follows from it within ten minutes."""
+        self.send(Sweep(sweep=Bookmark()), 1)
+        self.pass_time(minutes=10)
 
     # What intake asks for
 
@@ -86,6 +104,20 @@ class World:
         assert bucket == UPLOADS
         self.listed_prefixes.append(prefix)
         yield from (self.uploads[key] for key in sorted(self.uploads) if key.startswith(prefix))
+
+    def page(self, bucket: str, prefix: str, after: str | None) -> Page:
+        assert bucket == UPLOADS
+        keys = sorted(key for key in self.uploads if key.startswith(prefix) and key > (after or ""))
+        objects = tuple(
+            WrittenObject(
+                upload.key,
+                upload.version_id,
+                upload.size_bytes,
+                self.written_at[upload.version_id],
+            )
+            for upload in (self.uploads[key] for key in keys[:3])
+        )
+        return Page(objects, keys[2] if len(keys) > 3 else None)
 
     def read(self, bucket: str, pinned: Input) -> bytes:
         assert bucket == UPLOADS
@@ -101,6 +133,7 @@ class World:
         self.files[key] = document
 
     def start(self, job: Job) -> None:
+        self.starts += 1
         assert self.jobs.setdefault(job.id, job) == job
 
     def claim(self, fingerprint: str, job: Job) -> Job:
@@ -108,6 +141,17 @@ class World:
 
     def is_used(self, bucket: str, key: str, version_id: str) -> bool:
         return (key, version_id) in self.noted
+
+    def is_answered(self, bucket: str, key: str, version_id: str) -> bool:
+        return (key, version_id) in self.noted | self.answered
+
+    def unanswered(
+        self, bucket: str, pins: Iterable[tuple[str, str]]
+    ) -> frozenset[tuple[str, str]]:
+        return frozenset(pins) - self.noted - self.answered
+
+    def note_answered(self, bucket: str, key: str, version_id: str) -> None:
+        self.answered.add((key, version_id))
 
     def note(self, job_id: str, bucket: str, key: str, version_id: str) -> None:
         assert job_id in self.jobs, "noted before it was started"
@@ -129,6 +173,10 @@ class World:
         assert 0 < delay_seconds <= 900
         due = self.time + timedelta(seconds=delay_seconds)
         self.messages.append((due, message.model_dump_json()))
+
+    def send_all(self, messages: Iterable[tuple[BaseModel, int]]) -> None:
+        for message, delay_seconds in messages:
+            self.send(message, delay_seconds)
 
     def announce(self, detail_type: DetailType, detail: BaseModel) -> None:
         assert detail_type is DetailType.UPLOAD_INCOMPLETE
@@ -865,7 +913,7 @@ def test_events_of_one_pair_in_any_order_start_exactly_one_job(base: str, order:
 
 
 def test_the_event_of_s3_is_read() -> None:
-    seen = sighting_in(EVENT.read_text())
+    seen = message_in(EVENT.read_text())
 
     assert seen == Sighting(
         bucket="dropreel-uploads",
@@ -879,19 +927,35 @@ def test_an_event_without_a_version_is_read() -> None:
     event = json.loads(EVENT.read_text())
     del event["detail"]["object"]["version-id"]
 
-    assert sighting_in(json.dumps(event)).version_id is None
+    seen = message_in(json.dumps(event))
+
+    assert isinstance(seen, Sighting)
+    assert seen.version_id is None
 
 
 def test_the_reminder_reads_as_it_was_written() -> None:
     seen = World().drop("inbox/a b+c%20d'\"😀.png")
 
-    assert sighting_in(seen.model_dump_json()) == seen
+    assert message_in(seen.model_dump_json()) == seen
+
+
+def test_the_message_of_a_sweep_is_read() -> None:
+    assert message_in('{"sweep": {}}') == Sweep(sweep=Bookmark())
+
+    going_on = Sweep(sweep=Bookmark(bucket=UPLOADS, after="inbox/a b+c%20d'\"😀", media=True))
+    assert message_in(going_on.model_dump_json()) == going_on
+
+
+def test_a_reminder_of_an_earlier_version_is_read() -> None:
+    seen = World().drop("inbox/anna.png")
+
+    assert message_in(seen.model_dump_json(exclude={"swept"})) == seen
 
 
 @pytest.mark.parametrize("message", ["", "{}", "no JSON", '{"source": "aws.s3"}', "[]"])
 def test_a_message_that_is_neither_is_an_error(message: str) -> None:
     with pytest.raises(ValidationError):
-        sighting_in(message)
+        message_in(message)
 
 
 def test_a_named_recording_in_an_avatar_folder_makes_one_job_alone() -> None:
@@ -928,3 +992,272 @@ def test_a_pair_whose_naming_job_never_comes_together_makes_its_own_video_in_the
     world.pass_time(minutes=120)
 
     assert [job.stem for job in world.jobs.values()] == ["anna"]
+
+
+# What a sweep comes across
+
+
+def test_older_uploads_that_nobody_told_of_are_started_once(world: World) -> None:
+    for name in ("anna.png", "anna.mp3", "team/bert.jpg", "team/bert.wav", "team/bert.json"):
+        world.drop(f"inbox/{name}", "{}")
+    world.pass_time(minutes=60 * 24 * 365)
+
+    world.sweep()
+    world.pass_time(minutes=60 * 24)
+    looks = len(world.listed_prefixes)
+    world.sweep()
+
+    assert sorted(job.stem for job in world.jobs.values()) == ["anna", "bert"]
+    assert world.starts == 2
+    assert len(world.listed_prefixes) == looks
+    assert not world.announced
+    assert not world.messages
+
+
+def test_the_pair_of_a_crash_between_claim_and_start_is_started_by_the_sweep(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = [world.drop("inbox/anna.png"), world.drop("inbox/anna.mp3")]
+    with monkeypatch.context() as crash:
+        crash.delattr(World, "start")
+        with pytest.raises(AttributeError):
+            world.intake.take_in(seen[0])
+
+    world.sweep()
+
+    assert list(world.jobs.values()) == list(world.claims.values())
+
+
+def test_an_older_half_pair_is_told_of_once_whatever_becomes_of_the_error_file(
+    world: World,
+) -> None:
+    world.drop("inbox/anna.png")
+    world.pass_time(minutes=60 * 24)
+
+    for _ in range(3):
+        world.sweep()
+        world.files.clear()
+
+    (incomplete,) = world.announced
+    assert incomplete.stem == "anna"
+    assert not world.messages
+
+
+def test_a_young_half_pair_that_nobody_told_of_still_has_its_time(world: World) -> None:
+    world.drop("inbox/anna.png")
+    world.sweep()
+    assert not world.announced
+
+    world.pass_time(minutes=60)
+
+    assert [told.stem for told in world.announced] == ["anna"]
+
+
+def test_the_other_half_that_nobody_told_of_is_found_after_all(world: World) -> None:
+    world.drop_and_tell("inbox/anna.png")
+    world.pass_time(minutes=61)
+    world.drop("inbox/anna.mp3")
+
+    world.sweep()
+
+    assert world.pinned == [{("inbox/anna.png", "v1"), ("inbox/anna.mp3", "v2")}]
+
+
+@pytest.mark.parametrize("notes", ["there", "lost"])
+def test_defaults_that_complete_what_was_told_of_start_nothing_of_it(
+    world: World, notes: str
+) -> None:
+    """They concern what is dropped from then on."""
+    world.drop_and_tell("inbox/news/monday.mp3")
+    world.pass_time(minutes=61)
+    world.drop("inbox/news/face.png")
+    world.drop("inbox/news/_defaults.json", '{"image": "face.png"}')
+    if notes == "lost":  # of an earlier version, which made none
+        world.answered.clear()
+
+    world.sweep()
+
+    assert len(world.announced) == 1
+    assert not world.jobs
+
+
+def test_an_older_avatar_folder_whose_face_lies_elsewhere(world: World) -> None:
+    world.drop("inbox/faces/a.png")
+    world.drop("inbox/news/_defaults.json", '{"image": "../faces/a.png"}')
+    world.drop("inbox/sport/_defaults.json", '{"image": "face.png"}')
+    world.drop("inbox/sport/face.png")
+    world.drop("inbox/sport/sunday.mp3")
+    world.pass_time(minutes=60 * 24)
+
+    world.sweep()
+    looks = len(world.listed_prefixes)
+    world.sweep()
+
+    assert [job.stem for job in world.jobs.values()] == ["sunday"]
+    assert len(world.listed_prefixes) == looks
+    assert not world.announced
+
+
+def test_older_media_that_an_older_job_names_are_of_that_job_alone(world: World) -> None:
+    for number in range(5):
+        world.drop(f"inbox/a{number}.png")
+        world.drop(f"inbox/a{number}.mp3")
+        said = {"image": f"../a{number}.png", "audio": f"../a{number}.mp3"}
+        world.drop(f"inbox/talks/t{number}.json", json.dumps(said))
+    world.pass_time(minutes=60 * 24)
+
+    world.sweep()
+
+    assert sorted(job.stem for job in world.jobs.values()) == ["t0", "t1", "t2", "t3", "t4"]
+    assert not world.announced
+
+
+def outcome(world: World, **changes: str) -> str:
+    """What the videos bucket says of the one job of the world, with changes to its inputs."""
+    (job,) = world.jobs.values()
+    used = [given.model_dump(mode="json") | {"bucket": UPLOADS} | changes for given in job.inputs]
+    return json.dumps({"job": {"id": job.id, "stem": job.stem}, "inputs": used})
+
+
+def forget(world: World) -> None:
+    """As if half a year had passed in an earlier version, whose notes expired."""
+    world.noted.clear()
+    world.answered.clear()
+    world.claims.clear()
+
+
+@pytest.mark.parametrize("file", ["anna.json", "anna.error.json"])
+def test_a_pair_with_an_outcome_is_not_paid_for_again_though_all_notes_are_lost(
+    world: World, file: str
+) -> None:
+    world.drop_and_tell("inbox/anna.png", "inbox/anna.mp3")
+    world.files[file] = outcome(world)
+    forget(world)
+
+    world.sweep()
+
+    assert world.starts == 1
+    assert world.noted == {("inbox/anna.png", "v1"), ("inbox/anna.mp3", "v2")}
+
+
+def test_what_a_job_with_an_outcome_had_named_is_not_paid_for_again_either(world: World) -> None:
+    world.say_and_tell("inbox/talk.json", image="anna.png", audio="anna.mp3")
+    world.drop_and_tell("inbox/anna.png", "inbox/anna.mp3")
+    world.files["talk.json"] = outcome(world)
+    forget(world)
+    world.spoken_for.clear()
+
+    world.sweep()
+
+    assert world.starts == 1
+    assert not world.announced
+
+
+@pytest.mark.parametrize(
+    "document", [None, "{", "[]", '{"inputs": "all"}', "another version", '{"job": {"id": "x"}}']
+)
+def test_a_pair_that_nothing_tells_of_is_started(world: World, document: str | None) -> None:
+    world.drop_and_tell("inbox/anna.png", "inbox/anna.mp3")
+    if document is not None:
+        is_other = document == "another version"
+        world.files["anna.json"] = outcome(world, version_id="v9") if is_other else document
+    forget(world)
+
+    world.sweep()
+
+    assert world.starts == 2
+
+
+def test_an_event_does_not_ask_the_videos_bucket(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as cut_off:
+        cut_off.delattr(World, "text")
+        world.drop_and_tell("inbox/anna.png", "inbox/anna.mp3")
+
+    assert len(world.jobs) == 1
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["anna.png", "anna.mp3", "anna.psd"],
+        [f"anna.{''.join(png)}" for png in itertools.product("pP", "nN", "gG")]
+        + [f"anna.{''.join(jpg)}" for jpg in itertools.product("jJ", "pP", "gG")]
+        + ["anna.mp3"],
+    ],
+    ids=["a stranger", "one picture too many to be named"],
+)
+def test_what_is_beside_a_job_and_not_in_it_is_looked_at_once(
+    world: World, names: list[str]
+) -> None:
+    world.drop_and_tell(*(f"inbox/{name}" for name in names))
+    looks, starts = len(world.listed_prefixes), world.starts
+
+    for _ in range(2):
+        world.sweep()
+        world.uploads.pop("inbox/anna.mp3", None)  # people tidy up
+
+    assert (len(world.listed_prefixes), world.starts) == (looks, starts)
+    assert not world.announced
+
+
+def test_an_upload_whose_event_started_the_job_that_names_its_neighbour_starts_no_other(
+    world: World,
+) -> None:
+    world.say_and_tell("inbox/talk.json", image="face.png", audio="anna.mp3")
+    world.drop_and_tell("inbox/face.png")
+    seen = world.drop("inbox/anna.png")
+    world.drop("inbox/anna.mp3")
+    world.intake.take_in(seen)
+    assert [job.stem for job in world.jobs.values()] == ["talk"]
+
+    world.intake.take_in(seen)
+    world.pass_time(minutes=120)
+    world.sweep()
+
+    assert [job.stem for job in world.jobs.values()] == ["talk"]
+
+
+def test_uploads_from_before_versioning_are_started(world: World) -> None:
+    for key in ("inbox/anna.png", "inbox/anna.mp3"):
+        world.uploads[key] = ObjectVersion(key, "null", 1)
+    world.written_at["null"] = world.time
+
+    world.sweep()
+    world.sweep()
+
+    assert world.pinned == [{("inbox/anna.png", "null"), ("inbox/anna.mp3", "null")}]
+    assert world.starts == 1
+
+
+@given(
+    st.lists(bases, min_size=1, max_size=4, unique=True),
+    st.sets(st.tuples(st.integers(0, 3), st.sampled_from(["png", "mp3"]))),
+    st.sets(st.tuples(st.integers(0, 3), st.sampled_from(["png", "mp3"]))),
+)
+def test_whatever_events_are_lost_a_sweep_starts_each_pair_once(
+    bases: list[str], dropped: set[tuple[int, str]], told: set[tuple[int, str]]
+) -> None:
+    world = World()
+    seen = {
+        (number, ending): world.drop(f"inbox/{base}.{ending}")
+        for number, base in enumerate(bases)
+        for ending in ("png", "mp3")
+        if (number, ending) in dropped
+    }
+    for upload in sorted(told & set(seen)):
+        world.intake.take_in(seen[upload])
+    world.pass_time(minutes=120)
+
+    world.sweep()
+    world.sweep()
+
+    whole = [n for n in range(len(bases)) if {(n, "png"), (n, "mp3")} <= set(seen)]
+    halves = [n for n in range(len(bases)) if len({(n, "png"), (n, "mp3")} & set(seen)) == 1]
+    assert sorted(f"{job.folder}{job.stem}" for job in world.jobs.values()) == sorted(
+        bases[n] for n in whole
+    )
+    assert world.starts == len(whole)
+    assert len(world.announced) == len(halves)
+    assert not world.messages

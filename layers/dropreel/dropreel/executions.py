@@ -1,6 +1,12 @@
-"""The state machine's executions: an adapter for StartExecution."""
+"""The state machine's executions: adapters for starting them, for finding those that ended, and
+for telling conclude of one."""
 
-from typing import TYPE_CHECKING
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import boto3
 from botocore.config import Config
@@ -11,8 +17,30 @@ if TYPE_CHECKING:
     from mypy_boto3_stepfunctions import SFNClient
 
 
+UnhappyEnd = Literal["ABORTED", "TIMED_OUT", "FAILED"]
+
+
+@dataclass(frozen=True)
+class EndedExecution:
+    """One that ended without success, as a listing tells of it."""
+
+    arn: str
+    status: UnhappyEnd
+    started_at: datetime
+    stopped_at: datetime
+
+
+@dataclass(frozen=True)
+class Ending:
+    """What it was started with, and what it ended with."""
+
+    input: str
+    error: str | None
+    cause: str | None
+
+
 class Executions:
-    """Starts renders. Made once per function environment."""
+    """Made once per function environment."""
 
     def __init__(self, state_machine_arn: str, client: "SFNClient | None" = None) -> None:
         self._state_machine_arn = state_machine_arn
@@ -29,8 +57,79 @@ class Executions:
         try:
             self._client.start_execution(
                 stateMachineArn=self._state_machine_arn,
-                name=job.id,
+                name=job.execution_name,
                 input=job.model_dump_json(),
             )
         except self._client.exceptions.ExecutionAlreadyExists:
             return
+
+    def ended(self, status: UnhappyEnd) -> Iterator[EndedExecution]:
+        """The executions that ended like this and that Step Functions still knows, which it does
+        for 90 days: the last started first."""
+        pages = self._client.get_paginator("list_executions").paginate(
+            stateMachineArn=self._state_machine_arn,
+            statusFilter=status,
+            PaginationConfig={"PageSize": 1000},
+        )
+        for page in pages:
+            for one in page["executions"]:
+                started_at = one["startDate"]
+                yield EndedExecution(
+                    one["executionArn"], status, started_at, one.get("stopDate", started_at)
+                )
+
+    def ending(self, execution: EndedExecution) -> Ending | None:
+        """How one ended; None when Step Functions knows it no more, or it runs again."""
+        try:
+            told = self._client.describe_execution(executionArn=execution.arn)
+        except self._client.exceptions.ExecutionDoesNotExist:
+            return None
+        if told["status"] != execution.status:
+            return None
+        return Ending(told.get("input", ""), told.get("error"), told.get("cause"))
+
+
+class LambdaClient(Protocol):
+    def invoke(self, *, FunctionName: str, InvocationType: str, Payload: bytes) -> object: ...  # noqa: N803
+
+
+class ConcludeFunction:
+    """Conclude, told as EventBridge tells it. Made once per function environment."""
+
+    def __init__(self, name: str, client: LambdaClient | None = None) -> None:
+        self._name = name
+        self._given = client
+
+    @cached_property
+    def _client(self) -> LambdaClient:
+        """Made when it is first needed: most sweeps find nothing to conclude."""
+        made: LambdaClient = self._given or boto3.client(
+            "lambda", config=Config(retries={"mode": "standard", "max_attempts": 5})
+        )
+        return made
+
+    def tell(self, execution: EndedExecution, ending: Ending) -> None:
+        """Let conclude know, without waiting for what it does: it has retries and dead letters of
+        its own."""
+        event = {
+            "detail-type": "Step Functions Execution Status Change",
+            "source": "aws.states",
+            "detail": {
+                "executionArn": execution.arn,
+                "status": execution.status,
+                "startDate": _milliseconds(execution.started_at),
+                "stopDate": _milliseconds(execution.stopped_at),
+                "input": ending.input,
+                "error": ending.error,
+                "cause": ending.cause,
+            },
+        }
+        self._client.invoke(
+            FunctionName=self._name,
+            InvocationType="Event",
+            Payload=json.dumps(event).encode(),
+        )
+
+
+def _milliseconds(moment: datetime) -> int:
+    return round(moment.timestamp() * 1000)

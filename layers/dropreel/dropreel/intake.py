@@ -3,7 +3,8 @@
 Each time it is told of an upload it looks at the bucket as it is then: the listing is strongly
 consistent, so whoever looks last sees all files. What it notes are the uploads that a job was
 made of, so that a late event, or a change of what the job was told from elsewhere (the defaults of
-a folder, an avatar's face, a parameter), never starts a second job of the same uploads.
+a folder, an avatar's face, a parameter), never starts a second job of the same uploads. It also
+notes those that were answered without a job, so that the sweep need not look at them again.
 """
 
 import math
@@ -18,7 +19,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, V
 from dropreel import wish
 from dropreel.draft import NAMED_AT_MOST, Draft
 from dropreel.events import DetailType, IncompleteUpload, UploadIncomplete
-from dropreel.job import INBOX, Input, Job, Role, error_key
+from dropreel.job import INBOX, Input, Job, Role, error_key, manifest_key
 from dropreel.observability import logger
 from dropreel.pairing import Group, Name, name_of
 
@@ -51,10 +52,17 @@ class UsedUploads(Protocol):
     def claim(self, fingerprint: str, job: Job) -> Job:
         """Make the job the one of these uploads, unless another is; return the one that is."""
 
-    def is_used(self, bucket: str, key: str, version_id: str) -> bool: ...
+    def is_used(self, bucket: str, key: str, version_id: str) -> bool:
+        """Whether a job was made of it."""
+
+    def is_answered(self, bucket: str, key: str, version_id: str) -> bool:
+        """Whether a job was made of it, or all was said that there is to say."""
 
     def note(self, job_id: str, bucket: str, key: str, version_id: str) -> None:
         """A job was started, and this upload is in it."""
+
+    def note_answered(self, bucket: str, key: str, version_id: str) -> None:
+        """No job is made of it, and all is said. Changes nothing when there is a job."""
 
     def note_face(self, bucket: str, key: str, named_by: str) -> None:
         """The defaults at a key name this picture as the face of their folder."""
@@ -76,7 +84,8 @@ class Bus(Protocol):
 
 
 class Sighting(BaseModel):
-    """An upload that S3 told of. Also the message by which intake reminds itself to look again."""
+    """An upload that S3 told of, or that a sweep came across. Also the message by which intake
+    reminds itself to look again."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -84,6 +93,27 @@ class Sighting(BaseModel):
     key: str
     version_id: str | None = Field(description="None when the event does not say it.")
     first_seen: AwareDatetime
+    swept: bool = Field(default=False, description="Whether a sweep came across it.")
+
+
+class Bookmark(BaseModel):
+    """How far a sweep of the inbox has come."""
+
+    model_config = ConfigDict(frozen=True)
+
+    bucket: str | None = Field(default=None, description="None is the upload bucket.")
+    after: str | None = Field(default=None, description="The last key that was looked at.")
+    media: bool = Field(
+        default=False, description="Whether it is the second pass, which leaves out what says more."
+    )
+
+
+class Sweep(BaseModel):
+    """The message that sends intake through the inbox, from a bookmark on (`inbox_sweep`)."""
+
+    model_config = ConfigDict(frozen=True)
+
+    sweep: Bookmark
 
 
 # Powertools has a model of this event too. It comes with the models of all other services, whose
@@ -121,10 +151,12 @@ class ObjectCreated(BaseModel):
         )
 
 
-_MESSAGE: TypeAdapter[ObjectCreated | Sighting] = TypeAdapter(ObjectCreated | Sighting)
+_MESSAGE: TypeAdapter[ObjectCreated | Sighting | Sweep] = TypeAdapter(
+    ObjectCreated | Sighting | Sweep
+)
 
 
-def sighting_in(message: str) -> Sighting:
+def message_in(message: str) -> Sighting | Sweep:
     """Read a message of the intake queue. Raises pydantic's `ValidationError`."""
     parsed = _MESSAGE.validate_json(message)
     return parsed.sighting if isinstance(parsed, ObjectCreated) else parsed
@@ -159,9 +191,10 @@ class Intake:
 
     def _take_in_defaults(self, seen: Sighting) -> None:
         """Defaults concern what is dropped from now on; only the face that they name is noted."""
-        for _, said in self._defaults(seen.bucket, [seen.key]):
+        for upload, said in self._defaults(seen.bucket, [seen.key]):
             if face := said.wish.files.get(Role.IMAGE):
                 self.used.note_face(seen.bucket, face, named_by=seen.key)
+            self.used.note_answered(seen.bucket, upload.key, upload.version_id)
         logger.info("Defaults for what comes", key=seen.key)
 
     def _take_in_upload(self, name: Name, seen: Sighting) -> None:
@@ -171,8 +204,12 @@ class Intake:
             # Whatever has replaced it has an event of its own.
             logger.info("Deleted or replaced since: nothing to do", key=seen.key)
             return
-        if self.used.is_used(seen.bucket, seen.key, upload.version_id):
-            logger.info("In a job already: nothing to do", key=seen.key)
+        if self.used.is_answered(seen.bucket, seen.key, upload.version_id):
+            logger.info("In a job or answered already: nothing to do", key=seen.key)
+            return
+        seen = seen.model_copy(update={"version_id": upload.version_id})
+        if seen.swept and self._has_outcome(name, seen):
+            logger.info("A job of it has ended: nothing to do", key=seen.key)
             return
         draft = self._draft(name, group, seen.bucket)
         self._note_named(draft, seen.bucket)
@@ -180,12 +217,36 @@ class Intake:
         is_spoken_for = naming is not None and self._left_seconds(seen) > 0
         if name.role is Role.IMAGE and self._is_face(seen, draft):
             logger.info("An avatar's face: waits for nobody", key=seen.key)
+            self._note_answered(seen)
         elif naming is not None and naming.is_ready:
             self._start(naming, name, seen)
         elif draft.is_ready and not is_spoken_for:
             self._start(draft, name, seen)
         else:
-            self._wait(draft, seen.model_copy(update={"version_id": upload.version_id}))
+            self._wait(draft, seen)
+
+    def _has_outcome(self, name: Name, seen: Sighting) -> bool:
+        """Whether the videos bucket tells of this very version, which is then noted as it says.
+
+        The second line, behind the notes: a sweep that finds none of an upload must not have it
+        paid for again.
+        """
+        pin = (seen.key, seen.version_id)
+        for key in (manifest_key(name.folder, name.stem), error_key(name.folder, name.stem)):
+            told = _Told.in_document(self.storage.text(self.video_bucket, key))
+            if told.job and pin in told.inputs_pinned:
+                for used in told.inputs:
+                    if used.role is not Role.DEFAULTS:
+                        self.used.note(told.job.id, seen.bucket, used.key, used.version_id)
+                return True
+            if pin in told.uploads_pinned:
+                self._note_answered(seen)
+                return True
+        return False
+
+    def _note_answered(self, seen: Sighting) -> None:
+        if seen.version_id is not None:
+            self.used.note_answered(seen.bucket, seen.key, seen.version_id)
 
     def _note_named(self, draft: Draft, bucket: str) -> None:
         """Keep what the job's own file names from starting a job of its own meanwhile."""
@@ -281,11 +342,15 @@ class Intake:
         """
         if name.role is None:
             logger.info("Not part of the job beside it: ignored", key=seen.key)
+            self._note_answered(seen)
             return
         job = self.used.claim(draft.group.fingerprint, draft.job())
         self.executions.start(job)
-        for key, version_id in _used_by(job, seen):
+        used = _used_by(job, seen)
+        for key, version_id in used:
             self.used.note(job.id, job.bucket, key, version_id)
+        if (seen.key, seen.version_id) not in used:  # but one of too many, say, or of another name
+            self._note_answered(seen)
         logger.info("Job is under way", key=seen.key, job_id=job.id)
 
     # Waiting
@@ -302,21 +367,23 @@ class Intake:
                 missing=draft.missing,
                 delay_seconds=delay_seconds,
             )
-        elif self._is_answered(draft.group):
+        elif self._is_said(draft.group):
+            self._note_answered(seen)
             logger.info("Incomplete: said before", key=seen.key, missing=draft.missing)
         else:
             self._give_up(draft, seen, waited)
+            self._note_answered(seen)
             logger.info("Incomplete: said so", key=seen.key, missing=draft.missing)
 
     def _left_seconds(self, seen: Sighting) -> float:
         return (self.incomplete_after - (self.now() - seen.first_seen)).total_seconds()
 
-    def _is_answered(self, group: Group) -> bool:
+    def _is_said(self, group: Group) -> bool:
         """Whether the error file already tells of these uploads: that is how each of several
         waiting uploads, or a repeated event, finds that it has been said."""
         waiting = {(upload.key, upload.version_id) for upload in _listed(group)}
         told = self.storage.text(self.video_bucket, error_key(group.folder, group.stem))
-        return waiting <= _told_of(told)
+        return waiting <= _Told.in_document(told).uploads_pinned
 
     def _give_up(self, draft: Draft, seen: Sighting, waited: timedelta) -> None:
         """Announce, then write: a crash in between repeats the event and loses nothing."""
@@ -363,18 +430,37 @@ class _Pinned(BaseModel):
     version_id: str
 
 
-class _Answer(BaseModel):
-    """An error file, as far as it says which uploads wait in vain."""
+class _Used(_Pinned):
+    role: Role
 
+
+class _EndedJob(BaseModel):
+    id: str
+
+
+class _Told(BaseModel):
+    """A manifest or an error file, as far as it says which uploads it is about."""
+
+    job: _EndedJob | None = None
+    inputs: tuple[_Used, ...] = ()
+    """What the job was made of."""
     uploads: tuple[_Pinned, ...] = ()
+    """What waited in vain."""
 
+    @classmethod
+    def in_document(cls, document: str | None) -> "_Told":
+        try:
+            return cls.model_validate_json(document or "{}")
+        except ValidationError:  # somebody's own file
+            return cls()
 
-def _told_of(document: str | None) -> set[tuple[str, str]]:
-    try:
-        answer = _Answer.model_validate_json(document or "{}")
-    except ValidationError:  # somebody's own file
-        return set()
-    return {(pinned.key, pinned.version_id) for pinned in answer.uploads}
+    @property
+    def inputs_pinned(self) -> set[tuple[str, str]]:
+        return {(used.key, used.version_id) for used in self.inputs}
+
+    @property
+    def uploads_pinned(self) -> set[tuple[str, str]]:
+        return {(upload.key, upload.version_id) for upload in self.uploads}
 
 
 def _used_by(job: Job, seen: Sighting) -> list[tuple[str, str]]:

@@ -15,7 +15,7 @@ from dropreel.reader import buffered
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
-    from mypy_boto3_s3.type_defs import CompletedPartTypeDef
+    from mypy_boto3_s3.type_defs import CompletedPartTypeDef, ListObjectVersionsRequestTypeDef
 
 _GONE = {"NoSuchKey", "NoSuchVersion", "404", "MethodNotAllowed"}
 
@@ -27,6 +27,22 @@ class ObjectVersion:
     key: str
     version_id: str
     size_bytes: int
+
+
+@dataclass(frozen=True)
+class WrittenObject(ObjectVersion):
+    """The same, and when it was written."""
+
+    written_at: datetime
+
+
+@dataclass(frozen=True)
+class Page:
+    """A part of a listing, in the order of the keys."""
+
+    objects: tuple[WrittenObject, ...]
+    goes_on_after: str | None
+    """The key that the next page begins behind; None when there is none."""
 
 
 @dataclass
@@ -84,6 +100,31 @@ class S3Storage:
             for version in page.get("Versions", []):
                 if version["IsLatest"]:
                     yield ObjectVersion(version["Key"], version["VersionId"], version["Size"])
+
+    def page(self, bucket: str, prefix: str, after: str | None) -> Page:
+        """What one request lists of the objects as they are now, from behind a key.
+
+        It can be little or nothing, and the listing still go on: what was replaced or deleted is
+        counted too.
+        """
+        request: ListObjectVersionsRequestTypeDef = {"Bucket": bucket, "Prefix": prefix}
+        if after is not None:
+            # With a key and no version, S3 goes on behind the key and all of its versions.
+            request["KeyMarker"] = after
+        listed = self._client.list_object_versions(**request)
+        versions, deleted = listed.get("Versions", []), listed.get("DeleteMarkers", [])
+        return Page(
+            objects=tuple(
+                WrittenObject(
+                    version["Key"], version["VersionId"], version["Size"], version["LastModified"]
+                )
+                for version in versions
+                if version["IsLatest"]
+            ),
+            goes_on_after=max(one["Key"] for one in (*versions, *deleted))
+            if listed["IsTruncated"]
+            else None,
+        )
 
     def exists(self, bucket: str, pinned: Input) -> bool:
         """Whether the pinned version is still there."""

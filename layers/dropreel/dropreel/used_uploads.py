@@ -3,34 +3,49 @@
 | pk                               | sk      | what                                                |
 | -------------------------------- | ------- | --------------------------------------------------- |
 | `uploads#<bucket>/<fingerprint>` | `claim` | the job that was first made of exactly these        |
-| `upload#<bucket>/<key>#<version>`| `job`   | the id of the last job that used it                 |
+| `upload#<bucket>/<key>#<version>`| `job`   | the id of the last job that used it; none when it   |
+|                                  |         | was answered without one                            |
 | `face#<bucket>/<key>`            | `face`  | the `_defaults.json` that named it last             |
 | `named#<bucket>/<key>`           | `named` | the job file that named it last                     |
 
-`expires_at`, in epoch seconds, is the table's TTL attribute.
+None of these expires. The uploads stay in the inbox, and the sweep looks at all of them every day:
+what it finds no note of is started, and paid for. A note has a few hundred bytes, a claim about a
+thousand.
 """
 
+import random
 import time
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import ClientError
 
 from dropreel.job import Job
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
+    from mypy_boto3_dynamodb.type_defs import (
+        AttributeValueTypeDef,
+        KeysAndAttributesOutputTypeDef,
+        KeysAndAttributesTypeDef,
+    )
 
-# Longer than the 90 days for which Step Functions remembers an execution's name, as the ledger.
-_KEPT_SECONDS = 180 * 24 * 3600
+_KEYS_A_CALL = 100  # DynamoDB: the most that BatchGetItem takes
+_CALLS_AT_MOST = 10
 
 
 class UsedUploads:
     """Made once per function environment. Satisfies `intake.UsedUploads`."""
 
-    def __init__(self, table: str, client: "DynamoDBClient | None" = None) -> None:
+    def __init__(
+        self,
+        table: str,
+        client: "DynamoDBClient | None" = None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
         self._table = table
+        self._sleep = sleep
         self._client: DynamoDBClient = client or boto3.client(
             "dynamodb",
             config=Config(
@@ -42,23 +57,62 @@ class UsedUploads:
         """Make the job the one of these uploads, unless another is; return the one that is."""
         pk = f"uploads#{job.bucket}/{fingerprint}"
         try:
-            self._put(pk, "claim", "job", job.model_dump_json(), only_once=True)
-        except ClientError as error:
-            if error.response["Error"]["Code"] != "ConditionalCheckFailedException":
-                raise
+            self._put(pk, "claim", job=job.model_dump_json(), only_once=True)
+        except self._client.exceptions.ConditionalCheckFailedException:
             return Job.model_validate_json(self._get(pk, "claim", "job") or job.model_dump_json())
         return job
 
     def is_used(self, bucket: str, key: str, version_id: str) -> bool:
+        """Whether a job was made of it."""
         return self._get(_upload(bucket, key, version_id), "job", "job_id") is not None
 
     def note(self, job_id: str, bucket: str, key: str, version_id: str) -> None:
         """A job of this id was started, and this upload is in it."""
-        self._put(_upload(bucket, key, version_id), "job", "job_id", job_id)
+        self._put(_upload(bucket, key, version_id), "job", job_id=job_id)
+
+    def is_answered(self, bucket: str, key: str, version_id: str) -> bool:
+        """Whether a job was made of it, or all was said that there is to say."""
+        return bool(self._item(_upload(bucket, key, version_id), "job"))
+
+    def note_answered(self, bucket: str, key: str, version_id: str) -> None:
+        """No job is made of it, and all is said. Changes nothing when there is a job."""
+        try:
+            self._put(_upload(bucket, key, version_id), "job", only_once=True)
+        except self._client.exceptions.ConditionalCheckFailedException:
+            return
+
+    def unanswered(
+        self, bucket: str, pins: Iterable[tuple[str, str]]
+    ) -> frozenset[tuple[str, str]]:
+        """Those keys and version ids of which `is_answered` would be false, in few calls.
+
+        A note of this very moment can be missed.
+        """
+        by_pk = {_upload(bucket, key, version_id): (key, version_id) for key, version_id in pins}
+        wanted, noted = list(by_pk), set[str]()
+        for first in range(0, len(wanted), _KEYS_A_CALL):
+            noted |= self._noted(wanted[first : first + _KEYS_A_CALL])
+        return frozenset(pin for pk, pin in by_pk.items() if pk not in noted)
+
+    def _noted(self, wanted: list[str]) -> set[str]:
+        """Which of these partition keys hold a note. DynamoDB may answer a part of a call."""
+        found = set[str]()
+        asked: KeysAndAttributesTypeDef | KeysAndAttributesOutputTypeDef = {
+            "Keys": [{"pk": {"S": pk}, "sk": {"S": "job"}} for pk in wanted],
+            "ProjectionExpression": "pk",
+        }
+        for call in range(_CALLS_AT_MOST):
+            got = self._client.batch_get_item(RequestItems={self._table: asked})
+            found |= {item["pk"]["S"] for item in got["Responses"].get(self._table, [])}
+            if self._table not in got["UnprocessedKeys"]:
+                return found
+            asked = got["UnprocessedKeys"][self._table]
+            self._sleep(min(0.05 * 2**call, 1) * random.random())  # noqa: S311 - jitter
+        raise RuntimeError("DynamoDB left keys unread each time.")
 
     def note_face(self, bucket: str, key: str, named_by: str) -> None:
         """The defaults at a key name this picture as the face of their folder."""
-        self._put(f"face#{bucket}/{key}", "face", "named_by", named_by)
+        self._put(f"face#{bucket}/{key}", "face", named_by=named_by)
 
     def face_named_by(self, bucket: str, key: str) -> str | None:
         """The key of the defaults that named this picture last."""
@@ -66,25 +120,25 @@ class UsedUploads:
 
     def note_named(self, bucket: str, key: str, named_by: str) -> None:
         """The job file at a key names this upload."""
-        self._put(f"named#{bucket}/{key}", "named", "named_by", named_by)
+        self._put(f"named#{bucket}/{key}", "named", named_by=named_by)
 
     def named_by(self, bucket: str, key: str) -> str | None:
         """The key of the job file that named this upload last."""
         return self._get(f"named#{bucket}/{key}", "named", "named_by")
 
     def _get(self, pk: str, sk: str, field: str) -> str | None:
+        item = self._item(pk, sk)
+        return item[field]["S"] if field in item else None
+
+    def _item(self, pk: str, sk: str) -> "dict[str, AttributeValueTypeDef]":
         got = self._client.get_item(
             TableName=self._table, Key={"pk": {"S": pk}, "sk": {"S": sk}}, ConsistentRead=True
         )
-        return got["Item"][field]["S"] if "Item" in got else None
+        return got.get("Item", {})
 
-    def _put(self, pk: str, sk: str, field: str, text: str, only_once: bool = False) -> None:
-        item = {
-            "pk": {"S": pk},
-            "sk": {"S": sk},
-            field: {"S": text},
-            "expires_at": {"N": str(int(time.time()) + _KEPT_SECONDS)},
-        }
+    def _put(self, pk: str, sk: str, *, only_once: bool = False, **fields: str) -> None:
+        item: dict[str, AttributeValueTypeDef] = {"pk": {"S": pk}, "sk": {"S": sk}}
+        item |= {field: {"S": text} for field, text in fields.items()}
         if only_once:
             self._client.put_item(
                 TableName=self._table, Item=item, ConditionExpression="attribute_not_exists(pk)"

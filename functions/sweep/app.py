@@ -1,0 +1,31 @@
+"""Sweep starts what no event started, concludes what none concluded, and serves who waits."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from aws_lambda_powertools.utilities.typing import LambdaContext
+
+from dropreel.desk import admission_of
+from dropreel.executions import ConcludeFunction, Executions
+from dropreel.intake_queue import IntakeQueue
+from dropreel.ledger_dynamodb import DynamoDBLedger
+from dropreel.observability import logger
+from dropreel.settings import SweepSettings
+from dropreel.sweeping import DailySweep
+from dropreel.tracing import tracer
+
+settings = SweepSettings.from_environment()
+daily = DailySweep(
+    queue=IntakeQueue(settings.queue_url),
+    executions=Executions(settings.state_machine_arn),
+    ledger=DynamoDBLedger(settings.ledger_table),
+    conclude=ConcludeFunction(settings.conclude_function),
+    admission=admission_of(settings),
+    now=lambda: datetime.now(UTC),
+)
+
+
+@logger.inject_lambda_context
+@tracer.capture_lambda_handler(capture_response=False, capture_error=False)
+def handler(event: dict[str, Any], context: LambdaContext) -> None:
+    daily.sweep()

@@ -1,0 +1,125 @@
+"""The sweep's way through the inbox, in the intake function: message by message, it has intake look
+at each upload that was never answered, because its event was lost, or the rule was off, or it is
+older than Dropreel.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Protocol
+
+from pydantic import BaseModel
+
+from dropreel.intake import Bookmark, Sighting, Sweep
+from dropreel.job import INBOX, Role
+from dropreel.observability import logger
+from dropreel.pairing import Name, name_of
+
+if TYPE_CHECKING:
+    from dropreel.storage import Page, WrittenObject
+
+SWEEP_UPLOADS_PER_MINUTE = 120
+"""Two a second keep one or two of the intake function's ten calls busy, so that what people drop
+meanwhile is looked at as soon as ever; 170,000 uploads still fit into the day between two sweeps.
+More jobs would only wait for their slots."""
+
+REST_SECONDS = 10
+"""Before a look, as `SettleSeconds` before that of an event (5): what is being replaced is looked
+at by its own event first."""
+
+_DOCUMENTS_TAKE_SECONDS = 20
+"""What says more was looked at by then, and media that it names are known to be spoken for."""
+
+_ASKED_AT_ONCE = 100  # as DynamoDB reads them
+_DOCUMENTS = (Role.DEFAULTS, Role.OPTIONS, Role.PROMPT)
+
+
+class Inbox(Protocol):
+    def page(self, bucket: str, prefix: str, after: str | None) -> "Page": ...
+
+
+class Notes(Protocol):
+    """What intake noted of uploads."""
+
+    def unanswered(
+        self, bucket: str, pins: Iterable[tuple[str, str]]
+    ) -> frozenset[tuple[str, str]]:
+        """Those keys and version ids that intake made no job of and said nothing about."""
+
+
+class Queue(Protocol):
+    """Intake's queue."""
+
+    def send(self, message: BaseModel, delay_seconds: int) -> None: ...
+
+    def send_all(self, messages: Iterable[tuple[BaseModel, int]]) -> None: ...
+
+
+@dataclass(frozen=True)
+class InboxSweep:
+    """Goes through the inbox at a bounded pace, a message of intake's queue at a time.
+
+    Twice: first it has intake look at the files that say what a job wants, then at media, because
+    a picture or a recording that a job names waits for that job (and a face for nobody). A message
+    that comes twice makes two sweeps of one from there on; what they send, intake answers once.
+    """
+
+    inbox: Inbox
+    notes: Notes
+    queue: Queue
+    upload_bucket: str
+
+    def go_on(self, sweep: Sweep) -> None:
+        """Send a sighting of each upload that was not answered, then the message for the rest."""
+        mark = sweep.sweep
+        bucket = mark.bucket or self.upload_bucket
+        page = self.inbox.page(bucket, INBOX, mark.after)
+        wanted = [upload for upload in page.objects if _is_wanted(name_of(upload.key), mark)]
+        found = list(islice(self._unanswered(bucket, wanted), SWEEP_UPLOADS_PER_MINUTE))
+        self.queue.send_all(
+            (
+                Sighting(
+                    bucket=bucket,
+                    key=upload.key,
+                    version_id=upload.version_id,
+                    first_seen=upload.written_at,
+                    swept=True,
+                ),
+                REST_SECONDS + math.floor(_seconds_for(number)),
+            )
+            for number, upload in enumerate(found)
+        )
+        is_cut = len(found) == SWEEP_UPLOADS_PER_MINUTE
+        after = found[-1].key if is_cut else page.goes_on_after
+        delay_seconds = max(math.ceil(_seconds_for(len(found))), 1)
+        if after is not None:
+            self._send_on(mark.model_copy(update={"after": after}), delay_seconds)
+        elif not mark.media:
+            pause_seconds = _DOCUMENTS_TAKE_SECONDS if found else 0
+            self._send_on(Bookmark(bucket=mark.bucket, media=True), delay_seconds + pause_seconds)
+        logger.info(
+            "Swept a part of the inbox",
+            listed=len(page.objects),
+            unanswered=len(found),
+            is_over=after is None and mark.media,
+        )
+
+    def _unanswered(
+        self, bucket: str, uploads: "Sequence[WrittenObject]"
+    ) -> "Iterator[WrittenObject]":
+        for first in range(0, len(uploads), _ASKED_AT_ONCE):
+            some = uploads[first : first + _ASKED_AT_ONCE]
+            left = self.notes.unanswered(bucket, [(one.key, one.version_id) for one in some])
+            yield from (one for one in some if (one.key, one.version_id) in left)
+
+    def _send_on(self, mark: Bookmark, delay_seconds: int) -> None:
+        self.queue.send(Sweep(sweep=mark), delay_seconds)
+
+
+def _is_wanted(name: Name | None, mark: Bookmark) -> bool:
+    return name is not None and mark.media is not (name.role in _DOCUMENTS)
+
+
+def _seconds_for(uploads: int) -> float:
+    return uploads * 60 / SWEEP_UPLOADS_PER_MINUTE

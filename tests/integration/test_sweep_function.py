@@ -1,0 +1,196 @@
+"""The sweep function on SQS, DynamoDB and Step Functions as moto plays them."""
+
+import dataclasses
+import importlib.util
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import boto3
+import pytest
+from aws_lambda_powertools.utilities.typing import LambdaContext
+
+from dropreel.admission import Admission
+from dropreel.conclusion import ENDING, EndedRun
+from dropreel.executions import ConcludeFunction, EndedExecution, Ending, Executions
+from dropreel.intake import Bookmark, Sweep, message_in
+from dropreel.job import Job
+from tests.render_account import REGION, ROOT, RenderAccount, render_account
+from tests.render_fakes import JOB
+
+if TYPE_CHECKING:
+    from mypy_boto3_sqs import SQSClient
+    from mypy_boto3_stepfunctions import SFNClient
+
+SAMPLE = json.loads((ROOT / "events/samples/execution_aborted.json").read_text())
+CONCLUDE = "dropreel-conclude"
+
+
+class Lambda:
+    """Keeps what it is asked to run."""
+
+    def __init__(self) -> None:
+        self.invoked: list[dict[str, Any]] = []
+
+    def invoke(self, *, FunctionName: str, InvocationType: str, Payload: bytes) -> object:  # noqa: N803
+        assert (FunctionName, InvocationType) == (CONCLUDE, "Event")
+        self.invoked.append(json.loads(Payload))
+        return {"StatusCode": 202}
+
+
+class Context(LambdaContext):
+    _function_name = "sweep"
+    _memory_limit_in_mb = 512
+    _invoked_function_arn = f"arn:aws:lambda:{REGION}:123456789012:function:sweep"
+    _aws_request_id = "c6af9ac6-7b61-11e6-9a41-93e8deadbeef"
+
+
+class Sweeping:
+    def __init__(self, account: RenderAccount, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.ledger = account.ledger
+        self.sfn: SFNClient = boto3.client("stepfunctions")
+        self.sqs: SQSClient = boto3.client("sqs")
+        self.machine = self.sfn.create_state_machine(
+            name="render",
+            definition=json.dumps({"StartAt": "Done", "States": {"Done": {"Type": "Succeed"}}}),
+            roleArn="arn:aws:iam::123456789012:role/render",
+        )["stateMachineArn"]
+        self.queue_url = self.sqs.create_queue(QueueName="intake")["QueueUrl"]
+        monkeypatch.setenv("STATE_MACHINE_ARN", self.machine)
+        monkeypatch.setenv("QUEUE_URL", self.queue_url)
+        monkeypatch.setenv("CONCLUDE_FUNCTION", CONCLUDE)
+        self.functions = Lambda()
+        self.app = _load()
+        daily = dataclasses.replace(
+            self.app.daily,
+            conclude=ConcludeFunction(self.app.settings.conclude_function, self.functions),
+            now=lambda: datetime.now(UTC) + timedelta(minutes=1),
+        )
+        monkeypatch.setattr(self.app, "daily", daily)
+
+    def stop(self, job: Job) -> str:
+        """Start a job and have somebody stop it."""
+        Executions(self.machine).start(job)
+        arn = f"{self.machine.replace('stateMachine', 'execution')}:{job.execution_name}"
+        self.sfn.stop_execution(executionArn=arn)
+        return arn
+
+    def sweep(self) -> list[dict[str, Any]]:
+        """Run the handler; return what conclude was told."""
+        self.functions.invoked.clear()
+        self.app.handler({}, Context())
+        return self.functions.invoked
+
+
+def _load() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("sweep_app", ROOT / "functions/sweep/app.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def sweeping(monkeypatch: pytest.MonkeyPatch) -> Iterator[Sweeping]:
+    with render_account(monkeypatch) as account:
+        yield Sweeping(account, monkeypatch)
+
+
+def test_an_aborted_execution_is_told_of_until_it_has_an_outcome(sweeping: Sweeping) -> None:
+    arn = sweeping.stop(JOB)
+    Executions(sweeping.machine).start(JOB.model_copy(update={"id": "bert-0123456789abcdef"}))
+
+    (event,) = sweeping.sweep()
+
+    ended = ENDING.validate_python(event)
+    assert isinstance(ended, EndedRun)
+    assert (ended.execution, ended.status, ended.job) == (arn, "ABORTED", JOB)
+
+    sweeping.ledger.end(JOB, ended.report.code, datetime.now(UTC))
+    assert sweeping.sweep() == []
+
+
+def test_each_run_of_a_job_is_an_execution_of_its_own(sweeping: Sweeping) -> None:
+    again = JOB.model_copy(update={"run": 2})
+    arns = {sweeping.stop(JOB), sweeping.stop(again)}
+    sweeping.ledger.end(JOB, "DeliveryFailed", datetime.now(UTC))
+
+    (event,) = sweeping.sweep()
+
+    assert event["detail"]["executionArn"] in arns
+    assert ENDING.validate_python(event).job == again
+
+
+def test_more_executions_than_a_page_are_found(
+    sweeping: Sweeping, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def two_a_page(params: dict[str, Any], **_: object) -> None:
+        params["maxResults"] = 2
+
+    jobs = [JOB.model_copy(update={"run": run}) for run in range(1, 6)]
+    arns = {sweeping.stop(job) for job in jobs}
+    sweeping.sfn.meta.events.register(
+        "provide-client-params.stepfunctions.ListExecutions",
+        two_a_page,
+    )
+
+    executions = Executions(sweeping.machine, sweeping.sfn)
+
+    assert {one.arn for one in executions.ended("ABORTED")} == arns
+    assert list(executions.ended("FAILED")) == []
+
+
+def test_an_execution_that_is_gone_or_runs_again_has_no_ending(sweeping: Sweeping) -> None:
+    executions = Executions(sweeping.machine, sweeping.sfn)
+    arn, now = sweeping.stop(JOB), datetime.now(UTC)
+
+    assert executions.ending(EndedExecution(arn, "ABORTED", now, now)) is not None
+    assert executions.ending(EndedExecution(arn, "FAILED", now, now)) is None
+    assert executions.ending(EndedExecution(f"{arn}-gone", "ABORTED", now, now)) is None
+
+
+def test_intake_is_sent_through_the_inbox(sweeping: Sweeping) -> None:
+    sweeping.sweep()
+
+    (message,) = sweeping.sqs.receive_message(QueueUrl=sweeping.queue_url)["Messages"]
+    assert message_in(message["Body"]) == Sweep(sweep=Bookmark())
+
+
+def test_who_waits_is_served(sweeping: Sweeping, monkeypatch: pytest.MonkeyPatch) -> None:
+    served: list[object] = []
+
+    def serve_all(admission: Admission) -> None:
+        served.append(admission)
+
+    monkeypatch.setattr(Admission, "serve_all", serve_all)
+
+    sweeping.sweep()
+
+    assert served == [sweeping.app.daily.admission]
+
+
+@pytest.mark.parametrize("error", ["States.Runtime", None])
+def test_conclude_reads_what_it_would_read_of_the_event(error: str | None) -> None:
+    functions = Lambda()
+    detail = SAMPLE["detail"] | {"status": "FAILED", "error": error, "cause": "because"}
+
+    def moment(milliseconds: int) -> datetime:
+        return datetime.fromtimestamp(milliseconds / 1000, UTC)
+
+    ConcludeFunction(CONCLUDE, functions).tell(
+        EndedExecution(
+            detail["executionArn"],
+            "FAILED",
+            moment(detail["startDate"]),
+            moment(detail["stopDate"]),
+        ),
+        Ending(detail["input"], error, "because"),
+    )
+
+    (event,) = functions.invoked
+    assert ENDING.validate_python(event) == ENDING.validate_python(SAMPLE | {"detail": detail})
+    assert event["detail"] == {name: detail[name] for name in event["detail"]}
+    assert (event["source"], event["detail-type"]) == (SAMPLE["source"], SAMPLE["detail-type"])

@@ -1,0 +1,427 @@
+"""The sweep's two parts: through a listing in memory, and over executions that ended."""
+
+import itertools
+import random
+from collections.abc import Iterable, Iterator
+from datetime import timedelta
+from unittest.mock import patch
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel
+
+from dropreel import inbox_sweep, sweeping
+from dropreel.executions import EndedExecution, Ending, UnhappyEnd
+from dropreel.inbox_sweep import REST_SECONDS, InboxSweep
+from dropreel.intake import Bookmark, Sighting, Sweep, message_in
+from dropreel.job import INBOX, Job, Role
+from dropreel.ledger import Run
+from dropreel.observability import logger
+from dropreel.pairing import name_of
+from dropreel.storage import Page, WrittenObject
+from dropreel.sweeping import LOOKS_BACK, DailySweep
+from tests.render_fakes import JOB, NOON, MemoryLedger
+
+# Through the inbox
+
+
+class Inbox:
+    """A listing, what was noted of it, and the queue that a sweep sends itself on with."""
+
+    def __init__(
+        self,
+        keys: Iterable[str],
+        *,
+        noted: Iterable[str] = (),
+        deleted: Iterable[str] = (),
+        keys_a_page: int = 1000,
+    ) -> None:
+        self.keys = sorted(keys)
+        self.noted, self.deleted = set(noted), set(deleted)
+        self.keys_a_page = keys_a_page
+        self.now_seconds = 0.0
+        self.seen: list[tuple[float, Sighting]] = []
+        self.bookmarks: list[tuple[float, str]] = []
+        self.asked_about = 0
+        self.sweep = InboxSweep(inbox=self, notes=self, queue=self, upload_bucket="uploads")
+
+    def page(self, bucket: str, prefix: str, after: str | None) -> Page:
+        assert (bucket, prefix) == ("uploads", INBOX)
+        left = [key for key in self.keys if after is None or key > after]
+        listed = left[: self.keys_a_page]
+        return Page(
+            tuple(
+                WrittenObject(key, f"v of {key}", 1, NOON)
+                for key in listed
+                if key not in self.deleted
+            ),
+            goes_on_after=listed[-1] if len(left) > self.keys_a_page else None,
+        )
+
+    def unanswered(
+        self, bucket: str, pins: Iterable[tuple[str, str]]
+    ) -> frozenset[tuple[str, str]]:
+        asked = list(pins)
+        assert 0 < len(asked) <= 100
+        self.asked_about += len(asked)
+        return frozenset(pin for pin in asked if pin[0] not in self.noted)
+
+    def send(self, message: BaseModel, delay_seconds: int) -> None:
+        assert 0 < delay_seconds <= 900
+        due = self.now_seconds + delay_seconds
+        if isinstance(message, Sighting):
+            self.seen.append((due, message))
+        else:
+            self.bookmarks.append((due, message.model_dump_json()))
+
+    def send_all(self, messages: Iterable[tuple[BaseModel, int]]) -> None:
+        for message, delay_seconds in messages:
+            self.send(message, delay_seconds)
+
+    def go_through(self, lateness_seconds: Iterator[float]) -> int:
+        """To the end of the chain; returns its length. Each message comes late by so much."""
+        self.send(Sweep(sweep=Bookmark()), 1)
+        for length in range(2 * len(self.keys) + 3):
+            if not self.bookmarks:
+                return length
+            ((due, message),) = self.bookmarks
+            self.bookmarks.clear()
+            self.now_seconds = due + next(lateness_seconds)
+            told = message_in(message)
+            assert isinstance(told, Sweep)
+            self.sweep.go_on(told)
+        raise AssertionError("the sweep does not end")
+
+
+keys = st.builds(
+    "inbox/{}{}{}".format,
+    st.sampled_from(["", "team/", "a b+c%20d'&/", "é 😀/", "\x07", "\uffff", ".hidden/", "team"]),
+    st.sampled_from(["", "0", "1", "anna", "_defaults", "Thumbs", "~$"]),
+    st.sampled_from(["", "/", ".png", ".mp3", ".json", ".TXT", ".psd", ".db"]),
+)
+
+
+@given(
+    st.sets(keys, max_size=40),
+    st.integers(1, 50),
+    st.integers(1, 7),
+    st.randoms(use_true_random=False),
+)
+def test_each_unanswered_upload_is_seen_once_at_the_pace_and_what_says_more_first(
+    keys: set[str], keys_a_page: int, pace: int, chance: random.Random
+) -> None:
+    noted, deleted = ({key for key in sorted(keys) if chance.random() < 0.3} for _ in range(2))
+    inbox = Inbox(keys, noted=noted, deleted=deleted, keys_a_page=keys_a_page)
+
+    with patch.object(inbox_sweep, "SWEEP_UPLOADS_PER_MINUTE", pace):
+        inbox.go_through(iter(lambda: chance.choice([0, 0.4, 700]), None))
+
+    usable = {key for key in keys - noted - deleted if name_of(key)}
+    assert sorted(sighting.key for _, sighting in inbox.seen) == sorted(usable)
+    for _, sighting in inbox.seen:
+        assert sighting == Sighting(
+            bucket="uploads",
+            key=sighting.key,
+            version_id=f"v of {sighting.key}",
+            first_seen=NOON,
+            swept=True,
+        )
+    dues = sorted(due for due, _ in inbox.seen)
+    assert all(later - due >= 60 for due, later in zip(dues, dues[pace:], strict=False))
+    assert dues == [due for due, _ in inbox.seen]
+    says_more = [key_says_more(sighting.key) for _, sighting in inbox.seen]
+    assert says_more == sorted(says_more, reverse=True)
+
+
+def key_says_more(key: str) -> bool:
+    name = name_of(key)
+    return name is not None and name.role in (Role.DEFAULTS, Role.OPTIONS, Role.PROMPT)
+
+
+def on_time() -> Iterator[float]:
+    return itertools.repeat(0.0)
+
+
+def test_a_large_inbox_takes_its_time() -> None:
+    inbox = Inbox(f"inbox/{number:04}.{kind}" for number in range(500) for kind in ("mp3", "png"))
+
+    inbox.go_through(on_time())
+
+    assert len(inbox.seen) == 1000
+    last_due, _ = inbox.seen[-1]
+    assert 1000 / 120 * 60 <= last_due <= 1000 / 120 * 60 + 30
+    assert inbox.asked_about < 2 * 1000  # a page is not asked about again and again
+
+
+def test_an_inbox_where_all_is_answered_is_gone_through_at_once() -> None:
+    keys = [f"inbox/{number:04}.png" for number in range(5000)]
+    inbox = Inbox(keys, noted=keys)
+
+    assert inbox.go_through(on_time()) == 10
+
+    assert inbox.now_seconds <= 10
+    assert not inbox.seen
+
+
+def test_a_look_rests_as_long_as_that_of_an_event() -> None:
+    inbox = Inbox(["inbox/anna.png"])
+
+    inbox.sweep.go_on(Sweep(sweep=Bookmark(media=True)))
+
+    ((due, _),) = inbox.seen
+    assert due == REST_SECONDS
+
+
+def test_media_is_looked_at_well_after_what_says_more() -> None:
+    inbox = Inbox(["inbox/anna.json", "inbox/anna.png"])
+
+    inbox.go_through(on_time())
+
+    (said, first), (due, _) = inbox.seen
+    assert first.key == "inbox/anna.json"
+    assert due - said >= 20
+
+
+def test_a_sweep_of_another_bucket_stays_there() -> None:
+    inbox = Inbox([], keys_a_page=1)
+    inbox.page = lambda bucket, prefix, after: Page((), None)  # type: ignore[method-assign]
+
+    inbox.sweep.go_on(Sweep(sweep=Bookmark(bucket="others")))
+
+    ((_, message),) = inbox.bookmarks
+    assert message_in(message) == Sweep(sweep=Bookmark(bucket="others", media=True))
+
+
+def test_a_message_that_comes_twice_sends_the_same_again() -> None:
+    inbox = Inbox(f"inbox/{number:04}.png" for number in range(300))
+    message = Sweep(sweep=Bookmark(after="inbox/0100.png", media=True))
+
+    inbox.sweep.go_on(message)
+    inbox.sweep.go_on(message)
+
+    assert inbox.seen[:120] == inbox.seen[120:]
+    assert inbox.bookmarks[0] == inbox.bookmarks[1]
+
+
+# Executions that ended
+
+
+class Account:
+    """Executions, a ledger, and who is told."""
+
+    def __init__(self) -> None:
+        self.ledger = MemoryLedger()
+        self.endings: dict[str, Ending | None] = {}
+        self.listed: dict[UnhappyEnd, list[EndedExecution]] = {
+            "ABORTED": [],
+            "TIMED_OUT": [],
+            "FAILED": [],
+        }
+        self.told: list[tuple[EndedExecution, Ending]] = []
+        self.done: list[str] = []
+        self.described = 0
+        self.daily = DailySweep(
+            queue=self,
+            executions=self,
+            ledger=self.ledger,
+            conclude=self,
+            admission=self,
+            now=lambda: NOON,
+        )
+
+    def end(
+        self,
+        job: Job = JOB,
+        status: UnhappyEnd = "ABORTED",
+        *,
+        started: timedelta = timedelta(hours=2),
+        stopped: timedelta = timedelta(hours=1),
+        given: str | None = None,
+    ) -> EndedExecution:
+        """An execution that started and stopped so long ago."""
+        execution = EndedExecution(
+            f"arn:{job.execution_name}", status, NOON - started, NOON - stopped
+        )
+        self.listed[status].append(execution)
+        self.endings[execution.arn] = Ending(given or job.model_dump_json(), None, None)
+        return execution
+
+    def ended(self, status: UnhappyEnd) -> Iterator[EndedExecution]:
+        yield from self.listed[status]
+
+    def ending(self, execution: EndedExecution) -> Ending | None:
+        self.described += 1
+        return self.endings[execution.arn]
+
+    def tell(self, execution: EndedExecution, ending: Ending) -> None:
+        self.told.append((execution, ending))
+
+    def serve_all(self) -> None:
+        self.done.append("served")
+
+    def send(self, message: BaseModel, delay_seconds: int) -> None:
+        assert message_in(message.model_dump_json()) == Sweep(sweep=Bookmark())
+        assert delay_seconds == 0
+        self.done.append("sent")
+
+    @property
+    def told_of(self) -> list[EndedExecution]:
+        return [execution for execution, _ in self.told]
+
+
+@pytest.fixture
+def account() -> Account:
+    return Account()
+
+
+@pytest.mark.parametrize("status", ["ABORTED", "TIMED_OUT", "FAILED"])
+def test_an_execution_that_ended_without_conclusion_is_told_of(
+    account: Account, status: UnhappyEnd
+) -> None:
+    execution = account.end(status=status)
+
+    account.daily.sweep()
+
+    assert account.told == [(execution, account.endings[execution.arn])]
+
+
+def test_a_run_with_an_outcome_is_left_alone(account: Account) -> None:
+    account.end()
+    account.ledger.end(JOB, "ExecutionAborted", NOON)
+
+    account.daily.sweep()
+
+    assert account.told == []
+
+
+def test_a_delivered_video_whose_execution_was_stopped_before_it_was_announced_is_told_of(
+    account: Account,
+) -> None:
+    execution = account.end()
+    account.ledger.end(JOB, "VideoReady", NOON)
+
+    account.daily.sweep()
+
+    assert account.told_of == [execution]
+
+
+def test_the_outcome_of_another_run_says_nothing_of_this_one(account: Account) -> None:
+    account.end()
+    again = account.end(JOB.model_copy(update={"run": 2}))
+    account.ledger.end(JOB, "DeliveryFailed", NOON)
+
+    account.daily.sweep()
+
+    assert account.told_of == [again]
+
+
+@pytest.mark.parametrize(
+    ("closed_ago", "is_told"), [(timedelta(minutes=2), False), (timedelta(minutes=30), True)]
+)
+def test_a_conclusion_at_work_is_left_to_it_and_one_that_died_is_told_again(
+    account: Account, closed_ago: timedelta, is_told: bool
+) -> None:
+    account.end()
+    account.ledger.note_run(Run(job_id=JOB.id, number=1, closed_at=NOON - closed_ago))
+
+    account.daily.sweep()
+
+    assert bool(account.told) is is_told
+
+
+@pytest.mark.parametrize(
+    ("stopped", "is_told"),
+    [
+        (timedelta(seconds=2), False),  # its event is on its way
+        (timedelta(minutes=1), True),
+        (LOOKS_BACK - timedelta(minutes=1), True),
+        (LOOKS_BACK + timedelta(minutes=1), False),
+    ],
+)
+def test_only_what_ended_lately_is_looked_at(
+    account: Account, stopped: timedelta, is_told: bool
+) -> None:
+    account.end(started=timedelta(days=80), stopped=stopped)
+
+    account.daily.sweep()
+
+    assert bool(account.told) is is_told
+
+
+@pytest.mark.parametrize("given", ["not JSON", '{"hello": "world"}'])
+def test_an_execution_that_somebody_started_by_hand_is_passed_over(
+    account: Account, given: str
+) -> None:
+    account.end(given=given)
+    ours = account.end(JOB.model_copy(update={"run": 2}))
+
+    account.daily.sweep()
+
+    assert account.told_of == [ours]
+
+
+def test_an_execution_that_is_gone_or_runs_again_is_passed_over(account: Account) -> None:
+    account.endings[account.end().arn] = None
+
+    account.daily.sweep()
+
+    assert account.told == []
+
+
+def test_the_listing_is_read_no_further_than_an_execution_can_last(account: Account) -> None:
+    def listing() -> Iterator[EndedExecution]:
+        yield account.end()
+        yield EndedExecution("arn:old", "FAILED", NOON - timedelta(days=94), NOON)
+        raise AssertionError("read on")
+
+    account.ended = lambda status: listing() if status == "FAILED" else iter(())  # type: ignore[method-assign]
+
+    account.daily.sweep()
+
+    assert len(account.told) == 1
+
+
+def test_a_flood_of_failures_is_looked_at_in_part_and_said_so(
+    account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warned: list[str] = []
+    monkeypatch.setattr(logger, "warning", warned.append)
+    monkeypatch.setattr(sweeping, "DESCRIBED_AT_MOST", 3)
+    for run in range(1, 4):
+        account.end(JOB.model_copy(update={"run": run}), "FAILED")
+    account.daily.sweep()
+    assert (account.described, warned) == (3, [])
+
+    aborted = account.end(JOB.model_copy(update={"run": 4}))
+    account.daily.sweep()
+
+    assert account.described == 6
+    assert aborted in account.told_of  # first, because the others were most likely concluded
+    assert len(warned) == 1
+
+
+@pytest.mark.parametrize("broken", ["send", "serve_all", "tell"])
+def test_what_fails_keeps_nothing_else_from_being_done(
+    account: Account, broken: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    account.end()
+
+    def fail(*_: object) -> None:
+        raise ConnectionError(broken)
+
+    monkeypatch.setattr(account, broken, fail)
+
+    with pytest.raises(ConnectionError, match=broken):
+        account.daily.sweep()
+
+    done = {*account.done, *(["told"] if account.told else [])}
+    assert done == {"sent", "served", "told"} - {
+        {"send": "sent", "serve_all": "served", "tell": "told"}[broken]
+    }
+
+
+def test_who_waits_is_served(account: Account) -> None:
+    account.daily.sweep()
+
+    assert account.done == ["sent", "served"]
