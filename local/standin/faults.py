@@ -2,9 +2,10 @@
 
 from collections.abc import Collection, Iterable, Mapping
 from enum import StrEnum
+from random import Random
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, PrivateAttr, model_validator
 
 from dropreel.provider import FailureCause
 
@@ -30,6 +31,12 @@ class Fault(BaseModel):
     )
     at: Stage
     times: int | None = Field(default=1, ge=1, description="How often; null is for ever.")
+    percent: float = Field(
+        default=100, gt=0, le=100, description="Strike only this share of the calls, at random."
+    )
+    seed: int | None = Field(
+        default=None, description="The same seed strikes the same calls, by their order."
+    )
     when: Literal["before", "after"] = Field(
         default="before", description="Before or after the call has done its work."
     )
@@ -68,6 +75,13 @@ class Fault(BaseModel):
     queue_seconds: float | None = Field(default=None, ge=0)
     render_seconds: float | None = Field(default=None, ge=0)
 
+    # Each fault has dice of its own: what else is called meanwhile changes nothing for it.
+    _dice: Random = PrivateAttr(default_factory=Random)
+
+    def model_post_init(self, _context: object) -> None:
+        if self.seed is not None:
+            self._dice.seed(self.seed)
+
     @model_validator(mode="after")
     def _fields_fit_the_stage(self) -> Self:
         misplaced = self.model_fields_set & (
@@ -84,13 +98,21 @@ class Fault(BaseModel):
         )
         return {"match": self.match, "times": self.times, **told}
 
+    def fits(self, stages: Collection[Stage], paths: Collection[str]) -> bool:
+        """Whether a call at one of these stages, for the job with these inputs, is meant."""
+        return self.at in stages and any(self.match in path for path in ("", *paths))
+
+    def strikes(self) -> bool:
+        """Whether chance has it so. Each call asks once."""
+        return self._dice.random() * 100 < self.percent
+
     @property
     def replaces_answer(self) -> bool:
         return self.status is not None or self.body is not None or self.json_body is not None
 
 
 _OF_RENDERS = {"error", "cause", "nsfw", "stay", "queue_seconds", "render_seconds"}
-_OF_ANSWERS = set(Fault.model_fields) - _OF_RENDERS - {"match", "at", "times"}
+_OF_ANSWERS = set(Fault.model_fields) - _OF_RENDERS - {"match", "at", "times", "percent", "seed"}
 
 Preset = Mapping[str, object]
 
@@ -172,10 +194,13 @@ class Faults:
         return fault
 
     def take(self, stages: Collection[Stage], paths: Iterable[str]) -> Fault | None:
-        """The oldest fault for this job at these stages; it counts as done once."""
+        """The oldest fault for this job at these stages that strikes; it counts as done once.
+
+        One that chance holds back is not used up, and leaves the call to the next.
+        """
         where = list(paths)
         for fault in self.active:
-            if fault.at in stages and any(fault.match in path for path in ("", *where)):
+            if fault.fits(stages, where) and fault.strikes():
                 if fault.times is not None:
                     fault.times -= 1
                     if not fault.times:

@@ -90,6 +90,7 @@ class Standin:
         self._faults = Faults(dialect.presets)
         self._submissions: list[Submission] = []
         self._calls: Counter[str] = Counter()
+        self._struck: Counter[str] = Counter()
 
     def app(self, log: Callable[[str], None] = print) -> ASGIApp:
         @asynccontextmanager
@@ -125,7 +126,7 @@ class Standin:
         def work() -> Response:
             if isinstance(ordered, Response):
                 return ordered
-            fault = self._faults.take([Stage.RENDER], submission.paths)
+            fault = self._take_fault([Stage.RENDER], submission.paths)
             submission.render = self.renders.accept(ordered, fault)
             return accepted(submission.render)
 
@@ -167,10 +168,16 @@ class Standin:
             given.encode(), self._authorization.encode()
         ):
             return self._dialect.error(401)
-        fault = self._faults.take(stages, paths)
+        fault = self._take_fault(stages, paths)
         if fault is None:
             return work()
         return await self._misbehave(request, fault, work, video)
+
+    def _take_fault(self, stages: Sequence[Stage], paths: tuple[str, ...]) -> Fault | None:
+        fault = self._faults.take(stages, paths)
+        if fault is not None:
+            self._struck[fault.at] += 1
+        return fault
 
     async def _misbehave(
         self, request: Request, fault: Fault, work: Callable[[], Response], video: str
@@ -230,6 +237,7 @@ class Standin:
             {
                 "submissions": [submission.summary() for submission in self._submissions],
                 "calls": {stage.value: self._calls[stage] for stage in CALLS},
+                "struck": {stage.value: self._struck[stage] for stage in Stage},
                 "in_flight": self.renders.in_flight,
                 "most_in_flight": self.renders.most_in_flight,
             }
@@ -239,6 +247,7 @@ class Standin:
         self.renders.forget_all()
         self._submissions.clear()
         self._calls.clear()
+        self._struck.clear()
         self._faults.active.clear()
         return Response(status_code=204)
 

@@ -394,6 +394,28 @@ def test_books_list_submissions_without_secrets(
     assert "signature" not in json.dumps(told)
 
 
+def test_books_count_the_calls_that_a_fault_struck(
+    api: httpx.Client, body: Callable[..., Json]
+) -> None:
+    fault(api, at="status", status=500, percent=50, seed=1, times=2)
+    fault(api, do="fail_render")
+    request_id = submitted(api, body())
+
+    answers = [api.get(f"/v1/requests/{request_id}/status").status_code for _ in range(20)]
+
+    assert answers.count(500) == 2
+    assert books(api)["struck"] == {
+        "submit": 0,
+        "status": 2,
+        "result": 0,
+        "cancel": 0,
+        "download": 0,
+        "render": 1,
+    }
+    api.post("/_standin/reset")
+    assert not any(books(api)["struck"].values())
+
+
 def test_most_in_flight_counts_what_was_accepted_and_not_final(
     api: httpx.Client, body: Callable[..., Json]
 ) -> None:
