@@ -1,0 +1,512 @@
+"""What providers do on a bad day, one by one: submit, poll and deliver against the stand-ins.
+
+A submission has three ends. A definite refusal was certainly not accepted: it is tried again or
+goes to the other provider. An unclear one may have been: it is never sent again. And a question
+about accepted work that gets no answer changes nothing.
+"""
+
+from collections.abc import Iterator, Mapping
+
+import pytest
+
+from dropreel.catalog import ProviderName
+from dropreel.errors import (
+    DropreelError,
+    NoCredit,
+    ProviderThrottled,
+    ProviderUnavailable,
+    RequestForgotten,
+    RequestRefused,
+    ResultMissing,
+    ResultUnavailable,
+    SubmissionUnclear,
+    TokenRejected,
+)
+from dropreel.ledger import AttemptState
+from dropreel.provider import RenderState
+from dropreel.render import Next, Plan, Submission
+from tests.fault_account import (
+    KEY,
+    LONG_AGO_SECONDS,
+    RUNCOMFY,
+    TOKENS,
+    WAVESPEED,
+    FaultAccount,
+    Json,
+    Strike,
+    assert_delivered_whole,
+    assert_nothing_left,
+    elsewhere,
+    fault_account,
+    hangs_up_there,
+    no_tls_there,
+    nobody_there,
+    nobody_trusted_there,
+    ordered,
+    other,
+    stalling,
+    worded,
+)
+
+# What a provider knows of us, in its words: its token, URLs that it was given, and its own.
+TELLTALES = {
+    provider: f"Bearer {token} https://x.example/?{KEY} {{video}}"
+    for provider, token in TOKENS.items()
+}
+
+
+def _error_in_200(status: int) -> Strike:
+    return worded(
+        runcomfy={"status": 200, "json": {"error_code": status * 1000 + 1, "message": "No."}},
+        wavespeed={"status": 200, "json": {"code": status, "message": "No.", "data": None}},
+    )
+
+
+DETAIL = worded(
+    runcomfy={
+        "status": 422,
+        "json": {
+            "error_code": 422001,
+            "message": f"The body does not fit the schema. {TELLTALES[RUNCOMFY]}",
+            "detail": [
+                {"loc": ["body", "resolution"], "msg": "no such", "input": TELLTALES[RUNCOMFY]}
+            ],
+        },
+    },
+    wavespeed={
+        "status": 422,
+        "json": {
+            "code": 422,
+            "message": TELLTALES[WAVESPEED],
+            "data": {"code": 1401, "error": "resolution: no such"},
+        },
+    },
+)
+
+
+def _telltale_500(when: str) -> Strike:
+    return worded(
+        **{
+            provider.value: {
+                "status": 500,
+                "json": {"code": 500, "message": telltale},
+                "when": when,
+            }
+            for provider, telltale in TELLTALES.items()
+        }
+    )
+
+
+RETRY_AFTER_SECONDS = 11
+RETRY_AFTER = ordered(status=429, headers={"Retry-After": str(RETRY_AFTER_SECONDS)})
+CONNECTION_REFUSED = elsewhere(nobody_there)
+TLS = {
+    "TLS failure, no TLS spoken": elsewhere(no_tls_there),
+    "TLS failure, certificate of nobody trusted": elsewhere(nobody_trusted_there),
+}
+
+# Certainly not accepted, and not the job's fault: the next offer may take it.
+REFUSALS: Mapping[str, tuple[Strike, type[DropreelError]]] = {
+    "401": (ordered(status=401), TokenRejected),
+    "402": (ordered(status=402), NoCredit),
+    "403": (ordered(status=403), TokenRejected),
+    "401 inside HTTP 200": (_error_in_200(401), TokenRejected),
+    "402 inside HTTP 200": (_error_in_200(402), NoCredit),
+}
+PLAIN_REFUSALS = ("401", "402", "403")
+# The same, but it is the request that is not liked.
+ABOUT_THE_REQUEST: Mapping[str, Strike] = {
+    "404": ordered(status=404),
+    "422 with detail": DETAIL,
+}
+# Certainly not accepted, and perhaps it will be in a while.
+NOT_NOW: Mapping[str, tuple[Strike, type[DropreelError]]] = {
+    "429 with Retry-After": (RETRY_AFTER, ProviderThrottled),
+    "429 without Retry-After": (ordered(status=429), ProviderThrottled),
+    "503": (ordered(status=503), ProviderUnavailable),
+    "connection refused": (CONNECTION_REFUSED, ProviderUnavailable),
+    **{name: (strike, ProviderUnavailable) for name, strike in TLS.items()},
+}
+NOT_FOR_LONG = [fault for fault in NOT_NOW if fault != "TLS failure, no TLS spoken"]
+NO_OTHER_OFFER = ("429 without Retry-After", "connection refused")
+# Sent, and no usable answer. With how often it was accepted: most strike after the work is done,
+# which is the case that would be paid twice.
+UNCLEAR: Mapping[str, tuple[Strike, int]] = {
+    "500": (ordered(status=500, when="after"), 1),
+    "502": (ordered(status=502, when="after"), 1),
+    "504": (ordered(status=504, when="after"), 1),
+    "500 whose words tell secrets": (_telltale_500("after"), 1),
+    "error inside HTTP 200": (ordered(do="error_in_200", when="after"), 1),
+    "malformed JSON": (ordered(do="malformed_json", when="after"), 1),
+    "empty body": (ordered(do="empty_body", when="after"), 1),
+    "body of 50 MB": (ordered(do="huge_body", when="after"), 1),
+    "reset before the request was read": (elsewhere(hangs_up_there), 0),
+    "reset after the request was read, nothing accepted": (ordered(do="reset_before"), 0),
+    "reset after the request was read, accepted": (ordered(do="reset_after"), 1),
+    "read stalls, nothing accepted": (stalling("before"), 0),
+    "read stalls, accepted": (stalling("after"), 1),
+}
+UNANSWERED: Mapping[str, Strike] = {
+    "401": ordered(status=401),
+    "402": ordered(status=402),
+    "403": ordered(status=403),
+    "422 with detail": DETAIL,
+    "429 with Retry-After": RETRY_AFTER,
+    "429 without Retry-After": ordered(status=429),
+    "500": ordered(status=500),
+    "500 whose words tell secrets": _telltale_500("before"),
+    "502": ordered(status=502),
+    "503": ordered(status=503),
+    "504": ordered(status=504),
+    "error inside HTTP 200": ordered(do="error_in_200"),
+    "malformed JSON": ordered(do="malformed_json"),
+    "empty body": ordered(do="empty_body"),
+    "body of 50 MB": ordered(do="huge_body"),
+    "reset after the request was read": ordered(do="reset_after"),
+    "read stalls": stalling("before"),
+}
+OUT_OF_REACH: Mapping[str, Strike] = {
+    "connection refused": CONNECTION_REFUSED,
+    "reset before the request was read": elsewhere(hangs_up_there),
+    **TLS,
+}
+
+each_provider = pytest.mark.parametrize("provider", [RUNCOMFY, WAVESPEED], ids=str)
+
+
+@pytest.fixture(scope="module")
+def module_account() -> Iterator[FaultAccount]:
+    with fault_account() as account:
+        yield account
+
+
+@pytest.fixture
+def account(module_account: FaultAccount) -> Iterator[FaultAccount]:
+    with module_account.watched() as account:
+        yield account
+
+
+def accepted(account: FaultAccount, plan: Plan) -> Json:
+    """How often each provider accepted the job."""
+    return {name.value: standin.accepted(plan) for name, standin in account.standins.items()}
+
+
+def states(account: FaultAccount, plan: Plan) -> list[AttemptState]:
+    return [attempt.state for attempt in account.attempts(plan)]
+
+
+def called_until_something_else(account: FaultAccount, plan: Plan) -> Submission:
+    """As the state machine does, until the job is accepted or goes on to its next offer."""
+    turn = Next()
+    for _ in range(100):
+        answer = account.submit(plan, turn)
+        if answer.ticket or answer.next.attempt != turn.attempt:
+            return answer
+        account.pass_seconds(answer.wait_seconds)
+        turn = answer.next
+    raise AssertionError("asked to be called again for ever")
+
+
+def _asked_for(strike: Strike) -> int:
+    """How many seconds the provider wants to be left alone, at the least."""
+    return RETRY_AFTER_SECONDS if strike is RETRY_AFTER else 1
+
+
+# Submissions
+
+
+@each_provider
+@pytest.mark.parametrize(("strike", "error"), REFUSALS.values(), ids=REFUSALS)
+def test_submission_refused_with(
+    strike: Strike, error: type[DropreelError], provider: ProviderName, account: FaultAccount
+) -> None:
+    plan = account.drop_job(provider, other(provider))
+
+    with strike(account, provider, "submit", None):
+        refused = account.submit(plan)
+        sent = len(account.standins[provider].received(plan))
+        assert account.submit(plan) == refused  # called again: from the ledger
+    assert len(account.standins[provider].received(plan)) == sent
+
+    assert refused.ticket is None
+    moved_on = account.submit(plan, refused.next)
+    assert moved_on.ticket
+    assert account.submit(plan, refused.next).ticket == moved_on.ticket
+    assert accepted(account, plan) == {provider: 0, other(provider): 1}
+    assert states(account, plan) == [AttemptState.REFUSED, AttemptState.ACCEPTED]
+    assert account.attempts(plan)[0].code == error.__name__
+
+
+@each_provider
+@pytest.mark.parametrize(
+    ("strike", "error"), [REFUSALS[fault] for fault in PLAIN_REFUSALS], ids=PLAIN_REFUSALS
+)
+def test_submission_of_a_job_without_another_offer_refused_with(
+    strike: Strike, error: type[DropreelError], provider: ProviderName, account: FaultAccount
+) -> None:
+    plan = account.drop_job(provider)
+
+    with strike(account, provider, "submit", None):
+        for _ in range(2):
+            with pytest.raises(error):
+                account.submit(plan)
+    with pytest.raises(error):  # it is over, also when the fault has passed
+        account.submit(plan)
+
+    assert accepted(account, plan) == {provider: 0, other(provider): 0}
+    assert states(account, plan) == [AttemptState.REFUSED]
+
+
+@each_provider
+@pytest.mark.parametrize("strike", ABOUT_THE_REQUEST.values(), ids=ABOUT_THE_REQUEST)
+def test_request_refused_with(
+    strike: Strike, provider: ProviderName, account: FaultAccount
+) -> None:
+    plan = account.drop_job(provider, other(provider))
+
+    with strike(account, provider, "submit", None):
+        for _ in range(2):
+            with pytest.raises(RequestRefused) as raised:
+                account.submit(plan)
+
+    assert len(account.standins[provider].received(plan)) == 1
+    assert accepted(account, plan) == {provider: 0, other(provider): 0}
+    assert states(account, plan) == [AttemptState.REFUSED]
+    if strike is DETAIL:
+        assert "resolution: no such" in raised.value.message
+
+
+@each_provider
+def test_request_that_breaks_the_schema_is_refused_with_the_field_named(
+    provider: ProviderName, account: FaultAccount
+) -> None:
+    plan = account.drop_job(provider, fields={"resolution": "4K"})
+
+    with pytest.raises(RequestRefused, match="resolution"):
+        account.submit(plan)
+
+    assert accepted(account, plan) == {provider: 0, other(provider): 0}
+
+
+@each_provider
+@pytest.mark.parametrize("strike", [it for it, _ in NOT_NOW.values()], ids=NOT_NOW)
+def test_submission_waits_out(
+    strike: Strike, provider: ProviderName, account: FaultAccount
+) -> None:
+    plan = account.drop_job(provider, other(provider))
+
+    with strike(account, provider, "submit", None):
+        not_now = account.submit(plan)
+        assert not_now.ticket is None
+        assert not_now.next.attempt == 1
+        assert not_now.wait_seconds >= _asked_for(strike)
+        assert states(account, plan) == [AttemptState.POSTPONED]
+    account.pass_seconds(not_now.wait_seconds)
+    accepted_now = account.submit(plan, not_now.next)
+
+    assert accepted_now.ticket
+    assert account.submit(plan, not_now.next).ticket == accepted_now.ticket
+    assert accepted(account, plan) == {provider: 1, other(provider): 0}
+    assert states(account, plan) == [AttemptState.ACCEPTED]
+    assert accepted_now.ticket.request_id in account.told  # so the log is looked at
+
+
+@each_provider
+@pytest.mark.parametrize(
+    ("strike", "error"), [NOT_NOW[fault] for fault in NOT_FOR_LONG], ids=NOT_FOR_LONG
+)
+def test_submission_moves_to_the_other_provider_for_good_because_of(
+    strike: Strike, error: type[DropreelError], provider: ProviderName, account: FaultAccount
+) -> None:
+    plan = account.drop_job(provider, other(provider))
+
+    with strike(account, provider, "submit", None):
+        moved_on = called_until_something_else(account, plan)
+    assert account.submit(plan, moved_on.next).ticket
+
+    assert accepted(account, plan) == {provider: 0, other(provider): 1}
+    assert states(account, plan) == [AttemptState.REFUSED, AttemptState.ACCEPTED]
+    assert account.attempts(plan)[0].code == error.__name__
+
+
+@each_provider
+@pytest.mark.parametrize(
+    ("strike", "error"), [NOT_NOW[fault] for fault in NO_OTHER_OFFER], ids=NO_OTHER_OFFER
+)
+def test_submission_of_a_job_without_another_offer_gives_up_for_good_because_of(
+    strike: Strike, error: type[DropreelError], provider: ProviderName, account: FaultAccount
+) -> None:
+    plan = account.drop_job(provider)
+
+    with strike(account, provider, "submit", None), pytest.raises(error):
+        called_until_something_else(account, plan)
+
+    assert accepted(account, plan) == {provider: 0, other(provider): 0}
+    assert states(account, plan) == [AttemptState.REFUSED]
+
+
+@each_provider
+@pytest.mark.parametrize(("strike", "paid"), UNCLEAR.values(), ids=UNCLEAR)
+def test_submission_is_unclear_and_never_sent_again_after(
+    strike: Strike, paid: int, provider: ProviderName, account: FaultAccount
+) -> None:
+    plan = account.drop_job(provider, other(provider))
+
+    with strike(account, provider, "submit", None), pytest.raises(SubmissionUnclear):
+        account.submit(plan)
+    sent = len(account.standins[provider].received(plan))
+    assert sent <= 1
+    # Called again at once it may be that the first call is still at work.
+    called_again = account.submit(plan)
+    assert (called_again.ticket, called_again.next.attempt) == (None, 1)
+    account.pass_seconds(LONG_AGO_SECONDS)
+    with pytest.raises(SubmissionUnclear):
+        account.submit(plan, called_again.next)
+
+    assert len(account.standins[provider].received(plan)) == sent
+    assert accepted(account, plan) == {provider: paid, other(provider): 0}
+    assert states(account, plan) == [AttemptState.BEGUN]
+    assert account.attempts(plan)[0].request_id is None
+
+
+# Questions about the state
+
+
+@each_provider
+@pytest.mark.parametrize(
+    "strike", [*UNANSWERED.values(), *OUT_OF_REACH.values()], ids=[*UNANSWERED, *OUT_OF_REACH]
+)
+def test_render_is_not_lost_when_the_question_for_its_state_meets(
+    strike: Strike, provider: ProviderName, account: FaultAccount
+) -> None:
+    underway = account.rendered(provider)
+
+    with strike(account, provider, "status", None):
+        for _ in range(2):
+            progress = account.poll(underway)
+            assert progress.state not in (RenderState.FAILED, RenderState.COMPLETED)
+            assert progress.wait_seconds >= _asked_for(strike)
+            assert progress.next is None
+            underway = underway.model_copy(update={"progress": progress})
+
+    assert account.poll(underway).state is RenderState.COMPLETED
+    assert accepted(account, underway.plan) == {provider: 1, other(provider): 0}
+    assert states(account, underway.plan) == [AttemptState.ACCEPTED]
+
+
+@each_provider
+def test_render_is_not_lost_while_its_state_is_an_unknown_state(
+    provider: ProviderName, account: FaultAccount
+) -> None:
+    underway = account.rendered(provider)
+
+    with ordered(do="unknown_state")(account, provider, "status", None):
+        progress = account.poll(underway)
+
+    assert progress.state is RenderState.RENDERING
+    assert progress.wait_seconds > 0
+    assert account.poll(underway).state is RenderState.COMPLETED
+
+
+@each_provider
+def test_render_is_not_lost_when_its_status_is_404_for_a_moment(
+    provider: ProviderName, account: FaultAccount
+) -> None:
+    underway = account.rendered(provider)
+
+    with ordered(status=404)(account, provider, "status", None):
+        progress = account.poll(underway)
+
+    assert progress.state not in (RenderState.FAILED, RenderState.COMPLETED)
+    assert progress.next is None
+    assert account.poll(underway).state is RenderState.COMPLETED
+
+
+@each_provider
+def test_render_whose_status_stays_404_is_told_to_be_forgotten_and_not_paid_again(
+    provider: ProviderName, account: FaultAccount
+) -> None:
+    underway = account.rendered(provider)
+    account.pass_seconds(LONG_AGO_SECONDS)
+
+    with (
+        ordered(status=404)(account, provider, "status", None),
+        pytest.raises(RequestForgotten),
+    ):
+        account.poll(underway)
+
+    assert accepted(account, underway.plan) == {provider: 1, other(provider): 0}
+    assert len(account.standins[provider].received(underway.plan)) == 1
+
+
+# Questions for the result
+
+
+@each_provider
+@pytest.mark.parametrize("strike", UNANSWERED.values(), ids=UNANSWERED)
+def test_video_arrives_although_the_question_for_the_result_meets(
+    strike: Strike, provider: ProviderName, account: FaultAccount
+) -> None:
+    underway = account.rendered(provider)
+
+    with strike(account, provider, "result", 1):
+        ready = account.deliver(underway)
+
+    assert_delivered_whole(account, provider, ready)
+
+
+@each_provider
+@pytest.mark.parametrize("strike", OUT_OF_REACH.values(), ids=OUT_OF_REACH)
+def test_video_arrives_later_when_the_question_for_the_result_meets(
+    strike: Strike, provider: ProviderName, account: FaultAccount
+) -> None:
+    underway = account.rendered(provider)
+
+    with strike(account, provider, "result", None), pytest.raises(ResultUnavailable):
+        account.deliver(underway)
+    assert_nothing_left(account)
+
+    assert_delivered_whole(account, provider, account.deliver(underway))
+
+
+@each_provider
+def test_result_that_is_404_is_told_to_be_forgotten(
+    provider: ProviderName, account: FaultAccount
+) -> None:
+    with (
+        ordered(status=404)(account, provider, "result", None),
+        pytest.raises(RequestForgotten),
+    ):
+        account.deliver(account.rendered(provider))
+
+    assert_nothing_left(account)
+
+
+@each_provider
+@pytest.mark.parametrize(
+    "strike",
+    [
+        pytest.param(ordered(do="no_output"), id="no output"),
+        pytest.param(ordered(do="only_an_image"), id="an image only"),
+    ],
+)
+def test_completed_with(strike: Strike, provider: ProviderName, account: FaultAccount) -> None:
+    underway = account.rendered(provider)
+
+    with strike(account, provider, "result", None):
+        assert account.poll(underway).state is RenderState.COMPLETED
+        with pytest.raises(ResultMissing):
+            account.deliver(underway)
+
+    assert_nothing_left(account)
+    assert_delivered_whole(account, provider, account.deliver(underway))
+
+
+@each_provider
+def test_completed_with_several_videos_delivers_the_first(
+    provider: ProviderName, account: FaultAccount
+) -> None:
+    with ordered(do="several_videos")(account, provider, "result", None):
+        ready = account.deliver(account.rendered(provider))
+
+    assert_delivered_whole(account, provider, ready)
