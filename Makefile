@@ -68,12 +68,12 @@ down: environments ## stop it
 # --- Checks ---
 
 test: environments ## all tests: unit, integration, e2e
-	@$(DEV)/pytest
+	@$(DEV)/pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
 
 lint: environments ## ruff, mypy, sam validate, cfn-lint
 	$(DEV)/ruff check
 	$(DEV)/ruff format --check
-	$(DEV)/mypy layers/dropreel/dropreel local tests
+	$(DEV)/mypy layers/dropreel/dropreel local operate tests
 	@for handler in functions/*/app.py; do echo "mypy $$handler"; $(DEV)/mypy $$handler || exit 1; done
 	PATH="$(CURDIR)/$(SAM):$$PATH" $(SAM)/sam validate --lint --region us-east-1
 	$(SAM)/cfn-lint template.yaml
@@ -89,11 +89,15 @@ events: environments ## write the JSON Schemas in events/ and the README's table
 bench-deliver: environments ## measure deliver's memory while it copies 1 GiB
 	@$(DEV)/python -m tests.bench_deliver
 
+bench-burst: environments ## drop N pairs at once on a bad day, compare with 50: [N=1000]
+	@$(DEV)/python -m tests.bench_burst --jobs $(N) --compare
+
 bench-latency: environments ## measure the time from the last upload to the call at the provider
 	@$(DEV)/python -m tests.bench_latency
 
 # --- A real account ---
 
+N ?= 1000
 ARCHITECTURE ?= arm64
 PLATFORM := $(if $(filter arm64,$(ARCHITECTURE)),aarch64,x86_64)-manylinux_2_28
 PARAMETERS ?=
@@ -116,7 +120,28 @@ token: .venv/sam/.made ## store a provider's API token in the stack's secret: [P
 	printf %s "$$token" | $(SAM)/aws secretsmanager put-secret-value --secret-id "$$arn" \
 	    --secret-string file:///dev/stdin --query VersionId --output text
 
+rerun: .venv/dev/.made ## run failed jobs again, paying nothing twice: ID= or FAILED_SINCE=2h [DRY_RUN=1]
+	@$(DEV)/python -m operate.rerun --stack "$(STACK)" $(if $(ID),--id "$(ID)") \
+	    $(if $(FAILED_SINCE),--failed-since "$(FAILED_SINCE)") $(if $(DRY_RUN),--dry-run)
+
+sweep: .venv/sam/.made ## do now what the daily sweep does: start and conclude what events missed
+	@name=$$($(SAM)/aws cloudformation describe-stacks --stack-name $(STACK) --output text \
+	    --query "Stacks[0].Outputs[?OutputKey=='SweepFunctionName'].OutputValue") && \
+	error=$$($(SAM)/aws lambda invoke --function-name "$$name" --cli-read-timeout 900 --output text \
+	    --query FunctionError /dev/null) && \
+	if [ "$$error" = None ]; then echo "Under way: the inbox is gone through at 120 uploads a minute."; \
+	else echo "The sweep failed ($$error): see the log group /aws/lambda/$$name"; exit 1; fi
+
+redrive-uploads: .venv/sam/.made ## send uploads that intake failed on through intake again
+	@url=$$($(SAM)/aws cloudformation describe-stacks --stack-name $(STACK) --output text \
+	    --query "Stacks[0].Outputs[?OutputKey=='IntakeDeadLettersUrl'].OutputValue") && \
+	arn=$$($(SAM)/aws sqs get-queue-attributes --queue-url "$$url" --attribute-names QueueArn \
+	    --output text --query Attributes.QueueArn) && \
+	$(SAM)/aws sqs start-message-move-task --source-arn "$$arn" --output text --query TaskHandle > /dev/null && \
+	echo "Under way: what still fails comes back to the queue within a quarter of an hour."
+
 clean: down ## remove what was built, and the environments
 	rm -rf out .aws-sam .venv
 
-.PHONY: demo up down test lint format events bench-deliver bench-latency build deploy token clean
+.PHONY: demo up down test lint format events bench-burst bench-deliver bench-latency build deploy token rerun sweep \
+    redrive-uploads clean

@@ -10,14 +10,29 @@ from typing import Any
 
 import pytest
 
+from dropreel.catalog import MODELS
 from dropreel.job import INBOX, Input, Role, job_id
 from local import embedded
 from local.embedded import PROJECT, Environment, Home
 
 PATIENCE_SECONDS = 40
+RUNCOMFY_SLOTS = 3
+DAILY_LIMIT_USD = 1000
+TOO_DEAR = ("wavespeed-ai/wan-2.2/speech-to-video", "720p")
 MODEL = "wan-2.2-speech-to-video"
 PORTRAIT = PROJECT / "samples/portrait.png"
 SPEECH = PROJECT / "samples/speech.mp3"
+
+PRICES = ",".join(
+    f"{offer.endpoint}:{resolution}={DAILY_LIMIT_USD if here == TOO_DEAR else 0.05}"
+    for model in MODELS.values()
+    for offer in model.route
+    for option in offer.options
+    if option.name == "resolution"
+    for resolution in option.values
+    if (here := (offer.endpoint, resolution))
+)
+"""With a limit each price must be known. One is such that a job of it can never be paid."""
 
 Event = dict[str, Any]
 
@@ -43,6 +58,12 @@ class Stack:
         return Input(
             role=role, key=f"{INBOX}{key}", version_id=put["VersionId"], size_bytes=len(body)
         )
+
+    def delete(self, key: str) -> None:
+        """All versions of it, as an owner can."""
+        s3, bucket = self.client("s3"), self.environment["UPLOAD_BUCKET"]
+        for version in s3.list_object_versions(Bucket=bucket, Prefix=f"{INBOX}{key}")["Versions"]:
+            s3.delete_object(Bucket=bucket, Key=version["Key"], VersionId=version["VersionId"])
 
     def drop(self, stem: str, *, image: bytes | None = None, audio: bytes | None = None) -> str:
         """A picture and a voice, in this order; returns the id of the job that they make."""
@@ -110,6 +131,13 @@ class Stack:
         end: str = until(status, f"the end of {job}")
         return end
 
+    def ledger(self, prefix: str) -> list[dict[str, Any]]:
+        """What the ledger has whose key begins like this."""
+        pages = self.client("dynamodb").get_paginator("scan")
+        table = self.output("LedgerTable")
+        items = [item for page in pages.paginate(TableName=table) for item in page["Items"]]
+        return [item for item in items if item["pk"]["S"].startswith(prefix)]
+
     def output(self, name: str) -> str:
         (stack,) = self.client("cloudformation").describe_stacks(StackName=embedded.STACK)["Stacks"]
         values = {one["OutputKey"]: one["OutputValue"] for one in stack["Outputs"]}
@@ -161,6 +189,10 @@ class Stack:
         asked = self._standin(provider, "requests")["submissions"]
         return [one for one in asked if any(stem in path for path in one["inputs"])]
 
+    def most_in_flight(self, provider: str = "runcomfy") -> int:
+        most: int = self._standin(provider, "requests")["most_in_flight"]
+        return most
+
     def _standin(self, provider: str, path: str, body: object = None) -> Any:  # noqa: ANN401
         request = urllib.request.Request(
             f"{self.environment[f'{provider.upper()}_URL']}/_standin/{path}",
@@ -197,6 +229,10 @@ def stack() -> Iterator[Stack]:
             "IncompleteAfterMinutes": "0.15",
             "PollMinSeconds": "1",
             "PollMaxSeconds": "2",
+            "RunComfyMaxInFlight": str(RUNCOMFY_SLOTS),
+            "WaveSpeedMaxSubmitsPerMinute": "60",
+            "DailySpendLimitUsd": str(DAILY_LIMIT_USD),
+            "UsdPerSecond": PRICES,
         },
         say=lambda _: None,
     )

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 LOGIC = (
+    "admission",
     "attempts",
     "catalog",
     "conclusion",
@@ -17,6 +18,7 @@ LOGIC = (
     "errors",
     "events",
     "fitting",
+    "inbox_sweep",
     "intake",
     "iso_media",
     "job",
@@ -30,13 +32,16 @@ LOGIC = (
     "pictures",
     "polling",
     "precedence",
+    "prices",
     "provider",
     "provider_words",
     "reader",
     "recordings",
     "render",
+    "resumption",
     "settings",
     "submission",
+    "sweeping",
     "timing",
     "validation",
     "wish",

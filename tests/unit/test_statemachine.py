@@ -17,10 +17,18 @@ from pydantic import BaseModel
 from dropreel import bus, delivery, errors, tokens
 from dropreel.conclusion import FailedRun
 from dropreel.errors import DropreelError, ErrorReport
-from dropreel.events import VideoFailed
+from dropreel.events import VideoFailed, VideoReady
 from dropreel.job import Job
 from dropreel.provider import RenderState
-from dropreel.render import Next, Plan, Progress, Submission, SubmitRequest, Underway
+from dropreel.render import (
+    AdmitRequest,
+    Next,
+    Plan,
+    Progress,
+    Submission,
+    SubmitRequest,
+    Underway,
+)
 from tests.sam_template import DEFINITION, of_type, timeout_seconds
 
 State = dict[str, Any]
@@ -52,11 +60,11 @@ OF_A_BROKEN_CONNECTION = {
 }
 # What DynamoDB says that no waiting mends, or that we foresee.
 LASTING = {
+    "IdempotentParameterMismatchException",
     "ConditionalCheckFailedException",
     "ItemCollectionSizeLimitExceededException",
     "ReplicatedWriteConflictException",
     "ResourceNotFoundException",
-    "TransactionConflictException",
 }
 
 
@@ -94,9 +102,10 @@ def keys(constructor: str) -> set[str]:
 # Retries
 
 
-@pytest.mark.parametrize("name", ["Validate", "Conform", "Submit", "Poll"])
+@pytest.mark.parametrize("name", ["Validate", "Conform", "Admit", "Submit", "Poll"])
 def test_a_step_retries_the_platforms_faults(name: str) -> None:
-    ledger = modelled("dynamodb", "GetItem", "PutItem", "UpdateItem", "Query") - LASTING
+    calls = ("GetItem", "PutItem", "UpdateItem", "DeleteItem", "Query", "TransactWriteItems")
+    ledger = modelled("dynamodb", *calls) - LASTING
     faults = OF_LAMBDA | OF_A_KILLED_FUNCTION | OF_A_BROKEN_CONNECTION | ledger
     (retrier,) = CALLS[name]["Retry"]
 
@@ -172,7 +181,7 @@ def test_waits_are_as_long_as_the_functions_say() -> None:
     assert INNER["Wait"]["Seconds"] == "{% $wait_seconds %}"
     assert INNER["Wait to submit"]["Seconds"] == "{% $submission.wait_seconds %}"
     assert INNER["Poll"]["Assign"]["wait_seconds"] == "{% $states.result.Payload.wait_seconds %}"
-    (accepted,) = INNER["Was it accepted?"]["Choices"]
+    accepted = INNER["Was it accepted?"]["Choices"][0]
     assert accepted["Assign"] == {"wait_seconds": "{% $submission.wait_seconds %}"}
     assert accepted["Next"] == "Wait"
 
@@ -186,7 +195,8 @@ def test_one_catch_is_around_everything() -> None:
     (catch,) = RENDER["Catch"]
     assert (catch["ErrorEquals"], catch["Next"]) == (["States.ALL"], "Conclude")
     assert not [name for name, state in INNER.items() if "Catch" in state]
-    assert set(OUTER) == {"Render", "Announce", "Conclude", "Announce failure", "Failed"}
+    after = {"Conclude", "Is the video there after all?", "Announce failure", "Failed"}
+    assert set(OUTER) == {"Render", "Announce"} | after
 
 
 def test_a_job_goes_this_way() -> None:
@@ -200,35 +210,40 @@ def test_a_job_goes_this_way() -> None:
     assert ways == {
         "Render": "Announce",
         "Validate": "Does it fit?",
-        "Conform": "Submit",
+        "Conform": "Admit",
+        "Admit": "Submit",
         "Submit": "Was it accepted?",
         "Wait to submit": "Submit",
         "Wait": "Poll",
         "Poll": "Is it ready?",
         "Deliver": None,
         "Announce": None,
-        "Conclude": "Announce failure",
+        "Conclude": "Is the video there after all?",
         "Announce failure": "Failed",
         "Failed": None,
     }
     assert choices == {
-        "Does it fit?": ["Conform", "Submit"],
-        "Was it accepted?": ["Wait", "Wait to submit"],
-        "Is it ready?": ["Deliver", "Submit", "Wait"],
+        "Does it fit?": ["Poll", "Conform", "Admit"],
+        "Was it accepted?": ["Wait", "Admit", "Wait to submit"],
+        "Is it ready?": ["Deliver", "Admit", "Wait"],
+        "Is the video there after all?": ["Announce", "Announce failure"],
     }
 
 
 @pytest.mark.parametrize(
     ("state", "condition"),
     [
+        ("Does it fit?", '$type($plan.resume) = "object"'),
         ("Does it fit?", "$count($plan.conform) > 0"),
         ("Was it accepted?", '$type($submission.ticket) = "object"'),
+        ("Was it accepted?", "$submission.falls_over"),
         ("Is it ready?", f'$progress.state = "{RenderState.COMPLETED}"'),
         ("Is it ready?", '$type($progress.next) = "object"'),
+        ("Is the video there after all?", '$type($states.input.video) = "object"'),
     ],
 )
 def test_a_choice_asks_this(state: str, condition: str) -> None:
-    asked = [choice["Condition"] for choice in INNER[state]["Choices"]]
+    asked = [choice["Condition"] for choice in STATES[state]["Choices"]]
 
     assert f"{{% {condition} %}}" in asked
 
@@ -237,11 +252,34 @@ def test_a_choice_asks_this(state: str, condition: str) -> None:
 
 
 def test_what_comes_next_is_what_the_functions_say() -> None:
-    assert INNER["Validate"]["Assign"]["next"] == {}
-    assert SubmitRequest.model_fields["next"].default == Next.model_validate({}) == Next()
+    first = {"attempt": "$states.result.Payload.first_attempt"}
+    assert keys(INNER["Validate"]["Assign"]["next"]) == set(first) <= set(Next.model_fields)
+    assert first["attempt"] in INNER["Validate"]["Assign"]["next"]
     assert INNER["Submit"]["Assign"]["next"] == "{% $states.result.Payload.next %}"
     _, again = INNER["Is it ready?"]["Choices"]
     assert again["Assign"] == {"next": "{% $progress.next %}"}
+
+
+def test_what_is_resumed_is_taken_for_submitted() -> None:
+    resume = INNER["Does it fit?"]["Choices"][0]
+
+    assert resume["Assign"] == {"submission": '{% {"ticket": $plan.resume} %}', "progress": None}
+    assert resume["Next"] == "Poll"
+
+
+def test_a_job_that_waits_for_a_slot_costs_nothing_and_outlasts_its_wait() -> None:
+    assert INNER["Admit"]["Resource"].endswith(":states:::lambda:invoke.waitForTaskToken")
+    assert INNER["Admit"]["TimeoutSeconds"] == DEFINITION["TimeoutSeconds"]
+    assert "HeartbeatSeconds" not in INNER["Admit"]
+
+
+def test_a_video_that_is_there_after_all_is_announced_like_any_other() -> None:
+    (there,) = OUTER["Is the video there after all?"]["Choices"]
+
+    # What follows takes the first of a list, as a Parallel's result is one.
+    assert there["Output"] == "{% [$states.input] %}"
+    assert "video" in VideoReady.model_fields
+    assert "video" not in VideoFailed.model_fields
 
 
 def test_a_new_submission_forgets_how_far_the_last_one_was() -> None:
@@ -250,7 +288,12 @@ def test_a_new_submission_forgets_how_far_the_last_one_was() -> None:
 
 @pytest.mark.parametrize(
     ("task", "model"),
-    [("Submit", SubmitRequest), ("Poll", Underway), ("Deliver", Underway)],
+    [
+        ("Admit", AdmitRequest),
+        ("Submit", SubmitRequest),
+        ("Poll", Underway),
+        ("Deliver", Underway),
+    ],
 )
 def test_a_function_is_given_the_fields_of_its_model(task: str, model: type[BaseModel]) -> None:
     given = keys(CALLS[task]["Arguments"]["Payload"])
@@ -265,7 +308,17 @@ def test_a_function_is_given_the_fields_of_its_model(task: str, model: type[Base
         ("Validate", "$states.input"),  # the job
         ("Conform", "$plan"),
         ("Submit", '{"plan": $plan, "next": $next}'),
-        ("Poll", '{"plan": $plan, "ticket": $submission.ticket, "progress": $progress}'),
+        (
+            "Admit",
+            '{"plan": $plan, "next": $next, "task_token": $states.context.Task.Token, '
+            '"retry": $states.context.State.RetryCount, '
+            '"started_at": $states.context.Execution.StartTime}',
+        ),
+        (
+            "Poll",
+            '{"plan": $plan, "ticket": $submission.ticket, "progress": $progress, '
+            '"started_at": $states.context.Execution.StartTime}',
+        ),
         (
             "Deliver",
             '{"plan": $plan, "ticket": $submission.ticket, "progress": $progress, '

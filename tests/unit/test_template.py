@@ -17,13 +17,18 @@ from dropreel.ledger_dynamodb import DynamoDBLedger
 from dropreel.provider import Refusal
 from dropreel.render import Next, PlannedOffer
 from dropreel.runcomfy import RunComfy
-from dropreel.used_uploads import UsedUploads
 from dropreel.wavespeed import WaveSpeed
 from local import demo
 from local.embedded import PROJECT
 from tests.sam_template import RESOURCES, TEMPLATE, as_list, of_type, timeout_seconds
 
 PARAMETERS: dict[str, dict[str, Any]] = TEMPLATE["Parameters"]
+
+# Named where the state machine itself names the function.
+MACHINE = (
+    "arn:${AWS::Partition}:states:${AWS::Region}:${AWS::AccountId}:stateMachine:"
+    "${AWS::StackName}-render"
+)
 
 # What has no ARN to name, by AWS's service authorization reference.
 WITHOUT_ARN = {
@@ -190,13 +195,10 @@ def test_the_ledger_forgets_by_what_is_written_into_it() -> None:
     )
 
     DynamoDBLedger("ledger", table).begin("anna-1", Next(), offer, datetime.now(UTC))
-    UsedUploads("ledger", table).note("anna-1", "uploads", "inbox/anna.png", "v1")
 
-    written = [call.kwargs["Item"] for call in table.put_item.call_args_list]
-    assert len(written) == 2
-    for item in written:
-        days = (float(item[forgets["AttributeName"]]["N"]) - time.time()) / 86400
-        assert days == pytest.approx(180, abs=1)  # Step Functions remembers names for 90
+    (written,) = (call.kwargs["Item"] for call in table.put_item.call_args_list)
+    days = (float(written[forgets["AttributeName"]]["N"]) - time.time()) / 86400
+    assert days == pytest.approx(180, abs=1)  # Step Functions remembers names for 90
     assert forgets["Enabled"] is True
 
 
@@ -225,7 +227,7 @@ def test_rules_may_write_where_they_deliver_and_their_dead_letters() -> None:
         and policy["Queues"] == [{"Ref": statement["Resource"]["GetAtt"].removesuffix(".Arn")}]
     }
 
-    assert set(rules) == {"UploadRule", "EndedRule"}
+    assert set(rules) == {"UploadRule", "EndedRule", "SweepRule"}
     for name, rule in rules.items():
         for target in rule["Targets"]:
             written = [target["DeadLetterConfig"]["Arn"]["GetAtt"], target["Arn"]["GetAtt"]]
@@ -235,7 +237,7 @@ def test_rules_may_write_where_they_deliver_and_their_dead_letters() -> None:
 
 def test_conclude_is_told_of_each_execution_that_ends_without_success() -> None:
     rule = of_type("AWS::Events::Rule")["EndedRule"]
-    (permission,) = of_type("AWS::Lambda::Permission").values()
+    permission = of_type("AWS::Lambda::Permission")["EndedRulePermission"]
 
     assert set(rule["EventPattern"]["detail"]["status"]) == {"ABORTED", "FAILED", "TIMED_OUT"}
     assert rule["EventPattern"]["detail"]["stateMachineArn"] == [{"Ref": "RenderStateMachine"}]
@@ -246,6 +248,44 @@ def test_conclude_is_told_of_each_execution_that_ends_without_success() -> None:
         "Principal": "events.amazonaws.com",
         "SourceArn": {"GetAtt": "EndedRule.Arn"},
     }
+
+
+def test_each_queue_that_should_be_empty_has_an_alarm() -> None:
+    watched = {
+        alarm["Dimensions"][0]["Value"]["GetAtt"]: alarm
+        for alarm in of_type("AWS::CloudWatch::Alarm").values()
+    }
+
+    queues = {name for name in of_type("AWS::SQS::Queue") if name != "IntakeQueue"}
+    assert set(watched) == {f"{name}.QueueName" for name in queues}
+    for alarm in watched.values():
+        assert alarm["MetricName"] == "ApproximateNumberOfMessagesVisible"
+        assert (alarm["ComparisonOperator"], alarm["Threshold"]) == ("GreaterThanThreshold", 0)
+
+
+def test_the_sweep_comes_when_a_days_spend_begins() -> None:
+    rule = of_type("AWS::Events::Rule")["SweepRule"]
+    permission = of_type("AWS::Lambda::Permission")["SweepRulePermission"]
+
+    assert rule["ScheduleExpression"] == "cron(1 0 * * ? *)"  # EventBridge's rules keep UTC
+    assert [target["Arn"] for target in rule["Targets"]] == [{"GetAtt": "SweepFunction.Arn"}]
+    assert permission == {
+        "FunctionName": {"Ref": "SweepFunction"},
+        "Action": "lambda:InvokeFunction",
+        "Principal": "events.amazonaws.com",
+        "SourceArn": {"GetAtt": "SweepRule.Arn"},
+    }
+
+
+@pytest.mark.parametrize("step", ["Admit", "Poll", "Conclude", "Sweep"])
+def test_who_tells_waiting_executions_may_do_so_for_this_machine_alone(step: str) -> None:
+    machine = of_type("AWS::Serverless::StateMachine")["RenderStateMachine"]["Name"]["Sub"]
+    arn = MACHINE
+    assert arn.endswith(f":{machine}")
+    for action in ("states:SendTaskSuccess", "states:SendTaskFailure"):
+        assert may(f"{step}Role", action) == [{"If": ["IsEmbedded", "*", {"Sub": arn}]}]
+    executions = {"Sub": f"{arn.replace(':stateMachine:', ':execution:')}:*"}
+    assert executions in may(f"{step}Role", "states:DescribeExecution")
 
 
 def test_an_ending_that_conclude_fails_on_is_kept() -> None:
@@ -336,6 +376,15 @@ def test_parameters_have_the_defaults_that_the_readme_and_the_issue_promise() ->
         "PollMinSeconds": 5,
         "PollMaxSeconds": 60,
         "MaxSubmissions": 2,
+        "OnUnclearSubmission": "fail",
+        "RunComfyMaxInFlight": 10,
+        "WaveSpeedMaxInFlight": 2,
+        "RunComfyMaxSubmitsPerMinute": 0,
+        "WaveSpeedMaxSubmitsPerMinute": 2,
+        "ThrottlePatienceSeconds": 900,
+        "DailySpendLimitUsd": 0,
+        "OnSpendLimit": "wait",
+        "UsdPerSecond": "",
         "RunComfyUrl": "https://model-api.runcomfy.net",
         "WaveSpeedUrl": "https://api.wavespeed.ai",
         "TrustedDownloadOrigins": "",
@@ -351,7 +400,17 @@ def test_the_models_are_the_catalogs() -> None:
 
 VARIABLES: dict[str, dict[str, str]] = {
     "MODEL": {"Ref": "Model"},
-    "STATE_MACHINE_ARN": {"Ref": "RenderStateMachine"},
+    "UPLOAD_BUCKET": {"Ref": "UploadBucket"},
+    "CONCLUDE_FUNCTION": {"Ref": "ConcludeFunction"},
+    "ON_UNCLEAR_SUBMISSION": {"Ref": "OnUnclearSubmission"},
+    "RUNCOMFY_MAX_IN_FLIGHT": {"Ref": "RunComfyMaxInFlight"},
+    "WAVESPEED_MAX_IN_FLIGHT": {"Ref": "WaveSpeedMaxInFlight"},
+    "RUNCOMFY_MAX_SUBMITS_PER_MINUTE": {"Ref": "RunComfyMaxSubmitsPerMinute"},
+    "WAVESPEED_MAX_SUBMITS_PER_MINUTE": {"Ref": "WaveSpeedMaxSubmitsPerMinute"},
+    "THROTTLE_PATIENCE_SECONDS": {"Ref": "ThrottlePatienceSeconds"},
+    "DAILY_SPEND_LIMIT_USD": {"Ref": "DailySpendLimitUsd"},
+    "ON_SPEND_LIMIT": {"Ref": "OnSpendLimit"},
+    "USD_PER_SECOND": {"Ref": "UsdPerSecond"},
     "QUEUE_URL": {"Ref": "IntakeQueue"},
     "EVENT_BUS": {"Ref": "EventBus"},
     "VIDEO_BUCKET": {"Ref": "VideoBucket"},
@@ -372,7 +431,7 @@ VARIABLES: dict[str, dict[str, str]] = {
 @pytest.mark.parametrize("name", of_type("AWS::Serverless::Function"))
 def test_a_function_gets_exactly_its_settings(name: str) -> None:
     function = of_type("AWS::Serverless::Function")[name]
-    given = function.get("Environment", {}).get("Variables", {})
+    given = dict(function.get("Environment", {}).get("Variables", {}))
     handler = (PROJECT / function["CodeUri"] / "app.py").read_text()
     if (used := re.search(r"(\w+)\.from_environment\(\)", handler)) is None:
         assert given == {}
@@ -382,6 +441,8 @@ def test_a_function_gets_exactly_its_settings(name: str) -> None:
     made = model.model_validate({variable: _default(value) for variable, value in given.items()})
 
     assert set(given) == {field.upper() for field in type(made).model_fields}
+    machine = given.pop("STATE_MACHINE_ARN", None)
+    assert machine in (None, {"Ref": "RenderStateMachine"}, {"Sub": MACHINE})
     assert given == {variable: VARIABLES[variable] for variable in given}
 
 
