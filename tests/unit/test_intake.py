@@ -174,10 +174,6 @@ class World:
         due = self.time + timedelta(seconds=delay_seconds)
         self.messages.append((due, message.model_dump_json()))
 
-    def send_all(self, messages: Iterable[tuple[BaseModel, int]]) -> None:
-        for message, delay_seconds in messages:
-            self.send(message, delay_seconds)
-
     def announce(self, detail_type: DetailType, detail: BaseModel) -> None:
         assert detail_type is DetailType.UPLOAD_INCOMPLETE
         assert isinstance(detail, UploadIncomplete)

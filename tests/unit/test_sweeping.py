@@ -75,10 +75,6 @@ class Inbox:
         else:
             self.bookmarks.append((due, message.model_dump_json()))
 
-    def send_all(self, messages: Iterable[tuple[BaseModel, int]]) -> None:
-        for message, delay_seconds in messages:
-            self.send(message, delay_seconds)
-
     def go_through(self, lateness_seconds: Iterator[float]) -> int:
         """To the end of the chain; returns its length. Each message comes late by so much."""
         self.send(Sweep(sweep=Bookmark()), 1)

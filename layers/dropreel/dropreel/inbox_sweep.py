@@ -53,8 +53,6 @@ class Queue(Protocol):
 
     def send(self, message: BaseModel, delay_seconds: int) -> None: ...
 
-    def send_all(self, messages: Iterable[tuple[BaseModel, int]]) -> None: ...
-
 
 @dataclass(frozen=True)
 class InboxSweep:
@@ -77,19 +75,15 @@ class InboxSweep:
         page = self.inbox.page(bucket, INBOX, mark.after)
         wanted = [upload for upload in page.objects if _is_wanted(name_of(upload.key), mark)]
         found = list(islice(self._unanswered(bucket, wanted), SWEEP_UPLOADS_PER_MINUTE))
-        self.queue.send_all(
-            (
-                Sighting(
-                    bucket=bucket,
-                    key=upload.key,
-                    version_id=upload.version_id,
-                    first_seen=upload.written_at,
-                    swept=True,
-                ),
-                REST_SECONDS + math.floor(_seconds_for(number)),
+        for number, upload in enumerate(found):
+            sighting = Sighting(
+                bucket=bucket,
+                key=upload.key,
+                version_id=upload.version_id,
+                first_seen=upload.written_at,
+                swept=True,
             )
-            for number, upload in enumerate(found)
-        )
+            self.queue.send(sighting, REST_SECONDS + math.floor(_seconds_for(number)))
         is_cut = len(found) == SWEEP_UPLOADS_PER_MINUTE
         after = found[-1].key if is_cut else page.goes_on_after
         delay_seconds = max(math.ceil(_seconds_for(len(found))), 1)

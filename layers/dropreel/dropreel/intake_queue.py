@@ -1,9 +1,7 @@
 """The queue that feeds intake: an adapter for what intake itself puts there."""
 
 import json
-from collections.abc import Iterable, Iterator
 from functools import cached_property
-from itertools import islice
 from typing import TYPE_CHECKING
 
 import boto3
@@ -12,9 +10,6 @@ from pydantic import BaseModel
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
-    from mypy_boto3_sqs.type_defs import SendMessageBatchRequestEntryTypeDef
-
-_BATCH = 10  # SQS: messages in one call
 
 
 class IntakeQueue:
@@ -38,21 +33,6 @@ class IntakeQueue:
             MessageBody=_body(message),
             DelaySeconds=delay_seconds,
         )
-
-    def send_all(self, messages: Iterable[tuple[BaseModel, int]]) -> None:
-        """The same for many, each with its delay. After an error some may have been sent."""
-        entries: Iterator[SendMessageBatchRequestEntryTypeDef] = (
-            {"Id": str(number), "MessageBody": _body(message), "DelaySeconds": delay_seconds}
-            for number, (message, delay_seconds) in enumerate(messages)
-        )
-        while batch := list(islice(entries, _BATCH)):
-            sent = self._client.send_message_batch(QueueUrl=self._url, Entries=batch)
-            if failed := sent.get("Failed"):
-                raise MessagesNotSent(f"{len(failed)} of {len(batch)}: {failed[0]['Code']}")
-
-
-class MessagesNotSent(Exception):
-    """SQS took a part of a batch."""
 
 
 def _body(message: BaseModel) -> str:
