@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from dropreel.catalog import AudioFormat, ImageFormat, ProviderName
 from dropreel.job import Input, Job, Role
-from dropreel.ledger import Attempt, AttemptState, Run
+from dropreel.ledger import Attempt, AttemptState, Run, RunClosed
 from dropreel.provider import Answer, Provider, Result
 from dropreel.render import AudioFacts, ImageFacts, Next, Plan, PlannedOffer, Ticket
 from dropreel.settings import PollSettings, SubmitSettings
@@ -143,7 +143,12 @@ class MemoryLedger:
     def attempts(self, job_id: str) -> tuple[Attempt, ...]:
         return tuple(self._attempts[key] for key in sorted(self._attempts) if key[0] == job_id)
 
-    def begin(self, job_id: str, turn: Next, offer: PlannedOffer, now: datetime) -> Attempt | None:
+    def begin(
+        self, job_id: str, turn: Next, offer: PlannedOffer, now: datetime, *, run: int = 1
+    ) -> Attempt | None:
+        of_run = self._runs.get((job_id, run))
+        if of_run and of_run.closed_at:
+            raise RunClosed(job_id)
         there = self.find(job_id, turn.attempt)
         if there and there.state is not AttemptState.POSTPONED:
             return None
@@ -157,6 +162,7 @@ class MemoryLedger:
             state=AttemptState.BEGUN,
             begun_at=now,
             begun_by=f"call {self._begun}",
+            estimated_usd=offer.estimated_usd,
         )
         self._attempts[job_id, turn.attempt] = attempt
         return attempt
@@ -188,6 +194,20 @@ class MemoryLedger:
                 "message": message,
             },
         )
+
+    def confirm(self, job_id: str, ticket: Ticket) -> None:
+        there = self.find(job_id, ticket.attempt)
+        if there and there.state is AttemptState.BEGUN and there.request_id is None:
+            self._attempts[job_id, ticket.attempt] = there.model_copy(
+                update={
+                    "state": AttemptState.ACCEPTED,
+                    "request_id": ticket.request_id,
+                    "accepted_at": ticket.submitted_at,
+                }
+            )
+
+    def is_closed(self, job: Job) -> bool:
+        return self._run(job).closed_at is not None
 
     def give_up(self, attempt: Attempt, code: str, message: str) -> None:
         self._replace(attempt, {"state": AttemptState.UNCLEAR, "code": code, "message": message})

@@ -7,6 +7,7 @@ from typing import Any
 
 import boto3
 import pytest
+from botocore.exceptions import ClientError
 from moto import mock_aws
 
 from dropreel.admission import Admission, Granting, RunId
@@ -318,6 +319,7 @@ def test_leaving_gives_the_estimate_back_unless_it_may_be_paid(
     at: Desk, keeps: bool, spent: str
 ) -> None:
     at.admit(ANNA, route=(WAVESPEED,))
+    at.ledger.begin(ANNA.id, Next(), WAVESPEED, NOON)
 
     for _ in range(2):
         at.admission.leave(ANNA, keeps_charge=keeps)
@@ -436,3 +438,194 @@ def test_the_runs_history_tells_of_its_admission(at: Desk) -> None:
     assert run.plan.job == ANNA
     assert (run.admitted_at, run.rendered_at) == (NOON, NOON + timedelta(minutes=1))
     assert at.slots.standing(RunId.of(ANNA)).slot is None
+
+
+# What a job costs
+
+
+def test_a_look_at_the_queue_reads_one_waiter_however_many_wait(at: Desk) -> None:
+    at.open(in_flight=1)
+    for number in range(30):
+        at.admit(job_named(f"job{number:03}"), minute=number)
+    scanned: list[int] = []
+    at.dynamodb.meta.events.register(
+        "after-call.dynamodb.Query", lambda parsed, **_: scanned.append(parsed["ScannedCount"])
+    )
+
+    at.slots.first_waiter(ProviderName.RUNCOMFY)
+
+    assert scanned == [1]
+
+
+def test_a_job_without_a_free_slot_does_not_read_the_queue(at: Desk) -> None:
+    at.open(in_flight=1)
+    at.admit(ANNA)
+    asked: list[str] = []
+    at.dynamodb.meta.events.register(
+        "provide-client-params.dynamodb.Query",
+        lambda params, **_: asked.append(params["ExpressionAttributeValues"][":pk"]["S"]),
+    )
+
+    at.admit(BEN, minute=1)
+
+    assert asked == ["slots#runcomfy"]
+
+
+# Told late
+
+
+@pytest.mark.parametrize(
+    "later", [LEASE + timedelta(hours=1), LEASE - timedelta(minutes=1)], ids=["after", "before"]
+)
+def test_a_slot_that_is_told_late_is_a_whole_lease(
+    at: Desk, monkeypatch: pytest.MonkeyPatch, later: timedelta
+) -> None:
+    at.open(in_flight=1)
+    for minute, job in enumerate((ANNA, BEN, CLEO)):
+        at.admit(job, minute=minute)
+    with monkeypatch.context() as killed:
+        killed.setattr(at.executions, "go_on", _killed)
+        with pytest.raises(SystemExit):
+            at.admission.rendered(ANNA)
+
+    at.clock.now += later
+    at.admission.serve_all()  # the sweep: tells ben
+    at.clock.now += timedelta(minutes=2)
+    at.admit(DORA, minute=3)
+
+    assert at.told() == ["anna", "ben"]
+
+
+def test_who_is_killed_between_renewing_and_telling_takes_nothing_away(
+    at: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at.open(in_flight=1)
+    at.admit(ANNA)
+    at.admit(BEN, minute=1)
+    with monkeypatch.context() as killed:
+        killed.setattr(at.executions, "go_on", _killed)
+        with pytest.raises(SystemExit):
+            at.admission.rendered(ANNA)
+        at.clock.now += LEASE + timedelta(minutes=1)
+        with pytest.raises(SystemExit):
+            at.admit(CLEO, minute=2)
+
+    at.admit(CLEO, minute=2, retry=1)
+    at.clock.now += LEASE
+    at.admit(CLEO, minute=2, retry=2)
+
+    assert at.told() == ["anna", "ben"]
+
+
+# Answers to everybody who waits
+
+
+def test_an_execution_that_is_redriven_after_its_end_is_refused(at: Desk) -> None:
+    at.open(in_flight=1)
+    at.admit(ANNA)
+    at.admit(BEN, minute=1)
+    at.executions.end(BEN.execution_name)
+    at.ledger.close(BEN, at.clock())
+    at.admission.leave(BEN, keeps_charge=False)
+
+    at.admit(BEN, minute=1)  # its retries are counted anew
+
+    assert at.executions.refused == {BEN.execution_name: "ExecutionAborted"}
+
+
+def test_a_render_that_was_ready_and_is_lost_after_all_may_have_another_attempt(at: Desk) -> None:
+    at.admit(ANNA)
+    at.admission.rendered(ANNA)
+
+    at.admit(ANNA, attempt=2)
+
+    assert at.told() == ["anna", "anna"]
+    assert at.holders() == ["anna"]
+
+
+def test_the_estimate_of_an_attempt_that_was_never_made_is_given_back(at: Desk) -> None:
+    at.admit(ANNA, route=(WAVESPEED,))
+    begun = at.ledger.begin(ANNA.id, Next(), WAVESPEED, NOON)
+    assert begun
+    at.ledger.give_up(begun, "SubmissionUnclear", "No answer.")
+    at.admit(ANNA, route=(WAVESPEED,), attempt=2)
+
+    at.admission.leave(ANNA, keeps_charge=True)
+
+    assert at.spent() == Decimal("0.105")
+    assert at.slots.standing(RunId.of(ANNA)).charged_usd is None
+
+
+# Conflicts
+
+
+@pytest.mark.parametrize(
+    ("verb", "operation"),
+    [
+        ("admit", "transact_write_items"),
+        ("rendered", "delete_item"),
+        ("rendered", "update_item"),
+        ("rendered", "transact_write_items"),
+        ("leave", "delete_item"),
+        ("leave", "update_item"),
+        ("leave", "transact_write_items"),
+    ],
+)
+def test_a_transaction_conflict_is_tried_again(
+    at: Desk, monkeypatch: pytest.MonkeyPatch, verb: str, operation: str
+) -> None:
+    at.open(in_flight=1)
+    at.admit(ANNA, route=(WAVESPEED,))
+    at.admit(BEN, route=(WAVESPEED,), minute=1)
+    met: list[str] = []
+    really = getattr(at.dynamodb, operation)
+
+    def conflicting_once(**request: object) -> object:
+        if not met:
+            met.append(operation)
+            raise _conflict(at, operation)
+        return really(**request)
+
+    monkeypatch.setattr(at.dynamodb, operation, conflicting_once)
+
+    if verb == "admit":
+        at.admit(CLEO, route=(WAVESPEED,), minute=2)
+    elif verb == "rendered":
+        at.admission.rendered(ANNA)
+    else:
+        at.admission.leave(ANNA, keeps_charge=False)
+
+    assert met == [operation]
+    assert at.told() == (["anna"] if verb == "admit" else ["anna", "ben"])
+    assert at.items("waiters#") == (2 if verb == "admit" else 0)
+    assert at.spent() == Decimal("0.21" if verb == "rendered" else "0.105")
+
+
+def _conflict(at: Desk, operation: str) -> Exception:
+    """As DynamoDB says it: https://docs.aws.amazon.com/amazondynamodb, `TransactWriteItems`."""
+    if operation == "transact_write_items":
+        response: Any = {
+            "Error": {"Code": "TransactionCanceledException", "Message": ""},
+            "CancellationReasons": [{"Code": "TransactionConflict"}, {"Code": "None"}],
+        }
+        return at.dynamodb.exceptions.TransactionCanceledException(response, "TransactWriteItems")
+    response = {"Error": {"Code": "TransactionConflictException", "Message": ""}}
+    return ClientError(response, operation)
+
+
+def test_a_grant_whose_answer_was_lost_is_told(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    at.open(in_flight=1)
+    at.admit(ANNA)
+    at.admit(BEN, minute=1)
+    really = at.dynamodb.transact_write_items
+
+    def unheard_once(**request: Any) -> object:  # noqa: ANN401
+        monkeypatch.undo()
+        really(**request)
+        raise _conflict(at, "transact_write_items")
+
+    monkeypatch.setattr(at.dynamodb, "transact_write_items", unheard_once)
+
+    at.admission.rendered(ANNA)
+
+    assert at.told() == ["anna", "ben"]

@@ -151,6 +151,8 @@ class Machine(RuleBasedStateMachine):
         self.retries: dict[str, int] = {}
         self.lives: set[str] = set()  # jobs whose execution has not ended
         self.overdue: set[str] = set()
+        # What was spent for certain, and what may have been: who is stopped may have been admitted.
+        self.spent, self.perhaps_spent = Decimal(0), Decimal(0)
 
     # What happens in an account
 
@@ -228,6 +230,7 @@ class Machine(RuleBasedStateMachine):
         job = data.draw(st.sampled_from(self._going()), "job")
         self._end(job)
         if kept:
+            self.spent += self._price(job)
             self._call(lambda: self.admission.rendered(job))
         else:
             self._conclude(job, keeps_charge=False)
@@ -243,6 +246,7 @@ class Machine(RuleBasedStateMachine):
             self.ledger.refuse(attempt, "NoCredit", "")
         elif attempt:
             self.ledger.give_up(attempt, "SubmissionUnclear", "")
+            self.spent += self._price(job)
         self.attempt[job.id], self.retries[job.id] = number + 1, 0
         self._admit(job)
 
@@ -251,6 +255,7 @@ class Machine(RuleBasedStateMachine):
     def abort(self, data: st.DataObject, is_told: bool) -> None:
         """Someone stops the execution; conclude is told of it, or the event is lost."""
         job = data.draw(st.sampled_from([j for j in self.jobs if j.id in self.lives]), "job")
+        self.perhaps_spent += self._price(job)
         self._end(job)
         if is_told:
             self._conclude(job, keeps_charge=data.draw(st.booleans(), "kept"))
@@ -261,6 +266,10 @@ class Machine(RuleBasedStateMachine):
             self.admission.leave(job, keeps_charge=keeps_charge)
 
         self._call(conclude)
+
+    def _price(self, job: Job) -> Decimal:
+        """Of the attempt that it makes."""
+        return Decimal(str(PRICED[(self.attempt[job.id] - 1) % 2].estimated_usd))
 
     def _end(self, job: Job) -> None:
         self.executions.end(job.execution_name)
@@ -336,6 +345,7 @@ class Machine(RuleBasedStateMachine):
                     self._call(self.crashed.pop())
             going = self._going()
             for job in going:
+                self.spent += self._price(job)
                 self._end(job)
                 self._call(partial(self.admission.rendered, job))
             if not going and not self.lives:
@@ -350,13 +360,15 @@ class Machine(RuleBasedStateMachine):
             while self.calls:
                 self._advance(0)
         left = self.client.scan(TableName=self.table, ConsistentRead=True)["Items"]
+        days = sum((Decimal(i["spent_usd"]["N"]) for i in left if "spent_usd" in i), Decimal(0))
+        assert self.spent <= days <= self.spent + self.perhaps_spent
         assert [i["pk"]["S"] for i in left if i["pk"]["S"].startswith("waiters#")] == []
         assert [i["pk"]["S"] for i in left if i["pk"]["S"].startswith("slots#")] == []
 
 
 TestAdmissionInterleaved = Machine.TestCase
 TestAdmissionInterleaved.settings = settings(
-    max_examples=30,
+    max_examples=40,
     stateful_step_count=40,
     deadline=None,
     suppress_health_check=list(HealthCheck),

@@ -1,9 +1,10 @@
 """The ledger's promises, held by the table and by the unit tests' ledger in memory alike."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from itertools import count, pairwise
 from typing import Any, cast
 
@@ -300,15 +301,18 @@ def test_late_copy_of_a_write_undoes_nothing(
 ) -> None:
     # Given a write of which the network holds a copy back
     client = boto3.client("dynamodb")
-    put_item = client.put_item
-    sent: list[dict[str, Any]] = []
+    sent: list[Callable[[], object]] = []
 
-    def put_and_remember(**request: Any) -> Any:  # noqa: ANN401
-        sent.append(request)
-        return put_item(**request)
+    def remembering(write: Callable[..., object]) -> Callable[..., object]:
+        def written(**request: object) -> object:
+            sent.append(partial(write, **request))
+            return write(**request)
+
+        return written
 
     slow = DynamoDBLedger(LEDGER, client)
-    monkeypatch.setattr(client, "put_item", put_and_remember)
+    for name in ("put_item", "transact_write_items"):
+        monkeypatch.setattr(client, name, remembering(getattr(client, name)))
     attempt = begun(slow)
     if since == "postponed":
         slow.postpone(attempt, "ProviderThrottled", "Too many.")
@@ -324,7 +328,7 @@ def test_late_copy_of_a_write_undoes_nothing(
 
     # When it arrives at last
     with suppress(ClientError):
-        put_item(**sent[0 if late == "begin" else 1])
+        sent[0 if late == "begin" else 1]()
 
     assert before is not None
     assert before.state == since
@@ -337,14 +341,17 @@ def test_write_whose_answer_is_lost_may_be_sent_again(
 ) -> None:
     # Given a client that sends every write twice, as boto3 does when the first answer is lost
     client = boto3.client("dynamodb")
-    put_item = client.put_item
 
-    def put_twice(**request: Any) -> Any:  # noqa: ANN401
-        put_item(**request)
-        return put_item(**request)
+    def twice(write: Callable[..., object]) -> Callable[..., object]:
+        def written(**request: object) -> object:
+            write(**request)
+            return write(**request)
+
+        return written
 
     lossy = DynamoDBLedger(LEDGER, client)
-    monkeypatch.setattr(client, "put_item", put_twice)
+    for name in ("put_item", "transact_write_items"):
+        monkeypatch.setattr(client, name, twice(getattr(client, name)))
 
     attempt = begun(lossy)
     if write == "accept":
@@ -441,10 +448,10 @@ def test_unknown_job_has_no_run(ledger: Ledger) -> None:
 
 
 def test_runs_of_a_job_come_in_order_and_alone(ledger: Ledger) -> None:
+    begun(ledger)
     for number in (2, 10, 1):
         ledger.close(JOB.model_copy(update={"run": number}), NOON)
     ledger.close(JOB.model_copy(update={"id": "another-job"}), NOON)
-    begun(ledger)
 
     assert [(run.job_id, run.number) for run in ledger.runs(JOB.id)] == [
         (JOB.id, 1),
@@ -609,9 +616,9 @@ class MortalLedger:
         if name not in _KINDS:
             return there
 
-        def write(*args: object) -> object:
+        def write(*args: object, **named: object) -> object:
             self._call.at(f"before {_KINDS[name]}")
-            answer = there(*args)
+            answer = there(*args, **named)
             self._call.at(f"after {_KINDS[name]}")
             return answer
 

@@ -464,12 +464,38 @@ def test_submit_that_was_cut_off_is_an_unclear_submission() -> None:
     "way", [step_failed("KeyError", lambda_cause("'outputs'")), ended_run("FAILED", "States.X")]
 )
 def test_unforeseen_error_warns_of_a_render_that_may_be_paid_for(way: dict[str, object]) -> None:
-    failed = Bench().accept().conclude(way)
+    bench = Bench().accept()
+    bench.provider = ScriptedProvider(cancels=False)
+    failed = bench.conclude(way)
 
     assert failed.error.code == "UnexpectedError"
-    assert "paid" in failed.error.advice
+    assert "make rerun" in failed.error.advice
+    assert "may be paid for" in failed.error.advice
     assert "dashboard before" in failed.error.advice
     assert "paid" not in Bench().conclude(way).error.advice
+
+
+@pytest.mark.parametrize("status", ["ABORTED", "TIMED_OUT"])
+@pytest.mark.parametrize("cancels", [True, False], ids=["cancelled", "goes on"])
+def test_execution_that_ends_while_its_render_goes_on_says_so(status: str, cancels: bool) -> None:
+    bench = Bench().accept()
+    bench.provider = ScriptedProvider(cancels=cancels)
+
+    advice = bench.conclude(ended_run(status)).error.advice
+
+    assert ("may be paid for" in advice) is not cancels
+    assert "make rerun" in advice
+
+
+def test_submission_that_was_given_up_may_be_paid_for_whatever_became_of_the_next() -> None:
+    bench = Bench().begin()
+    bench.ledger.give_up(bench.ledger.attempts(JOB.id)[0], "SubmissionUnclear", "")
+
+    failed = bench.conclude(failed_run(NoCredit("Nothing left.")))
+
+    assert failed.error.code == "NoCredit"
+    assert failed.error.advice == SubmissionUnclear.advice
+    assert failed.error.retryable is False
 
 
 def test_execution_stopped_while_it_submits_keeps_its_code_and_warns_of_paying_twice() -> None:
@@ -1072,3 +1098,13 @@ def test_each_run_is_announced_for_itself() -> None:
 
     assert failed.job.run == 2
     assert bench.error_file == failed.model_dump_json(indent=2)
+
+
+@pytest.mark.parametrize("status", ["ABORTED", "TIMED_OUT"])
+def test_what_a_version_without_runs_has_concluded_is_not_announced_again(status: str) -> None:
+    bench = Bench(videos=FakeVideos(documents={JOB.error_key: error_file()}))
+
+    assert bench.tell(ended_run(status)) is None
+
+    assert bench.bus.announced == []
+    assert bench.ledger.runs(JOB.id)[0].outcome is not None  # and the next sweep passes it by

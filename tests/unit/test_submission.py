@@ -14,6 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from dropreel.catalog import ProviderName
 from dropreel.errors import (
     DropreelError,
+    ExecutionAborted,
     InputGone,
     NoCredit,
     ProviderThrottled,
@@ -299,6 +300,55 @@ def test_ticket_survives_a_ledger_that_cannot_record_it() -> None:
     with pytest.raises(SubmissionUnclear):
         bench.submit()
     assert len(provider.submitted) == 1
+
+
+def test_request_that_the_ledger_could_not_record_is_recorded_by_the_poll() -> None:
+    class FullLedger(MemoryLedger):
+        def accept(self, attempt: Attempt, request_id: str, now: datetime) -> None:
+            raise OSError("the table does not answer")
+
+    bench = Bench(ScriptedProvider(submissions=["req-1"]), ledger=FullLedger())
+    ticket = bench.submit().ticket
+    assert ticket
+    assert not ticket.is_recorded
+
+    poll(
+        Underway(plan=PLAN, ticket=ticket),
+        ledger=bench.ledger,
+        slots=NoSlots(),
+        providers=by_name(ScriptedProvider(answers=[Answer(state=RenderState.RENDERING)])),
+        clock=bench.clock,
+        settings=POLL_SETTINGS,
+    )
+
+    assert (bench.attempt().state, bench.attempt().request_id) == (AttemptState.ACCEPTED, "req-1")
+
+
+def test_run_that_was_concluded_before_its_submission_is_not_submitted() -> None:
+    bench = Bench(ScriptedProvider(submissions=["req-1"]))
+    bench.ledger.close(JOB, NOON)
+
+    with pytest.raises(ExecutionAborted):
+        bench.submit()
+
+    assert bench.runcomfy.submitted == []
+    assert bench.ledger.attempts(JOB.id) == ()
+
+
+@pytest.mark.parametrize("cancels", [True, False])
+def test_run_that_is_concluded_while_the_provider_is_called_is_cancelled(cancels: bool) -> None:
+    class Stopping(ScriptedProvider):
+        def submit(self, endpoint: str, payload: Mapping[str, object]) -> str:
+            bench.ledger.close(JOB, NOON)
+            return super().submit(endpoint, payload)
+
+    provider = Stopping(submissions=["req-1"], cancels=cancels)
+    bench = Bench(provider)
+
+    bench.submit()
+
+    assert provider.cancelled == ["req-1"]
+    assert bench.attempt().state is (AttemptState.LOST if cancels else AttemptState.ACCEPTED)
 
 
 def test_call_that_finds_another_at_work_waits_for_its_ticket() -> None:
@@ -790,8 +840,10 @@ class InterruptedLedger(MemoryLedger):
         self.interruption.at("found")
         return found
 
-    def begin(self, job_id: str, turn: Next, offer: PlannedOffer, now: datetime) -> Attempt | None:
-        begun = super().begin(job_id, turn, offer, now)
+    def begin(
+        self, job_id: str, turn: Next, offer: PlannedOffer, now: datetime, *, run: int = 1
+    ) -> Attempt | None:
+        begun = super().begin(job_id, turn, offer, now, run=run)
         self.interruption.at("begun")
         return begun
 

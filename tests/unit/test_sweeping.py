@@ -368,7 +368,7 @@ def test_an_execution_that_is_gone_or_runs_again_is_passed_over(account: Account
 def test_the_listing_is_read_no_further_than_an_execution_can_last(account: Account) -> None:
     def listing() -> Iterator[EndedExecution]:
         yield account.end()
-        yield EndedExecution("arn:old", "FAILED", NOON - timedelta(days=94), NOON)
+        yield EndedExecution("arn:old", "FAILED", NOON - LOOKS_BACK - timedelta(days=91), NOON)
         raise AssertionError("read on")
 
     account.ended = lambda status: listing() if status == "FAILED" else iter(())  # type: ignore[method-assign]

@@ -27,7 +27,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from dropreel.attempts import is_kept
 from dropreel.catalog import ProviderName
-from dropreel.errors import DropreelError, PriceUnknown, SpendLimitReached
+from dropreel.errors import DropreelError, ExecutionAborted, PriceUnknown, SpendLimitReached
 from dropreel.job import Job, execution_name
 from dropreel.ledger import Attempt
 from dropreel.observability import logger
@@ -97,6 +97,7 @@ class Standing(BaseModel):
     charged_usd: Decimal | None = None
     charged_on: date | None = None
     is_closed: bool = False
+    rendered_at: datetime | None = None
 
 
 class Granting(Enum):
@@ -136,7 +137,8 @@ class Slots(Protocol):
     ) -> Granting:
         """The end of the wait, the slot and the spend, all or nothing."""
 
-    def renew(self, lease: Lease, until: datetime) -> None: ...
+    def renew(self, lease: Lease, until: datetime) -> Lease | None:
+        """The lease as it is from now on; None when somebody else has the slot by now."""
 
     def leave_queue(
         self, run: RunId, provider: ProviderName, place: str, *, task_token: str | None = None
@@ -220,7 +222,7 @@ class Admission:
             retry=request.retry,
         )
         if not self.slots.join(waiter, plan):
-            self._answer_again(run, waiter)
+            self._answer_instead(run, waiter)
         self._serve(offer.provider, by=run.execution_name)
 
     def rendered(self, job: Job) -> None:
@@ -238,7 +240,8 @@ class Admission:
         The estimate goes back to its day, unless it is kept because the render may be paid for.
         """
         run = RunId.of(job)
-        self._leave(run, keeps_charge=keeps_charge)
+        standing = self.slots.standing(run)
+        self._leave(run, keeps_charge=keeps_charge and self._may_be_paid(run, standing))
         self.serve_all(by=run.execution_name)
 
     def serve_all(self, by: str = "") -> None:
@@ -250,10 +253,10 @@ class Admission:
     # Leaving
 
     def _leave_attempt(self, run: RunId, standing: Standing) -> None:
-        """The run comes back for another attempt: the last one gives back what it had."""
+        """The run comes back for another attempt: the last one gives back what it had, which may
+        make room in every queue."""
         self._leave(run, keeps_charge=self._may_be_paid(run, standing))
-        if standing.provider:
-            self._serve(standing.provider, by=run.execution_name)
+        self.serve_all(by=run.execution_name)
 
     def _leave(self, run: RunId, *, keeps_charge: bool) -> None:
         standing = self.slots.standing(run)
@@ -273,28 +276,35 @@ class Admission:
 
     def _serve(self, provider: ProviderName, by: str) -> None:
         leases = self.slots.leases(provider)
-        for lease in leases:
-            if lease.granted_by == by or not by:
-                self._tell(lease.run, lease.task_token)
+        mine = [lease for lease in leases if lease.granted_by == by or not by]
+        for lease in mine:
+            self._tell_again(lease)
+        if mine:
+            leases = self.slots.leases(provider)
         for _ in range(_LOOKS_AT_MOST):
-            waiter = self.slots.first_waiter(provider)
-            if waiter is None or not self._serve_one(waiter, by):
+            now = self.clock()
+            slots = self._slots_to_have(provider, leases, now)
+            # The queue is looked at only when there is something to give, and then one waiter of
+            # it: what a job costs does not grow with the number of those that wait.
+            waiter = self.slots.first_waiter(provider) if slots else None
+            if waiter is None or not self._serve_one(waiter, slots, by, now):
                 return
+            leases = self.slots.leases(provider)
         logger.warning("More jobs wait than one call may serve", provider=provider)
 
-    def _serve_one(self, waiter: Waiter, by: str) -> bool:
+    def _serve_one(
+        self, waiter: Waiter, slots: "Sequence[tuple[int, Lease | None]]", by: str, now: datetime
+    ) -> bool:
         """Give the first in the queue what it waits for. False when it has to wait on."""
-        now = self.clock()
-        free = self._free_slot(waiter.provider, now)
-        if free is None:
-            return False
         if error := self._over_the_limit(waiter, now):
             if self.limits.on_daily_usd == "wait" and not self._can_never_fit(waiter):
                 return False
             self.executions.refuse(waiter.task_token, error)
             self._dismiss(waiter)
             return True
-        slot, expired = free
+        slot, expired = slots[0]
+        if expired and (expired := self._taken_back(expired, now)) is None:
+            return True
         granted = self.slots.grant(
             waiter,
             slot,
@@ -309,13 +319,28 @@ class Admission:
             self._tell(waiter.run, waiter.task_token)
         elif granted is Granting.CLOSED:
             self._dismiss(waiter)
+        elif granted is Granting.OVERTAKEN:
+            # By another call, or by this very one, if the answer to its first try was lost.
+            for lease in self.slots.leases(waiter.provider):
+                if lease.run == waiter.run and lease.granted_by == by:
+                    self._tell(lease.run, lease.task_token)
         return True
 
-    def _answer_again(self, run: RunId, waiter: Waiter) -> None:
-        """An earlier call had this run admitted, but its answer came too soon for this token."""
+    def _answer_instead(self, run: RunId, waiter: Waiter) -> None:
+        """The run may not join: an earlier call had it admitted, but its answer came too soon for
+        this token; or it is over, and somebody redrives its execution."""
         standing = self.slots.standing(run)
         if standing.slot is not None and standing.attempt == waiter.attempt:
             self.executions.go_on(waiter.task_token)
+        elif standing.is_closed or standing.rendered_at:
+            error = ExecutionAborted("This run of the job is over: a redrive cannot go on with it.")
+            self.executions.refuse(waiter.task_token, error)
+
+    def _tell_again(self, lease: Lease) -> None:
+        """Who gave the slot may have been cut off before telling. The lease begins anew first:
+        its holder may only begin now."""
+        if self.slots.renew(lease, self.clock() + self.limits.lease[lease.provider]):
+            self._tell(lease.run, lease.task_token)
 
     def _tell(self, run: RunId, task_token: str) -> None:
         """Tell the holder of a slot to go on. When its execution is gone it is skipped."""
@@ -329,29 +354,27 @@ class Admission:
             waiter.run, waiter.provider, waiter.place, task_token=waiter.task_token
         )
 
-    def _free_slot(
-        self, provider: ProviderName, now: datetime
-    ) -> "tuple[int, Lease | None] | None":
-        """The lowest free slot; or one whose lease has run out, to be given in its place."""
+    def _slots_to_have(
+        self, provider: ProviderName, leases: Sequence[Lease], now: datetime
+    ) -> "Sequence[tuple[int, Lease | None]]":
+        """The free slots, lowest first, then those whose lease has run out."""
         at_most = self.limits.in_flight[provider]
-        leases = {lease.slot: lease for lease in self.slots.leases(provider)}
-        expired = [lease for lease in leases.values() if lease.until <= now]
+        expired = [lease for lease in leases if lease.until <= now]
         if len(leases) - len(expired) >= at_most:
-            return None
-        for slot in range(at_most):
-            if slot not in leases:
-                return slot, None
-        for lease in expired:
-            if lease.slot < at_most and not self._is_told_only_now(lease, now):
-                return lease.slot, lease
-        return None
+            return ()
+        taken = {lease.slot for lease in leases}
+        return (
+            *((slot, None) for slot in range(at_most) if slot not in taken),
+            *((lease.slot, lease) for lease in expired if lease.slot < at_most),
+        )
 
-    def _is_told_only_now(self, lease: Lease, now: datetime) -> bool:
-        """Whether its holder was still waiting to be told. Then it may begin after all."""
-        if not self.executions.go_on(lease.task_token):
-            return False
-        self.slots.renew(lease, now + self.limits.lease[lease.provider])
-        return True
+    def _taken_back(self, lease: Lease, now: datetime) -> Lease | None:
+        """An expired lease, to be given to somebody else; None when its holder was still waiting
+        to be told, and begins now. It is renewed before it is told: both may be cut off."""
+        renewed = self.slots.renew(lease, now + self.limits.lease[lease.provider])
+        if renewed is None or self.executions.go_on(lease.task_token):
+            return None
+        return renewed
 
     # Spending
 

@@ -89,10 +89,16 @@ _OUR_CODES = {error.__name__ for error in DropreelError.__subclasses__()}
 # the one that had it before.
 _SINCE_LONG = timedelta(days=1)
 
+# These say nothing about the render. When it goes on at the provider, the person must know.
+_OF_THE_RUN = {over.__name__ for over in (ExecutionAborted, ExecutionTimedOut, UnexpectedError)}
 _PAID_ADVICE = (
-    "The render may be paid for and may still finish: look at the provider's dashboard before you "
-    "drop the files again. What went wrong is in the execution's history in the Step Functions "
-    "console and in the log of the step it names."
+    "The render may be paid for and may still finish: run the job again (`make rerun`, see the "
+    "README), which waits for it and pays nothing. Look at the provider's dashboard before you "
+    "drop the files again: that would be paid again."
+)
+_WHERE_TO_LOOK = (
+    " What went wrong is in the execution's history in the Step Functions console and in the log "
+    "of the step it names."
 )
 
 
@@ -208,9 +214,19 @@ def conclude(
     EventBridge's executions are announced from here. None when there was nothing left to say.
     """
     job = ending.job
-    if isinstance(ending, EndedRun) and _is_marked(ending, ledger.runs(job.id)):
+    runs = ledger.runs(job.id)
+    if isinstance(ending, EndedRun) and _is_marked(ending, runs):
         return None
     before = _concluded_before(ending, videos, video_bucket)
+    if (
+        isinstance(ending, EndedRun)
+        and ending.status != "FAILED"
+        and before
+        and _this(job, runs) is None
+    ):
+        # Concluded and told by a version that kept no runs: this one notes them before it writes.
+        ledger.end(job, before.error.code, clock())
+        return None
     if isinstance(ending, EndedRun) and _is_announced(ending, before):
         ledger.close(job, clock())
         _leave(job, ledger, slots)
@@ -364,30 +380,40 @@ def _conclude(
     providers: Callable[[ProviderName], Provider],
 ) -> VideoFailed:
     attempts = _Attempts.of(ending.job, ledger)
-    report = _minding_what_may_be_paid(ending.report, attempts.own)
+    report = _minding_an_open_submission(ending.report, attempts.own)
+    render = _render(ending.job, attempts, report, ledger, providers)
     logger.info("Concluding with %s", report.code)
     return VideoFailed(
-        error=report,
+        error=_minding_what_goes_on(report, ledger.attempts(ending.job.id)[-1:]),
         job=JobSummary.of(ending.job, ending.started_at),
         inputs=UsedInput.all_of(ending.job),
-        render=_render(ending.job, attempts, report, ledger, providers),
+        render=render,
         execution=ending.execution,
     )
 
 
-def _minding_what_may_be_paid(report: ErrorReport, attempts: tuple[Attempt, ...]) -> ErrorReport:
-    """An attempt that was left open may be paid for, whatever it was that ended the job then."""
+def _minding_what_goes_on(report: ErrorReport, latest: tuple[Attempt, ...]) -> ErrorReport:
+    """What was accepted and could not be cancelled may still finish, and is paid for."""
+    if report.code not in _OF_THE_RUN:
+        return report
+    if not any(attempt.state is AttemptState.ACCEPTED for attempt in latest):
+        return report
+    advice = _PAID_ADVICE
+    if report.code == UnexpectedError.__name__:
+        advice += _WHERE_TO_LOOK
+    return report.model_copy(update={"advice": advice, "retryable": False})
+
+
+def _minding_an_open_submission(report: ErrorReport, attempts: tuple[Attempt, ...]) -> ErrorReport:
+    """A submission of which nobody knows whether it was accepted may be paid for, whatever it was
+    that ended the job then."""
     latest = attempts[-1] if attempts else None
-    if latest is None:
+    is_open = latest is not None and latest.state is AttemptState.BEGUN
+    if not is_open and any(made.state is AttemptState.UNCLEAR for made in attempts):
+        return report.model_copy(update={"advice": SubmissionUnclear.advice, "retryable": False})
+    if latest is None or not is_open:
         return report
-    is_unforeseen = report.code == UnexpectedError.__name__
-    # With that code it was open until an earlier call cancelled it.
-    was_accepted = latest.state is AttemptState.ACCEPTED or latest.code == UnexpectedError.__name__
-    if was_accepted and is_unforeseen:
-        return report.model_copy(update={"advice": _PAID_ADVICE, "retryable": False})
-    if latest.state is not AttemptState.BEGUN:
-        return report
-    if is_unforeseen:
+    if report.code == UnexpectedError.__name__:
         return SubmissionUnclear(
             f"Submit was cut off while it called {latest.provider}: whether the request was "
             "accepted is unknown."
@@ -429,26 +455,16 @@ def _end_request(
 ) -> None:
     """Cancel the request, as far as it is open and can be. What the provider does not have any
     more is lost: then a job that is run again may submit anew."""
-    is_open = attempt.state is AttemptState.ACCEPTED and report.code not in _RENDER_OVER
-    if not is_open or attempt.request_id is None or attempt.accepted_at is None:
+    ticket = attempt.ticket
+    if ticket is None or report.code in _RENDER_OVER:
         return
-    if report.code in _RENDER_GONE or _is_cancelled(attempt, attempt.request_id, providers):
-        ticket = Ticket(
-            provider=attempt.provider,
-            endpoint=attempt.endpoint,
-            request_id=attempt.request_id,
-            attempt=attempt.number,
-            offer=attempt.offer,
-            submitted_at=attempt.accepted_at,
-        )
+    if report.code in _RENDER_GONE or _is_cancelled(ticket, providers):
         ledger.lose(job.id, ticket, report.code, report.message)
 
 
-def _is_cancelled(
-    attempt: Attempt, request_id: str, providers: Callable[[ProviderName], Provider]
-) -> bool:
+def _is_cancelled(ticket: Ticket, providers: Callable[[ProviderName], Provider]) -> bool:
     try:
-        return providers(attempt.provider).cancel(request_id)
+        return providers(ticket.provider).cancel(ticket.request_id)
     except Exception:  # the person is told all the same
-        logger.exception("Request %s could not be cancelled", request_id)
+        logger.exception("Request %s could not be cancelled", ticket.request_id)
         return False

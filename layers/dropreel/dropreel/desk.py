@@ -10,7 +10,7 @@ from dropreel.settings import AdmissionSettings
 from dropreel.slots_dynamodb import DynamoDBSlots
 from dropreel.waiting_executions import WaitingExecutions
 
-_TROUBLE = timedelta(hours=3)
+_TROUBLE = timedelta(hours=6)
 """For the retries around a submission and of polls that an AWS service or a provider keeps from
 being answered."""
 

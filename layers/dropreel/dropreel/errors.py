@@ -174,8 +174,8 @@ class SpendLimitReached(DropreelError):
 
     retryable = True
     advice = (
-        "Run the job again tomorrow (UTC), or let the owner raise DailySpendLimitUsd: "
-        "drop one of the job's own files again."
+        "Drop one of the job's own files again tomorrow (UTC), or once whoever runs this Dropreel "
+        "has raised DailySpendLimitUsd; or run the job again then (`make rerun`, see the README)."
     )
 
 
@@ -217,8 +217,8 @@ class SubmissionUnclear(DropreelError):
 
     advice = (
         "Look at the provider's dashboard: if a render of these files is there, fetch it there; "
-        "if none is, drop one of the job's own files again. Dropreel does not send it again by "
-        "itself, because that could be paid twice."
+        "if none is, run the job again (`make rerun`, see the README) or drop one of its own files "
+        "again. Dropreel stops here, because sending it once more could be paid twice."
     )
 
 
@@ -257,15 +257,19 @@ class RenderTimedOut(DropreelError):
     """The render was not ready within `RenderTimeoutMinutes`."""
 
     advice = (
-        "Look at the provider's dashboard: the render may still finish there. "
-        "If it does not, drop one of the job's own files again."
+        "The render may still finish: run the job again (`make rerun`, see the README), which "
+        "waits for it and pays nothing. Look at the provider's dashboard before you drop one of "
+        "the job's own files again: that would be paid again."
     )
 
 
 class RequestForgotten(DropreelError):
     """The provider does not know the request that it accepted."""
 
-    advice = "Look at the provider's dashboard before dropping one of the job's own files again."
+    advice = (
+        "Look at the provider's dashboard: if the video is not there, run the job again "
+        "(`make rerun`, see the README) or drop one of its own files again."
+    )
 
 
 # The result
@@ -274,15 +278,20 @@ class RequestForgotten(DropreelError):
 class ResultMissing(DropreelError):
     """The render completed without a video in its output."""
 
-    advice = "Look at the provider's dashboard, then drop one of the job's own files again."
+    advice = (
+        "Look at the provider's dashboard. Running the job again (`make rerun`, see the README) "
+        "looks for the video once more and pays nothing; dropping one of its own files again "
+        "renders anew."
+    )
 
 
 class ResultUnavailable(DropreelError):
     """The finished video could not be fetched from the provider."""
 
     advice = (
-        "The video is paid for: fetch it from the provider's dashboard while it is there, "
-        "or drop one of the job's own files again to render anew."
+        "The video is paid for: run the job again (`make rerun`, see the README), which fetches it "
+        "and pays nothing, or fetch it from the provider's dashboard, while it is there. Dropping "
+        "one of the job's own files again renders anew."
     )
 
 
@@ -290,7 +299,10 @@ class ResultRefused(DropreelError):
     """What the provider offered as the video is not one, is too large, or lies at an address
     that must not be fetched."""
 
-    advice = "Look at the video in the provider's dashboard."
+    advice = (
+        "Look at the video in the provider's dashboard. Running the job again (`make rerun`, see "
+        "the README) fetches it once more and pays nothing."
+    )
 
 
 # The run
@@ -299,13 +311,19 @@ class ResultRefused(DropreelError):
 class ExecutionAborted(DropreelError):
     """Someone stopped the execution."""
 
-    advice = "Drop one of the job's own files again if the video is still wanted."
+    advice = (
+        "If the video is still wanted, run the job again (`make rerun`, see the README) or drop "
+        "one of its own files again."
+    )
 
 
 class ExecutionTimedOut(DropreelError):
     """The execution ran longer than it may."""
 
-    advice = "Look at the provider's dashboard before dropping one of the job's own files again."
+    advice = (
+        "Run the job again (`make rerun`, see the README): what a provider accepted and still has "
+        "is waited for, and not paid again."
+    )
 
 
 class UnexpectedError(DropreelError):

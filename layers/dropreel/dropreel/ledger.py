@@ -44,6 +44,23 @@ class Attempt(BaseModel):
         default=None, description="Why it was postponed, refused or lost: an error's name."
     )
     message: str = Field(default="", description="The same in words, without any URL.")
+    estimated_usd: float | None = Field(default=None, description="What it was expected to cost.")
+
+    @property
+    def ticket(self) -> Ticket | None:
+        """The proof that the provider accepted it, unless it is known to be lost."""
+        if self.state is not AttemptState.ACCEPTED:
+            return None
+        if self.request_id is None or self.accepted_at is None:
+            return None
+        return Ticket(
+            provider=self.provider,
+            endpoint=self.endpoint,
+            request_id=self.request_id,
+            attempt=self.number,
+            offer=self.offer,
+            submitted_at=self.accepted_at,
+        )
 
 
 class Run(BaseModel):
@@ -66,6 +83,10 @@ class Run(BaseModel):
     )
 
 
+class RunClosed(Exception):
+    """The run is being concluded, or was: nothing may be sent for it any more."""
+
+
 class Ledger(Protocol):
     """Reads see every write that came before; writes are conditional and may be repeated."""
 
@@ -75,10 +96,12 @@ class Ledger(Protocol):
     def attempts(self, job_id: str) -> tuple[Attempt, ...]:
         """All attempts of a job, in order."""
 
-    def begin(self, job_id: str, turn: Next, offer: PlannedOffer, now: datetime) -> Attempt | None:
+    def begin(
+        self, job_id: str, turn: Next, offer: PlannedOffer, now: datetime, *, run: int = 1
+    ) -> Attempt | None:
         """Take the right to send an attempt that nobody has sent, or that was postponed.
 
-        None when another call has it: then nothing may be sent.
+        None when another call has it: then nothing may be sent. Raises `RunClosed`.
         """
 
     def accept(self, attempt: Attempt, request_id: str, now: datetime) -> None:
@@ -92,6 +115,12 @@ class Ledger(Protocol):
 
     def lose(self, job_id: str, ticket: Ticket, code: str, message: str) -> None:
         """The provider took it and brings no video. Only for the request that it took."""
+
+    def confirm(self, job_id: str, ticket: Ticket) -> None:
+        """The provider took it, and the ledger could not note that at the time."""
+
+    def is_closed(self, job: Job) -> bool:
+        """Whether the run is being concluded, or was."""
 
     def give_up(self, attempt: Attempt, code: str, message: str) -> None:
         """Its outcome will never be known, and another attempt takes its place."""

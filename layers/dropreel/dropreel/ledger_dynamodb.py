@@ -11,17 +11,18 @@
 """
 
 import math
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import ClientError
+from tenacity import retry, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from dropreel.catalog import ProviderName
 from dropreel.job import Job
-from dropreel.ledger import Attempt, AttemptState, Run
+from dropreel.ledger import Attempt, AttemptState, Run, RunClosed
 from dropreel.render import Next, Plan, PlannedOffer, Ticket
 
 if TYPE_CHECKING:
@@ -32,6 +33,29 @@ if TYPE_CHECKING:
 # cannot start again, its attempts are known.
 KEPT = timedelta(days=180)
 _RACES_AT_MOST = 20
+
+
+CONDITION_FAILED = "ConditionalCheckFailed"  # of one of a transaction's writes
+
+
+def is_conflict(error: BaseException) -> bool:
+    """Another transaction was at the same item at the same moment: nothing has happened."""
+    response = getattr(error, "response", {})
+    code = response.get("Error", {}).get("Code")
+    reasons = {reason.get("Code") for reason in response.get("CancellationReasons", [])}
+    return code == "TransactionConflictException" or (
+        code == "TransactionCanceledException"
+        and "TransactionConflict" in reasons
+        and CONDITION_FAILED not in reasons
+    )
+
+
+again_on_conflict = retry(
+    retry=retry_if_exception(is_conflict),
+    wait=wait_random_exponential(multiplier=0.02, max=1),
+    stop=stop_after_delay(8),
+    reraise=True,
+)
 
 
 class DynamoDBLedger:
@@ -64,7 +88,10 @@ class DynamoDBLedger:
         )
         return tuple(_attempt(item) for item in got["Items"])
 
-    def begin(self, job_id: str, turn: Next, offer: PlannedOffer, now: datetime) -> Attempt | None:
+    @again_on_conflict
+    def begin(
+        self, job_id: str, turn: Next, offer: PlannedOffer, now: datetime, *, run: int = 1
+    ) -> Attempt | None:
         attempt = Attempt(
             job_id=job_id,
             number=turn.attempt,
@@ -74,24 +101,44 @@ class DynamoDBLedger:
             state=AttemptState.BEGUN,
             begun_at=now,
             begun_by=uuid4().hex,
+            estimated_usd=offer.estimated_usd,
         )
         try:
-            self._client.put_item(
-                TableName=self._table,
-                Item=_item(attempt),
-                ConditionExpression=(
-                    "attribute_not_exists(pk) OR (#state = :postponed AND begun_by <> :me)"
-                    " OR (#state = :begun AND begun_by = :me)"
-                ),
-                ExpressionAttributeNames={"#state": "state"},
-                ExpressionAttributeValues={
-                    ":postponed": {"S": AttemptState.POSTPONED},
-                    ":begun": {"S": AttemptState.BEGUN},
-                    ":me": {"S": attempt.begun_by},
-                },
+            self._client.transact_write_items(
+                TransactItems=[
+                    {
+                        "Put": {
+                            "TableName": self._table,
+                            "Item": _item(attempt),
+                            "ConditionExpression": (
+                                "attribute_not_exists(pk)"
+                                " OR (#state = :postponed AND begun_by <> :me)"
+                                " OR (#state = :begun AND begun_by = :me)"
+                            ),
+                            "ExpressionAttributeNames": {"#state": "state"},
+                            "ExpressionAttributeValues": {
+                                ":postponed": {"S": AttemptState.POSTPONED},
+                                ":begun": {"S": AttemptState.BEGUN},
+                                ":me": {"S": attempt.begun_by},
+                            },
+                        }
+                    },
+                    {
+                        "ConditionCheck": {
+                            "TableName": self._table,
+                            "Key": run_key(job_id, run),
+                            "ConditionExpression": "attribute_not_exists(closed_at)",
+                        }
+                    },
+                ]
             )
-        except ClientError as error:
-            if error.response["Error"]["Code"] == "ConditionalCheckFailedException":
+        except self._client.exceptions.TransactionCanceledException as error:
+            if is_conflict(error):
+                raise
+            of_attempt, of_run = error.response["CancellationReasons"]
+            if of_run["Code"] == CONDITION_FAILED:
+                raise RunClosed(job_id) from None
+            if of_attempt["Code"] == CONDITION_FAILED:
                 return None
             raise
         return attempt
@@ -115,7 +162,7 @@ class DynamoDBLedger:
             Key=_key(job_id, ticket.attempt),
             UpdateExpression=(
                 "SET #state = :lost, #code = :code, #message = :message, "
-                "request_id = :request_id, accepted_at = :accepted_at"
+                "request_id = :request_id, accepted_at = :accepted_at, changed_at = :now"
             ),
             ConditionExpression=(
                 "request_id = :request_id OR (#state = :begun AND attribute_not_exists(request_id))"
@@ -132,6 +179,7 @@ class DynamoDBLedger:
                 ":message": {"S": message},
                 ":request_id": {"S": ticket.request_id},
                 ":accepted_at": {"S": ticket.submitted_at.isoformat()},
+                ":now": {"S": datetime.now(UTC).isoformat()},
             },
         )
 
@@ -181,6 +229,32 @@ class DynamoDBLedger:
             {"#plan": "plan"},
         )
 
+    def confirm(self, job_id: str, ticket: Ticket) -> None:
+        with suppress(self._client.exceptions.ConditionalCheckFailedException):
+            self._client.update_item(
+                TableName=self._table,
+                Key=_key(job_id, ticket.attempt),
+                UpdateExpression=(
+                    "SET #state = :accepted, request_id = :request_id, "
+                    "accepted_at = :accepted_at, changed_at = :now"
+                ),
+                ConditionExpression="#state = :begun AND attribute_not_exists(request_id)",
+                ExpressionAttributeNames={"#state": "state"},
+                ExpressionAttributeValues={
+                    ":accepted": {"S": AttemptState.ACCEPTED},
+                    ":begun": {"S": AttemptState.BEGUN},
+                    ":request_id": {"S": ticket.request_id},
+                    ":accepted_at": {"S": ticket.submitted_at.isoformat()},
+                    ":now": {"S": datetime.now(UTC).isoformat()},
+                },
+            )
+
+    def is_closed(self, job: Job) -> bool:
+        got = self._client.get_item(
+            TableName=self._table, Key=run_key(job.id, job.run), ConsistentRead=True
+        )
+        return "closed_at" in got.get("Item", {})
+
     def close(self, job: Job, now: datetime) -> None:
         self._update_run(job, "SET closed_at = if_not_exists(closed_at, :now)", now)
 
@@ -193,6 +267,7 @@ class DynamoDBLedger:
             {":outcome": {"S": outcome}},
         )
 
+    @again_on_conflict
     def _update_run(
         self,
         job: Job,
@@ -253,6 +328,8 @@ def _item(attempt: Attempt) -> "dict[str, AttributeValueTypeDef]":
         _key(attempt.job_id, attempt.number)
         | {name: {"S": str(value)} for name, value in fields.items()}
         | {"expires_at": {"N": str(expires_at)}}
+        # For who reads the table: when its state changed last.
+        | {"changed_at": {"S": datetime.now(UTC).isoformat()}}
     )
 
 

@@ -67,6 +67,8 @@ def poll(
     provider = providers(ticket.provider)
     before = underway.progress or Progress(state=RenderState.QUEUED, wait_seconds=0)
     retry_after_seconds = 0.0
+    if not ticket.is_recorded:
+        _confirm(underway, ledger)
     try:
         answer = provider.ask(ticket.request_id)
     except Unreachable as silence:
@@ -116,6 +118,14 @@ def _since_seconds(underway: Underway, now: datetime) -> float:
     start."""
     submitted_at = underway.ticket.submitted_at
     return (now - max(submitted_at, underway.started_at or submitted_at)).total_seconds()
+
+
+def _confirm(underway: Underway, ledger: Ledger) -> None:
+    """What submit could not note: else a job that is run again would be paid again."""
+    try:
+        ledger.confirm(underway.plan.job.id, underway.ticket)
+    except Exception:  # the render goes on, and the next question comes
+        logger.exception("The ledger could not record request %s", underway.ticket.request_id)
 
 
 def _allow_settling(underway: Underway, ledger: Ledger, now: datetime) -> None:

@@ -61,6 +61,9 @@ class Ticket(BaseModel):
     attempt: int = Field(ge=1)
     offer: int = Field(ge=0, description="The offer's place in the plan's route.")
     submitted_at: datetime
+    is_recorded: bool = Field(
+        default=True, description="False when the ledger could not note it at the time."
+    )
 
 
 class Plan(BaseModel):

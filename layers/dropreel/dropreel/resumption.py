@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from dropreel.job import Job
-from dropreel.ledger import Attempt, AttemptState, Run
+from dropreel.ledger import Attempt, Run
 from dropreel.render import Plan, Ticket
 
 
@@ -30,7 +30,7 @@ def plan(job: Job, history: History, validated: Callable[[], Plan]) -> Plan:
     if not attempts:
         return validated()
     latest = attempts[-1]
-    ticket = _ticket(latest)
+    ticket = latest.ticket
     if ticket is None:
         return validated().model_copy(update={"first_attempt": latest.number + 1})
     if submitted := _submitted(latest, job, history.runs(job.id)):
@@ -39,22 +39,6 @@ def plan(job: Job, history: History, validated: Callable[[], Plan]) -> Plan:
     fresh = validated()
     ticket = ticket.model_copy(update={"offer": _place(ticket, fresh)})
     return fresh.model_copy(update={"first_attempt": latest.number, "resume": ticket})
-
-
-def _ticket(attempt: Attempt) -> Ticket | None:
-    """The proof that the provider accepted it, unless it is known to be lost."""
-    if attempt.state is not AttemptState.ACCEPTED:
-        return None
-    if attempt.request_id is None or attempt.accepted_at is None:
-        return None
-    return Ticket(
-        provider=attempt.provider,
-        endpoint=attempt.endpoint,
-        request_id=attempt.request_id,
-        attempt=attempt.number,
-        offer=attempt.offer,
-        submitted_at=attempt.accepted_at,
-    )
 
 
 def _submitted(attempt: Attempt, job: Job, runs: Iterable[Run]) -> Plan | None:

@@ -18,11 +18,17 @@ from typing import TYPE_CHECKING, Any
 
 import boto3
 from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
-from tenacity import retry, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from dropreel.admission import Granting, Lease, RunId, Standing, Waiter
 from dropreel.catalog import ProviderName
-from dropreel.ledger_dynamodb import KEPT, config, run_key
+from dropreel.ledger_dynamodb import (
+    CONDITION_FAILED,
+    KEPT,
+    again_on_conflict,
+    config,
+    is_conflict,
+    run_key,
+)
 from dropreel.render import Plan
 
 if TYPE_CHECKING:
@@ -30,28 +36,6 @@ if TYPE_CHECKING:
     from mypy_boto3_dynamodb.type_defs import AttributeValueTypeDef, TransactWriteItemTypeDef
 
     Item = dict[str, AttributeValueTypeDef]
-
-_FAILED = "ConditionalCheckFailed"
-
-
-def _is_conflict(error: BaseException) -> bool:
-    """Another transaction was at the same item at the same moment: nothing has happened."""
-    response = getattr(error, "response", {})
-    code = response.get("Error", {}).get("Code")
-    reasons = {reason.get("Code") for reason in response.get("CancellationReasons", [])}
-    return code in {"TransactionConflictException", "TransactionInProgressException"} or (
-        code == "TransactionCanceledException"
-        and "TransactionConflict" in reasons
-        and _FAILED not in reasons
-    )
-
-
-_when_it_conflicts_again = retry(
-    retry=retry_if_exception(_is_conflict),
-    wait=wait_random_exponential(multiplier=0.02, max=1),
-    stop=stop_after_delay(8),
-    reraise=True,
-)
 
 
 class DynamoDBSlots:
@@ -69,22 +53,23 @@ class DynamoDBSlots:
         return Standing.model_validate(item | {"is_closed": "closed_at" in item})
 
     def first_waiter(self, provider: ProviderName) -> Waiter | None:
-        return next((_waiter(item) for item in self._all_of(f"waiters#{provider}", limit=1)), None)
+        # One item alone: a page of the queue would be a megabyte, when many wait.
+        return next(map(_waiter, self._all_of(f"waiters#{provider}", at_most=1)), None)
 
     def leases(self, provider: ProviderName) -> Sequence[Lease]:
-        return tuple(_lease(item) for item in self._all_of(f"slots#{provider}"))
+        return tuple(map(_lease, self._all_of(f"slots#{provider}")))
 
     def spent_usd(self, day: date) -> Decimal:
         got = self._client.get_item(TableName=self._table, Key=_spend_key(day), ConsistentRead=True)
         return Decimal(_plain(got.get("Item", {})).get("spent_usd", 0))
 
-    def _all_of(self, pk: str, limit: int | None = None) -> "list[dict[str, Any]]":
+    def _all_of(self, pk: str, at_most: int | None = None) -> "list[dict[str, Any]]":
         pages = self._client.get_paginator("query").paginate(
             TableName=self._table,
             KeyConditionExpression="pk = :pk",
             ExpressionAttributeValues={":pk": {"S": pk}},
             ConsistentRead=True,
-            PaginationConfig={"MaxItems": limit} if limit else {},
+            PaginationConfig={"MaxItems": at_most, "PageSize": at_most} if at_most else {},
         )
         return [_plain(item) for page in pages for item in page["Items"]]
 
@@ -107,10 +92,12 @@ class DynamoDBSlots:
                 "Update": {
                     "TableName": self._table,
                     "Key": run_key(*waiter.run),
-                    "UpdateExpression": "SET " + ", ".join(f"#{name} = :{name}" for name in run),
+                    "UpdateExpression": "SET "
+                    + ", ".join(f"#{name} = :{name}" for name in run)
+                    + " REMOVE rendered_at",
                     "ConditionExpression": (
                         "attribute_not_exists(closed_at) AND attribute_not_exists(slot) "
-                        "AND attribute_not_exists(rendered_at) "
+                        "AND (attribute_not_exists(rendered_at) OR attempt < :attempt) "
                         "AND (attribute_not_exists(attempt) OR attempt <= :attempt)"
                     ),
                     "ExpressionAttributeNames": names,
@@ -142,7 +129,7 @@ class DynamoDBSlots:
             },
         )
 
-    @_when_it_conflicts_again
+    @again_on_conflict
     def leave_queue(
         self, run: RunId, provider: ProviderName, place: str, *, task_token: str | None = None
     ) -> None:
@@ -266,8 +253,8 @@ class DynamoDBSlots:
             )
         return charge
 
-    @_when_it_conflicts_again
-    def renew(self, lease: Lease, until: datetime) -> None:
+    @again_on_conflict
+    def renew(self, lease: Lease, until: datetime) -> Lease | None:
         try:
             self._client.update_item(
                 TableName=self._table,
@@ -278,9 +265,10 @@ class DynamoDBSlots:
                 ExpressionAttributeValues=_seen(lease) | _values_named(until=until.isoformat()),
             )
         except self._client.exceptions.ConditionalCheckFailedException:
-            return
+            return None
+        return lease.model_copy(update={"until": until})
 
-    @_when_it_conflicts_again
+    @again_on_conflict
     def release(
         self, run: RunId, standing: Standing, *, rendered_at: datetime | None = None
     ) -> None:
@@ -309,8 +297,8 @@ class DynamoDBSlots:
                 "Update": {
                     "TableName": self._table,
                     "Key": run_key(*run),
-                    "UpdateExpression": "REMOVE charged_usd, charged_on"
-                    + ("" if refund else " ADD kept_usd :usd"),
+                    "UpdateExpression": "REMOVE charged_usd, charged_on "
+                    f"ADD {'refunded_usd' if refund else 'kept_usd'} :usd",
                     "ConditionExpression": "charged_usd = :usd AND charged_on = :day",
                     "ExpressionAttributeValues": _values_named(usd=usd, day=day.isoformat()),
                 }
@@ -331,7 +319,7 @@ class DynamoDBSlots:
 
     # Writing
 
-    @_when_it_conflicts_again
+    @again_on_conflict
     def _forget(self, run: RunId, field: str, value: object, **known: object) -> None:
         """Take a field of the run away, if it is still this, and note what is known instead."""
         sets = ", ".join(f"{name} = :{name}" for name in known)
@@ -346,18 +334,18 @@ class DynamoDBSlots:
         except self._client.exceptions.ConditionalCheckFailedException:
             return
 
-    @_when_it_conflicts_again
+    @again_on_conflict
     def _refused(self, *writes: "TransactWriteItemTypeDef") -> list[bool]:
         """Do all or nothing. Empty when it is done; else which of the conditions did not hold."""
         try:
             self._client.transact_write_items(TransactItems=list(writes))
         except self._client.exceptions.TransactionCanceledException as error:
-            if _is_conflict(error):
+            if is_conflict(error):
                 raise
             codes = [reason.get("Code") for reason in error.response["CancellationReasons"]]
-            if _FAILED not in codes:
+            if CONDITION_FAILED not in codes:
                 raise
-            return [code == _FAILED for code in codes]
+            return [code == CONDITION_FAILED for code in codes]
         return []
 
 

@@ -17,6 +17,7 @@ from dropreel.attempts import after_refusal, after_unclear
 from dropreel.catalog import OptionValue, ProviderName, offer_of
 from dropreel.errors import (
     DropreelError,
+    ExecutionAborted,
     InputGone,
     NoCredit,
     ProviderThrottled,
@@ -27,8 +28,8 @@ from dropreel.errors import (
     TokenRejected,
     UnexpectedError,
 )
-from dropreel.job import Input
-from dropreel.ledger import Attempt, AttemptState, Ledger
+from dropreel.job import Input, Job
+from dropreel.ledger import Attempt, AttemptState, Ledger, RunClosed
 from dropreel.observability import logger
 from dropreel.provider import Provider, Refusal, Unclear
 from dropreel.render import Next, Plan, PlannedOffer, Submission, SubmitRequest, Ticket
@@ -101,7 +102,10 @@ def submit(
         return _out_of_time(turn, clock(), settings, jitter)
     if its_turn := _wait_for_turn(turn, offer.provider, ledger, clock(), settings):
         return its_turn
-    attempt = ledger.begin(plan.job.id, turn, offer, clock())
+    try:
+        attempt = ledger.begin(plan.job.id, turn, offer, clock(), run=plan.job.run)
+    except RunClosed:
+        raise ExecutionAborted("The run was concluded before it was submitted.") from None
     if attempt is None:  # another call was quicker, just now
         return _ask_again(turn, settings.poll_min_seconds)
     return _send(
@@ -204,11 +208,28 @@ def _send(
         )
         return _unclear(attempt, message, request.plan, ledger, settings)
     accepted_at = clock()
-    _accept(ledger, attempt, request_id, accepted_at)
-    return _accepted(attempt, request_id, accepted_at, request.next, settings)
+    is_recorded = _accept(ledger, attempt, request_id, accepted_at)
+    submission = _accepted(
+        attempt, request_id, accepted_at, request.next, settings, is_recorded=is_recorded
+    )
+    if submission.ticket:
+        _cancel_what_nobody_waits_for(submission.ticket, request.plan.job, ledger, provider)
+    return submission
 
 
-def _accept(ledger: Ledger, attempt: Attempt, request_id: str, now: datetime) -> None:
+def _cancel_what_nobody_waits_for(
+    ticket: Ticket, job: Job, ledger: Ledger, provider: Provider
+) -> None:
+    """The execution may have been stopped, and concluded, while the provider was called. No
+    trouble here may lose the ticket."""
+    try:
+        if ledger.is_closed(job) and provider.cancel(ticket.request_id):
+            ledger.lose(job.id, ticket, ExecutionAborted.__name__, "Stopped while submitting.")
+    except Exception:
+        logger.exception("Request %s could not be looked after", ticket.request_id)
+
+
+def _accept(ledger: Ledger, attempt: Attempt, request_id: str, now: datetime) -> bool:
     """Write the request id down before anything else.
 
     When even that fails, the render is still accepted and paid for: the ticket carries the
@@ -218,12 +239,19 @@ def _accept(ledger: Ledger, attempt: Attempt, request_id: str, now: datetime) ->
         ledger.accept(attempt, request_id, now)
     except Exception:
         logger.exception("The ledger could not record request %s", request_id)
-    else:
-        logger.info("%s accepted request %s", attempt.provider, request_id)
+        return False
+    logger.info("%s accepted request %s", attempt.provider, request_id)
+    return True
 
 
 def _accepted(
-    attempt: Attempt, request_id: str, accepted_at: datetime, turn: Next, settings: SubmitSettings
+    attempt: Attempt,
+    request_id: str,
+    accepted_at: datetime,
+    turn: Next,
+    settings: SubmitSettings,
+    *,
+    is_recorded: bool = True,
 ) -> Submission:
     return Submission(
         ticket=Ticket(
@@ -233,6 +261,7 @@ def _accepted(
             attempt=attempt.number,
             offer=attempt.offer,
             submitted_at=accepted_at,
+            is_recorded=is_recorded,
         ),
         wait_seconds=next_wait_seconds(
             0, min_seconds=settings.poll_min_seconds, max_seconds=settings.poll_max_seconds

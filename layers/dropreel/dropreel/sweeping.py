@@ -22,7 +22,7 @@ from dropreel.observability import logger
 if TYPE_CHECKING:
     from dropreel.executions import EndedExecution, Ending, UnhappyEnd
 
-LOOKS_BACK = timedelta(days=3)
+LOOKS_BACK = timedelta(days=15)
 """A sweep or two may fail as well."""
 
 DESCRIBED_AT_MOST = 5000

@@ -63,10 +63,11 @@ def throttled_wait_seconds(
     has answered already: to come earlier would be rude, and to come later too late.
     """
     left_seconds = patience_seconds - throttled_seconds
-    if left_seconds <= 0 or _asked_seconds(retry_after_seconds) > left_seconds:
+    asked_seconds = retry_after_seconds if math.isfinite(retry_after_seconds) else 0
+    if left_seconds <= 0 or asked_seconds > left_seconds:
         return None
-    wait_seconds = retry_wait_seconds(tries, retry_after_seconds=retry_after_seconds, jitter=jitter)
-    return min(wait_seconds, math.ceil(left_seconds))
+    wait_seconds = retry_wait_seconds(tries, retry_after_seconds=asked_seconds, jitter=jitter)
+    return min(max(wait_seconds, math.ceil(asked_seconds)), math.ceil(left_seconds))
 
 
 def retry_after_seconds(header: str | None, now: datetime) -> float:

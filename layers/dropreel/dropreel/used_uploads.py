@@ -99,16 +99,27 @@ class UsedUploads:
         found = set[str]()
         asked: KeysAndAttributesTypeDef | KeysAndAttributesOutputTypeDef = {
             "Keys": [{"pk": {"S": pk}, "sk": {"S": "job"}} for pk in wanted],
-            "ProjectionExpression": "pk",
+            "ProjectionExpression": "pk, expires_at",
         }
         for call in range(_CALLS_AT_MOST):
             got = self._client.batch_get_item(RequestItems={self._table: asked})
-            found |= {item["pk"]["S"] for item in got["Responses"].get(self._table, [])}
+            notes = got["Responses"].get(self._table, [])
+            found |= {note["pk"]["S"] for note in notes}
+            for pk in (note["pk"] for note in notes if "expires_at" in note):
+                self._keep(pk)
             if self._table not in got["UnprocessedKeys"]:
                 return found
             asked = got["UnprocessedKeys"][self._table]
             self._sleep(min(0.05 * 2**call, 1) * random.random())  # noqa: S311 - jitter
         raise RuntimeError("DynamoDB left keys unread each time.")
+
+    def _keep(self, pk: "AttributeValueTypeDef") -> None:
+        """Notes of an earlier version expired: the sweep would pay for their uploads again."""
+        self._client.update_item(
+            TableName=self._table,
+            Key={"pk": pk, "sk": {"S": "job"}},
+            UpdateExpression="REMOVE expires_at",
+        )
 
     def note_face(self, bucket: str, key: str, named_by: str) -> None:
         """The defaults at a key name this picture as the face of their folder."""
