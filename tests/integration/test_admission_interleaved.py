@@ -228,9 +228,10 @@ class Machine(RuleBasedStateMachine):
     def finish(self, data: st.DataObject, kept: bool) -> None:
         """The render is over, well or not; the execution ends with it."""
         job = data.draw(st.sampled_from(self._going()), "job")
+        if kept:
+            self._submit(job)
         self._end(job)
         if kept:
-            self.spent += self._price(job)
             self._call(lambda: self.admission.rendered(job))
         else:
             self._conclude(job, keeps_charge=False)
@@ -266,6 +267,15 @@ class Machine(RuleBasedStateMachine):
             self.admission.leave(job, keeps_charge=keeps_charge)
 
         self._call(conclude)
+
+    def _submit(self, job: Job) -> None:
+        """The provider accepts it, so it is paid."""
+        number = self.attempt[job.id]
+        turn = Next(attempt=number, offer=(number - 1) % 2)
+        attempt = self.ledger.begin(job.id, turn, PRICED[turn.offer], self.clock())
+        assert attempt
+        self.ledger.accept(attempt, f"request of {job.stem}", self.clock())
+        self.spent += self._price(job)
 
     def _price(self, job: Job) -> Decimal:
         """Of the attempt that it makes."""
@@ -345,7 +355,7 @@ class Machine(RuleBasedStateMachine):
                     self._call(self.crashed.pop())
             going = self._going()
             for job in going:
-                self.spent += self._price(job)
+                self._submit(job)
                 self._end(job)
                 self._call(partial(self.admission.rendered, job))
             if not going and not self.lives:

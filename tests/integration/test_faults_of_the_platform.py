@@ -452,7 +452,7 @@ def test_poll_cut_off_anywhere_tells_the_same_loss(
     every_call(weather, tries)
 
 
-@pytest.mark.parametrize("nth", range(1, 5))
+@pytest.mark.parametrize("nth", range(1, 6))
 def test_submit_with_a_throttled_ledger_sends_once(
     nth: int,
     account: RenderAccount,
@@ -475,7 +475,7 @@ def test_submit_with_a_throttled_ledger_sends_once(
     assert ticket is not None
     assert ticket.request_id == "req-1"
     assert len(provider.submitted) == 1
-    assert weather.has_struck is (nth <= 3)  # find, begin, accept
+    assert weather.has_struck is (nth <= 4)  # find, begin, accept, is it closed
 
 
 def test_submit_killed_anywhere_never_sends_twice(
