@@ -68,7 +68,7 @@ down: environments ## stop it
 # --- Checks ---
 
 test: environments ## all tests: unit, integration, e2e
-	@$(DEV)/pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
+	@$(DEV)/pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder
 
 lint: environments ## ruff, mypy, sam validate, cfn-lint
 	$(DEV)/ruff check

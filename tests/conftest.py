@@ -1,12 +1,18 @@
 """All tests: two workers share them, and one of the two has the embedded AWS to itself."""
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """For `--dist loadgroup`: the end-to-end tests share one deployed stack, so they are one
-    group; any other file is one, because its fixtures are made once for it."""
-    for item in items:
-        file = item.path.name if item.path.parent.name != "e2e" else "e2e"
-        item.add_marker(pytest.mark.xdist_group(file))
+class ByFile(LoadScopeScheduling):  # type: ignore[misc]  # it has no types
+    """A file's tests stay together, because its fixtures are made once for it. So do all of the
+    end-to-end tests, which share one deployed stack."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file, _, _ = nodeid.partition("::")
+        return "e2e" if file.startswith("tests/e2e/") else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByFile:
+    return ByFile(config, log)
