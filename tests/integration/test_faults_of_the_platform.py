@@ -7,7 +7,7 @@ import importlib.util
 import json
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import Enum, auto
 from functools import cache
@@ -22,7 +22,9 @@ from aws_lambda_powertools.utilities.parameters.constants import DEFAULT_PROVIDE
 from botocore.client import BaseClient
 from botocore.exceptions import ClientError
 
+from dropreel.admission import Limits, RunId
 from dropreel.bus import EventNotTaken
+from dropreel.catalog import ProviderName
 from dropreel.errors import DropreelError, RenderTimedOut
 from dropreel.events import VideoFailed, VideoReady
 from dropreel.job import Job
@@ -448,6 +450,80 @@ def test_poll_cut_off_anywhere_tells_the_same_loss(
         assert raised.value.report.code == code
         if fault is not Fault.THROTTLED:  # else conclude makes up for what could not be written
             assert case.attempt_state is AttemptState.LOST
+
+    every_call(weather, tries)
+
+
+@KILLED_OR_THROTTLED
+def test_admit_cut_off_anywhere_gives_one_slot(
+    fault: Fault,
+    account: RenderAccount,
+    weather: Weather,
+    function: Callable[[str], Function],
+) -> None:
+    admit, executions = function("admit"), FakeExecutions()
+    admit.app.admission = replace(
+        admit.app.admission,
+        executions=executions,
+        limits=Limits(
+            in_flight=dict.fromkeys(ProviderName, 1000),
+            lease=dict.fromkeys(ProviderName, timedelta(hours=4)),
+        ),
+    )
+
+    def tries(nth: int) -> None:
+        job, retries = a_job(), count()
+
+        def call() -> dict[str, Any]:
+            """Step Functions calls again with a token of its own, while it has no answer."""
+            if job.execution_name in executions.gone_on:
+                return {}
+            request = request_of(job, retry=next(retries))
+            executions.wait(job.execution_name, request.task_token)
+            event = request.model_dump(mode="json") | {"task_token": request.task_token}
+            return admit(event) or {}
+
+        weather.brew(fault, nth)
+        called_again(weather, call)
+
+        assert executions.gone_on.count(job.execution_name) == 1
+        leases = DynamoDBSlots(LEDGER, account.dynamodb).leases(RUNCOMFY.provider)
+        assert [lease.run for lease in leases].count(RunId.of(job)) == 1
+
+    every_call(weather, tries)
+
+
+@KILLED_OR_THROTTLED
+def test_sweep_cut_off_anywhere_serves_who_waits_when_it_is_called_again(
+    fault: Fault,
+    account: RenderAccount,
+    weather: Weather,
+) -> None:
+    def tries(nth: int) -> None:
+        waiting, executions = a_job(), FakeExecutions()
+        request = request_of(waiting)
+        executions.wait(waiting.execution_name, request.task_token)
+        admission = desk(
+            DynamoDBSlots(LEDGER, account.dynamodb),
+            executions,
+            account.ledger,
+            lambda: datetime.now(UTC),
+            in_flight=0,
+        )
+        admission.admit(request)
+        admission = replace(
+            admission, limits=replace(admission.limits, in_flight=dict.fromkeys(ProviderName, 1000))
+        )
+        weather.brew(fault, nth)
+
+        def serve() -> dict[str, Any]:
+            admission.serve_all()
+            return {}
+
+        called_again(weather, serve)
+
+        assert executions.gone_on == [waiting.execution_name]
+        admission.leave(waiting, keeps_charge=False)
 
     every_call(weather, tries)
 
