@@ -173,12 +173,18 @@ class FaultAccount:
     def drop_job(self, *route: ProviderName, fields: Json | None = None) -> Plan:
         """A job of its own, dropped and planned."""
         stem = f"job-{next(self._names)}"
+        picture = self._put(Role.IMAGE, f"inbox/team/{stem}.png", FILES["anna.png"])
         return Plan(
             job=render_fakes.JOB.model_copy(
-                update={"id": f"{stem}-0123456789abcdef", "bucket": UPLOADS, "stem": stem}
+                update={
+                    "id": f"{stem}-0123456789abcdef",
+                    "bucket": UPLOADS,
+                    "stem": stem,
+                    "inputs": (picture, self._voice),
+                }
             ),
             route=tuple(_offer(provider, fields) for provider in route),
-            image=self._put(Role.IMAGE, f"inbox/team/{stem}.png", FILES["anna.png"]),
+            image=picture,
             image_facts=render_fakes.PLAN.image_facts,
             audio=self._voice,
             audio_facts=render_fakes.PLAN.audio_facts,

@@ -89,11 +89,10 @@ class RenderAccount:
 
     def drop(self, plan: Plan) -> Plan:
         """Upload a plan's media, and pin it to the versions they got."""
-        job = plan.job.model_copy(update={"bucket": UPLOADS})
         media = {"image": plan.image} | ({"audio": plan.audio} if plan.audio else {})
-        return plan.model_copy(
-            update={"job": job} | {name: self._upload(given) for name, given in media.items()}
-        )
+        pinned = {name: self._upload(given) for name, given in media.items()}
+        job = plan.job.model_copy(update={"bucket": UPLOADS, "inputs": tuple(pinned.values())})
+        return plan.model_copy(update={"job": job} | pinned)
 
     def _upload(self, given: Input) -> Input:
         put = self.s3.put_object(Bucket=UPLOADS, Key=given.key, Body=b"0" * given.size_bytes)

@@ -60,10 +60,10 @@ class Stack:
         )
 
     def delete(self, key: str) -> None:
-        """All versions of it, as an owner can."""
-        s3, bucket = self.client("s3"), self.environment["UPLOAD_BUCKET"]
-        for version in s3.list_object_versions(Bucket=bucket, Prefix=f"{INBOX}{key}")["Versions"]:
-            s3.delete_object(Bucket=bucket, Key=version["Key"], VersionId=version["VersionId"])
+        """As people do: the bucket keeps the version."""
+        self.client("s3").delete_object(
+            Bucket=self.environment["UPLOAD_BUCKET"], Key=f"{INBOX}{key}"
+        )
 
     def drop(self, stem: str, *, image: bytes | None = None, audio: bytes | None = None) -> str:
         """A picture and a voice, in this order; returns the id of the job that they make."""

@@ -80,7 +80,7 @@ def test_of_many_at_once_each_is_rendered_once_and_never_too_many_together(stack
         for submission in stack.submissions("burst", provider)
     ]
     assert len([submission for submission in submitted if submission["accepted"]]) == BURST
-    assert stack.most_in_flight() == RUNCOMFY_SLOTS  # the limit was met, and not exceeded
+    assert stack.most_in_flight() <= RUNCOMFY_SLOTS
     assert all(stack.video_bucket(f"{stem}.mp4") for stem in stems)
 
 
@@ -98,6 +98,7 @@ def test_who_waits_may_be_stopped_or_lose_a_file_and_the_next_is_served(stack: S
     assert failure_of(stack, stopped) == "ExecutionAborted"
     assert stack.submissions("stopped") == []
     assert len(stack.ledger("waiters#")) == 2
+    assert stack.most_in_flight() == RUNCOMFY_SLOTS  # the limit is met, and never exceeded
     for holder in holders:
         states.stop_execution(executionArn=stack.execution_arn(holder))
 

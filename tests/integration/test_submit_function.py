@@ -57,6 +57,24 @@ def test_provider_gets_presigned_urls_of_the_pinned_versions(
         assert "X-Amz-Signature" in query
 
 
+def test_who_deletes_an_upload_withdraws_the_job_although_the_bucket_keeps_its_version(
+    account: RenderAccount, plan: Plan
+) -> None:
+    account.s3.delete_object(Bucket=UPLOADS, Key=plan.image.key)
+    provider = ScriptedProvider(submissions=["req-1"])
+
+    with pytest.raises(InputGone):
+        submit(account, plan, provider)
+
+    assert provider.submitted == []
+
+
+def test_who_replaces_an_upload_withdraws_nothing(account: RenderAccount, plan: Plan) -> None:
+    account.s3.put_object(Bucket=UPLOADS, Key=plan.image.key, Body=b"another picture")
+
+    assert submit(account, plan, ScriptedProvider(submissions=["req-1"])).ticket
+
+
 def test_function_that_is_called_again_gives_the_same_ticket(
     account: RenderAccount, plan: Plan
 ) -> None:
@@ -122,7 +140,7 @@ def test_patience_with_a_provider_that_throttles_is_the_deployers(
 def test_job_beyond_the_minute_waits_for_its_turn(account: RenderAccount, plan: Plan) -> None:
     provider = ScriptedProvider(ProviderName.WAVESPEED, submissions=["p-1", "p-2"])
     first = plan.model_copy(update={"route": (WAVESPEED,)})
-    job = JOB.model_copy(update={"id": "bob-0123456789abcdef", "bucket": UPLOADS})
+    job = plan.job.model_copy(update={"id": "bob-0123456789abcdef"})
     second = first.model_copy(update={"job": job})
     assert submit(account, first, provider).ticket is not None
 

@@ -487,6 +487,11 @@ def test_execution_that_ends_while_its_render_goes_on_says_so(status: str, cance
     assert "make rerun" in advice
 
 
+def test_execution_stopped_before_it_submitted_says_that_nothing_is_paid() -> None:
+    assert "nothing is paid" in Bench().conclude(ended_run("ABORTED")).error.message
+    assert "nothing is paid" not in Bench().accept().conclude(ended_run("ABORTED")).error.message
+
+
 def test_submission_that_was_given_up_may_be_paid_for_whatever_became_of_the_next() -> None:
     bench = Bench().begin()
     bench.ledger.give_up(bench.ledger.attempts(JOB.id)[0], "SubmissionUnclear", "")

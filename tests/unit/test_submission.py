@@ -149,6 +149,18 @@ def test_conformed_copies_are_sent_in_the_place_of_the_uploads() -> None:
     assert AUDIO.key in str(payload["audio_url"])
 
 
+def test_deleting_the_upload_withdraws_the_job_although_its_conformed_copy_is_there() -> None:
+    copy = IMAGE.model_copy(update={"key": "work/anna/picture.png", "version_id": "w1"})
+    plan = PLAN.model_copy(update={"image": copy})
+    provider = ScriptedProvider(submissions=["req-1"])
+    bench = Bench(provider, uploads=FakeUploads(gone=(IMAGE,)), plan=plan)
+
+    with pytest.raises(InputGone, match=r"anna\.png"):
+        bench.submit()
+
+    assert provider.submitted == []
+
+
 def test_conformed_copy_that_has_expired_is_gone() -> None:
     audio = AUDIO.model_copy(update={"key": f"work/{JOB.id}/audio.mp3"})
     provider = ScriptedProvider(submissions=["req-1"])

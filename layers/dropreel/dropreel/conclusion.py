@@ -42,6 +42,7 @@ from pydantic import (
 from dropreel.attempts import is_kept, summary
 from dropreel.catalog import ProviderName
 from dropreel.errors import (
+    RERUN,
     DropreelError,
     ErrorReport,
     ExecutionAborted,
@@ -92,9 +93,9 @@ _SINCE_LONG = timedelta(days=1)
 # These say nothing about the render. When it goes on at the provider, the person must know.
 _OF_THE_RUN = {over.__name__ for over in (ExecutionAborted, ExecutionTimedOut, UnexpectedError)}
 _PAID_ADVICE = (
-    "The render may be paid for and may still finish: run the job again (`make rerun`, see the "
-    "README), which waits for it and pays nothing. Look at the provider's dashboard before you "
-    "drop the files again: that would be paid again."
+    f"The render may be paid for and may still finish: run the job again ({RERUN}), which waits "
+    "for it and pays nothing. Look at the provider's dashboard before you drop the files again: "
+    "that would be paid again."
 )
 _WHERE_TO_LOOK = (
     " What went wrong is in the execution's history in the Step Functions console and in the log "
@@ -396,6 +397,9 @@ def _minding_what_goes_on(report: ErrorReport, latest: tuple[Attempt, ...]) -> E
     """What was accepted and could not be cancelled may still finish, and is paid for."""
     if report.code not in _OF_THE_RUN:
         return report
+    if not latest and report.code != UnexpectedError.__name__:
+        message = f"{report.message} Nothing was submitted, and nothing is paid."
+        return report.model_copy(update={"message": message})
     if not any(attempt.state is AttemptState.ACCEPTED for attempt in latest):
         return report
     advice = _PAID_ADVICE

@@ -22,6 +22,10 @@ _KEY_CHARACTERS_AT_MOST = 1_024
 _REASONS_JSON_CHARACTERS_AT_MOST = 22_000
 
 
+RERUN = "`make rerun`, by whoever runs this Dropreel"
+"""How a job is run again without paying again for what a provider accepted and still has."""
+
+
 class Reason(BaseModel):
     """One rule that one file breaks, in words."""
 
@@ -175,7 +179,7 @@ class SpendLimitReached(DropreelError):
     retryable = True
     advice = (
         "Drop one of the job's own files again tomorrow (UTC), or once whoever runs this Dropreel "
-        "has raised DailySpendLimitUsd; or run the job again then (`make rerun`, see the README)."
+        f"has raised DailySpendLimitUsd; or run the job again then ({RERUN})."
     )
 
 
@@ -217,7 +221,7 @@ class SubmissionUnclear(DropreelError):
 
     advice = (
         "Look at the provider's dashboard: if a render of these files is there, fetch it there; "
-        "if none is, run the job again (`make rerun`, see the README) or drop one of its own files "
+        f"if none is, run the job again ({RERUN}) or drop one of its own files "
         "again. Dropreel stops here, because sending it once more could be paid twice."
     )
 
@@ -257,7 +261,7 @@ class RenderTimedOut(DropreelError):
     """The render was not ready within `RenderTimeoutMinutes`."""
 
     advice = (
-        "The render may still finish: run the job again (`make rerun`, see the README), which "
+        f"The render may still finish: run the job again ({RERUN}), which "
         "waits for it and pays nothing. Look at the provider's dashboard before you drop one of "
         "the job's own files again: that would be paid again."
     )
@@ -268,7 +272,7 @@ class RequestForgotten(DropreelError):
 
     advice = (
         "Look at the provider's dashboard: if the video is not there, run the job again "
-        "(`make rerun`, see the README) or drop one of its own files again."
+        f"({RERUN}) or drop one of its own files again."
     )
 
 
@@ -279,7 +283,7 @@ class ResultMissing(DropreelError):
     """The render completed without a video in its output."""
 
     advice = (
-        "Look at the provider's dashboard. Running the job again (`make rerun`, see the README) "
+        f"Look at the provider's dashboard. Running the job again ({RERUN}) "
         "looks for the video once more and pays nothing; dropping one of its own files again "
         "renders anew."
     )
@@ -289,7 +293,7 @@ class ResultUnavailable(DropreelError):
     """The finished video could not be fetched from the provider."""
 
     advice = (
-        "The video is paid for: run the job again (`make rerun`, see the README), which fetches it "
+        f"The video is paid for: run the job again ({RERUN}), which fetches it "
         "and pays nothing, or fetch it from the provider's dashboard, while it is there. Dropping "
         "one of the job's own files again renders anew."
     )
@@ -300,8 +304,8 @@ class ResultRefused(DropreelError):
     that must not be fetched."""
 
     advice = (
-        "Look at the video in the provider's dashboard. Running the job again (`make rerun`, see "
-        "the README) fetches it once more and pays nothing."
+        "Look at the video in the provider's dashboard. "
+        f"Running the job again ({RERUN}) fetches it once more and pays nothing."
     )
 
 
@@ -312,7 +316,7 @@ class ExecutionAborted(DropreelError):
     """Someone stopped the execution."""
 
     advice = (
-        "If the video is still wanted, run the job again (`make rerun`, see the README) or drop "
+        f"If the video is still wanted, run the job again ({RERUN}) or drop "
         "one of its own files again."
     )
 
@@ -321,7 +325,7 @@ class ExecutionTimedOut(DropreelError):
     """The execution ran longer than it may."""
 
     advice = (
-        "Run the job again (`make rerun`, see the README): what a provider accepted and still has "
+        f"Run the job again ({RERUN}): what a provider accepted and still has "
         "is waited for, and not paid again."
     )
 

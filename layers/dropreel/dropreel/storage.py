@@ -127,9 +127,14 @@ class S3Storage:
         )
 
     def exists(self, bucket: str, pinned: Input) -> bool:
-        """Whether the pinned version is still there."""
+        """Whether the pinned version is still there, and nobody has deleted its key.
+
+        Who deletes a file withdraws it, although a versioned bucket keeps what it held. Who
+        replaces it does not: another version is another job's.
+        """
         try:
             self._client.head_object(Bucket=bucket, Key=pinned.key, VersionId=pinned.version_id)
+            self._client.head_object(Bucket=bucket, Key=pinned.key)
         except ClientError as error:
             if error.response["Error"]["Code"] in _GONE:
                 return False

@@ -28,7 +28,7 @@ from dropreel.errors import (
     TokenRejected,
     UnexpectedError,
 )
-from dropreel.job import Input, Job
+from dropreel.job import Input, Job, Role
 from dropreel.ledger import Attempt, AttemptState, Ledger, RunClosed
 from dropreel.observability import logger
 from dropreel.provider import Provider, Refusal, Unclear
@@ -127,7 +127,9 @@ def _payload(plan: Plan, offer: PlannedOffer, uploads: Uploads) -> dict[str, Opt
     if plan.audio and names.audio_field:
         media[names.audio_field] = plan.audio
     bucket = plan.job.bucket
-    gone = [given.key for given in media.values() if not uploads.exists(bucket, given)]
+    dropped = [given for given in plan.job.inputs if given.role in (Role.IMAGE, Role.AUDIO)]
+    asked_for = dict.fromkeys((*dropped, *media.values()))  # what was conformed is a copy
+    gone = [given.key for given in asked_for if not uploads.exists(bucket, given)]
     if gone:
         raise InputGone(f"Deleted before it could be sent to {offer.provider}: {', '.join(gone)}.")
     return offer.fields | {
