@@ -1,6 +1,7 @@
 """Who gets a slot, who waits, and what the day's spend allows: admission on the ledger's table."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
@@ -10,9 +11,10 @@ import pytest
 from botocore.exceptions import ClientError
 from moto import mock_aws
 
-from dropreel.admission import Admission, Granting, RunId
+from dropreel.admission import Admission, Granting, RunId, Waiter
 from dropreel.catalog import ProviderName
 from dropreel.job import Job
+from dropreel.ledger import RunClosed
 from dropreel.ledger_dynamodb import DynamoDBLedger
 from dropreel.render import AdmitRequest, Next
 from dropreel.slots_dynamodb import DynamoDBSlots
@@ -20,7 +22,7 @@ from tests.admission_fakes import LEASE, FakeExecutions, desk, job_named, reques
 from tests.render_account import LEDGER, REGION, create_ledger_table
 from tests.render_fakes import NOON, RUNCOMFY, WAVESPEED, FakeClock
 
-ANNA, BEN, CLEO, DORA = (job_named(stem) for stem in ("anna", "ben", "cleo", "dora"))
+ANNA, BEN, CLEO, DORA, EVE = (job_named(stem) for stem in ("anna", "ben", "cleo", "dora", "eve"))
 
 
 class Desk:
@@ -90,8 +92,8 @@ def test_a_slot_goes_to_who_was_started_first(at: Desk) -> None:
     at.admit(DORA, minute=3)
     at.admit(CLEO, minute=2)
 
-    at.admission.rendered(ANNA)
-    at.admission.rendered(BEN)
+    at.admission.rendered(ANNA, 1)
+    at.admission.rendered(BEN, 1)
 
     assert at.told() == ["anna", "ben", "cleo", "dora"]
     assert sorted(at.holders()) == ["cleo", "dora"]
@@ -123,7 +125,7 @@ def test_a_waiter_called_again_keeps_its_place_and_its_newer_token(at: Desk) -> 
     stale = request_of(BEN, minute=1)
     at.admission.admit(stale)  # a call that Step Functions gave up on, at work still
 
-    at.admission.rendered(ANNA)
+    at.admission.rendered(ANNA, 1)
 
     assert at.told() == ["anna", "ben"]
 
@@ -134,7 +136,7 @@ def test_a_waiter_whose_execution_is_gone_is_skipped(at: Desk) -> None:
         at.admit(job, minute=minute)
     at.executions.end(BEN.execution_name)
 
-    at.admission.rendered(ANNA)
+    at.admission.rendered(ANNA, 1)
 
     assert at.told() == ["anna", "cleo"]
     assert at.holders() == ["cleo"]
@@ -145,8 +147,8 @@ def test_who_leaves_the_queue_is_not_served(at: Desk) -> None:
     for minute, job in enumerate((ANNA, BEN, CLEO)):
         at.admit(job, minute=minute)
 
-    at.admission.leave(BEN, keeps_charge=False)
-    at.admission.leave(ANNA, keeps_charge=False)
+    at.admission.leave(BEN)
+    at.admission.leave(ANNA)
 
     assert at.told() == ["anna", "cleo"]
     assert at.items("waiters#") == 0
@@ -159,7 +161,7 @@ def test_leaving_twice_takes_nothing_from_who_came_after(at: Desk) -> None:
     at.admit(CLEO, minute=2)
 
     for _ in range(2):
-        at.admission.leave(ANNA, keeps_charge=False)
+        at.admission.leave(ANNA)
 
     assert at.holders() == ["ben"]
     assert at.told() == ["anna", "ben"]
@@ -180,7 +182,7 @@ def test_a_waiter_that_is_closed_makes_room_for_the_next(at: Desk) -> None:
         at.admit(job, minute=minute)
     at.ledger.close(BEN, NOON)
 
-    at.admission.rendered(ANNA)
+    at.admission.rendered(ANNA, 1)
 
     assert at.told() == ["anna", "cleo"]
 
@@ -197,7 +199,7 @@ def test_an_expired_lease_is_taken_back_by_who_needs_it(at: Desk) -> None:
 
     assert at.told() == ["anna", "ben"]
     assert at.holders() == ["ben"]
-    at.admission.leave(ANNA, keeps_charge=False)  # comes late, and has nothing left to return
+    at.admission.leave(ANNA)  # comes late, and has nothing left to return
     assert at.holders() == ["ben"]
 
 
@@ -227,10 +229,10 @@ def test_who_was_killed_between_giving_and_telling_tells_when_called_again(
     with monkeypatch.context() as killed:
         killed.setattr(at.executions, "go_on", _killed)
         with pytest.raises(SystemExit):
-            at.admission.rendered(ANNA)
+            at.admission.rendered(ANNA, 1)
     assert at.holders() == ["ben"]
 
-    at.admission.rendered(ANNA)
+    at.admission.rendered(ANNA, 1)
 
     assert at.told() == ["anna", "ben"]
 
@@ -273,7 +275,7 @@ def test_a_late_call_for_an_earlier_attempt_takes_nothing_away(at: Desk) -> None
 
 def test_a_late_call_after_the_render_takes_no_slot(at: Desk) -> None:
     request = at.admit(ANNA)
-    at.admission.rendered(ANNA)
+    at.admission.rendered(ANNA, 1)
 
     at.admission.admit(request)
 
@@ -288,12 +290,90 @@ def test_a_lower_limit_holds_for_who_comes_next(at: Desk) -> None:
     at.open(in_flight=1)
     at.admit(DORA, minute=1)
 
-    at.admission.rendered(ANNA)
-    at.admission.rendered(BEN)
+    at.admission.rendered(ANNA, 1)
+    at.admission.rendered(BEN, 1)
     assert at.told() == ["anna", "ben", "cleo"]
-    at.admission.rendered(CLEO)
+    at.admission.rendered(CLEO, 1)
 
     assert at.told() == ["anna", "ben", "cleo", "dora"]
+
+
+# Many at once
+
+
+def test_calls_that_serve_at_the_same_time_do_not_reach_for_the_same(
+    at: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for minute, job in enumerate((ANNA, BEN, CLEO, DORA)):
+        at.admit(job, minute=minute)
+    anna = RunId.of(ANNA)
+    assert at.slots.free(anna, at.slots.standing(anna), NOON)
+    monkeypatch.setattr("dropreel.admission._GIVES_AT_MOST", 1)
+    writes: list[str] = []
+    at.dynamodb.meta.events.register(
+        "before-call.dynamodb.TransactWriteItems", lambda **_: writes.append("")
+    )
+
+    meanwhile(at, monkeypatch, lambda: at.admission.rendered(ANNA, 1))
+    at.admission.rendered(BEN, 1)
+
+    assert at.told() == ["anna", "ben", "cleo", "dora"]
+    assert len(writes) == 3  # a slot is given back, and two are given
+
+
+def test_calls_that_serve_at_the_same_time_keep_a_lowered_limit(
+    at: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at.open(in_flight=3)
+    for job in (ANNA, BEN, CLEO):
+        at.admit(job)
+    at.open(in_flight=2)
+    at.admit(DORA, minute=1)
+    at.admit(EVE, minute=2)
+    at.admission.rendered(ANNA, 1)
+
+    meanwhile(at, monkeypatch, at.admission.serve_all)
+    at.admission.rendered(BEN, 1)
+
+    assert sorted(at.holders()) == ["cleo", "dora"]
+
+
+def meanwhile(at: Desk, monkeypatch: pytest.MonkeyPatch, work: Callable[[], None]) -> None:
+    """Once, between a call's look at the queue and what it does then."""
+    really = at.slots.first_waiters
+
+    def look(provider: ProviderName, at_most: int) -> Sequence[Waiter]:
+        waiters = really(provider, at_most)
+        monkeypatch.setattr(at.slots, "first_waiters", really)
+        work()
+        return waiters
+
+    monkeypatch.setattr(at.slots, "first_waiters", look)
+
+
+def test_with_a_limit_on_spending_nobody_is_served_before_who_came_first(at: Desk) -> None:
+    at.open(daily_usd="0.42")
+    for minute, job in enumerate((ANNA, BEN, CLEO, DORA)):
+        at.admit(job, minute=minute, route=(WAVESPEED,))
+    anna = RunId.of(ANNA)
+    assert at.slots.free(anna, at.slots.standing(anna), NOON)  # and then it is killed
+
+    at.admission.rendered(BEN, 1)
+
+    assert at.told() == ["anna", "ben", "cleo", "dora"]
+
+
+def test_one_call_does_not_serve_them_all_but_the_sweep_does(at: Desk) -> None:
+    at.open(in_flight=1)
+    for number in range(20):
+        at.admit(job_named(f"job{number:02}"), minute=number)
+    at.open(in_flight=10)
+
+    at.admission.rendered(job_named("job00"), 1)
+    assert len(at.told()) == 1 + 4
+    at.admission.serve_all()
+
+    assert len(at.holders()) == 10
 
 
 # Spending: WaveSpeed's offer is estimated at 0.105 USD.
@@ -314,23 +394,39 @@ def test_who_waits_for_a_slot_has_spent_nothing(at: Desk) -> None:
     assert at.spent() == Decimal("0.105")
 
 
-@pytest.mark.parametrize("keeps, spent", [(True, "0.105"), (False, "0")])
+@pytest.mark.parametrize("is_begun, spent", [(True, "0.105"), (False, "0")])
 def test_leaving_gives_the_estimate_back_unless_it_may_be_paid(
-    at: Desk, keeps: bool, spent: str
+    at: Desk, is_begun: bool, spent: str
+) -> None:
+    at.admit(ANNA, route=(WAVESPEED,))
+    if is_begun:
+        at.ledger.begin(ANNA.id, Next(), WAVESPEED, NOON)
+
+    for _ in range(2):
+        at.admission.leave(ANNA)
+
+    assert at.spent() == Decimal(spent)
+
+
+def test_a_run_that_submitted_nothing_keeps_no_estimate_for_an_earlier_runs_attempt(
+    at: Desk,
 ) -> None:
     at.admit(ANNA, route=(WAVESPEED,))
     at.ledger.begin(ANNA.id, Next(), WAVESPEED, NOON)
+    at.admission.leave(ANNA)
+    again = job_named("anna", run=2)
 
-    for _ in range(2):
-        at.admission.leave(ANNA, keeps_charge=keeps)
+    at.admit(again, route=(WAVESPEED,), attempt=2)
+    assert at.spent() == Decimal("0.21")
+    at.admission.leave(again)
 
-    assert at.spent() == Decimal(spent)
+    assert at.spent() == Decimal("0.105")
 
 
 def test_a_finished_render_has_been_spent(at: Desk) -> None:
     at.admit(ANNA, route=(WAVESPEED,))
 
-    at.admission.rendered(ANNA)
+    at.admission.rendered(ANNA, 1)
 
     assert at.spent() == Decimal("0.105")
 
@@ -353,7 +449,7 @@ def test_what_is_given_back_makes_room_the_same_day(at: Desk) -> None:
     at.admit(ANNA, route=(WAVESPEED,))
     at.admit(BEN, route=(WAVESPEED,), minute=1)
 
-    at.admission.leave(ANNA, keeps_charge=False)
+    at.admission.leave(ANNA)
 
     assert at.told() == ["anna", "ben"]
     assert at.spent() == Decimal("0.105")
@@ -388,8 +484,7 @@ def test_the_limit_holds_for_who_read_an_older_sum(at: Desk) -> None:
     at.open(in_flight=9, daily_usd="0.2")
     at.admit(ANNA, route=(WAVESPEED,))
     at.admit(BEN, route=(WAVESPEED,), minute=1)
-    waiter = at.slots.first_waiter(ProviderName.WAVESPEED)
-    assert waiter
+    (waiter,) = at.slots.first_waiters(ProviderName.WAVESPEED, 1)
 
     granted = at.slots.grant(
         waiter,
@@ -430,7 +525,7 @@ def test_an_unclear_attempt_keeps_its_estimate(at: Desk) -> None:
 def test_the_runs_history_tells_of_its_admission(at: Desk) -> None:
     at.admit(ANNA)
     at.clock.pass_seconds(60)
-    at.admission.rendered(ANNA)
+    at.admission.rendered(ANNA, 1)
 
     (run,) = at.ledger.runs(ANNA.id)
 
@@ -438,6 +533,125 @@ def test_the_runs_history_tells_of_its_admission(at: Desk) -> None:
     assert run.plan.job == ANNA
     assert (run.admitted_at, run.rendered_at) == (NOON, NOON + timedelta(minutes=1))
     assert at.slots.standing(RunId.of(ANNA)).slot is None
+
+
+# Once for each attempt
+
+
+@pytest.mark.parametrize("is_paid, spent", [(True, "0.105"), (False, "0")])
+def test_what_was_given_back_because_its_execution_is_gone_is_not_admitted_again(
+    at: Desk, is_paid: bool, spent: str
+) -> None:
+    request = at.admit(ANNA, route=(WAVESPEED,))
+    if is_paid:
+        at.ledger.begin(ANNA.id, Next(), WAVESPEED, NOON)
+    at.executions.end(ANNA.execution_name)
+    at.admission.serve_all()
+    assert at.holders(ProviderName.WAVESPEED) == []
+
+    at.admission.admit(request)  # a copy of the call comes late
+
+    assert at.spent() == Decimal(spent)
+    assert at.items("slots#") + at.items("waiters#") == 0
+
+
+@pytest.mark.parametrize("kept_back", ["before", "after"])
+@pytest.mark.parametrize("nth", range(1, 5))
+def test_who_is_killed_while_it_leaves_spends_nothing_twice(
+    at: Desk, monkeypatch: pytest.MonkeyPatch, kept_back: str, nth: int
+) -> None:
+    request = at.admit(ANNA, route=(WAVESPEED,))
+    at.executions.end(ANNA.execution_name)
+    writes: list[str] = []
+
+    def killing(operation: str) -> Callable[..., object]:
+        really = getattr(at.dynamodb, operation)
+
+        def write(**asked: object) -> object:
+            writes.append(operation)
+            if len(writes) == nth and kept_back == "before":
+                raise SystemExit
+            answer = really(**asked)
+            if len(writes) == nth:
+                raise SystemExit
+            return answer
+
+        return write
+
+    with monkeypatch.context() as killed, suppress(SystemExit):
+        for operation in ("transact_write_items", "update_item", "delete_item"):
+            killed.setattr(at.dynamodb, operation, killing(operation))
+        at.admission.leave(ANNA)
+    assert writes
+
+    at.admission.admit(request)
+    at.admission.leave(ANNA)
+
+    assert at.spent() == 0
+    assert at.items("slots#") + at.items("waiters#") == 0
+
+
+def test_an_attempt_that_left_is_not_begun_any_more(at: Desk) -> None:
+    at.admit(ANNA, route=(WAVESPEED,))
+    at.executions.end(ANNA.execution_name)
+    at.admission.serve_all()  # it is gone: the estimate goes back
+
+    with pytest.raises(RunClosed):  # by a submit that was held up all the while
+        at.ledger.begin(ANNA.id, Next(), WAVESPEED, NOON)
+
+    assert at.ledger.begin(ANNA.id, Next(attempt=2), WAVESPEED, NOON)
+
+
+def test_nothing_is_refunded_for_an_attempt_that_begins_in_that_moment(at: Desk) -> None:
+    at.admit(ANNA, route=(WAVESPEED,))
+    run = RunId.of(ANNA)
+    standing = at.slots.standing(run)
+    at.ledger.begin(ANNA.id, Next(), WAVESPEED, NOON)
+
+    assert not at.slots.leave(run, standing, refund=True)
+
+    assert at.slots.standing(run) == standing
+    assert at.spent() == Decimal("0.105")
+
+
+def test_a_late_word_of_an_earlier_render_takes_no_slot_from_the_next(at: Desk) -> None:
+    at.admit(ANNA)
+    at.admit(ANNA, attempt=2)
+
+    at.admission.rendered(ANNA, 1)
+
+    assert at.holders() == ["anna"]
+
+
+def test_who_waits_for_another_offer_is_not_put_back_into_the_queue_of_the_last(at: Desk) -> None:
+    at.open(in_flight=1)
+    at.admit(BEN)
+    at.admit(CLEO, route=(WAVESPEED,))
+    first = request_of(ANNA, minute=1)
+    at.admission.admit(first)
+    (before,) = at.slots.first_waiters(ProviderName.RUNCOMFY, 1)
+
+    at.admit(ANNA, minute=1, attempt=2, offer=1)
+
+    assert not at.slots.join(before, first.plan)  # an overtaken call
+    at.slots.dismiss(before)
+    at.admission.rendered(BEN, 1)
+    at.admission.rendered(CLEO, 1)
+    assert at.holders() == []
+    assert at.holders(ProviderName.WAVESPEED) == ["anna"]
+
+
+def test_who_is_dismissed_with_an_older_token_waits_on(at: Desk) -> None:
+    at.open(in_flight=1)
+    at.admit(BEN)
+    at.admit(ANNA, minute=1)
+    (older,) = at.slots.first_waiters(ProviderName.RUNCOMFY, 1)
+    at.admit(ANNA, minute=1, retry=1)
+
+    at.slots.dismiss(older)
+    at.admission.rendered(BEN, 1)
+
+    assert at.told() == ["ben", "anna"]
 
 
 # What a job costs
@@ -452,7 +666,7 @@ def test_a_look_at_the_queue_reads_one_waiter_however_many_wait(at: Desk) -> Non
         "after-call.dynamodb.Query", lambda parsed, **_: scanned.append(parsed["ScannedCount"])
     )
 
-    at.slots.first_waiter(ProviderName.RUNCOMFY)
+    at.slots.first_waiters(ProviderName.RUNCOMFY, 1)
 
     assert scanned == [1]
 
@@ -486,7 +700,7 @@ def test_a_slot_that_is_told_late_is_a_whole_lease(
     with monkeypatch.context() as killed:
         killed.setattr(at.executions, "go_on", _killed)
         with pytest.raises(SystemExit):
-            at.admission.rendered(ANNA)
+            at.admission.rendered(ANNA, 1)
 
     at.clock.now += later
     at.admission.serve_all()  # the sweep: tells ben
@@ -505,7 +719,7 @@ def test_who_is_killed_between_renewing_and_telling_takes_nothing_away(
     with monkeypatch.context() as killed:
         killed.setattr(at.executions, "go_on", _killed)
         with pytest.raises(SystemExit):
-            at.admission.rendered(ANNA)
+            at.admission.rendered(ANNA, 1)
         at.clock.now += LEASE + timedelta(minutes=1)
         with pytest.raises(SystemExit):
             at.admit(CLEO, minute=2)
@@ -526,7 +740,7 @@ def test_an_execution_that_is_redriven_after_its_end_is_refused(at: Desk) -> Non
     at.admit(BEN, minute=1)
     at.executions.end(BEN.execution_name)
     at.ledger.close(BEN, at.clock())
-    at.admission.leave(BEN, keeps_charge=False)
+    at.admission.leave(BEN)
 
     at.admit(BEN, minute=1)  # its retries are counted anew
 
@@ -535,7 +749,7 @@ def test_an_execution_that_is_redriven_after_its_end_is_refused(at: Desk) -> Non
 
 def test_a_render_that_was_ready_and_is_lost_after_all_may_have_another_attempt(at: Desk) -> None:
     at.admit(ANNA)
-    at.admission.rendered(ANNA)
+    at.admission.rendered(ANNA, 1)
 
     at.admit(ANNA, attempt=2)
 
@@ -550,7 +764,7 @@ def test_the_estimate_of_an_attempt_that_was_never_made_is_given_back(at: Desk) 
     at.ledger.give_up(begun, "SubmissionUnclear", "No answer.")
     at.admit(ANNA, route=(WAVESPEED,), attempt=2)
 
-    at.admission.leave(ANNA, keeps_charge=True)
+    at.admission.leave(ANNA)
 
     assert at.spent() == Decimal("0.105")
     assert at.slots.standing(RunId.of(ANNA)).charged_usd is None
@@ -563,11 +777,7 @@ def test_the_estimate_of_an_attempt_that_was_never_made_is_given_back(at: Desk) 
     ("verb", "operation"),
     [
         ("admit", "transact_write_items"),
-        ("rendered", "delete_item"),
-        ("rendered", "update_item"),
         ("rendered", "transact_write_items"),
-        ("leave", "delete_item"),
-        ("leave", "update_item"),
         ("leave", "transact_write_items"),
     ],
 )
@@ -591,9 +801,9 @@ def test_a_transaction_conflict_is_tried_again(
     if verb == "admit":
         at.admit(CLEO, route=(WAVESPEED,), minute=2)
     elif verb == "rendered":
-        at.admission.rendered(ANNA)
+        at.admission.rendered(ANNA, 1)
     else:
-        at.admission.leave(ANNA, keeps_charge=False)
+        at.admission.leave(ANNA)
 
     assert met == [operation]
     assert at.told() == (["anna"] if verb == "admit" else ["anna", "ben"])
@@ -626,6 +836,6 @@ def test_a_grant_whose_answer_was_lost_is_told(at: Desk, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(at.dynamodb, "transact_write_items", unheard_once)
 
-    at.admission.rendered(ANNA)
+    at.admission.rendered(ANNA, 1)
 
     assert at.told() == ["anna", "ben"]

@@ -232,9 +232,10 @@ class Machine(RuleBasedStateMachine):
             self._submit(job)
         self._end(job)
         if kept:
-            self._call(lambda: self.admission.rendered(job))
+            number = self.attempt[job.id]
+            self._call(lambda: self.admission.rendered(job, number))
         else:
-            self._conclude(job, keeps_charge=False)
+            self._conclude(job)
 
     @rule(data=st.data(), refused=st.booleans())
     @precondition(lambda self: self._going())
@@ -259,12 +260,12 @@ class Machine(RuleBasedStateMachine):
         self.perhaps_spent += self._price(job)
         self._end(job)
         if is_told:
-            self._conclude(job, keeps_charge=data.draw(st.booleans(), "kept"))
+            self._conclude(job)
 
-    def _conclude(self, job: Job, *, keeps_charge: bool) -> None:
+    def _conclude(self, job: Job) -> None:
         def conclude() -> None:
             self.ledger.close(job, self.clock())
-            self.admission.leave(job, keeps_charge=keeps_charge)
+            self.admission.leave(job)
 
         self._call(conclude)
 
@@ -357,7 +358,7 @@ class Machine(RuleBasedStateMachine):
             for job in going:
                 self._submit(job)
                 self._end(job)
-                self._call(partial(self.admission.rendered, job))
+                self._call(partial(self.admission.rendered, job, self.attempt[job.id]))
             if not going and not self.lives:
                 break
             if not going:

@@ -523,7 +523,7 @@ def test_sweep_cut_off_anywhere_serves_who_waits_when_it_is_called_again(
         called_again(weather, serve)
 
         assert executions.gone_on == [waiting.execution_name]
-        admission.leave(waiting, keeps_charge=False)
+        admission.leave(waiting)
 
     every_call(weather, tries)
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
+from dropreel.attempts import is_kept
 from dropreel.conclusion import ENDING, EndedRun, conclude, needs_conclusion
 from dropreel.errors import (
     DropreelError,
@@ -81,14 +82,20 @@ class FakeBus:
 class FakeSlots:
     """Admission, as far as conclude knows it: who left, and whether the charge was kept."""
 
+    ledger: MemoryLedger
     left: list[tuple[str, bool]] = field(default_factory=list)
 
-    def leave(self, job: Job, *, keeps_charge: bool) -> None:
-        self.left.append((job.execution_name, keeps_charge))
+    def leave(self, job: Job) -> None:
+        attempts = self.ledger.attempts(job.id)
+        self.left.append((job.execution_name, bool(attempts) and is_kept(attempts[-1])))
+
+    @property
+    def names(self) -> list[str]:
+        return [name for name, _ in self.left]
 
 
 class AwaySlots(FakeSlots):
-    def leave(self, job: Job, *, keeps_charge: bool) -> None:
+    def leave(self, job: Job) -> None:
         raise OSError("DynamoDB is away")
 
 
@@ -98,8 +105,11 @@ class Bench:
     ledger: MemoryLedger = field(default_factory=MemoryLedger)
     videos: FakeVideos = field(default_factory=FakeVideos)
     bus: FakeBus = field(default_factory=FakeBus)
-    slots: FakeSlots = field(default_factory=FakeSlots)
+    slots: FakeSlots = field(init=False)
     clock: FakeClock = field(default_factory=FakeClock)
+
+    def __post_init__(self) -> None:
+        self.slots = FakeSlots(self.ledger)
 
     def begin(self) -> "Bench":
         self.attempt = self.ledger.begin(JOB.id, Next(), RUNCOMFY, NOON)
@@ -754,7 +764,7 @@ def poll_into(
 class Rendered:
     """Admission, as poll knows it."""
 
-    def rendered(self, job: Job) -> None: ...
+    def rendered(self, job: Job, attempt: int) -> None: ...
 
 
 def ended_once_in(code: str, bench: Bench, *, keeps_charge: bool) -> None:
@@ -946,7 +956,8 @@ def test_marks_of_an_execution_that_had_the_name_long_ago_do_not_silence() -> No
 
 
 def test_slot_is_left_before_anything_is_told() -> None:
-    bench = Bench(slots=AwaySlots())
+    bench = Bench()
+    bench.slots = AwaySlots(bench.ledger)
 
     for way in (failed_run(NoCredit("Not enough credit.")), ended_run("ABORTED")):
         with pytest.raises(OSError, match="away"):
@@ -961,7 +972,7 @@ def test_warning_of_a_render_that_may_be_paid_for_survives_being_cut_off() -> No
     # Given a call that cancelled the request, and could not give the slot back
     undisturbed = Bench().accept().conclude(ended_run("FAILED", "States.Runtime"))
     bench = Bench().accept()
-    slots, bench.slots = bench.slots, AwaySlots()
+    slots, bench.slots = bench.slots, AwaySlots(bench.ledger)
     with pytest.raises(OSError, match="away"):
         bench.tell(ended_run("FAILED", "States.Runtime"))
     bench.slots = slots
@@ -1021,14 +1032,14 @@ def test_run_tells_its_own_attempts() -> None:
     assert bench.slots.left == [(JOB.model_copy(update={"run": 2}).execution_name, False)]
 
 
-def test_run_that_has_submitted_nothing_gives_its_charge_back() -> None:
+def test_run_that_has_submitted_nothing_leaves_and_is_told_so() -> None:
     bench = Bench().begin()
     bench.ledger.note_run(admitted(2, first_attempt=2))
 
     failed = bench.conclude(run_again(2))
 
     assert failed.render is None
-    assert bench.slots.left == [(JOB.model_copy(update={"run": 2}).execution_name, False)]
+    assert bench.slots.names == [JOB.model_copy(update={"run": 2}).execution_name]
     assert failed.error.advice == NoCredit.advice
 
 
@@ -1080,7 +1091,7 @@ def test_run_that_is_concluded_late_does_not_tell_a_later_runs_attempts() -> Non
     assert bench.provider.cancelled == []
     assert failed.render is not None
     assert failed.render.attempts == (told("RenderFailed", "No face."),)
-    assert bench.slots.left == [(JOB.execution_name, False)]
+    assert bench.slots.names == [JOB.execution_name]
 
 
 @pytest.mark.parametrize("key", [JOB.manifest_key, JOB.error_key])

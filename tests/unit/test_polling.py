@@ -48,9 +48,10 @@ class FakeSlots:
     trouble: Exception | None = None
     returned: list[str] = field(default_factory=list)
 
-    def rendered(self, job: Job) -> None:
+    def rendered(self, job: Job, attempt: int) -> None:
         if self.trouble:
             raise self.trouble
+        assert attempt == TICKET.attempt
         self.returned.append(job.id)
 
 

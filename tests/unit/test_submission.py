@@ -909,7 +909,7 @@ class MoodyProvider(ScriptedProvider):
 
 
 class NoSlots:
-    def rendered(self, job: Job) -> None:
+    def rendered(self, job: Job, attempt: int) -> None:
         raise AssertionError("no render is ever completed here")
 
 

@@ -10,13 +10,16 @@ The queue is ordered by when the executions started: who was dropped first is se
 when it comes from another offer that refused it.
 
 Every step may be cut off and run again:
-- a slot is given in one transaction with the end of the wait and with the day's spend;
+- a slot is given in one transaction with the end of the wait and with the day's spend, and given
+  back in one with the end of the charge;
+- an attempt is admitted once: what has left neither comes back nor is submitted, however late a
+  call for it comes;
 - whoever gave it tells the execution afterwards, and tells it again when called again;
 - a slot is a lease. When it has run out without having been returned, whoever needs it makes sure
   that its holder was told, and takes it back.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -34,7 +37,16 @@ from dropreel.observability import logger
 from dropreel.render import AdmitRequest, Plan
 
 _LOOKS_AT_MOST = 1000
-"""So many jobs one call may serve; only a sweep after a long silence comes near."""
+"""So often one call may look at a queue; only a sweep after a long silence comes near."""
+
+_GIVES_AT_MOST = 4
+"""So many slots one call may give, but for the sweep. It gives more than the one that it made
+free, so that what was left lying is soon taken up: each of those it serves does the same in the
+end. It gives no more, because while many jobs end at once there is always another free slot, and
+one call would serve them all until its time is up."""
+
+_RACES_AT_MOST = 20
+"""So often may others change a run between a look at it and the write that follows."""
 
 
 class RunId(NamedTuple):
@@ -96,8 +108,12 @@ class Standing(BaseModel):
     slot: int | None = None
     charged_usd: Decimal | None = None
     charged_on: date | None = None
+    left_attempt: int = Field(default=0, description="The last that gave back what it had.")
     is_closed: bool = False
-    rendered_at: datetime | None = None
+
+    @property
+    def has_something(self) -> bool:
+        return (self.place, self.slot, self.charged_usd) != (None, None, None)
 
 
 class Granting(Enum):
@@ -106,7 +122,22 @@ class Granting(Enum):
     DONE = auto()
     OVERTAKEN = auto()  # another call was quicker: look again
     NO_ROOM = auto()  # in the day's spend, by now
-    CLOSED = auto()  # the run is over
+    CLOSED = auto()  # the run is over, or is at another attempt
+
+
+class FreeSlot(NamedTuple):
+    """A slot to be had."""
+
+    number: int
+    expired: Lease | None = None  # the lease to be taken back first
+
+
+class Served(Enum):
+    """What serving one waiter came to."""
+
+    GIVEN = auto()
+    OTHERWISE = auto()  # it is refused or gone, or another call was quicker: look again
+    WAITS_ON = auto()
 
 
 class Slots(Protocol):
@@ -118,7 +149,7 @@ class Slots(Protocol):
     def join(self, waiter: Waiter, plan: Plan) -> bool:
         """Into the queue, or with a newer token. False when the run has its slot or is over."""
 
-    def first_waiter(self, provider: ProviderName) -> Waiter | None: ...
+    def first_waiters(self, provider: ProviderName, at_most: int) -> Sequence[Waiter]: ...
 
     def leases(self, provider: ProviderName) -> Sequence[Lease]: ...
 
@@ -140,18 +171,17 @@ class Slots(Protocol):
     def renew(self, lease: Lease, until: datetime) -> Lease | None:
         """The lease as it is from now on; None when somebody else has the slot by now."""
 
-    def leave_queue(
-        self, run: RunId, provider: ProviderName, place: str, *, task_token: str | None = None
-    ) -> None:
-        """Out of the queue, unless it is not there any more, or with another token than said."""
+    def dismiss(self, waiter: Waiter) -> None:
+        """Out of the queue, unless it is not there any more, or waits with another token."""
 
-    def release(
-        self, run: RunId, standing: Standing, *, rendered_at: datetime | None = None
-    ) -> None:
-        """Give the slot back, if the run still holds it; note when the render was over."""
+    def free(self, run: RunId, standing: Standing, rendered_at: datetime) -> bool:
+        """The render is over: give its slot back, if the run holds it still, and let the charge
+        stand. False when the run stands differently by now."""
 
-    def settle(self, run: RunId, standing: Standing, *, refund: bool) -> None:
-        """Close the run's charge: give it back to its day, or let it stand."""
+    def leave(self, run: RunId, standing: Standing, *, refund: bool) -> bool:
+        """Give back the place or the slot, and close the charge: give it back to its day, or let
+        it stand. All or nothing, and for this attempt once and for all. False when the run stands
+        differently by now, or when its attempt has begun and there is nothing to refund."""
 
 
 class Executions(Protocol):
@@ -204,7 +234,8 @@ class Admission:
         if standing.attempt is not None and standing.attempt > turn.attempt:
             return  # a call that Step Functions gave up on long ago
         if standing.attempt is not None and standing.attempt < turn.attempt:
-            self._leave_attempt(run, standing)
+            self._leave(run, before=turn.attempt)
+            self.serve_all(by=run.execution_name)  # a refund makes room in every queue
         if self.limits.daily_usd and offer.estimated_usd is None:
             error = PriceUnknown(
                 f"What {offer.endpoint} of {offer.provider} costs is not known, and "
@@ -225,23 +256,24 @@ class Admission:
             self._answer_instead(run, waiter)
         self._serve(offer.provider, by=run.execution_name)
 
-    def rendered(self, job: Job) -> None:
-        """The provider is done with the run: its slot goes to the next waiter."""
+    def rendered(self, job: Job, attempt: int) -> None:
+        """The provider is done with the run's attempt: its slot goes to the next waiter."""
         run = RunId.of(job)
-        standing = self.slots.standing(run)
-        if standing.slot is not None:
-            self.slots.release(run, standing, rendered_at=self.clock())
+        for standing in self._looks_at(run):
+            if standing.slot is None or standing.attempt != attempt:
+                break
+            if self.slots.free(run, standing, self.clock()):
+                break
         if standing.provider:
-            self._serve(standing.provider, by=run.execution_name)
+            self._serve(standing.provider, by=run.execution_name, first_of_all=standing.slot)
 
-    def leave(self, job: Job, *, keeps_charge: bool) -> None:
+    def leave(self, job: Job) -> None:
         """Out of the queue and out of the slot, whichever it is, and on with the next.
 
-        The estimate goes back to its day, unless it is kept because the render may be paid for.
+        The estimate goes back to its day, unless the render may be paid for.
         """
         run = RunId.of(job)
-        standing = self.slots.standing(run)
-        self._leave(run, keeps_charge=keeps_charge and self._may_be_paid(run, standing))
+        self._leave(run)
         self.serve_all(by=run.execution_name)
 
     def serve_all(self, by: str = "") -> None:
@@ -252,62 +284,91 @@ class Admission:
 
     # Leaving
 
-    def _leave_attempt(self, run: RunId, standing: Standing) -> None:
-        """The run comes back for another attempt: the last one gives back what it had, which may
-        make room in every queue."""
-        self._leave(run, keeps_charge=self._may_be_paid(run, standing))
-        self.serve_all(by=run.execution_name)
-
-    def _leave(self, run: RunId, *, keeps_charge: bool) -> None:
-        standing = self.slots.standing(run)
-        while standing.provider and standing.place is not None:
-            self.slots.leave_queue(run, standing.provider, standing.place)
-            standing = self.slots.standing(run)
-        if standing.slot is not None:
-            self.slots.release(run, standing)
-        if standing.charged_usd is not None:
-            self.slots.settle(run, standing, refund=not keeps_charge)
+    def _leave(self, run: RunId, before: int | None = None) -> None:
+        """The run gives back what it has; or only what an attempt before this one has."""
+        for standing in self._looks_at(run):
+            is_later = before and standing.attempt and standing.attempt >= before
+            if is_later or not standing.has_something:
+                return
+            if self.slots.leave(run, standing, refund=not self._may_be_paid(run, standing)):
+                return
 
     def _may_be_paid(self, run: RunId, standing: Standing) -> bool:
         attempt = self.attempts.find(run.job_id, standing.attempt or 0)
         return attempt is not None and is_kept(attempt)
 
+    def _looks_at(self, run: RunId) -> Iterator[Standing]:
+        """How the run stands, looked at anew each time that it has changed under the last look."""
+        for _ in range(_RACES_AT_MOST):
+            yield self.slots.standing(run)
+        raise RuntimeError("The run changed under each look.")
+
     # Serving
 
-    def _serve(self, provider: ProviderName, by: str) -> None:
+    def _serve(self, provider: ProviderName, by: str, first_of_all: int | None = None) -> None:
+        """Give free slots to who waits, the one that the caller made free `first_of_all`."""
         leases = self.slots.leases(provider)
         mine = [lease for lease in leases if lease.granted_by == by or not by]
         for lease in mine:
             self._tell_again(lease)
         if mine:
             leases = self.slots.leases(provider)
+        given = 0
         for _ in range(_LOOKS_AT_MOST):
             now = self.clock()
-            slots = self._slots_to_have(provider, leases, now)
-            # The queue is looked at only when there is something to give, and then one waiter of
-            # it: what a job costs does not grow with the number of those that wait.
-            waiter = self.slots.first_waiter(provider) if slots else None
-            if waiter is None or not self._serve_one(waiter, slots, by, now):
+            # The queue is looked at only when there is something to give, and then no more of it
+            # than that: what a job costs does not grow with the number of those that wait.
+            turn = self._next_turn(provider, leases, first_of_all, now)
+            if turn is None:
+                return
+            waiter, free = turn
+            served = self._serve_one(waiter, free, by, now)
+            if served is Served.WAITS_ON:
+                return
+            given += served is Served.GIVEN
+            if by and given >= _GIVES_AT_MOST:
                 return
             leases = self.slots.leases(provider)
+            if served is Served.OTHERWISE:
+                self._tell_unheard(waiter, leases, by)
         logger.warning("More jobs wait than one call may serve", provider=provider)
 
-    def _serve_one(
-        self, waiter: Waiter, slots: "Sequence[tuple[int, Lease | None]]", by: str, now: datetime
-    ) -> bool:
-        """Give the first in the queue what it waits for. False when it has to wait on."""
+    def _next_turn(
+        self,
+        provider: ProviderName,
+        leases: Sequence[Lease],
+        first_of_all: int | None,
+        now: datetime,
+    ) -> tuple[Waiter, FreeSlot] | None:
+        """The first in the queue, and a slot for it.
+
+        When several slots are free, several calls are about to give them. Each takes the one that
+        it made free, and of the queue the place that the slot has among the free ones, so that
+        they do not all reach for the same. With a limit on spending the order is strict.
+        """
+        slots = self._slots_to_have(provider, leases, now)
+        if not slots:
+            return None
+        place = 0
+        if not self.limits.daily_usd:
+            place = next((i for i, free in enumerate(slots) if free.number == first_of_all), 0)
+        waiters = self.slots.first_waiters(provider, place + 1)
+        return (waiters[-1], slots[place]) if waiters else None
+
+    def _serve_one(self, waiter: Waiter, free: FreeSlot, by: str, now: datetime) -> Served:
+        """Give who is next what it waits for."""
         if error := self._over_the_limit(waiter, now):
             if self.limits.on_daily_usd == "wait" and not self._can_never_fit(waiter):
-                return False
+                return Served.WAITS_ON
             self.executions.refuse(waiter.task_token, error)
-            self._dismiss(waiter)
-            return True
-        slot, expired = slots[0]
+            self.slots.dismiss(waiter)
+            return Served.OTHERWISE
+        expired = free.expired
         if expired and (expired := self._taken_back(expired, now)) is None:
-            return True
+            return Served.OTHERWISE
         granted = self.slots.grant(
             waiter,
-            slot,
+            free.number,
             in_place_of=expired,
             by=by,
             until=now + self.limits.lease[waiter.provider],
@@ -315,16 +376,22 @@ class Admission:
             limit_usd=self.limits.daily_usd,
         )
         if granted is Granting.DONE:
-            logger.info("Slot given", provider=waiter.provider, slot=slot, job_id=waiter.run.job_id)
-            self._tell(waiter.run, waiter.task_token)
-        elif granted is Granting.CLOSED:
-            self._dismiss(waiter)
-        elif granted is Granting.OVERTAKEN:
-            # By another call, or by this very one, if the answer to its first try was lost.
-            for lease in self.slots.leases(waiter.provider):
-                if lease.run == waiter.run and lease.granted_by == by:
-                    self._tell(lease.run, lease.task_token)
-        return True
+            logger.info(
+                "Slot given",
+                provider=waiter.provider,
+                slot=free.number,
+                job_id=waiter.run.job_id,
+            )
+            return Served.GIVEN if self._tell(waiter.run, waiter.task_token) else Served.OTHERWISE
+        if granted is Granting.CLOSED:
+            self.slots.dismiss(waiter)
+        return Served.OTHERWISE
+
+    def _tell_unheard(self, waiter: Waiter, leases: Sequence[Lease], by: str) -> None:
+        """Another call was quicker; or this very one, if the answer to its first try was lost."""
+        for lease in leases:
+            if lease.run == waiter.run and lease.granted_by == by:
+                self._tell(lease.run, lease.task_token)
 
     def _answer_instead(self, run: RunId, waiter: Waiter) -> None:
         """The run may not join: an earlier call had it admitted, but its answer came too soon for
@@ -332,7 +399,7 @@ class Admission:
         standing = self.slots.standing(run)
         if standing.slot is not None and standing.attempt == waiter.attempt:
             self.executions.go_on(waiter.task_token)
-        elif standing.is_closed or standing.rendered_at:
+        elif standing.is_closed or standing.left_attempt >= waiter.attempt:
             error = ExecutionAborted("This run of the job is over: a redrive cannot go on with it.")
             self.executions.refuse(waiter.task_token, error)
 
@@ -342,31 +409,28 @@ class Admission:
         if self.slots.renew(lease, self.clock() + self.limits.lease[lease.provider]):
             self._tell(lease.run, lease.task_token)
 
-    def _tell(self, run: RunId, task_token: str) -> None:
-        """Tell the holder of a slot to go on. When its execution is gone it is skipped."""
+    def _tell(self, run: RunId, task_token: str) -> bool:
+        """Tell the holder of a slot to go on. False when its execution is gone: it is skipped."""
         if self.executions.go_on(task_token) or self.executions.is_running(run.execution_name):
-            return
+            return True
         logger.info("Its execution is gone: skipped", job_id=run.job_id)
-        self._leave(run, keeps_charge=self._may_be_paid(run, self.slots.standing(run)))
-
-    def _dismiss(self, waiter: Waiter) -> None:
-        self.slots.leave_queue(
-            waiter.run, waiter.provider, waiter.place, task_token=waiter.task_token
-        )
+        self._leave(run)
+        return False
 
     def _slots_to_have(
         self, provider: ProviderName, leases: Sequence[Lease], now: datetime
-    ) -> "Sequence[tuple[int, Lease | None]]":
-        """The free slots, lowest first, then those whose lease has run out."""
+    ) -> Sequence[FreeSlot]:
+        """The free slots, lowest first, then those whose lease has run out; no more than there is
+        room for, while slots above a lowered limit are still taken."""
         at_most = self.limits.in_flight[provider]
         expired = [lease for lease in leases if lease.until <= now]
-        if len(leases) - len(expired) >= at_most:
-            return ()
+        room = at_most - (len(leases) - len(expired))
         taken = {lease.slot for lease in leases}
-        return (
-            *((slot, None) for slot in range(at_most) if slot not in taken),
-            *((lease.slot, lease) for lease in expired if lease.slot < at_most),
+        free = (
+            *(FreeSlot(slot) for slot in range(at_most) if slot not in taken),
+            *(FreeSlot(lease.slot, lease) for lease in expired if lease.slot < at_most),
         )
+        return free[: max(room, 0)]
 
     def _taken_back(self, lease: Lease, now: datetime) -> Lease | None:
         """An expired lease, to be given to somebody else; None when its holder was still waiting

@@ -77,16 +77,13 @@ def _next(plan: Plan, attempt: int, offer: int, max_submissions: int) -> Next | 
     return Next(attempt=attempt, offer=offer)
 
 
-def is_kept(attempt: Attempt) -> bool:
-    """Whether its cost counts: one that may have been paid for and may still bring a video.
+NOT_KEPT = (AttemptState.POSTPONED, AttemptState.REFUSED, AttemptState.LOST)
+"""A refused or postponed attempt was not paid, and a lost one gives its estimate back."""
 
-    A refused or postponed one was not paid, and a lost one gives its estimate back.
-    """
-    match attempt.state:
-        case AttemptState.BEGUN | AttemptState.ACCEPTED | AttemptState.UNCLEAR:
-            return True
-        case AttemptState.POSTPONED | AttemptState.REFUSED | AttemptState.LOST:
-            return False
+
+def is_kept(attempt: Attempt) -> bool:
+    """Whether its cost counts: one that may have been paid for and may still bring a video."""
+    return attempt.state not in NOT_KEPT
 
 
 def summary(

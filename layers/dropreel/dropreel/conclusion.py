@@ -39,7 +39,7 @@ from pydantic import (
     ValidationError,
 )
 
-from dropreel.attempts import is_kept, summary
+from dropreel.attempts import summary
 from dropreel.catalog import ProviderName
 from dropreel.errors import (
     RERUN,
@@ -187,9 +187,9 @@ class Announcer(Protocol):
 class Slots(Protocol):
     """Admission, as far as conclude needs it."""
 
-    def leave(self, job: Job, *, keeps_charge: bool) -> None:
-        """Out of the queue and out of the slot, whichever; the estimate is given back unless it
-        is kept. May be repeated."""
+    def leave(self, job: Job) -> None:
+        """Out of the queue and out of the slot, whichever; the estimate is given back unless its
+        attempt, as the ledger has it by then, may be paid for. May be repeated."""
 
 
 def conclude(
@@ -230,12 +230,12 @@ def conclude(
         return None
     if isinstance(ending, EndedRun) and _is_announced(ending, before):
         ledger.close(job, clock())
-        _leave(job, ledger, slots)
+        slots.leave(job)
         told = before.error if before else ending.report
         ledger.end(job, ending.error or told.code, clock())
         return None
     if ready := _delivered(ending, videos, video_bucket):
-        _leave(job, ledger, slots)
+        slots.leave(job)
         ledger.end(job, VideoReady.__name__, clock())
         if isinstance(ending, EndedRun):
             bus.announce(DetailType.VIDEO_READY, ready)
@@ -243,7 +243,7 @@ def conclude(
         return ready
     ledger.close(job, clock())
     failed = before or _conclude(ending, ledger, providers)
-    _leave(job, ledger, slots)
+    slots.leave(job)
     if before is None and not _is_overtaken(ending, videos, video_bucket):
         videos.put_json(video_bucket, job.error_key, failed.model_dump_json(indent=2))
     if isinstance(ending, EndedRun):
@@ -280,11 +280,6 @@ def _close_as_of_its_end(job: Job, ledger: Ledger) -> None:
 
 def _this(job: Job, runs: tuple[Run, ...]) -> Run | None:
     return next((run for run in runs if run.number == job.run), None)
-
-
-def _leave(job: Job, ledger: Ledger, slots: Slots) -> None:
-    attempts = _Attempts.of(job, ledger).own
-    slots.leave(job, keeps_charge=bool(attempts) and is_kept(attempts[-1]))
 
 
 def _is_announced(ending: EndedRun, concluded: VideoFailed | None) -> bool:

@@ -84,7 +84,8 @@ class Run(BaseModel):
 
 
 class RunClosed(Exception):
-    """The run is being concluded, or was: nothing may be sent for it any more."""
+    """The run is being concluded, or was, or its attempt has left its slot: nothing may be sent
+    for it any more."""
 
 
 class Ledger(Protocol):

@@ -72,7 +72,7 @@ class DynamoDBLedger:
 
     def find(self, job_id: str, number: int) -> Attempt | None:
         got = self._client.get_item(
-            TableName=self._table, Key=_key(job_id, number), ConsistentRead=True
+            TableName=self._table, Key=attempt_key(job_id, number), ConsistentRead=True
         )
         return _attempt(got["Item"]) if "Item" in got else None
 
@@ -127,7 +127,11 @@ class DynamoDBLedger:
                         "ConditionCheck": {
                             "TableName": self._table,
                             "Key": run_key(job_id, run),
-                            "ConditionExpression": "attribute_not_exists(closed_at)",
+                            "ConditionExpression": (
+                                "attribute_not_exists(closed_at) AND "
+                                "(attribute_not_exists(left_attempt) OR left_attempt < :number)"
+                            ),
+                            "ExpressionAttributeValues": {":number": {"N": str(attempt.number)}},
                         }
                     },
                 ]
@@ -159,7 +163,7 @@ class DynamoDBLedger:
         # The request id and its time too: submit may have failed to write them down.
         self._client.update_item(
             TableName=self._table,
-            Key=_key(job_id, ticket.attempt),
+            Key=attempt_key(job_id, ticket.attempt),
             UpdateExpression=(
                 "SET #state = :lost, #code = :code, #message = :message, "
                 "request_id = :request_id, accepted_at = :accepted_at, changed_at = :now"
@@ -233,7 +237,7 @@ class DynamoDBLedger:
         with suppress(self._client.exceptions.ConditionalCheckFailedException):
             self._client.update_item(
                 TableName=self._table,
-                Key=_key(job_id, ticket.attempt),
+                Key=attempt_key(job_id, ticket.attempt),
                 UpdateExpression=(
                     "SET #state = :accepted, request_id = :request_id, "
                     "accepted_at = :accepted_at, changed_at = :now"
@@ -306,7 +310,7 @@ class DynamoDBLedger:
         )
 
 
-def _key(job_id: str, number: int) -> "dict[str, AttributeValueTypeDef]":
+def attempt_key(job_id: str, number: int) -> "dict[str, AttributeValueTypeDef]":
     return {"pk": {"S": f"job#{job_id}"}, "sk": {"S": f"attempt#{number:03}"}}
 
 
@@ -325,7 +329,7 @@ def _item(attempt: Attempt) -> "dict[str, AttributeValueTypeDef]":
     fields = attempt.model_dump(mode="json", exclude_none=True)
     expires_at = int((attempt.begun_at + KEPT).timestamp())
     return (
-        _key(attempt.job_id, attempt.number)
+        attempt_key(attempt.job_id, attempt.number)
         | {name: {"S": str(value)} for name, value in fields.items()}
         | {"expires_at": {"N": str(expires_at)}}
         # For who reads the table: when its state changed last.

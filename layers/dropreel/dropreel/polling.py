@@ -42,8 +42,9 @@ _SETTLING_SECONDS = 60
 class Slots(Protocol):
     """Admission, as far as poll needs it."""
 
-    def rendered(self, job: Job) -> None:
-        """The provider is done with it: its slot goes to the next waiter. May be repeated."""
+    def rendered(self, job: Job, attempt: int) -> None:
+        """The provider is done with the attempt: its slot goes to the next waiter. May be
+        repeated."""
 
 
 def poll(
@@ -89,7 +90,7 @@ def poll(
         following = _after_loss(underway, answer, ledger, settings)
         return Progress(state=answer.state, wait_seconds=0, next=following)
     if answer.state is RenderState.COMPLETED:
-        slots.rendered(underway.plan.job)
+        slots.rendered(underway.plan.job, ticket.attempt)
         return Progress(
             state=answer.state,
             wait_seconds=0,

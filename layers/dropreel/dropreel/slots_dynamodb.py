@@ -11,7 +11,6 @@ Numbers are numbers here, so that DynamoDB can compare and add them.
 """
 
 from collections.abc import Sequence
-from contextlib import suppress
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -20,11 +19,13 @@ import boto3
 from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
 
 from dropreel.admission import Granting, Lease, RunId, Standing, Waiter
+from dropreel.attempts import NOT_KEPT
 from dropreel.catalog import ProviderName
 from dropreel.ledger_dynamodb import (
     CONDITION_FAILED,
     KEPT,
     again_on_conflict,
+    attempt_key,
     config,
     is_conflict,
     run_key,
@@ -52,9 +53,9 @@ class DynamoDBSlots:
         item = _plain(got.get("Item", {}))
         return Standing.model_validate(item | {"is_closed": "closed_at" in item})
 
-    def first_waiter(self, provider: ProviderName) -> Waiter | None:
-        # One item alone: a page of the queue would be a megabyte, when many wait.
-        return next(map(_waiter, self._all_of(f"waiters#{provider}", at_most=1)), None)
+    def first_waiters(self, provider: ProviderName, at_most: int) -> Sequence[Waiter]:
+        # Those alone: a page of the queue would be a megabyte, when many wait.
+        return tuple(map(_waiter, self._all_of(f"waiters#{provider}", at_most=at_most)))
 
     def leases(self, provider: ProviderName) -> Sequence[Lease]:
         return tuple(map(_lease, self._all_of(f"slots#{provider}")))
@@ -97,7 +98,7 @@ class DynamoDBSlots:
                     + " REMOVE rendered_at",
                     "ConditionExpression": (
                         "attribute_not_exists(closed_at) AND attribute_not_exists(slot) "
-                        "AND (attribute_not_exists(rendered_at) OR attempt < :attempt) "
+                        "AND (attribute_not_exists(left_attempt) OR left_attempt < :attempt) "
                         "AND (attribute_not_exists(attempt) OR attempt <= :attempt)"
                     ),
                     "ExpressionAttributeNames": names,
@@ -129,23 +130,18 @@ class DynamoDBSlots:
             },
         )
 
-    @again_on_conflict
-    def leave_queue(
-        self, run: RunId, provider: ProviderName, place: str, *, task_token: str | None = None
-    ) -> None:
-        condition: dict[str, Any] = {}
-        if task_token is not None:
-            condition = {
-                "ConditionExpression": "task_token = :token",
-                "ExpressionAttributeValues": _values_named(token=task_token),
-            }
-        try:
-            self._client.delete_item(
-                TableName=self._table, Key=_place_key(provider, place), **condition
-            )
-        except self._client.exceptions.ConditionalCheckFailedException:
-            return
-        self._forget(run, "place", place)
+    def dismiss(self, waiter: Waiter) -> None:
+        end_wait = self._end_wait(waiter)
+        forget = self._update_run(
+            waiter.run,
+            "REMOVE place",
+            _AS_IT_WAITS,
+            place=waiter.place,
+            provider=waiter.provider,
+            attempt=waiter.attempt,
+        )
+        if self._refused(end_wait, forget) == [False, True]:
+            self._refused(end_wait)  # the run does not wait there any more: it was left over
 
     # Slots
 
@@ -214,23 +210,19 @@ class DynamoDBSlots:
 
     def _admit_run(self, waiter: Waiter, slot: int, now: datetime) -> "TransactWriteItemTypeDef":
         update = "SET slot = :slot, admitted_at = :now"
-        values: dict[str, object] = {
-            "slot": slot,
-            "now": now.isoformat(),
-            "place": waiter.place,
-        }
+        values: dict[str, object] = {"slot": slot, "now": now.isoformat()}
         if waiter.estimated_usd:
             update += ", charged_usd = :usd, charged_on = :day"
             values |= {"usd": waiter.estimated_usd, "day": now.date().isoformat()}
-        return {
-            "Update": {
-                "TableName": self._table,
-                "Key": run_key(*waiter.run),
-                "UpdateExpression": f"{update} REMOVE place",
-                "ConditionExpression": "place = :place AND attribute_not_exists(closed_at)",
-                "ExpressionAttributeValues": _values_named(**values),
-            }
-        }
+        return self._update_run(
+            waiter.run,
+            f"{update} REMOVE place",
+            f"{_AS_IT_WAITS} AND attribute_not_exists(closed_at)",
+            place=waiter.place,
+            provider=waiter.provider,
+            attempt=waiter.attempt,
+            **values,
+        )
 
     def _charge(
         self, usd: Decimal, day: date, limit_usd: Decimal | None
@@ -268,71 +260,96 @@ class DynamoDBSlots:
             return None
         return lease.model_copy(update={"until": until})
 
-    @again_on_conflict
-    def release(
-        self, run: RunId, standing: Standing, *, rendered_at: datetime | None = None
-    ) -> None:
+    # Giving back
+
+    def free(self, run: RunId, standing: Standing, rendered_at: datetime) -> bool:
+        return self._give_back(
+            run,
+            standing,
+            self._update_run(
+                run,
+                "SET rendered_at = :now, left_attempt = :attempt REMOVE slot",
+                "attempt = :attempt AND slot = :slot",
+                attempt=standing.attempt,
+                slot=standing.slot,
+                now=rendered_at.isoformat(),
+            ),
+        )
+
+    def leave(self, run: RunId, standing: Standing, *, refund: bool) -> bool:
+        update = f"SET left_attempt = :attempt REMOVE {', '.join(_HELD)}"
+        has: dict[str, object] = standing.model_dump(include={*_HELD}, exclude_none=True)
+        if standing.charged_on:
+            update += f" ADD {'refunded_usd' if refund else 'kept_usd'} :charged_usd"
+            has["charged_on"] = standing.charged_on.isoformat()
+        as_seen = (f"{it} = :{it}" if it in has else f"attribute_not_exists({it})" for it in _HELD)
+        condition = " AND ".join(("attempt = :attempt", *as_seen))
+        writes = [self._update_run(run, update, condition, attempt=standing.attempt, **has)]
+        if standing.provider and standing.place:
+            writes.append({"Delete": self._on(_place_key(standing.provider, standing.place))})
+        if refund and standing.charged_usd and standing.charged_on:
+            writes.append(self._refund(standing.charged_usd, standing.charged_on))
+            writes.append(self._is_not_paid(run, standing))
+        return self._give_back(run, standing, *writes)
+
+    def _give_back(
+        self, run: RunId, standing: Standing, *writes: "TransactWriteItemTypeDef"
+    ) -> bool:
+        """Do all that, and give back the lease if the run still holds it: it may have run out and
+        be somebody else's."""
         if standing.provider is None or standing.slot is None:
-            return
-        # When that fails, the slot was taken back long ago, or returned by an earlier call.
-        with suppress(self._client.exceptions.ConditionalCheckFailedException):
-            self._client.delete_item(
-                TableName=self._table,
-                Key=_slot_key(standing.provider, standing.slot),
+            return not self._refused(*writes)
+        lease: TransactWriteItemTypeDef = {
+            "Delete": self._on(
+                _slot_key(standing.provider, standing.slot),
                 ConditionExpression="job_id = :job_id AND #number = :number",
                 ExpressionAttributeNames={"#number": "number"},
                 ExpressionAttributeValues=_values_named(job_id=run.job_id, number=run.number),
             )
-        if rendered_at:
-            self._forget(run, "slot", standing.slot, rendered_at=rendered_at.isoformat())
-        else:
-            self._forget(run, "slot", standing.slot)
+        }
+        refused = self._refused(*writes, lease)
+        if refused and not any(refused[:-1]):
+            refused = self._refused(*writes)
+        return not refused
 
-    def settle(self, run: RunId, standing: Standing, *, refund: bool) -> None:
-        usd, day = standing.charged_usd, standing.charged_on
-        if usd is None or day is None:
-            return
-        writes: list[TransactWriteItemTypeDef] = [
-            {
-                "Update": {
-                    "TableName": self._table,
-                    "Key": run_key(*run),
-                    "UpdateExpression": "REMOVE charged_usd, charged_on "
-                    f"ADD {'refunded_usd' if refund else 'kept_usd'} :usd",
-                    "ConditionExpression": "charged_usd = :usd AND charged_on = :day",
-                    "ExpressionAttributeValues": _values_named(usd=usd, day=day.isoformat()),
-                }
-            }
-        ]
-        if refund:
-            writes.append(
-                {
-                    "Update": {
-                        "TableName": self._table,
-                        "Key": _spend_key(day),
-                        "UpdateExpression": "ADD spent_usd :back",
-                        "ExpressionAttributeValues": _values_named(back=-usd),
-                    }
-                }
+    def _refund(self, usd: Decimal, day: date) -> "TransactWriteItemTypeDef":
+        return {
+            "Update": self._on(
+                _spend_key(day),
+                UpdateExpression="ADD spent_usd :back",
+                ExpressionAttributeValues=_values_named(back=-usd),
             )
-        self._refused(*writes)
+        }
+
+    def _is_not_paid(self, run: RunId, standing: Standing) -> "TransactWriteItemTypeDef":
+        """Whoever begins the attempt in this very moment finds that it was left, or is found."""
+        states = {f"state{place}": state for place, state in enumerate(NOT_KEPT)}
+        return {
+            "ConditionCheck": self._on(
+                attempt_key(run.job_id, standing.attempt or 0),
+                ConditionExpression="attribute_not_exists(pk) "
+                f"OR #state IN ({', '.join(f':{name}' for name in states)})",
+                ExpressionAttributeNames={"#state": "state"},
+                ExpressionAttributeValues=_values_named(**states),
+            )
+        }
 
     # Writing
 
-    @again_on_conflict
-    def _forget(self, run: RunId, field: str, value: object, **known: object) -> None:
-        """Take a field of the run away, if it is still this, and note what is known instead."""
-        sets = ", ".join(f"{name} = :{name}" for name in known)
-        try:
-            self._client.update_item(
-                TableName=self._table,
-                Key=run_key(*run),
-                UpdateExpression=f"REMOVE {field}" + (f" SET {sets}" if sets else ""),
-                ConditionExpression=f"{field} = :value",
-                ExpressionAttributeValues=_values_named(value=value, **known),
+    def _on(self, key: "Item", **asked: object) -> Any:  # noqa: ANN401 - each write has its own type
+        return {"TableName": self._table, "Key": key, **asked}
+
+    def _update_run(
+        self, run: RunId, update: str, condition: str, **values: object
+    ) -> "TransactWriteItemTypeDef":
+        return {
+            "Update": self._on(
+                run_key(*run),
+                UpdateExpression=update,
+                ConditionExpression=condition,
+                ExpressionAttributeValues=_values_named(**values),
             )
-        except self._client.exceptions.ConditionalCheckFailedException:
-            return
+        }
 
     @again_on_conflict
     def _refused(self, *writes: "TransactWriteItemTypeDef") -> list[bool]:
@@ -349,6 +366,8 @@ class DynamoDBSlots:
         return []
 
 
+_HELD = ("place", "slot", "charged_usd", "charged_on")
+_AS_IT_WAITS = "place = :place AND provider = :provider AND attempt = :attempt"
 _LEASE_NAMES = {"#number": "number", "#until": "until"}
 _HELD_AS_SEEN = "job_id = :job_id AND #number = :number AND #until = :seen_until"
 
