@@ -21,6 +21,7 @@ from dropreel.slots_dynamodb import DynamoDBSlots
 from tests.admission_fakes import LEASE, FakeExecutions, desk, job_named, request_of
 from tests.render_account import LEDGER, REGION, create_ledger_table
 from tests.render_fakes import NOON, RUNCOMFY, WAVESPEED, FakeClock
+from tests.sam_template import RESOURCES
 
 ANNA, BEN, CLEO, DORA, EVE = (job_named(stem) for stem in ("anna", "ben", "cleo", "dora", "eve"))
 
@@ -839,3 +840,53 @@ def test_a_grant_whose_answer_was_lost_is_told(at: Desk, monkeypatch: pytest.Mon
     at.admission.rendered(ANNA, 1)
 
     assert at.told() == ["anna", "ben"]
+
+
+# What its roles may do
+
+
+@pytest.mark.parametrize("step", ["Admit", "Poll", "Conclude", "Sweep"])
+def test_a_function_that_runs_admission_may_do_what_that_does_to_the_ledger(
+    at: Desk, step: str
+) -> None:
+    done: set[str] = set()
+    at.dynamodb.meta.events.register(
+        "provide-client-params.dynamodb.*",
+        lambda params, model, **_: done.update(_actions(model.name, params)),
+    )
+    at.open(in_flight=1, daily_usd="0.2", on_daily_usd="fail")
+    first, second = {"route": (WAVESPEED,)}, {"route": (WAVESPEED,), "minute": 1}
+
+    at.admit(ANNA, **first)
+    at.admit(BEN, **second)
+    at.executions.end(ANNA.execution_name)
+    at.admission.serve_all()  # anna is gone: ben is told
+    at.admission.rendered(BEN, 1)
+    at.admit(CLEO, **second)  # over the day's limit
+    at.admission.leave(BEN)
+
+    assert at.told() == ["anna", "ben"]
+    assert done == {
+        "dynamodb:GetItem",
+        "dynamodb:Query",
+        "dynamodb:PutItem",
+        "dynamodb:UpdateItem",
+        "dynamodb:DeleteItem",
+        "dynamodb:ConditionCheckItem",
+    }
+    (allowed,) = (
+        set(statement["Action"])
+        for policy in RESOURCES[f"{step}Role"]["Properties"]["Policies"]
+        for statement in policy["PolicyDocument"]["Statement"]
+        if statement["Resource"] == {"GetAtt": "Ledger.Arn"}
+    )
+    assert done <= allowed
+
+
+def _actions(operation: str, params: dict[str, Any]) -> set[str]:
+    """What IAM asks for: a transaction is no action, each of its writes is one."""
+    of_writes = {"Put": "PutItem", "Update": "UpdateItem", "Delete": "DeleteItem"} | {
+        "ConditionCheck": "ConditionCheckItem"
+    }
+    writes = [kind for write in params.get("TransactItems", ()) for kind in write]
+    return {f"dynamodb:{of_writes[kind]}" for kind in writes} or {f"dynamodb:{operation}"}
