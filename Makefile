@@ -86,6 +86,11 @@ events: environments ## write the JSON Schemas in events/ and the README's table
 	@$(DEV)/python -m local.contract
 	@$(DEV)/python -m local.models
 
+EXAMPLES ?= 1000
+
+hunt: environments ## look long for what breaks admission: [EXAMPLES=1000], one or two a second
+	@EXAMPLES=$(EXAMPLES) $(DEV)/pytest tests/integration/test_admission_interleaved.py
+
 bench-deliver: environments ## measure deliver's memory while it copies 1 GiB
 	@$(DEV)/python -m tests.bench_deliver
 
@@ -143,5 +148,5 @@ redrive-uploads: .venv/sam/.made ## send uploads that intake failed on through i
 clean: down ## remove what was built, and the environments
 	rm -rf out .aws-sam .venv
 
-.PHONY: demo up down test lint format events bench-burst bench-deliver bench-latency build deploy token rerun sweep \
+.PHONY: demo up down test hunt lint format events bench-burst bench-deliver bench-latency build deploy token rerun sweep \
     redrive-uploads clean

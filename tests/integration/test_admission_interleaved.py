@@ -1,7 +1,10 @@
 """Admission under random interleavings, crashes and repeats: calls of many functions at once, of
 which any may be held between any two of its requests to AWS, and killed before or after one.
+
+`make hunt EXAMPLES=3000` looks further than the suite does.
 """
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -11,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import boto3
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -379,8 +382,11 @@ class Machine(RuleBasedStateMachine):
 
 TestAdmissionInterleaved = Machine.TestCase
 TestAdmissionInterleaved.settings = settings(
-    max_examples=40,
+    max_examples=int(os.environ.get("EXAMPLES", "40")),
     stateful_step_count=40,
     deadline=None,
     suppress_health_check=list(HealthCheck),
+    # Not shrunk: that takes longer than the suite may, and longer than reading the steps.
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],
+    report_multiple_bugs=False,
 )
