@@ -236,7 +236,6 @@ def drop(environment: Environment, jobs: int, say: Say = print) -> Burst:
 def warm_up(environment: Environment) -> None:
     """Have some environments of each function, and forget how."""
     desk = Desk(environment)
-    desk.pace_intake()
     with embedded.subscription(environment, "warm-up") as queue_url:
         events = Ends(environment, queue_url, WARM_UP_STEM)
         for number in range(WARM_UP_JOBS):
@@ -333,11 +332,6 @@ class Desk:
             yield
         finally:
             self._set_intake(Enabled=True)
-
-    def pace_intake(self) -> None:
-        """As few intakes side by side as AWS allows: still more jobs a second than there are slots
-        for, but not hundreds that are validated at the same time, each with a cold start."""
-        self._set_intake(ScalingConfig={"MaximumConcurrency": 2})
 
     def _set_intake(self, **changes: object) -> None:
         (mapping,) = self._functions.list_event_source_mappings(

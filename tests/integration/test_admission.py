@@ -490,7 +490,6 @@ def test_the_limit_holds_for_who_read_an_older_sum(at: Desk) -> None:
     granted = at.slots.grant(
         waiter,
         5,
-        in_place_of=None,
         by="someone",
         until=NOON + LEASE,
         now=NOON,
@@ -655,7 +654,144 @@ def test_who_is_dismissed_with_an_older_token_waits_on(at: Desk) -> None:
     assert at.told() == ["ben", "anna"]
 
 
+# Reviews found these
+
+
+PRICED_RUNCOMFY = RUNCOMFY.model_copy(update={"estimated_usd": 0.1})
+
+
+def test_a_limit_that_is_set_while_jobs_wait_holds_for_those_without_a_price(at: Desk) -> None:
+    at.open(in_flight=1)
+    at.admit(ANNA)
+    at.admit(BEN, minute=1)
+    at.open(in_flight=1, daily_usd="10")
+
+    at.admission.rendered(ANNA, 1)
+
+    assert at.executions.refused == {BEN.execution_name: "PriceUnknown"}
+    assert at.items("waiters#") == 0
+
+
+def test_a_slot_taken_back_goes_to_the_next_when_the_first_in_the_queue_is_closed(at: Desk) -> None:
+    at.open(in_flight=1)
+    for minute, job in enumerate((ANNA, BEN, CLEO)):
+        at.admit(job, minute=minute)
+    at.executions.end(ANNA.execution_name)  # and its event is lost
+    at.ledger.close(BEN, NOON)  # conclude is at work with it
+    at.clock.now += LEASE
+
+    at.admit(DORA, minute=3)
+
+    assert at.told() == ["anna", "cleo"]
+
+
+def test_who_takes_a_slot_back_that_another_call_has_taken_back_takes_nothing(at: Desk) -> None:
+    at.admit(ANNA)
+    (lease,) = at.slots.leases(ProviderName.RUNCOMFY)
+    assert at.slots.take_back(lease)
+    assert at.slots.take_back(lease)  # its first answer was lost
+    at.admit(BEN)
+
+    assert not at.slots.take_back(lease)
+
+    assert at.holders() == ["ben"]
+
+
+def test_a_renewal_whose_answer_was_lost_is_repeated(at: Desk) -> None:
+    at.admit(ANNA)
+    (lease,) = at.slots.leases(ProviderName.RUNCOMFY)
+    until = at.clock() + timedelta(hours=9)
+
+    assert at.slots.renew(lease, until)
+    assert at.slots.renew(lease, until)
+    assert at.slots.renew(lease, until + timedelta(hours=1)) is None
+
+
+def test_a_refund_of_one_that_is_gone_serves_the_other_providers_queue(at: Desk) -> None:
+    at.open(daily_usd="0.2")
+    at.admit(ANNA, route=(WAVESPEED,))
+    at.admit(BEN, route=(PRICED_RUNCOMFY,), minute=1)
+    at.executions.end(ANNA.execution_name)  # and its event is lost
+
+    at.admission.serve_all()
+
+    assert at.told() == ["anna", "ben"]
+
+
+def test_a_refund_of_a_waiter_that_is_gone_serves_the_other_providers_queue(at: Desk) -> None:
+    at.open(in_flight=1, daily_usd="0.2")
+    at.admit(ANNA, route=(WAVESPEED,))
+    at.admit(CLEO, route=(WAVESPEED,), minute=1)
+    at.admit(BEN, route=(PRICED_RUNCOMFY,), minute=2)
+    at.executions.end(CLEO.execution_name)
+    begun = at.ledger.begin(ANNA.id, Next(), WAVESPEED, NOON)
+    assert begun
+    at.ledger.refuse(begun, "NoCredit", "")
+
+    at.admit(ANNA, route=(WAVESPEED, PRICED_RUNCOMFY), attempt=2, offer=1, minute=3)
+
+    assert at.told() == ["anna", "ben"]
+
+
+@pytest.mark.parametrize("tries", [0, 3])
+def test_a_waiter_that_is_redriven_is_told(at: Desk, tries: int) -> None:
+    at.open(in_flight=1)
+    at.admit(ANNA)
+    for retry in range(tries + 1):
+        at.admit(BEN, minute=1, retry=retry)
+    redriven = request_of(BEN, minute=1).model_copy(update={"task_token": "new", "redrive": 1})
+    at.executions.wait(BEN.execution_name, redriven.task_token)
+
+    at.admission.admit(redriven)
+    at.admission.rendered(ANNA, 1)
+
+    assert at.told() == ["anna", "ben"]
+
+
+@pytest.mark.parametrize("waits_with", ["a place", "a slot"])
+def test_a_redriven_waiter_that_is_concluded_meanwhile_is_answered(
+    at: Desk, monkeypatch: pytest.MonkeyPatch, waits_with: str
+) -> None:
+    at.open(in_flight=1 if waits_with == "a place" else 2)
+    at.admit(ANNA)
+    at.admit(BEN, minute=1) if waits_with == "a place" else None
+    redriven = request_of(BEN, minute=1).model_copy(update={"task_token": "new", "redrive": 1})
+    at.executions.wait(BEN.execution_name, redriven.task_token)
+    with monkeypatch.context() as killed, suppress(SystemExit):
+        killed.setattr(at.executions, "go_on", _killed)
+        at.admission.admit(redriven)
+
+    at.ledger.close(BEN, NOON)
+    at.admission.leave(BEN)
+
+    assert at.executions.refused == {BEN.execution_name: "ExecutionAborted"}
+
+
+def test_a_job_that_asks_the_same_provider_again_keeps_its_turn(at: Desk) -> None:
+    at.open(in_flight=1)
+    at.admit(ANNA)
+    at.admit(BEN, minute=1)
+
+    at.admit(ANNA, attempt=2)
+
+    assert at.told() == ["anna", "anna"]
+
+
 # What a job costs
+
+
+def test_a_lease_is_small_because_each_look_reads_them_all(at: Desk) -> None:
+    request = request_of(ANNA).model_copy(update={"task_token": "t" * 1000})
+    at.executions.wait(ANNA.execution_name, request.task_token)
+    at.admission.admit(request)
+
+    (lease,) = (
+        item
+        for item in at.dynamodb.scan(TableName=LEDGER)["Items"]
+        if item["pk"]["S"].startswith("slots#")
+    )
+
+    assert len(str(lease)) < 400
 
 
 def test_a_look_at_the_queue_reads_one_waiter_however_many_wait(at: Desk) -> None:

@@ -26,6 +26,7 @@ from hypothesis.stateful import (
 from moto import mock_aws
 
 from dropreel.admission import Admission
+from dropreel.catalog import ProviderName
 from dropreel.job import Job
 from dropreel.ledger_dynamodb import DynamoDBLedger
 from dropreel.render import Next
@@ -37,8 +38,6 @@ from tests.render_fakes import RUNCOMFY, WAVESPEED, FakeClock
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
-SLOTS = 2
-LIMIT_USD = "0.5"
 PRICED = (
     WAVESPEED.model_copy(update={"estimated_usd": 0.15}),
     RUNCOMFY.model_copy(update={"estimated_usd": 0.1}),
@@ -127,6 +126,8 @@ def account() -> Iterator[None]:
 
 class Machine(RuleBasedStateMachine):
     client: "DynamoDBClient"
+    slots, jobs_at_most = 2, 8
+    limit_usd: str | None = "0.5"
 
     @initialize()
     def open(self) -> None:
@@ -144,8 +145,8 @@ class Machine(RuleBasedStateMachine):
             stepped_executions,
             DynamoDBLedger(self.table, stepped),
             self.clock,
-            in_flight=SLOTS,
-            daily_usd=LIMIT_USD,
+            in_flight=self.slots,
+            daily_usd=self.limit_usd,
         )
         self.calls: list[tuple[Call, Callable[[], None]]] = []
         self.crashed: list[Callable[[], None]] = []  # which the platform calls again
@@ -176,7 +177,7 @@ class Machine(RuleBasedStateMachine):
         self._call(lambda: self.admission.admit(request))
 
     @rule()
-    @precondition(lambda self: len(self.jobs) < 8)
+    @precondition(lambda self: len(self.jobs) < self.jobs_at_most)
     def start(self) -> None:
         job = job_named(f"job{len(self.jobs)}")
         self.jobs.append(job)
@@ -295,9 +296,37 @@ class Machine(RuleBasedStateMachine):
 
     @rule(days=st.integers(1, 2))
     def time_passes(self, days: int) -> None:
-        """Longer than a lease: who goes on with one is late."""
+        """Longer than a lease: who goes on with one is late. After midnight comes the sweep."""
         self.overdue |= {job.id for job in self.jobs if job.id in self.lives}
         self.clock.now += days * timedelta(days=1)
+        self.sweep()
+
+    @rule()
+    def settle(self) -> None:
+        """Every call comes to its end. Then nobody waits who could go on, and no sweep is needed
+        for that."""
+        self._let_calls_end()
+        items = self.client.scan(TableName=self.table, ConsistentRead=True)["Items"]
+        today = self.clock().date().isoformat()
+        (spent,) = [i["spent_usd"]["N"] for i in items if i["sk"]["S"] == today] or ["0"]
+        for provider in ProviderName:
+            taken = [i for i in items if i["pk"]["S"] == f"slots#{provider}"]
+            waiting = [i for i in items if i["pk"]["S"] == f"waiters#{provider}"]
+            if waiting and self.limit_usd:
+                first = min(waiting, key=lambda item: item["sk"]["S"])
+                cost = Decimal(spent) + Decimal(first["estimated_usd"]["N"])
+                if cost > Decimal(self.limit_usd):
+                    continue
+            assert len(taken) >= self.slots or not waiting, (taken, waiting)
+        holders = {i["job_id"]["S"] for i in items if i["pk"]["S"].startswith("slots#")}
+        assert not [job.stem for job in self._waiting() if job.id in holders]
+
+    def _let_calls_end(self) -> None:
+        while self.calls or self.crashed:
+            while self.calls:
+                self._advance(0)
+            while self.crashed:
+                self._call(self.crashed.pop())
 
     # What is seen of it
 
@@ -324,7 +353,7 @@ class Machine(RuleBasedStateMachine):
                 for job in self._going()
                 if (self.attempt[job.id] - 1) % 2 == offer and job.id not in self.overdue
             ]
-            assert len(there) <= SLOTS, there
+            assert len(there) <= self.slots, there
 
     @invariant()
     def the_spend_is_the_sum_of_what_is_kept(self) -> None:
@@ -332,7 +361,7 @@ class Machine(RuleBasedStateMachine):
         for item in self.client.scan(TableName=self.table, ConsistentRead=True)["Items"]:
             if "spent_usd" in item:
                 day = Decimal(item["spent_usd"]["N"])
-                assert 0 <= day <= Decimal(LIMIT_USD)
+                assert 0 <= day <= Decimal(self.limit_usd or "Infinity")
                 spent += day
             for field in ("charged_usd", "kept_usd"):
                 kept += Decimal(item[field]["N"]) if field in item else 0
@@ -352,11 +381,7 @@ class Machine(RuleBasedStateMachine):
 
     def _let_everything_end(self) -> None:
         for _ in range(40):
-            while self.calls or self.crashed:
-                while self.calls:
-                    self._advance(0)
-                while self.crashed:
-                    self._call(self.crashed.pop())
+            self._let_calls_end()
             going = self._going()
             for job in going:
                 self._submit(job)
@@ -380,9 +405,17 @@ class Machine(RuleBasedStateMachine):
         assert [i["pk"]["S"] for i in left if i["pk"]["S"].startswith("slots#")] == []
 
 
+class MachineWithoutLimit(Machine):
+    """Where calls that serve at the same time take different slots and waiters."""
+
+    slots, jobs_at_most = 4, 14
+    limit_usd = None
+
+
 TestAdmissionInterleaved = Machine.TestCase
-TestAdmissionInterleaved.settings = settings(
-    max_examples=int(os.environ.get("EXAMPLES", "40")),
+TestAdmissionWithoutLimit = MachineWithoutLimit.TestCase
+TestAdmissionInterleaved.settings = TestAdmissionWithoutLimit.settings = settings(
+    max_examples=int(os.environ.get("EXAMPLES", "30")),
     stateful_step_count=40,
     deadline=None,
     suppress_health_check=list(HealthCheck),

@@ -535,7 +535,7 @@ def test_run_that_asked_to_be_admitted_is_known_with_its_plan(account: RenderAcc
         started_at=LATER,
         estimated_usd=None,
         task_token="a token",
-        retry=0,
+        call=0,
     )
     slots.join(waiter, PLAN)
     account.ledger.close(SECOND_RUN, LATER)

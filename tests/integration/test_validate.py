@@ -207,7 +207,7 @@ def admitted(plan: Plan, now: datetime) -> None:
         started_at=now,
         estimated_usd=estimate,
         task_token="token",
-        retry=0,
+        call=0,
     )
     assert DynamoDBSlots(SETTINGS["LEDGER_TABLE"]).join(waiter, plan)
 

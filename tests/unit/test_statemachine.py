@@ -46,9 +46,9 @@ OF_LAMBDA = {
     "Lambda.ClientExecutionTimeoutException",
     "Lambda.SdkClientException",
     "Lambda.ServiceException",
-    "Lambda.TooManyRequestsException",
     "Lambda.Unknown",
 }
+THROTTLED = "Lambda.TooManyRequestsException"
 OF_A_KILLED_FUNCTION = {"Sandbox.Timedout", "Runtime.ExitError", "States.Timeout"}
 OF_A_BROKEN_CONNECTION = {
     "ConnectTimeoutError",
@@ -107,24 +107,39 @@ def test_a_step_retries_the_platforms_faults(name: str) -> None:
     calls = ("GetItem", "PutItem", "UpdateItem", "DeleteItem", "Query", "TransactWriteItems")
     ledger = modelled("dynamodb", *calls) - LASTING
     faults = OF_LAMBDA | OF_A_KILLED_FUNCTION | OF_A_BROKEN_CONNECTION | ledger
-    (retrier,) = CALLS[name]["Retry"]
+    _, retrier = CALLS[name]["Retry"]
 
     assert set(retrier["ErrorEquals"]) >= faults | {"ClientError", "GetParameterError"}
-    assert retrier["ErrorEquals"] == CALLS["Validate"]["Retry"][0]["ErrorEquals"]
+    assert retrier["ErrorEquals"] == CALLS["Validate"]["Retry"][1]["ErrorEquals"]
     assert retrier["MaxAttempts"] >= 6
     assert retrier["JitterStrategy"] == "FULL"
 
 
-def test_a_paid_render_outlasts_an_hour_of_trouble() -> None:
-    (retrier,) = CALLS["Poll"]["Retry"]
-    waits = [
+@pytest.mark.parametrize("name", ["Admit", "Poll"])
+def test_what_is_paid_or_stands_in_the_queue_outlasts_an_hour_of_trouble(name: str) -> None:
+    _, retrier = CALLS[name]["Retry"]
+
+    assert patience_seconds(retrier) >= 3600
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_an_account_that_runs_as_many_functions_as_it_may_only_delays(name: str) -> None:
+    """On average, as the jitter is full: half of it."""
+    throttled, *_ = CALLS[name]["Retry"]
+
+    assert throttled["ErrorEquals"] == [THROTTLED]
+    assert throttled["JitterStrategy"] == "FULL"
+    assert patience_seconds(throttled) / 2 >= 2700
+
+
+def patience_seconds(retrier: dict[str, float]) -> float:
+    """At most."""
+    return sum(
         min(
             retrier["IntervalSeconds"] * retrier["BackoffRate"] ** retry, retrier["MaxDelaySeconds"]
         )
-        for retry in range(retrier["MaxAttempts"])
-    ]
-
-    assert sum(waits) >= 3600
+        for retry in range(int(retrier["MaxAttempts"]))
+    )
 
 
 def test_each_name_that_is_retried_is_one_that_can_be_raised() -> None:
@@ -135,7 +150,7 @@ def test_each_name_that_is_retried_is_one_that_can_be_raised() -> None:
         if isinstance(it, type) and issubclass(it, Exception)
     }
     of_aws = modelled("dynamodb") | modelled("s3") | OF_LAMBDA | OF_A_KILLED_FUNCTION
-    known = python | of_aws | {"States.TaskFailed", "Runtime.HandlerError"}
+    known = python | of_aws | {"States.TaskFailed", "Runtime.HandlerError", THROTTLED}
     named = {
         name
         for task in TASKS.values()
@@ -152,7 +167,7 @@ def test_nothing_that_follows_the_payment_gives_up_at_once(name: str) -> None:
 
 
 def test_what_cannot_be_delivered_is_not_fetched_again() -> None:
-    first = CALLS["Deliver"]["Retry"][0]
+    _, first, _ = CALLS["Deliver"]["Retry"]
 
     assert first["MaxAttempts"] == 0
     assert {"ResultRefused", "RequestForgotten"} <= set(first["ErrorEquals"])
@@ -311,6 +326,7 @@ def test_a_function_is_given_the_fields_of_its_model(task: str, model: type[Base
             "Admit",
             '{"plan": $plan, "next": $next, "task_token": $states.context.Task.Token, '
             '"retry": $states.context.State.RetryCount, '
+            '"redrive": $states.context.Execution.RedriveCount, '
             '"started_at": $states.context.Execution.StartTime}',
         ),
         (

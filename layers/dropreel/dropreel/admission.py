@@ -16,7 +16,8 @@ Every step may be cut off and run again:
   call for it comes;
 - whoever gave it tells the execution afterwards, and tells it again when called again;
 - a slot is a lease. When it has run out without having been returned, whoever needs it makes sure
-  that its holder was told, and takes it back.
+  that its holder was told, and takes it back;
+- a refund makes room in every queue, so every queue is served after one.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -75,7 +76,7 @@ class Waiter(BaseModel):
     started_at: AwareDatetime = Field(description="Of the execution; the queue's order.")
     estimated_usd: Decimal | None
     task_token: str = Field(repr=False)
-    retry: int = Field(description="Of the state that gave the token: the highest is valid.")
+    call: int = Field(description="Counts the state's tries: the highest has the valid token.")
 
     @property
     def place(self) -> str:
@@ -92,7 +93,6 @@ class Lease(BaseModel):
     provider: ProviderName
     slot: int = Field(ge=0)
     run: RunId
-    task_token: str = Field(repr=False)
     granted_by: str = Field(description="The execution on whose behalf it was given.")
     until: AwareDatetime
 
@@ -106,6 +106,7 @@ class Standing(BaseModel):
     attempt: int | None = Field(default=None, description="That it was last admitted for, or is.")
     place: str | None = Field(default=None, description="In the queue, while it waits.")
     slot: int | None = None
+    task_token: str | None = Field(default=None, repr=False, description="The slot was given to.")
     charged_usd: Decimal | None = None
     charged_on: date | None = None
     left_attempt: int = Field(default=0, description="The last that gave back what it had.")
@@ -136,7 +137,8 @@ class Served(Enum):
     """What serving one waiter came to."""
 
     GIVEN = auto()
-    OTHERWISE = auto()  # it is refused or gone, or another call was quicker: look again
+    GONE = auto()  # its execution is: what it was given is given back
+    OTHERWISE = auto()  # it is refused, or another call was quicker: look again
     WAITS_ON = auto()
 
 
@@ -149,6 +151,8 @@ class Slots(Protocol):
     def join(self, waiter: Waiter, plan: Plan) -> bool:
         """Into the queue, or with a newer token. False when the run has its slot or is over."""
 
+    def waiter(self, provider: ProviderName, place: str) -> Waiter | None: ...
+
     def first_waiters(self, provider: ProviderName, at_most: int) -> Sequence[Waiter]: ...
 
     def leases(self, provider: ProviderName) -> Sequence[Lease]: ...
@@ -160,7 +164,6 @@ class Slots(Protocol):
         waiter: Waiter,
         slot: int,
         *,
-        in_place_of: Lease | None,
         by: str,
         until: datetime,
         now: datetime,
@@ -170,6 +173,9 @@ class Slots(Protocol):
 
     def renew(self, lease: Lease, until: datetime) -> Lease | None:
         """The lease as it is from now on; None when somebody else has the slot by now."""
+
+    def take_back(self, lease: Lease) -> bool:
+        """Its slot is free from now on. False when somebody else has it by now."""
 
     def dismiss(self, waiter: Waiter) -> None:
         """Out of the queue, unless it is not there any more, or waits with another token."""
@@ -233,16 +239,9 @@ class Admission:
         standing = self.slots.standing(run)
         if standing.attempt is not None and standing.attempt > turn.attempt:
             return  # a call that Step Functions gave up on long ago
-        if standing.attempt is not None and standing.attempt < turn.attempt:
+        comes_back = standing.attempt is not None and standing.attempt < turn.attempt
+        if comes_back:
             self._leave(run, before=turn.attempt)
-            self.serve_all(by=run.execution_name)  # a refund makes room in every queue
-        if self.limits.daily_usd and offer.estimated_usd is None:
-            error = PriceUnknown(
-                f"What {offer.endpoint} of {offer.provider} costs is not known, and "
-                "DailySpendLimitUsd is set."
-            )
-            self.executions.refuse(request.task_token, error)
-            return
         waiter = Waiter(
             provider=offer.provider,
             run=run,
@@ -250,11 +249,17 @@ class Admission:
             started_at=request.started_at,
             estimated_usd=_decimal(offer.estimated_usd),
             task_token=request.task_token,
-            retry=request.retry,
+            call=request.call,
         )
-        if not self.slots.join(waiter, plan):
+        if error := self._without_a_price(waiter, f"{offer.endpoint} of {offer.provider}"):
+            self.executions.refuse(request.task_token, error)
+        elif not self.slots.join(waiter, plan):
             self._answer_instead(run, waiter)
-        self._serve(offer.provider, by=run.execution_name)
+        # Only now, so that it keeps its turn when it asks the same provider again.
+        if comes_back:
+            self.serve_all(by=run.execution_name)
+        else:
+            self._serve_first(offer.provider, by=run.execution_name)
 
     def rendered(self, job: Job, attempt: int) -> None:
         """The provider is done with the run's attempt: its slot goes to the next waiter."""
@@ -265,7 +270,7 @@ class Admission:
             if self.slots.free(run, standing, self.clock()):
                 break
         if standing.provider:
-            self._serve(standing.provider, by=run.execution_name, first_of_all=standing.slot)
+            self._serve_first(standing.provider, by=run.execution_name, first_of_all=standing.slot)
 
     def leave(self, job: Job) -> None:
         """Out of the queue and out of the slot, whichever it is, and on with the next.
@@ -273,14 +278,24 @@ class Admission:
         The estimate goes back to its day, unless the render may be paid for.
         """
         run = RunId.of(job)
+        standing = self.slots.standing(run)
+        task_token = standing.task_token
+        if standing.provider and standing.place:
+            waiter = self.slots.waiter(standing.provider, standing.place)
+            task_token = waiter.task_token if waiter else None
         self._leave(run)
+        if task_token:  # who waits with it after all was redriven before this end was known
+            self.executions.refuse(task_token, _over())
         self.serve_all(by=run.execution_name)
 
     def serve_all(self, by: str = "") -> None:
-        """Serve every queue: a refund makes room in all of them. Without a name it is the sweep,
-        which tells all holders of slots again: most of them know."""
-        for provider in ProviderName:
-            self._serve(provider, by=by)
+        """Serve every queue. Without a name it is the sweep, which tells all holders of slots
+        again: most of them know."""
+        to_serve = [*ProviderName]
+        while to_serve:
+            provider = to_serve.pop(0)
+            if self._serve(provider, by=by) and self.limits.daily_usd:
+                to_serve += [other for other in ProviderName if other not in (provider, *to_serve)]
 
     # Leaving
 
@@ -305,12 +320,21 @@ class Admission:
 
     # Serving
 
-    def _serve(self, provider: ProviderName, by: str, first_of_all: int | None = None) -> None:
-        """Give free slots to who waits, the one that the caller made free `first_of_all`."""
+    def _serve_first(
+        self, provider: ProviderName, by: str, first_of_all: int | None = None
+    ) -> None:
+        """Serve one queue; the others, too, when that gave something back to the day."""
+        if self._serve(provider, by, first_of_all) and self.limits.daily_usd:
+            self.serve_all(by)
+
+    def _serve(self, provider: ProviderName, by: str, first_of_all: int | None = None) -> bool:
+        """Give free slots to who waits, the one that the caller made free `first_of_all`. Returns
+        whether somebody was gone, and gave back what it had."""
         leases = self.slots.leases(provider)
         mine = [lease for lease in leases if lease.granted_by == by or not by]
+        someone_was_gone = False
         for lease in mine:
-            self._tell_again(lease)
+            someone_was_gone |= not self._tell_again(lease)
         if mine:
             leases = self.slots.leases(provider)
         given = 0
@@ -320,18 +344,18 @@ class Admission:
             # than that: what a job costs does not grow with the number of those that wait.
             turn = self._next_turn(provider, leases, first_of_all, now)
             if turn is None:
-                return
+                return someone_was_gone
             waiter, free = turn
             served = self._serve_one(waiter, free, by, now)
-            if served is Served.WAITS_ON:
-                return
+            someone_was_gone |= served is Served.GONE
             given += served is Served.GIVEN
-            if by and given >= _GIVES_AT_MOST:
-                return
+            if served is Served.WAITS_ON or (by and given >= _GIVES_AT_MOST):
+                return someone_was_gone
             leases = self.slots.leases(provider)
             if served is Served.OTHERWISE:
                 self._tell_unheard(waiter, leases, by)
         logger.warning("More jobs wait than one call may serve", provider=provider)
+        return someone_was_gone
 
     def _next_turn(
         self,
@@ -357,19 +381,17 @@ class Admission:
 
     def _serve_one(self, waiter: Waiter, free: FreeSlot, by: str, now: datetime) -> Served:
         """Give who is next what it waits for."""
-        if error := self._over_the_limit(waiter, now):
+        if error := self._refusal(waiter, now):
             if self.limits.on_daily_usd == "wait" and not self._can_never_fit(waiter):
                 return Served.WAITS_ON
             self.executions.refuse(waiter.task_token, error)
             self.slots.dismiss(waiter)
             return Served.OTHERWISE
-        expired = free.expired
-        if expired and (expired := self._taken_back(expired, now)) is None:
+        if free.expired and not self._is_taken_back(free.expired, now):
             return Served.OTHERWISE
         granted = self.slots.grant(
             waiter,
             free.number,
-            in_place_of=expired,
             by=by,
             until=now + self.limits.lease[waiter.provider],
             now=now,
@@ -382,7 +404,7 @@ class Admission:
                 slot=free.number,
                 job_id=waiter.run.job_id,
             )
-            return Served.GIVEN if self._tell(waiter.run, waiter.task_token) else Served.OTHERWISE
+            return Served.GIVEN if self._tell(waiter.run, waiter.task_token) else Served.GONE
         if granted is Granting.CLOSED:
             self.slots.dismiss(waiter)
         return Served.OTHERWISE
@@ -391,7 +413,7 @@ class Admission:
         """Another call was quicker; or this very one, if the answer to its first try was lost."""
         for lease in leases:
             if lease.run == waiter.run and lease.granted_by == by:
-                self._tell(lease.run, lease.task_token)
+                self._tell_again(lease)
 
     def _answer_instead(self, run: RunId, waiter: Waiter) -> None:
         """The run may not join: an earlier call had it admitted, but its answer came too soon for
@@ -400,14 +422,19 @@ class Admission:
         if standing.slot is not None and standing.attempt == waiter.attempt:
             self.executions.go_on(waiter.task_token)
         elif standing.is_closed or standing.left_attempt >= waiter.attempt:
-            error = ExecutionAborted("This run of the job is over: a redrive cannot go on with it.")
-            self.executions.refuse(waiter.task_token, error)
+            self.executions.refuse(waiter.task_token, _over())
 
-    def _tell_again(self, lease: Lease) -> None:
+    def _tell_again(self, lease: Lease) -> bool:
         """Who gave the slot may have been cut off before telling. The lease begins anew first:
-        its holder may only begin now."""
-        if self.slots.renew(lease, self.clock() + self.limits.lease[lease.provider]):
-            self._tell(lease.run, lease.task_token)
+        its holder may only begin now. False when its execution is gone."""
+        if not self.slots.renew(lease, self.clock() + self.limits.lease[lease.provider]):
+            return True
+        task_token = self._token_of(lease)
+        return task_token is None or self._tell(lease.run, task_token)
+
+    def _token_of(self, lease: Lease) -> str | None:
+        standing = self.slots.standing(lease.run)
+        return standing.task_token if standing.slot == lease.slot else None
 
     def _tell(self, run: RunId, task_token: str) -> bool:
         """Tell the holder of a slot to go on. False when its execution is gone: it is skipped."""
@@ -432,17 +459,22 @@ class Admission:
         )
         return free[: max(room, 0)]
 
-    def _taken_back(self, lease: Lease, now: datetime) -> Lease | None:
-        """An expired lease, to be given to somebody else; None when its holder was still waiting
-        to be told, and begins now. It is renewed before it is told: both may be cut off."""
+    def _is_taken_back(self, lease: Lease, now: datetime) -> bool:
+        """Make the slot of an expired lease free; False when its holder was still waiting to be
+        told, and begins now. It is renewed before it is told: both may be cut off."""
         renewed = self.slots.renew(lease, now + self.limits.lease[lease.provider])
-        if renewed is None or self.executions.go_on(lease.task_token):
-            return None
-        return renewed
+        if renewed is None:
+            return False
+        task_token = self._token_of(renewed)
+        if task_token and self.executions.go_on(task_token):
+            return False
+        return self.slots.take_back(renewed)
 
     # Spending
 
-    def _over_the_limit(self, waiter: Waiter, now: datetime) -> SpendLimitReached | None:
+    def _refusal(self, waiter: Waiter, now: datetime) -> PriceUnknown | SpendLimitReached | None:
+        if error := self._without_a_price(waiter, f"This render at {waiter.provider}"):
+            return error
         limit, estimate = self.limits.daily_usd, waiter.estimated_usd
         if not limit or not estimate:
             return None
@@ -459,9 +491,19 @@ class Admission:
             f"{now:%Y-%m-%d} (UTC) are spent."
         )
 
+    def _without_a_price(self, waiter: Waiter, what: str) -> PriceUnknown | None:
+        """Asked when a job comes, and again when it is served: the limit may be set meanwhile."""
+        if not self.limits.daily_usd or waiter.estimated_usd is not None:
+            return None
+        return PriceUnknown(f"{what} has no known price, and DailySpendLimitUsd is set.")
+
     def _can_never_fit(self, waiter: Waiter) -> bool:
         limit, estimate = self.limits.daily_usd, waiter.estimated_usd
-        return bool(limit and estimate and estimate > limit)
+        return bool(limit and (estimate is None or estimate > limit))
+
+
+def _over() -> ExecutionAborted:
+    return ExecutionAborted("This run of the job is over: a redrive cannot go on with it.")
 
 
 def _decimal(usd: float | None) -> Decimal | None:

@@ -20,9 +20,8 @@ if TYPE_CHECKING:
     from dropreel.storage import Page, WrittenObject
 
 SWEEP_UPLOADS_PER_MINUTE = 120
-"""Two a second keep one or two of the intake function's ten calls busy, so that what people drop
-meanwhile is looked at as soon as ever; 170,000 uploads still fit into the day between two sweeps.
-More jobs would only wait for their slots."""
+"""Two a second leave the intake function time for what people drop meanwhile; 170,000 uploads still
+fit into the day between two sweeps. More jobs would only wait for their slots."""
 
 REST_SECONDS = 10
 """Before a look, as `SettleSeconds` before that of an event (5): what is being replaced is looked

@@ -159,6 +159,7 @@ class DynamoDBLedger:
     def refuse(self, attempt: Attempt, code: str, message: str) -> None:
         self._replace(attempt, {"state": AttemptState.REFUSED, "code": code, "message": message})
 
+    @again_on_conflict
     def lose(self, job_id: str, ticket: Ticket, code: str, message: str) -> None:
         # The request id and its time too: submit may have failed to write them down.
         self._client.update_item(
@@ -233,6 +234,7 @@ class DynamoDBLedger:
             {"#plan": "plan"},
         )
 
+    @again_on_conflict
     def confirm(self, job_id: str, ticket: Ticket) -> None:
         with suppress(self._client.exceptions.ConditionalCheckFailedException):
             self._client.update_item(
@@ -295,6 +297,7 @@ class DynamoDBLedger:
             },
         )
 
+    @again_on_conflict
     def _replace(self, attempt: Attempt, changes: dict[str, object]) -> None:
         changed = attempt.model_copy(update=changes)
         self._client.put_item(

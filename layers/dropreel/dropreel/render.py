@@ -152,8 +152,14 @@ class AdmitRequest(BaseModel):
     plan: Plan
     next: Next = Next()
     task_token: str = Field(repr=False)
-    retry: int = Field(ge=0, description="Of this state: a later call has the newer token.")
+    retry: int = Field(ge=0, lt=1000, description="Of this state, since the last redrive.")
+    redrive: int = Field(default=0, ge=0, description="Of the execution.")
     started_at: AwareDatetime = Field(description="When the execution started.")
+
+    @property
+    def call(self) -> int:
+        """Counts the calls for this attempt: a later one has the newer token."""
+        return 1000 * self.redrive + self.retry
 
 
 class SubmitRequest(BaseModel):

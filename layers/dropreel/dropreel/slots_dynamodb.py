@@ -53,6 +53,12 @@ class DynamoDBSlots:
         item = _plain(got.get("Item", {}))
         return Standing.model_validate(item | {"is_closed": "closed_at" in item})
 
+    def waiter(self, provider: ProviderName, place: str) -> Waiter | None:
+        got = self._client.get_item(
+            TableName=self._table, Key=_place_key(provider, place), ConsistentRead=True
+        )
+        return _waiter(_plain(got["Item"])) if "Item" in got else None
+
     def first_waiters(self, provider: ProviderName, at_most: int) -> Sequence[Waiter]:
         # Those alone: a page of the queue would be a megabyte, when many wait.
         return tuple(map(_waiter, self._all_of(f"waiters#{provider}", at_most=at_most)))
@@ -116,15 +122,16 @@ class DynamoDBSlots:
                         started_at=waiter.started_at.isoformat(),
                         estimated_usd=waiter.estimated_usd,
                         task_token=waiter.task_token,
-                        retry=waiter.retry,
+                        call=waiter.call,
                         expires_at=_expires_at(waiter.started_at),
                     ),
                     # A call that Step Functions has given up on may still be at work.
                     "ConditionExpression": (
-                        "attribute_not_exists(pk) OR attempt < :attempt OR retry <= :retry"
+                        "attribute_not_exists(pk) OR attempt < :attempt OR #call <= :call"
                     ),
+                    "ExpressionAttributeNames": {"#call": "call"},
                     "ExpressionAttributeValues": _values_named(
-                        attempt=waiter.attempt, retry=waiter.retry
+                        attempt=waiter.attempt, call=waiter.call
                     ),
                 }
             },
@@ -150,14 +157,13 @@ class DynamoDBSlots:
         waiter: Waiter,
         slot: int,
         *,
-        in_place_of: Lease | None,
         by: str,
         until: datetime,
         now: datetime,
         limit_usd: Decimal | None,
     ) -> Granting:
         writes = [
-            self._put_lease(waiter, slot, in_place_of, by, until),
+            self._put_lease(waiter, slot, by, until),
             self._end_wait(waiter),
             self._admit_run(waiter, slot, now),
         ]
@@ -174,29 +180,21 @@ class DynamoDBSlots:
         return Granting.NO_ROOM if any(spend) else Granting.OVERTAKEN
 
     def _put_lease(
-        self, waiter: Waiter, slot: int, in_place_of: Lease | None, by: str, until: datetime
+        self, waiter: Waiter, slot: int, by: str, until: datetime
     ) -> "TransactWriteItemTypeDef":
-        put: TransactWriteItemTypeDef = {
+        return {
             "Put": {
                 "TableName": self._table,
                 "Item": _slot_key(waiter.provider, slot)
                 | _values(
                     job_id=waiter.run.job_id,
                     number=waiter.run.number,
-                    task_token=waiter.task_token,
                     granted_by=by,
                     until=until.isoformat(),
                 ),
                 "ConditionExpression": "attribute_not_exists(pk)",
             }
         }
-        if in_place_of:
-            put["Put"] |= {
-                "ConditionExpression": _HELD_AS_SEEN,
-                "ExpressionAttributeNames": _LEASE_NAMES,
-                "ExpressionAttributeValues": _seen(in_place_of),
-            }
-        return put
 
     def _end_wait(self, waiter: Waiter) -> "TransactWriteItemTypeDef":
         return {
@@ -209,8 +207,13 @@ class DynamoDBSlots:
         }
 
     def _admit_run(self, waiter: Waiter, slot: int, now: datetime) -> "TransactWriteItemTypeDef":
-        update = "SET slot = :slot, admitted_at = :now"
-        values: dict[str, object] = {"slot": slot, "now": now.isoformat()}
+        # The token is kept here and not in the lease: each look reads all leases.
+        update = "SET slot = :slot, admitted_at = :now, task_token = :task_token"
+        values: dict[str, object] = {
+            "slot": slot,
+            "now": now.isoformat(),
+            "task_token": waiter.task_token,
+        }
         if waiter.estimated_usd:
             update += ", charged_usd = :usd, charged_on = :day"
             values |= {"usd": waiter.estimated_usd, "day": now.date().isoformat()}
@@ -247,18 +250,37 @@ class DynamoDBSlots:
 
     @again_on_conflict
     def renew(self, lease: Lease, until: datetime) -> Lease | None:
+        # boto3 sends it again when its answer is lost, so the condition also holds for what the
+        # same write left behind.
         try:
             self._client.update_item(
                 TableName=self._table,
                 Key=_slot_key(lease.provider, lease.slot),
                 UpdateExpression="SET #until = :until",
-                ConditionExpression=_HELD_AS_SEEN,
+                ConditionExpression=(
+                    "job_id = :job_id AND #number = :number AND #until IN (:seen_until, :until)"
+                ),
                 ExpressionAttributeNames=_LEASE_NAMES,
                 ExpressionAttributeValues=_seen(lease) | _values_named(until=until.isoformat()),
             )
         except self._client.exceptions.ConditionalCheckFailedException:
             return None
         return lease.model_copy(update={"until": until})
+
+    @again_on_conflict
+    def take_back(self, lease: Lease) -> bool:
+        try:
+            self._client.delete_item(
+                TableName=self._table,
+                Key=_slot_key(lease.provider, lease.slot),
+                ConditionExpression="attribute_not_exists(pk) OR "
+                "(job_id = :job_id AND #number = :number AND #until = :seen_until)",
+                ExpressionAttributeNames=_LEASE_NAMES,
+                ExpressionAttributeValues=_seen(lease),
+            )
+        except self._client.exceptions.ConditionalCheckFailedException:
+            return False
+        return True
 
     # Giving back
 
@@ -369,7 +391,6 @@ class DynamoDBSlots:
 _HELD = ("place", "slot", "charged_usd", "charged_on")
 _AS_IT_WAITS = "place = :place AND provider = :provider AND attempt = :attempt"
 _LEASE_NAMES = {"#number": "number", "#until": "until"}
-_HELD_AS_SEEN = "job_id = :job_id AND #number = :number AND #until = :seen_until"
 
 
 def _seen(lease: Lease) -> "Item":
