@@ -121,13 +121,15 @@ STACK ?= dropreel
 token: .venv/sam/.made ## store a provider's API token in the stack's secret: [PROVIDER=WaveSpeed]
 	@arn=$$($(SAM)/aws cloudformation describe-stacks --stack-name $(STACK) --output text \
 	    --query "Stacks[0].Outputs[?OutputKey=='$(PROVIDER)TokenArn'].OutputValue") && \
-	printf "$(PROVIDER)'s API token: " && trap 'stty echo' EXIT && trap 'exit 130' INT TERM && stty -echo && read -r token && echo && \
+	if [ -z "$$arn" ]; then echo "$(STACK) has no token for $(PROVIDER): PROVIDER is RunComfy or WaveSpeed." >&2; exit 1; fi && \
+	if [ -t 0 ]; then printf "$(PROVIDER)'s API token: " && trap 'stty echo; echo' EXIT && trap 'exit 130' INT TERM && stty -echo; fi && \
+	{ read -r token || [ -n "$$token" ]; } && \
 	printf %s "$$token" | $(SAM)/aws secretsmanager put-secret-value --secret-id "$$arn" \
 	    --secret-string file:///dev/stdin --query VersionId --output text
 
 rerun: .venv/dev/.made ## run failed jobs again, paying nothing twice: ID= or FAILED_SINCE=2h [DRY_RUN=1]
 	@$(DEV)/python -m operate.rerun --stack "$(STACK)" $(if $(ID),--id "$(ID)") \
-	    $(if $(FAILED_SINCE),--failed-since "$(FAILED_SINCE)") $(if $(DRY_RUN),--dry-run)
+	    $(if $(FAILED_SINCE),--failed-since "$(FAILED_SINCE)") $(if $(filter-out 0,$(DRY_RUN)),--dry-run)
 
 sweep: .venv/sam/.made ## do now what the daily sweep does: start and conclude what events missed
 	@name=$$($(SAM)/aws cloudformation describe-stacks --stack-name $(STACK) --output text \

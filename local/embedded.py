@@ -118,6 +118,7 @@ def up(
             "VIDEO_BUCKET": outputs["VideoBucket"],
             "STATE_MACHINE_ARN": outputs["StateMachineArn"],
             "EVENT_BUS": outputs["EventBusName"],
+            "LEDGER_TABLE": outputs["LedgerTable"],
             "EVENTS_QUEUE_URL": subscribe_queue(
                 environment, outputs["EventBusName"], "dropreel-events"
             ),

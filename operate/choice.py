@@ -15,9 +15,11 @@ from dropreel.errors import (
     DropreelError,
     ExecutionAborted,
     ExecutionTimedOut,
+    InputGone,
     InputRejected,
     RenderModerated,
     RenderRejected,
+    RequestForgotten,
     SubmissionUnclear,
 )
 from dropreel.job import Job, execution_name
@@ -34,6 +36,7 @@ _OUR_CODES: Final = {error.__name__ for error in DropreelError.__subclasses__()}
 _REFUSED_FOR_THE_FILES: Final = {
     refusal.__name__ for refusal in (InputRejected, RenderModerated, RenderRejected)
 }
+_NOBODY_KNOWS: Final = {SubmissionUnclear.__name__, RequestForgotten.__name__}
 _SAYS_AS_MUCH: Final = {
     "ABORTED": ExecutionAborted.__name__,
     "TIMED_OUT": ExecutionTimedOut.__name__,
@@ -207,7 +210,7 @@ def _obstacles(last: LastRun, now: datetime) -> Iterator[str]:
         yield f"its execution {execution.name} is still running"
         return
     if not _is_concluded(last) and now - _end(execution) < _CONCLUDED_AFTER:
-        yield "its end is not concluded yet; try again in a minute"
+        yield "its end is not concluded yet; try again in a minute, or after `make sweep`"
     if latest and latest.state is AttemptState.BEGUN:
         called = now - latest.begun_at
         if called < timedelta(seconds=CALL_LIFE_SECONDS):
@@ -221,6 +224,13 @@ def _doubts(last: LastRun) -> Iterator[str]:
         yield f"the later job {last.overtaken_by} has taken its place"
     if code in _REFUSED_FOR_THE_FILES:
         yield "the same files would be refused again; mend them and drop them"
+    if code == InputGone.__name__:
+        yield "a file of it was deleted; drop that again"
+    if code == ExecutionAborted.__name__ and not _is_accepted(last):
+        yield (
+            "somebody stopped it; if its video is still wanted, run it again with "
+            f"ID={last.execution.job.id}"
+        )
     if _may_be_paid(last):
         yield (
             "it may be rendered and paid for: look at the provider's dashboard, and run it again "
@@ -229,17 +239,22 @@ def _doubts(last: LastRun) -> Iterator[str]:
 
 
 def _prospect(last: LastRun) -> str:
-    latest = last.latest
-    if latest and latest.state is AttemptState.ACCEPTED:
-        return f"waits for request {latest.request_id} and delivers it"
+    if last.latest and _is_accepted(last):
+        return f"waits for request {last.latest.request_id} and delivers it"
     if _may_be_paid(last):
-        return "is submitted anew; the request that is unclear may be paid for, too"
+        return "is submitted anew; what the provider was asked before may be paid for, too"
     return "is submitted anew"
 
 
+def _is_accepted(last: LastRun) -> bool:
+    return last.latest is not None and last.latest.state is AttemptState.ACCEPTED
+
+
 def _may_be_paid(last: LastRun) -> bool:
-    is_open = last.latest is not None and last.latest.state is AttemptState.BEGUN
-    return is_open or last.failed_with == SubmissionUnclear.__name__
+    """Besides what is accepted, and only waited for."""
+    latest = last.latest
+    is_open = latest is not None and latest.state is AttemptState.BEGUN
+    return is_open or not _NOBODY_KNOWS.isdisjoint({last.failed_with, latest and latest.code})
 
 
 def _is_concluded(last: LastRun) -> bool:

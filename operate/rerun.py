@@ -73,7 +73,7 @@ def _start(stack: Stack, choices: Sequence[Choice], console: Console) -> int:
 
 
 def _table(choices: Sequence[Choice]) -> Table:
-    table = Table("job", "failed with", "what becomes of it")
+    table = Table("job", "ended with", "what becomes of it")
     for choice in choices:
         words = (choice.job.id, choice.failed_with, choice.words)
         table.add_row(*map(escape, words), style=None if choice.is_started else "dim")

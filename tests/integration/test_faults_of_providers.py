@@ -427,13 +427,13 @@ def test_render_whose_status_stays_404_is_told_to_be_forgotten_and_not_paid_agai
     provider: ProviderName, account: FaultAccount
 ) -> None:
     underway = account.rendered(provider)
-    account.pass_seconds(LONG_AGO_SECONDS)
 
-    with (
-        ordered(status=404)(account, provider, "status", None),
-        pytest.raises(RequestForgotten),
-    ):
-        account.poll(underway)
+    with ordered(status=404)(account, provider, "status", None):
+        progress = account.poll(underway)
+        assert progress.state is RenderState.QUEUED
+        account.pass_seconds(LONG_AGO_SECONDS)
+        with pytest.raises(RequestForgotten):
+            account.poll(underway.model_copy(update={"progress": progress}))
 
     assert accepted(account, underway.plan) == {provider: 1, other(provider): 0}
     assert len(account.standins[provider].received(underway.plan)) == 1

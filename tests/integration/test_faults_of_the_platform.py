@@ -255,7 +255,12 @@ class Case:
             offer=0,
             submitted_at=STARTED_AT,
         )
-        underway = Underway(plan=self.plan, ticket=ticket, started_at=STARTED_AT)
+        underway = Underway(
+            plan=self.plan,
+            ticket=ticket,
+            progress=Progress(state=RenderState.QUEUED, wait_seconds=5, unknown_since=STARTED_AT),
+            started_at=STARTED_AT,
+        )
         return underway.model_dump(mode="json")
 
     def failed_run(self) -> dict[str, Any]:

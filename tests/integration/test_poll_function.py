@@ -19,9 +19,14 @@ def account(monkeypatch: pytest.MonkeyPatch) -> Iterator[RenderAccount]:
         yield account
 
 
-def poll(account: RenderAccount, submitted_at: datetime, provider: ScriptedProvider) -> Progress:
+def poll(
+    account: RenderAccount,
+    submitted_at: datetime,
+    provider: ScriptedProvider,
+    before: Progress | None = None,
+) -> Progress:
     ticket = TICKET.model_copy(update={"submitted_at": submitted_at})
-    event = Underway(plan=PLAN, ticket=ticket).model_dump(mode="json")
+    event = Underway(plan=PLAN, ticket=ticket, progress=before).model_dump(mode="json")
     return Progress.model_validate(account.call("poll", event, provider))
 
 
@@ -63,9 +68,10 @@ def test_forgotten_request_is_lost_in_the_ledger(account: RenderAccount) -> None
     attempt = account.ledger.begin(JOB.id, Next(), RUNCOMFY, NOON)
     assert attempt is not None
     account.ledger.accept(attempt, "req-1", NOON)
+    unknown = Progress(state=RenderState.RENDERING, wait_seconds=5, unknown_since=NOON)
 
     with pytest.raises(RequestForgotten):
-        poll(account, NOON, ScriptedProvider(answers=[UnknownRequest()]))
+        poll(account, NOON, ScriptedProvider(answers=[UnknownRequest()]), unknown)
 
     [lost] = account.ledger.attempts(JOB.id)
     assert (lost.state, lost.code) == (AttemptState.LOST, "RequestForgotten")

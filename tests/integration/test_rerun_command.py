@@ -149,22 +149,23 @@ def test_all_that_failed_are_started_again_but_those_where_it_is_pointless(
     account.run(named("carl"), "SUCCEEDED")
     account.run(named("dora"), "ABORTED")
     account.ledger.end(named("dora"), "ExecutionAborted", datetime.now(UTC))
+    account.run(named("eve"), "FAILED", "NoCredit")
 
     assert rerun.main(["--failed-since", "2h", "--dry-run"]) == 0
     assert account.running() == []
     assert rerun.main(["--failed-since", "2h"]) == 0
 
-    dora = named("dora").model_copy(update={"run": 2})
+    eve = named("eve").model_copy(update={"run": 2})
     assert {job.execution_name for job in account.running()} == {
         AGAIN.execution_name,
-        dora.execution_name,
+        eve.execution_name,
     }
     said = capsys.readouterr().out
-    assert "Started 2 of 3, skipped 1." in said
+    assert "Started 2 of 4, skipped 2." in said
     assert "carl" not in said
 
     assert rerun.main(["--failed-since", "2h"]) == 1
-    assert "Started 0 of 1, skipped 1." in capsys.readouterr().out
+    assert "Started 0 of 2, skipped 2." in capsys.readouterr().out
 
 
 def test_what_a_later_drop_has_delivered_is_not_rendered_over(

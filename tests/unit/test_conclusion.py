@@ -39,7 +39,7 @@ from dropreel.job import Job
 from dropreel.ledger import AttemptState, Run
 from dropreel.polling import poll
 from dropreel.provider import Answer, RenderState, UnknownRequest, Unreachable
-from dropreel.render import Next, Underway
+from dropreel.render import Next, Progress, Underway
 from tests.render_fakes import (
     JOB,
     NOON,
@@ -744,14 +744,18 @@ def test_sample_event_is_understood() -> None:
 # Each end: the slot left, the request cancelled if it was queued, an error file, one event
 
 
+UNKNOWN = Progress(state=RenderState.QUEUED, wait_seconds=5, unknown_since=NOON)
+
+
 def poll_into(
     error: type[DropreelError], bench: Bench, answer: Answer | Exception
 ) -> DropreelError:
-    """What poll raises two hours after the submission, having written it down."""
+    """What poll raises two hours after the submission, having written it down. If the provider does
+    not know it, it has not since then."""
     provider = ScriptedProvider(answers=[answer], cancels=True)
     with pytest.raises(error) as raised:
         poll(
-            Underway(plan=PLAN, ticket=TICKET, started_at=NOON),
+            Underway(plan=PLAN, ticket=TICKET, progress=UNKNOWN, started_at=NOON),
             ledger=bench.ledger,
             slots=Rendered(),
             providers=by_name(provider),
@@ -1124,3 +1128,28 @@ def test_what_a_version_without_runs_has_concluded_is_not_announced_again(status
 
     assert bench.bus.announced == []
     assert bench.ledger.runs(JOB.id)[0].outcome is not None  # and the next sweep passes it by
+
+
+# What was there before
+
+
+def test_all_providers_that_refused_are_told_because_one_account_may_be_mended() -> None:
+    bench = Bench().begin()
+    assert bench.attempt
+    bench.ledger.refuse(bench.attempt, "NoCredit", "Top up.")
+    bench.ledger.begin(JOB.id, Next(attempt=2, offer=1), WAVESPEED, NOON)
+
+    failed = bench.conclude(failed_run(NoCredit("WaveSpeed has not enough credit.")))
+
+    assert failed.error.message == (
+        "WaveSpeed has not enough credit. Refused before by runcomfy (NoCredit)."
+    )
+
+
+@pytest.mark.parametrize("is_queued", [True, False])
+def test_who_stopped_a_job_learns_whether_its_request_was_cancelled(is_queued: bool) -> None:
+    bench = Bench(provider=ScriptedProvider(cancels=is_queued)).accept()
+
+    told = bench.conclude(ended_run("ABORTED"))
+
+    assert ("is cancelled" in told.error.message) is is_queued

@@ -39,6 +39,8 @@ RENDERING = Answer(state=RenderState.RENDERING)
 COMPLETED = Answer(state=RenderState.COMPLETED)
 FAILED = Answer(state=RenderState.FAILED, message="No face found.")
 DEADLINE_SECONDS = 3600
+RENDERS = Progress(state=RenderState.RENDERING, wait_seconds=5, rendering_since=NOON)
+UNKNOWN = RENDERS.model_copy(update={"unknown_since": NOON + timedelta(seconds=100)})
 
 
 @dataclass
@@ -234,15 +236,34 @@ def test_throttled_poll_waits_as_long_as_the_provider_asks() -> None:
     assert poll_at(100, ScriptedProvider(answers=[throttled])).wait_seconds == 45
 
 
-def test_fresh_request_that_is_not_known_yet_is_asked_for_again() -> None:
-    progress = poll_at(6, ScriptedProvider(answers=[UnknownRequest()]))
+@pytest.mark.parametrize("since_seconds", [6, 61, 3000])
+def test_request_that_is_not_known_is_asked_for_again_however_old_it_is(
+    since_seconds: float,
+) -> None:
+    progress = poll_at(since_seconds, ScriptedProvider(answers=[UnknownRequest()]), RENDERS)
 
-    assert progress.state is RenderState.QUEUED
+    assert progress.state is RenderState.RENDERING
+    assert progress.unknown_since == NOON + timedelta(seconds=since_seconds)
 
 
-def test_request_that_the_provider_forgot_ends_the_job() -> None:
+def test_request_that_the_provider_knows_again_was_not_forgotten() -> None:
+    progress = poll_at(900, ScriptedProvider(answers=[RENDERING]), UNKNOWN)
+
+    assert progress.unknown_since is None
+
+
+def test_silence_does_not_begin_the_time_anew() -> None:
+    progress = poll_at(200, ScriptedProvider(answers=[Unreachable("HTTP 502")]), UNKNOWN)
+
+    assert progress.unknown_since == UNKNOWN.unknown_since
+
+
+def test_request_that_the_provider_does_not_know_for_five_minutes_ends_the_job() -> None:
+    still = poll_at(399, ScriptedProvider(answers=[UnknownRequest()]), UNKNOWN)
+    assert still.unknown_since == UNKNOWN.unknown_since
+
     with pytest.raises(RequestForgotten, match="req-1"):
-        poll_at(61, ScriptedProvider(answers=[UnknownRequest()]))
+        poll_at(400, ScriptedProvider(answers=[UnknownRequest()]), UNKNOWN)
 
 
 @pytest.mark.parametrize(
@@ -315,7 +336,7 @@ def test_forgotten_request_is_lost_so_that_the_job_can_be_run_again() -> None:
 
     for _ in range(2):
         with pytest.raises(RequestForgotten) as raised:
-            poll_at(61, ScriptedProvider(answers=[UnknownRequest()]), ledger=ledger)
+            poll_at(400, ScriptedProvider(answers=[UnknownRequest()]), UNKNOWN, ledger=ledger)
 
     [attempt] = ledger.attempts(JOB.id)
     assert (attempt.state, attempt.code) == (AttemptState.LOST, "RequestForgotten")
@@ -326,7 +347,7 @@ def test_request_is_not_forgotten_before_that_is_written_down() -> None:
     ledger = AwayLedger()
 
     with pytest.raises(OSError, match="away"):
-        poll_at(61, ScriptedProvider(answers=[UnknownRequest()]), ledger=ledger)
+        poll_at(400, ScriptedProvider(answers=[UnknownRequest()]), UNKNOWN, ledger=ledger)
 
 
 @pytest.mark.parametrize(
@@ -398,19 +419,3 @@ def test_time_that_a_job_waited_for_its_slot_is_not_the_renders() -> None:
     )
 
     assert progress.wait_seconds == 1
-
-
-@pytest.mark.parametrize(("since_start_seconds", "is_settling"), [(59, True), (60, False)])
-def test_run_that_waits_for_accepted_work_gives_the_provider_time_to_settle(
-    since_start_seconds: int, is_settling: bool
-) -> None:
-    provider = ScriptedProvider(answers=[UnknownRequest()])
-    started_at = NOON + timedelta(hours=5)
-    since_seconds = 5 * 3600 + since_start_seconds
-
-    if is_settling:
-        progress = poll_at(since_seconds, provider, started_at=started_at)
-        assert progress.state is RenderState.QUEUED
-    else:
-        with pytest.raises(RequestForgotten):
-            poll_at(since_seconds, provider, started_at=started_at)

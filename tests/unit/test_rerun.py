@@ -130,6 +130,11 @@ def test_what_is_accepted_is_waited_for_and_the_rest_submitted_anew(
             ended(status="ABORTED"),
             noted=Run(job_id=JOB.id, number=1, outcome="SubmissionUnclear", ended_at=NOON),
         ),
+        LastRun(ended("RequestForgotten")),
+        LastRun(
+            ended("NoCredit"),
+            latest=attempt(AttemptState.LOST).model_copy(update={"code": "RequestForgotten"}),
+        ),
     ],
 )
 def test_what_may_be_paid_is_submitted_anew_only_when_it_is_named(unclear: LastRun) -> None:
@@ -137,7 +142,9 @@ def test_what_may_be_paid_is_submitted_anew_only_when_it_is_named(unclear: LastR
     many = choose(unclear, NOW, is_named=False)
 
     assert one.is_started
-    assert one.words == "is submitted anew; the request that is unclear may be paid for, too"
+    assert one.words == (
+        "is submitted anew; what the provider was asked before may be paid for, too"
+    )
     assert not many.is_started
     assert "dashboard" in many.words
     assert f"ID={JOB.id}" in many.words
@@ -153,8 +160,36 @@ def test_what_was_refused_for_its_files_is_run_again_only_when_it_is_named(code:
     assert many.words.startswith("skipped: the same files would be refused again")
 
 
+def test_what_somebody_stopped_is_run_again_with_many_only_when_it_is_paid() -> None:
+    stopped = ended(status="ABORTED")
+    many = choose(LastRun(stopped), NOW, is_named=False)
+    paid = LastRun(stopped, latest=attempt(AttemptState.ACCEPTED))
+
+    assert choose(LastRun(stopped), NOW, is_named=True).is_started
+    assert not many.is_started
+    assert f"ID={JOB.id}" in many.words
+    assert choose(paid, NOW, is_named=False).is_started
+
+
+def test_what_lacks_a_deleted_file_is_not_run_again_with_many() -> None:
+    many = choose(LastRun(ended("InputGone")), NOW, is_named=False)
+
+    assert (many.is_started, many.words) == (
+        False,
+        "skipped: a file of it was deleted; drop that again",
+    )
+
+
 def test_all_other_failures_are_run_again_with_many() -> None:
-    skipped = {"InputRejected", "RenderModerated", "RenderRejected", "SubmissionUnclear"}
+    skipped = {
+        "ExecutionAborted",
+        "InputGone",
+        "InputRejected",
+        "RenderModerated",
+        "RenderRejected",
+        "RequestForgotten",
+        "SubmissionUnclear",
+    }
 
     started = {
         error.__name__

@@ -170,7 +170,8 @@ def test_what_cannot_be_delivered_is_not_fetched_again() -> None:
     _, first, _ = CALLS["Deliver"]["Retry"]
 
     assert first["MaxAttempts"] == 0
-    assert {"ResultRefused", "RequestForgotten"} <= set(first["ErrorEquals"])
+    assert "ResultRefused" in first["ErrorEquals"]
+    assert "RequestForgotten" not in first["ErrorEquals"]  # one 404 may be a mishap
 
 
 def test_no_refusal_is_retried_by_its_name() -> None:

@@ -458,3 +458,20 @@ def test_each_function_writes_into_its_own_logs_by_its_own_name() -> None:
         assert function["CodeUri"] == f"functions/{step.lower()}"
         assert function["Role"] == {"GetAtt": f"{step}Role.Arn"}
         assert may(f"{step}Role", "logs:PutLogEvents") == [{"GetAtt": f"{step}Logs.Arn"}]
+
+
+def test_the_outputs_that_commands_ask_for_are_there() -> None:
+    asked = {
+        output
+        for file in ("Makefile", "README.md")
+        for found in re.findall(
+            r"OutputKey=='([\w()$]+)'|\(output (\w+)\)", (PROJECT / file).read_text()
+        )
+        for output in found
+        if output not in ("", "$1")
+    }
+    providers = {f"{provider}TokenArn" for provider in ("RunComfy", "WaveSpeed")}
+
+    assert "$(PROVIDER)TokenArn" in asked
+    assert (asked - {"$(PROVIDER)TokenArn"}) | providers <= set(TEMPLATE["Outputs"])
+    assert {"SweepFunctionName", "IntakeDeadLettersUrl", "LedgerTable"} <= asked

@@ -251,7 +251,7 @@ class Admission:
             task_token=request.task_token,
             call=request.call,
         )
-        if error := self._without_a_price(waiter, f"{offer.endpoint} of {offer.provider}"):
+        if error := self._without_a_price(waiter, f"{offer.provider}'s {offer.endpoint}"):
             self.executions.refuse(request.task_token, error)
         elif not self.slots.join(waiter, plan):
             self._answer_instead(run, waiter)
@@ -383,6 +383,7 @@ class Admission:
         """Give who is next what it waits for."""
         if error := self._refusal(waiter, now):
             if self.limits.on_daily_usd == "wait" and not self._can_never_fit(waiter):
+                logger.info("Waits for room in a day's spend", job_id=waiter.run.job_id)
                 return Served.WAITS_ON
             self.executions.refuse(waiter.task_token, error)
             self.slots.dismiss(waiter)
@@ -495,7 +496,10 @@ class Admission:
         """Asked when a job comes, and again when it is served: the limit may be set meanwhile."""
         if not self.limits.daily_usd or waiter.estimated_usd is not None:
             return None
-        return PriceUnknown(f"{what} has no known price, and DailySpendLimitUsd is set.")
+        return PriceUnknown(
+            f"{what} has no known price in the resolution that is asked for, and "
+            "DailySpendLimitUsd is set."
+        )
 
     def _can_never_fit(self, waiter: Waiter) -> bool:
         limit, estimate = self.limits.daily_usd, waiter.estimated_usd

@@ -20,7 +20,7 @@ from dropreel.ledger import Attempt, AttemptState
 from dropreel.provider import Answer, FailureCause, RenderState
 from dropreel.render import Next, Plan, Ticket
 
-_NOT_THE_JOBS_FAULT = {
+OF_AN_ACCOUNT = {
     refusal.__name__
     for refusal in (
         TokenMissing,
@@ -30,11 +30,12 @@ _NOT_THE_JOBS_FAULT = {
         ProviderUnavailable,
     )
 }
+"""Refusals that are not the job's fault, but the account's or the provider's."""
 
 
 def after_refusal(plan: Plan, attempt: Attempt, code: str, max_submissions: int) -> Next | None:
     """Where a job goes that an offer has definitely refused: on along its route, never back."""
-    if code not in _NOT_THE_JOBS_FAULT:
+    if code not in OF_AN_ACCOUNT:
         return None
     return _next(plan, attempt.number + 1, attempt.offer + 1, max_submissions)
 

@@ -39,7 +39,7 @@ from pydantic import (
     ValidationError,
 )
 
-from dropreel.attempts import summary
+from dropreel.attempts import OF_AN_ACCOUNT, summary
 from dropreel.catalog import ProviderName
 from dropreel.errors import (
     RERUN,
@@ -380,7 +380,9 @@ def _conclude(
     render = _render(ending.job, attempts, report, ledger, providers)
     logger.info("Concluding with %s", report.code)
     return VideoFailed(
-        error=_minding_what_goes_on(report, ledger.attempts(ending.job.id)[-1:]),
+        error=_minding_earlier_refusals(
+            _minding_what_goes_on(report, ledger.attempts(ending.job.id)[-1:]), attempts.own[:-1]
+        ),
         job=JobSummary.of(ending.job, ending.started_at),
         inputs=UsedInput.all_of(ending.job),
         render=render,
@@ -395,12 +397,28 @@ def _minding_what_goes_on(report: ErrorReport, latest: tuple[Attempt, ...]) -> E
     if not latest and report.code != UnexpectedError.__name__:
         message = f"{report.message} Nothing was submitted, and nothing is paid."
         return report.model_copy(update={"message": message})
+    if any(_was_cancelled_for(report, attempt) for attempt in latest):
+        message = f"{report.message} Its request was still queued, and is cancelled."
+        return report.model_copy(update={"message": message})
     if not any(attempt.state is AttemptState.ACCEPTED for attempt in latest):
         return report
     advice = _PAID_ADVICE
     if report.code == UnexpectedError.__name__:
         advice += _WHERE_TO_LOOK
     return report.model_copy(update={"advice": advice, "retryable": False})
+
+
+def _was_cancelled_for(report: ErrorReport, attempt: Attempt) -> bool:
+    return attempt.state is AttemptState.LOST and attempt.code == report.code
+
+
+def _minding_earlier_refusals(report: ErrorReport, earlier: tuple[Attempt, ...]) -> ErrorReport:
+    """Who mends the account of the last offer alone mends the wrong one, perhaps."""
+    refused = [f"{made.provider} ({made.code})" for made in earlier if made.code in OF_AN_ACCOUNT]
+    if report.code not in OF_AN_ACCOUNT or not refused:
+        return report
+    message = f"{report.message} Refused before by {', '.join(refused)}."
+    return report.model_copy(update={"message": message})
 
 
 def _minding_an_open_submission(report: ErrorReport, attempts: tuple[Attempt, ...]) -> ErrorReport:

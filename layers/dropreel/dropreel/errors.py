@@ -23,6 +23,7 @@ _REASONS_JSON_CHARACTERS_AT_MOST = 22_000
 
 
 RERUN = "`make rerun`, by whoever runs this Dropreel"
+_AGAIN = f"run the job again ({RERUN}) or drop one of its own files again"
 """How a job is run again without paying again for what a provider accepted and still has."""
 
 
@@ -148,8 +149,8 @@ class TokenMissing(DropreelError):
 
     retryable = True
     advice = (
-        "Store the provider's token in its secret (see the README), "
-        "then drop one of the job's own files again."
+        "Whoever runs this Dropreel: store the provider's token in its secret (see the README), "
+        f"then {_AGAIN}."
     )
 
 
@@ -158,8 +159,8 @@ class TokenRejected(DropreelError):
 
     retryable = True
     advice = (
-        "Store a valid token in the provider's secret (see the README), "
-        "then drop one of the job's own files again."
+        "Whoever runs this Dropreel: store a valid token in the provider's secret (see the "
+        f"README), then {_AGAIN}."
     )
 
 
@@ -167,7 +168,7 @@ class NoCredit(DropreelError):
     """The provider's account has no credit left for this render."""
 
     retryable = True
-    advice = "Top up the provider's account, then drop one of the job's own files again."
+    advice = f"Top up the provider's account, then {_AGAIN}."
 
 
 # Admission
@@ -189,7 +190,7 @@ class PriceUnknown(DropreelError):
     retryable = True
     advice = (
         "Whoever runs this Dropreel: say the price in the parameter UsdPerSecond, or set "
-        "DailySpendLimitUsd to 0; then drop one of the job's own files again."
+        f"DailySpendLimitUsd to 0; then {_AGAIN}."
     )
 
 
@@ -206,14 +207,14 @@ class ProviderThrottled(DropreelError):
     """The provider answered 'too many requests' for longer than we were willing to ask."""
 
     retryable = True
-    advice = "Drop one of the job's own files again later, or fewer jobs at once."
+    advice = f"Later, {_AGAIN}; or give it fewer jobs at once."
 
 
 class ProviderUnavailable(DropreelError):
     """The provider could not be reached, or said that it is unavailable, and accepted nothing."""
 
     retryable = True
-    advice = "Drop one of the job's own files again later."
+    advice = f"Later, {_AGAIN}."
 
 
 class SubmissionUnclear(DropreelError):
@@ -271,8 +272,8 @@ class RequestForgotten(DropreelError):
     """The provider does not know the request that it accepted."""
 
     advice = (
-        "Look at the provider's dashboard: if the video is not there, run the job again "
-        f"({RERUN}) or drop one of its own files again."
+        "Look at the provider's dashboard: the render may be there, and be paid for. If it is not, "
+        f"run the job again ({RERUN}) or drop one of its own files again."
     )
 
 
@@ -305,7 +306,8 @@ class ResultRefused(DropreelError):
 
     advice = (
         "Look at the video in the provider's dashboard. "
-        f"Running the job again ({RERUN}) fetches it once more and pays nothing."
+        f"Running the job again ({RERUN}) fetches it once more and pays nothing; dropping one of "
+        "its own files again renders anew."
     )
 
 

@@ -35,8 +35,9 @@ from dropreel.render import Next, Progress, Ticket, Underway
 from dropreel.settings import PollSettings
 from dropreel.timing import next_wait_seconds
 
-_SETTLING_SECONDS = 60
-"""Younger requests may be unknown because the provider has not written them everywhere yet."""
+_FORGOTTEN_AFTER_SECONDS = 300
+"""So long a provider must not know a request, without a break, before it counts as forgotten: it is
+paid for. Young ones may not be written everywhere yet, and of old ones a 404 may be a mishap."""
 
 
 class Slots(Protocol):
@@ -68,6 +69,7 @@ def poll(
     provider = providers(ticket.provider)
     before = underway.progress or Progress(state=RenderState.QUEUED, wait_seconds=0)
     retry_after_seconds = 0.0
+    unknown_since: datetime | None = None
     if not ticket.is_recorded:
         _confirm(underway, ledger)
     try:
@@ -75,9 +77,11 @@ def poll(
     except Unreachable as silence:
         answer = Answer(state=before.state, message=str(silence))
         retry_after_seconds = silence.retry_after_seconds
+        unknown_since = before.unknown_since  # this says nothing of it
     except UnknownRequest:
-        _allow_settling(underway, ledger, clock())
-        answer = Answer(state=before.state, message="The request is not known there yet.")
+        unknown_since = before.unknown_since or clock()
+        _allow_settling(underway, ledger, unknown_since, clock())
+        answer = Answer(state=before.state, message="The request is not known there at present.")
     now = clock()
     logger.info("Request %s is %s. %s", ticket.request_id, answer.state, answer.message)
 
@@ -111,6 +115,7 @@ def poll(
         state=answer.state,
         wait_seconds=min(wait_seconds, math.ceil(left_seconds)),
         rendering_since=before.rendering_since or (now if rendering else None),
+        unknown_since=unknown_since,
     )
 
 
@@ -129,12 +134,15 @@ def _confirm(underway: Underway, ledger: Ledger) -> None:
         logger.exception("The ledger could not record request %s", underway.ticket.request_id)
 
 
-def _allow_settling(underway: Underway, ledger: Ledger, now: datetime) -> None:
-    if _since_seconds(underway, now) < _SETTLING_SECONDS:
+def _allow_settling(
+    underway: Underway, ledger: Ledger, unknown_since: datetime, now: datetime
+) -> None:
+    if (now - unknown_since).total_seconds() < _FORGOTTEN_AFTER_SECONDS:
         return
     ticket = underway.ticket
     forgotten = RequestForgotten(
-        f"{ticket.provider} does not know request {ticket.request_id}, which it accepted."
+        f"{ticket.provider} does not know request {ticket.request_id}, which it accepted, and has "
+        f"not for {_FORGOTTEN_AFTER_SECONDS // 60} minutes."
     )
     # So that the job can be run again: nobody has to wait for this one any more.
     ledger.lose(underway.plan.job.id, ticket, forgotten.report.code, forgotten.message)

@@ -142,6 +142,9 @@ class Progress(BaseModel):
     next: Next | None = Field(
         default=None, description="The render failed and is to be submitted again like this."
     )
+    unknown_since: datetime | None = Field(
+        default=None, description="When the provider first did not know it, and has not since."
+    )
 
 
 class AdmitRequest(BaseModel):
