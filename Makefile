@@ -122,8 +122,8 @@ token: .venv/sam/.made ## store a provider's API token in the stack's secret: [P
 	@arn=$$($(SAM)/aws cloudformation describe-stacks --stack-name $(STACK) --output text \
 	    --query "Stacks[0].Outputs[?OutputKey=='$(PROVIDER)TokenArn'].OutputValue") && \
 	if [ -z "$$arn" ]; then echo "$(STACK) has no token for $(PROVIDER): PROVIDER is RunComfy or WaveSpeed." >&2; exit 1; fi && \
-	if [ -t 0 ]; then printf "$(PROVIDER)'s API token: " && trap 'stty echo; echo' EXIT && trap 'exit 130' INT TERM && stty -echo; fi && \
-	{ read -r token || [ -n "$$token" ]; } && \
+	if [ -t 0 ]; then printf "$(PROVIDER)'s API token: " && trap 'stty echo' EXIT && trap 'exit 130' INT TERM && stty -echo; fi && \
+	{ read -r token || [ -n "$$token" ]; } && if [ -t 0 ]; then echo; fi && \
 	printf %s "$$token" | $(SAM)/aws secretsmanager put-secret-value --secret-id "$$arn" \
 	    --secret-string file:///dev/stdin --query VersionId --output text
 
