@@ -21,7 +21,7 @@ from dropreel.slots_dynamodb import DynamoDBSlots
 from tests.admission_fakes import LEASE, FakeExecutions, desk, job_named, request_of
 from tests.render_account import LEDGER, REGION, create_ledger_table
 from tests.render_fakes import NOON, RUNCOMFY, WAVESPEED, FakeClock
-from tests.sam_template import RESOURCES
+from tests.sam_template import DEFINITION, RESOURCES
 
 ANNA, BEN, CLEO, DORA, EVE = (job_named(stem) for stem in ("anna", "ben", "cleo", "dora", "eve"))
 
@@ -535,6 +535,106 @@ def test_the_runs_history_tells_of_its_admission(at: Desk) -> None:
     assert at.slots.standing(RunId.of(ANNA)).slot is None
 
 
+# What stands no longer as it was seen
+
+
+def test_a_slot_that_is_taken_is_given_to_nobody_else(at: Desk) -> None:
+    at.open(in_flight=1)
+    at.admit(ANNA)
+    at.admit(BEN, minute=1)
+    (ben,) = at.slots.first_waiters(ProviderName.RUNCOMFY, 1)
+    before = at.slots.leases(ProviderName.RUNCOMFY)
+
+    granted = at.slots.grant(ben, 0, by="someone", until=NOON + LEASE, now=NOON, limit_usd=None)
+
+    assert granted is Granting.OVERTAKEN
+    assert at.slots.leases(ProviderName.RUNCOMFY) == before
+    assert at.items("waiters#") == 1
+
+
+def test_a_late_run_takes_no_slot_from_a_later_run_of_its_job(at: Desk) -> None:
+    at.open(in_flight=1)
+    at.admit(ANNA)
+    at.clock.now += LEASE
+    again = job_named("anna", run=2)
+    at.admit(again, attempt=2)
+    assert at.told() == ["anna", "anna"]
+
+    at.admission.leave(ANNA)
+
+    (lease,) = at.slots.leases(ProviderName.RUNCOMFY)
+    assert lease.run == RunId.of(again)
+
+
+def test_leaving_as_it_stood_before_gives_nothing_back_twice(at: Desk) -> None:
+    at.admit(ANNA, route=(WAVESPEED,))
+    at.admit(BEN, route=(WAVESPEED,))
+    run = RunId.of(ANNA)
+    standing = at.slots.standing(run)
+
+    assert at.slots.leave(run, standing, refund=True)
+    assert not at.slots.leave(run, standing, refund=True)
+
+    assert at.spent() == Decimal("0.105")
+
+
+def test_freeing_an_earlier_attempts_slot_takes_nothing_from_the_next(at: Desk) -> None:
+    at.admit(ANNA)
+    run = RunId.of(ANNA)
+    before = at.slots.standing(run)
+    at.admit(ANNA, attempt=2)
+
+    assert not at.slots.free(run, before, NOON)
+    assert not at.slots.leave(run, before, refund=False)
+
+    assert at.holders() == ["anna"]
+
+
+def test_a_call_that_is_overtaken_by_another_attempt_joins_no_queue(at: Desk) -> None:
+    at.open(in_flight=1)
+    at.admit(BEN)
+    request = request_of(ANNA, minute=1)
+    at.admission.admit(request)
+    (before,) = at.slots.first_waiters(ProviderName.RUNCOMFY, 1)
+    at.admit(ANNA, minute=1, attempt=2)
+
+    assert not at.slots.join(before, request.plan)
+
+    (waiter,) = at.slots.first_waiters(ProviderName.RUNCOMFY, 1)
+    assert waiter.attempt == 2
+
+
+@pytest.mark.parametrize("later", [timedelta(seconds=1), -timedelta(seconds=1)])
+def test_a_lease_that_was_renewed_meanwhile_is_neither_renewed_nor_taken_back(
+    at: Desk, later: timedelta
+) -> None:
+    at.admit(ANNA)
+    (seen,) = at.slots.leases(ProviderName.RUNCOMFY)
+    renewed = at.slots.renew(seen, seen.until + later)
+    assert renewed
+
+    assert at.slots.renew(seen, NOON + 9 * LEASE) is None
+    assert not at.slots.take_back(seen)
+
+    assert at.slots.leases(ProviderName.RUNCOMFY) == (renewed,)
+
+
+def test_who_waits_is_not_forgotten_before_its_execution_times_out(at: Desk) -> None:
+    at.open(in_flight=1)
+    at.admit(ANNA)
+    at.admit(BEN, minute=1)
+    longest = NOON + timedelta(minutes=1, seconds=DEFINITION["TimeoutSeconds"])
+
+    items = [
+        item
+        for item in at.dynamodb.scan(TableName=LEDGER)["Items"]
+        if item["pk"]["S"].startswith(("waiters#", "job#"))
+    ]
+
+    assert len(items) == 3
+    assert min(int(item["expires_at"]["N"]) for item in items) >= longest.timestamp()
+
+
 # Once for each attempt
 
 
@@ -733,6 +833,20 @@ def test_a_refund_of_a_waiter_that_is_gone_serves_the_other_providers_queue(at: 
     assert at.told() == ["anna", "ben"]
 
 
+def test_a_refund_that_the_end_of_a_render_finds_serves_the_other_providers_queue(at: Desk) -> None:
+    at.open(in_flight=0, daily_usd="0.21")
+    at.admit(CLEO, route=(WAVESPEED,), minute=1)
+    at.open(in_flight=2, daily_usd="0.21")
+    at.admit(ANNA, route=(WAVESPEED,))  # gives both their slots
+    at.admit(BEN, route=(PRICED_RUNCOMFY,), minute=2)
+    at.executions.end(CLEO.execution_name)
+    assert at.told() == ["anna", "cleo"]
+
+    at.admission.rendered(ANNA, 1)
+
+    assert at.told() == ["anna", "cleo", "ben"]
+
+
 @pytest.mark.parametrize("tries", [0, 3])
 def test_a_waiter_that_is_redriven_is_told(at: Desk, tries: int) -> None:
     at.open(in_flight=1)
@@ -869,6 +983,17 @@ def test_who_is_killed_between_renewing_and_telling_takes_nothing_away(
 
 
 # Answers to everybody who waits
+
+
+def test_a_run_that_is_closed_is_answered_even_when_nobody_is_served(at: Desk) -> None:
+    at.open(in_flight=1)
+    at.admit(BEN)
+    at.ledger.close(ANNA, NOON)
+
+    at.admit(ANNA, minute=1)
+
+    assert at.executions.refused == {ANNA.execution_name: "ExecutionAborted"}
+    assert at.items("waiters#") == 0
 
 
 def test_an_execution_that_is_redriven_after_its_end_is_refused(at: Desk) -> None:

@@ -165,6 +165,7 @@ class Machine(RuleBasedStateMachine):
 
     def _admit(self, job: Job) -> None:
         attempt = self.attempt[job.id]
+        self.overdue.discard(job.id)  # whatever it has is given anew
         request = request_of(
             job,
             attempt=attempt,
@@ -297,7 +298,7 @@ class Machine(RuleBasedStateMachine):
     @rule(days=st.integers(1, 2))
     def time_passes(self, days: int) -> None:
         """Longer than a lease: who goes on with one is late. After midnight comes the sweep."""
-        self.overdue |= {job.id for job in self.jobs if job.id in self.lives}
+        self.overdue |= {job.id for job in self._going()}
         self.clock.now += days * timedelta(days=1)
         self.sweep()
 

@@ -711,6 +711,25 @@ def test_event_that_the_bus_refused_is_announced_by_the_next_call(
     assert case.run.outcome == "ExecutionAborted"
 
 
+def test_video_whose_event_the_bus_refused_is_announced_by_the_next_call(
+    account: RenderAccount, weather: Weather, function: Callable[[str], Function]
+) -> None:
+    case = Case(account, a_job()).accept()
+    ready = function("deliver")(case.underway(), FaithfulProvider(COMPLETED))
+    conclude, provider = function("conclude"), FaithfulProvider(COMPLETED)
+    weather.brew(Fault.REFUSED)
+
+    with pytest.raises(EventNotTaken):
+        conclude(case.ended_run(), provider)
+    assert case.run.closed_at is None
+    weather.clear()
+    conclude(case.ended_run(), provider)
+
+    [event] = case.announced()
+    assert (event["detail-type"], event["detail"]) == ("Video Ready", ready)
+    assert case.run.closed_at == case.run.ended_at is not None
+
+
 # The token
 
 

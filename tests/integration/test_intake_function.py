@@ -21,6 +21,7 @@ from dropreel.intake import Sighting, message_in
 from dropreel.job import Job, Role
 
 if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
     from mypy_boto3_events import EventBridgeClient
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_sqs import SQSClient
@@ -60,7 +61,8 @@ class Account:
             self.s3.put_bucket_versioning(
                 Bucket=bucket, VersioningConfiguration={"Status": "Enabled"}
             )
-        boto3.client("dynamodb").create_table(
+        self.dynamodb: DynamoDBClient = boto3.client("dynamodb")
+        self.dynamodb.create_table(
             TableName="ledger",
             BillingMode="PAY_PER_REQUEST",
             AttributeDefinitions=[
@@ -148,6 +150,18 @@ class Account:
             for one in started
         }
 
+    def stop(self, name: str) -> None:
+        arn = self.state_machine_arn.replace("stateMachine", "execution")
+        self.sfn.stop_execution(executionArn=f"{arn}:{name}")
+
+    def lose_notes(self) -> None:
+        """Of the uploads that jobs were made of; the claims stay."""
+        for item in self.dynamodb.scan(TableName="ledger")["Items"]:
+            if item["sk"]["S"] == "job":
+                self.dynamodb.delete_item(
+                    TableName="ledger", Key={"pk": item["pk"], "sk": item["sk"]}
+                )
+
     @property
     def delayed_messages(self) -> int:
         attributes = self.sqs.get_queue_attributes(
@@ -201,14 +215,29 @@ def test_an_event_that_repeats_after_the_execution_has_ended_starts_nothing(
     messages = [account.drop("inbox/anna.png"), account.drop("inbox/anna.mp3")]
     account.deliver(*messages)
     (name,) = account.jobs
-    account.sfn.stop_execution(
-        executionArn=account.state_machine_arn.replace("stateMachine", "execution") + f":{name}"
-    )
+    account.stop(name)
 
     answer = account.deliver(messages[0])
 
     assert answer == {"batchItemFailures": []}
     assert list(account.jobs) == [name]
+
+
+def test_an_execution_that_has_ended_is_not_started_again_by_who_missed_its_notes(
+    account: Account,
+) -> None:
+    """Intake was cut off between the start and the notes, and comes back after the end."""
+    messages = [account.drop("inbox/anna.png"), account.drop("inbox/anna.mp3")]
+    account.deliver(*messages)
+    (name,) = account.jobs
+    account.stop(name)
+    account.lose_notes()
+
+    answer = account.deliver(*messages)
+
+    assert answer == {"batchItemFailures": []}
+    listed = account.sfn.list_executions(stateMachineArn=account.state_machine_arn)
+    assert [(one["name"], one["status"]) for one in listed["executions"]] == [(name, "ABORTED")]
 
 
 def test_a_corrected_file_makes_a_new_job(account: Account) -> None:

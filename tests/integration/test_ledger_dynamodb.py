@@ -19,7 +19,7 @@ from dropreel.admission import RunId, Waiter
 from dropreel.catalog import ProviderName
 from dropreel.errors import DropreelError
 from dropreel.job import Input
-from dropreel.ledger import Attempt, AttemptState, Ledger
+from dropreel.ledger import Attempt, AttemptState, Ledger, RunClosed
 from dropreel.ledger_dynamodb import DynamoDBLedger
 from dropreel.provider import Refusal, Unclear
 from dropreel.render import Next, SubmitRequest
@@ -467,6 +467,18 @@ def test_run_is_closed_once(ledger: Ledger) -> None:
 
     [run] = ledger.runs(JOB.id)
     assert (run.closed_at, run.ended_at, run.outcome) == (NOON, None, None)
+
+
+def test_nothing_is_begun_for_a_run_that_is_closed(ledger: Ledger) -> None:
+    assert not ledger.is_closed(SECOND_RUN)
+    ledger.close(SECOND_RUN, NOON)
+
+    with pytest.raises(RunClosed):
+        ledger.begin(JOB_ID, Next(attempt=1), RUNCOMFY, NOON, run=2)
+
+    assert (ledger.is_closed(SECOND_RUN), ledger.is_closed(JOB)) == (True, False)
+    assert ledger.attempts(JOB_ID) == ()
+    assert ledger.begin(JOB_ID, Next(attempt=1), RUNCOMFY, NOON, run=1)
 
 
 def test_first_outcome_of_a_run_stands(ledger: Ledger) -> None:

@@ -48,8 +48,16 @@ class Account:
         )
         assert created["stateMachineArn"] == OUTPUTS["StateMachineArn"]
 
-    def run(self, job: Job, status: str = "RUNNING", error: str | None = None) -> None:
-        """An execution that has come to this."""
+    def run(
+        self,
+        job: Job,
+        status: str = "RUNNING",
+        error: str | None = None,
+        *,
+        started_at: datetime | None = None,
+        stopped_at: datetime | None = None,
+    ) -> None:
+        """An execution that has come to this, by now or then."""
         self._states.start_execution(
             stateMachineArn=OUTPUTS["StateMachineArn"],
             name=job.execution_name,
@@ -60,7 +68,8 @@ class Account:
         (machine,) = backend.state_machines
         execution: Any = machine.executions[-1]
         execution.status, execution.error = status, error
-        execution.stop_date = None if status == "RUNNING" else datetime.now(UTC)
+        execution.start_date = started_at or execution.start_date
+        execution.stop_date = None if status == "RUNNING" else stopped_at or datetime.now(UTC)
 
     def accept(self, job: Job) -> None:
         attempt = self.ledger.begin(job.id, Next(), RUNCOMFY, datetime.now(UTC))
@@ -198,6 +207,23 @@ def test_what_stopped_earlier_is_left_out(account: Account) -> None:
 
     assert [one.job for one in stack.unsuccessful_since(now - timedelta(minutes=1))] == [JOB]
     assert not list(stack.unsuccessful_since(now + timedelta(minutes=1)))
+
+
+def test_a_job_failed_when_it_stopped_not_when_it_started(account: Account) -> None:
+    now = datetime.now(UTC)
+    account.run(JOB, "FAILED", "NoCredit", started_at=now - timedelta(hours=5))
+    account.run(
+        BERT,
+        "FAILED",
+        "NoCredit",
+        # Listed first, as it started last: what comes after it may have stopped later.
+        started_at=now - timedelta(hours=4),
+        stopped_at=now - timedelta(hours=3),
+    )
+
+    assert rerun.main(["--failed-since", "2h"]) == 0
+
+    assert account.running() == [AGAIN]
 
 
 def test_an_execution_that_somebody_else_started_is_not_an_error(account: Account) -> None:

@@ -234,6 +234,24 @@ def test_accepted_render_is_resumed_though_its_uploads_are_gone(
     assert plan.route == first.route
 
 
+def test_what_is_resumed_is_noted_for_who_concludes_or_runs_it_again(
+    app: ModuleType, ledger: DynamoDBLedger
+) -> None:
+    event, now = good_event(), datetime(2026, 11, 20, 12, tzinfo=UTC)
+    first = Plan.model_validate(app.handler(event, Context()))
+    admitted(first, now)
+    ledger.accept(submit(ledger, first, now), "req-1", now)
+
+    plan = Plan.model_validate(app.handler(again(event), Context()))
+
+    before, run = ledger.runs(plan.job.id)
+    assert (before.number, before.plan) == (1, first)
+    assert (run.number, run.plan) == (2, plan)
+    assert run.plan
+    assert run.plan.resume
+    assert run.plan.resume.request_id == "req-1"
+
+
 def test_refused_attempt_is_followed_by_a_new_one(app: ModuleType, ledger: DynamoDBLedger) -> None:
     event, now = good_event(), datetime(2026, 11, 20, 12, tzinfo=UTC)
     first = Plan.model_validate(app.handler(event, Context()))

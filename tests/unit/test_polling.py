@@ -48,13 +48,12 @@ class FakeSlots:
     """Admission, as far as poll knows it; AWS may be away."""
 
     trouble: Exception | None = None
-    returned: list[str] = field(default_factory=list)
+    returned: list[tuple[str, int]] = field(default_factory=list)
 
     def rendered(self, job: Job, attempt: int) -> None:
         if self.trouble:
             raise self.trouble
-        assert attempt == TICKET.attempt
-        self.returned.append(job.id)
+        self.returned.append((job.id, attempt))
 
 
 class AwayLedger(MemoryLedger):
@@ -83,11 +82,13 @@ def poll_at(
     ledger: MemoryLedger | None = None,
     slots: FakeSlots | None = None,
     started_at: datetime | None = None,
+    attempt: int = 1,
 ) -> Progress:
     clock = FakeClock()
     clock.pass_seconds(since_seconds)
+    ticket = TICKET.model_copy(update={"attempt": attempt})
     return poll(
-        Underway(plan=plan, ticket=TICKET, progress=progress, started_at=started_at),
+        Underway(plan=plan, ticket=ticket, progress=progress, started_at=started_at),
         ledger=accepted() if ledger is None else ledger,
         slots=slots or FakeSlots(),
         providers=by_name(provider),
@@ -310,7 +311,15 @@ def test_slot_goes_on_as_soon_as_the_provider_is_done() -> None:
 
     for _ in range(2):  # the function may be called again after it answered
         poll_at(42, ScriptedProvider(answers=[COMPLETED]), slots=slots)
-    assert slots.returned == [JOB.id, JOB.id]
+    assert slots.returned == [(JOB.id, 1), (JOB.id, 1)]
+
+
+def test_slot_that_goes_on_is_that_of_the_attempt() -> None:
+    slots = FakeSlots()
+
+    poll_at(42, ScriptedProvider(answers=[COMPLETED]), slots=slots, attempt=2)
+
+    assert slots.returned == [(JOB.id, 2)]
 
 
 def test_completed_render_is_not_told_before_its_slot_is_returned() -> None:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from itertools import pairwise
 
 import pytest
@@ -85,11 +86,14 @@ class Bench:
     plan: Plan = PLAN
     max_submissions: int = 2
     seconds_left: float = 80
-    jitter: float = 1  # the whole of each growing wait
+    jitter: float | None = 1  # the whole of each growing wait; None is submit's own
     settings: SubmitSettings = SUBMIT_SETTINGS
 
     def submit(self, turn: Next = FIRST) -> Submission:
-        return submit(
+        jitter, submit_ = self.jitter, submit
+        if jitter is not None:
+            submit_ = partial(submit, jitter=lambda: jitter)
+        return submit_(
             SubmitRequest(plan=self.plan, next=turn),
             ledger=self.ledger,
             providers=by_name(self.runcomfy, self.wavespeed),
@@ -97,7 +101,6 @@ class Bench:
             clock=self.clock,
             seconds_left=lambda: self.seconds_left,
             settings=self.settings.model_copy(update={"max_submissions": self.max_submissions}),
-            jitter=lambda: self.jitter,
         )
 
     def submit_until(self, done: Callable[[Submission], bool], turn: Next = FIRST) -> Submission:
@@ -345,6 +348,27 @@ def test_run_that_was_concluded_before_its_submission_is_not_submitted() -> None
 
     assert bench.runcomfy.submitted == []
     assert bench.ledger.attempts(JOB.id) == ()
+
+
+def test_run_that_is_made_again_is_not_submitted_once_that_run_is_concluded() -> None:
+    bench = Bench(ScriptedProvider(submissions=["req-1"]))
+    again = JOB.model_copy(update={"run": 2})
+    bench.plan = PLAN.model_copy(update={"job": again})
+    bench.ledger.close(again, NOON)
+
+    with pytest.raises(ExecutionAborted):
+        bench.submit()
+
+    assert bench.runcomfy.submitted == []
+
+
+def test_waits_to_be_asked_again_differ_by_themselves() -> None:
+    waits = set()
+    for _ in range(20):
+        bench = Bench(ScriptedProvider(submissions=[THROTTLED]), jitter=None)
+        waits.add(bench.submit().wait_seconds)
+
+    assert len(waits) > 1
 
 
 @pytest.mark.parametrize("cancels", [True, False])

@@ -1,0 +1,218 @@
+"""Who waits with a task token is told, and looked for, through Step Functions' own API.
+
+moto runs no states, so that it gives no task tokens away: callbacks go to botocore's stub, which
+holds their parameters against AWS's model.
+"""
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import boto3
+import pytest
+from botocore.exceptions import ClientError
+from botocore.stub import ANY, Stubber
+from moto import mock_aws
+
+from dropreel.conclusion import StepError
+from dropreel.errors import (
+    DropreelError,
+    InputRejected,
+    PriceUnknown,
+    Reason,
+    SpendLimitReached,
+)
+from dropreel.waiting_executions import WaitingExecutions
+from tests.render_account import REGION
+from tests.render_fakes import ENVIRONMENT, JOB
+
+if TYPE_CHECKING:
+    from mypy_boto3_stepfunctions import SFNClient
+    from mypy_boto3_stepfunctions.literals import ExecutionStatusType
+
+STATE_MACHINE = ENVIRONMENT["STATE_MACHINE_ARN"]
+EXECUTION = (
+    "arn:aws:states:eu-central-1:123456789012:execution:dropreel-render:anna-0123456789abcdef"
+)
+TOKEN = "AQCEAAAAKgAAAAMAAAAAAAAAAe+/=="
+SPENT = SpendLimitReached("Today's limit of 7.50 USD leaves no room for 0.105 USD.")
+
+Tell = Callable[[WaitingExecutions], bool]
+
+
+def go_on(executions: WaitingExecutions) -> bool:
+    return executions.go_on(TOKEN)
+
+
+def refuse(executions: WaitingExecutions) -> bool:
+    return executions.refuse(TOKEN, SPENT)
+
+
+EACH_ANSWER = pytest.mark.parametrize(
+    ("tell", "operation"),
+    [
+        pytest.param(go_on, "send_task_success", id="go on"),
+        pytest.param(refuse, "send_task_failure", id="refuse"),
+    ],
+)
+
+
+@pytest.fixture(autouse=True)
+def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {
+        "AWS_DEFAULT_REGION": REGION,
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+    }.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+
+
+@pytest.fixture
+def client() -> "SFNClient":
+    return boto3.client("stepfunctions")
+
+
+@pytest.fixture
+def stub(client: "SFNClient") -> Iterator[Stubber]:
+    with Stubber(client) as stub:
+        yield stub
+        stub.assert_no_pending_responses()
+
+
+@pytest.fixture
+def executions(client: "SFNClient") -> WaitingExecutions:
+    return WaitingExecutions(STATE_MACHINE, client)
+
+
+# Telling who waits
+
+
+def test_who_may_go_on_is_told_so_by_its_token(
+    stub: Stubber, executions: WaitingExecutions
+) -> None:
+    stub.add_response("send_task_success", {}, {"taskToken": TOKEN, "output": "{}"})
+
+    assert executions.go_on(TOKEN)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        SPENT,
+        PriceUnknown('Nobody has said what "wan-3" costs at 480p: 李娜, é, \\ and {"a": 1}.'),
+        InputRejected((Reason(file="inbox/a.png", rule="a PNG", found="text", cure="save it"),)),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_who_is_refused_fails_with_an_error_that_conclude_reads(
+    error: DropreelError,
+    stub: Stubber,
+    executions: WaitingExecutions,
+    client: "SFNClient",
+) -> None:
+    code = type(error).__name__
+    sent: list[dict[str, str]] = []
+    client.meta.events.register(
+        "before-parameter-build.stepfunctions.SendTaskFailure",
+        lambda params, **_: sent.append(params),
+    )
+    stub.add_response("send_task_failure", {}, {"taskToken": TOKEN, "error": code, "cause": ANY})
+
+    assert executions.refuse(TOKEN, error)
+
+    [failure] = sent
+    caught = StepError.model_validate({"Error": failure["error"], "Cause": failure["cause"]})
+    assert caught.report.code == code
+    assert caught.report == error.report
+
+
+@EACH_ANSWER
+@pytest.mark.parametrize("gone", ["TaskTimedOut", "TaskDoesNotExist", "InvalidToken"])
+def test_a_token_that_nobody_waits_with_is_no_error(
+    tell: Tell, operation: str, gone: str, stub: Stubber, executions: WaitingExecutions
+) -> None:
+    stub.add_client_error(operation, gone)
+
+    assert tell(executions) is False
+
+
+@EACH_ANSWER
+@pytest.mark.parametrize(
+    "code", ["ThrottlingException", "AccessDeniedException", "KmsThrottlingException"]
+)
+def test_an_answer_that_may_not_have_arrived_is_not_taken_for_given(
+    tell: Tell, operation: str, code: str, stub: Stubber, executions: WaitingExecutions
+) -> None:
+    stub.add_client_error(operation, code)
+
+    with pytest.raises(ClientError, match=code):
+        tell(executions)
+
+
+# Looking whether it runs
+
+
+@pytest.mark.parametrize(
+    ("status", "runs"),
+    [
+        ("RUNNING", True),
+        ("PENDING_REDRIVE", True),
+        ("SUCCEEDED", False),
+        ("FAILED", False),
+        ("TIMED_OUT", False),
+        ("ABORTED", False),
+    ],
+)
+def test_an_execution_runs_until_it_has_ended_for_good(
+    status: "ExecutionStatusType", runs: bool, stub: Stubber, executions: WaitingExecutions
+) -> None:
+    described: dict[str, Any] = {
+        "executionArn": EXECUTION,
+        "stateMachineArn": STATE_MACHINE,
+        "status": status,
+        "startDate": datetime(2026, 11, 20, tzinfo=UTC),
+    }
+    stub.add_response("describe_execution", described, {"executionArn": EXECUTION})
+
+    assert executions.is_running(JOB.execution_name) is runs
+
+
+def test_an_execution_of_which_aws_does_not_tell_is_not_taken_for_gone(
+    stub: Stubber, executions: WaitingExecutions
+) -> None:
+    """Its slot would be given to another while it renders."""
+    stub.add_client_error("describe_execution", "ThrottlingException")
+
+    with pytest.raises(ClientError, match="ThrottlingException"):
+        executions.is_running(JOB.execution_name)
+
+
+@pytest.fixture
+def account() -> Iterator["SFNClient"]:
+    """With the state machine in it, as moto plays it, and one execution."""
+    with mock_aws():
+        client = boto3.client("stepfunctions")
+        created = client.create_state_machine(
+            name="dropreel-render",
+            definition="{}",
+            roleArn="arn:aws:iam::123456789012:role/render",
+        )
+        assert created["stateMachineArn"] == STATE_MACHINE
+        started = client.start_execution(stateMachineArn=STATE_MACHINE, name=JOB.execution_name)
+        assert started["executionArn"] == EXECUTION
+        yield client
+
+
+def test_an_execution_that_was_started_runs(account: "SFNClient") -> None:
+    assert WaitingExecutions(STATE_MACHINE).is_running(JOB.execution_name)
+
+
+def test_an_execution_that_was_stopped_does_not_run(account: "SFNClient") -> None:
+    account.stop_execution(executionArn=EXECUTION)
+
+    assert not WaitingExecutions(STATE_MACHINE).is_running(JOB.execution_name)
+
+
+def test_an_execution_that_nobody_knows_does_not_run(account: "SFNClient") -> None:
+    assert not WaitingExecutions(STATE_MACHINE).is_running("bert-0123456789abcdef")

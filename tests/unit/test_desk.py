@@ -1,0 +1,129 @@
+"""An owner's settings as limits of admission."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from dropreel.admission import Limits
+from dropreel.catalog import ProviderName
+from dropreel.desk import limits_of
+from dropreel.settings import AdmissionSettings
+from tests.render_fakes import ENVIRONMENT
+from tests.sam_template import DEFINITION
+
+STATES: dict[str, dict[str, Any]] = DEFINITION["States"]["Render"]["Branches"][0]["States"]
+# No two alike, and none the default, so that none can stand for another.
+LIMITS = {
+    "RUNCOMFY_MAX_IN_FLIGHT": "12",
+    "WAVESPEED_MAX_IN_FLIGHT": "8",
+    "RUNCOMFY_MAX_SUBMITS_PER_MINUTE": "3",
+    "WAVESPEED_MAX_SUBMITS_PER_MINUTE": "4",
+    "RENDER_TIMEOUT_MINUTES": "40",
+    "THROTTLE_PATIENCE_SECONDS": "600",
+    "DAILY_SPEND_LIMIT_USD": "7.50",
+    "ON_SPEND_LIMIT": "fail",
+}
+PATIENCE, RENDER = timedelta(minutes=10), timedelta(minutes=40)
+TURN = {ProviderName.RUNCOMFY: timedelta(minutes=4), ProviderName.WAVESPEED: timedelta(minutes=2)}
+
+EACH_PROVIDER = pytest.mark.parametrize("provider", ProviderName)
+
+
+def limits(changes: dict[str, str] | None = None) -> Limits:
+    return limits_of(AdmissionSettings.model_validate(ENVIRONMENT | LIMITS | (changes or {})))
+
+
+def test_each_provider_has_as_many_slots_as_its_own_setting_says() -> None:
+    assert limits().in_flight == {ProviderName.RUNCOMFY: 12, ProviderName.WAVESPEED: 8}
+
+
+@pytest.mark.parametrize(
+    ("usd", "daily_usd"),
+    [
+        ("7.50", Decimal("7.50")),
+        ("0.3", Decimal("0.3")),  # as it was written, not as a float has it
+        ("0", None),
+        ("0.00", None),
+    ],
+)
+def test_a_day_may_cost_what_its_setting_says_and_anything_at_zero(
+    usd: str, daily_usd: Decimal | None
+) -> None:
+    assert limits({"DAILY_SPEND_LIMIT_USD": usd}).daily_usd == daily_usd
+
+
+@pytest.mark.parametrize("on_spend_limit", ["wait", "fail"])
+def test_who_finds_the_day_spent_does_what_the_setting_says(on_spend_limit: str) -> None:
+    assert limits({"ON_SPEND_LIMIT": on_spend_limit}).on_daily_usd == on_spend_limit
+
+
+def test_without_a_setting_spending_is_unlimited() -> None:
+    unset = limits_of(AdmissionSettings.model_validate(ENVIRONMENT))
+
+    assert (unset.daily_usd, unset.on_daily_usd) == (None, "wait")
+
+
+# The lease: who outlives its lease loses a slot that it still uses
+
+
+@EACH_PROVIDER
+def test_a_lease_outlives_the_longest_way_to_the_end_of_a_render(provider: ProviderName) -> None:
+    lease = limits().lease[provider]
+
+    assert lease >= TURN[provider] + PATIENCE + RENDER + trouble()
+
+
+@EACH_PROVIDER
+def test_a_lease_outlives_trouble_when_nothing_else_takes_time(provider: ProviderName) -> None:
+    """There is no turn to wait for where no minute has a limit."""
+    at_once = {
+        "RUNCOMFY_MAX_SUBMITS_PER_MINUTE": "0",
+        "WAVESPEED_MAX_SUBMITS_PER_MINUTE": "0",
+        "RENDER_TIMEOUT_MINUTES": "0",
+        "THROTTLE_PATIENCE_SECONDS": "0",
+    }
+
+    lease = limits(at_once).lease[provider]
+
+    assert lease >= trouble()
+    assert lease == limits().lease[provider] - TURN[provider] - PATIENCE - RENDER
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "runcomfy_minutes", "wavespeed_minutes"),
+    [
+        pytest.param("THROTTLE_PATIENCE_SECONDS", "900", 5, 5, id="patience"),
+        pytest.param("RENDER_TIMEOUT_MINUTES", "100", 60, 60, id="render"),
+        pytest.param("RUNCOMFY_MAX_IN_FLIGHT", "15", 1, 0, id="runcomfy: more before it"),
+        pytest.param("WAVESPEED_MAX_IN_FLIGHT", "20", 0, 3, id="wavespeed: more before it"),
+        pytest.param("RUNCOMFY_MAX_SUBMITS_PER_MINUTE", "2", 2, 0, id="runcomfy: fewer a minute"),
+        pytest.param("WAVESPEED_MAX_SUBMITS_PER_MINUTE", "1", 0, 6, id="wavespeed: fewer a minute"),
+    ],
+)
+def test_what_may_take_longer_lengthens_the_lease_by_as_much(
+    setting: str, value: str, runcomfy_minutes: int, wavespeed_minutes: int
+) -> None:
+    before = limits().lease
+
+    after = limits({setting: value}).lease
+
+    assert {provider: after[provider] - before[provider] for provider in ProviderName} == {
+        ProviderName.RUNCOMFY: timedelta(minutes=runcomfy_minutes),
+        ProviderName.WAVESPEED: timedelta(minutes=wavespeed_minutes),
+    }
+
+
+def trouble() -> timedelta:
+    """All the waits that the state machine allows a submission and a poll to come through, with
+    the jitter at its worst. They come on top of the render's time: the last poll decides."""
+    return timedelta(seconds=sum(waits_seconds("Submit")) + sum(waits_seconds("Poll")))
+
+
+def waits_seconds(state: str) -> Iterator[float]:
+    for retrier in STATES[state]["Retry"]:
+        for retry in range(retrier["MaxAttempts"]):
+            growing = retrier["IntervalSeconds"] * retrier["BackoffRate"] ** retry
+            yield min(growing, retrier["MaxDelaySeconds"])
