@@ -20,7 +20,7 @@ from dropreel.render import AdmitRequest, Next
 from dropreel.slots_dynamodb import DynamoDBSlots
 from tests.admission_fakes import LEASE, FakeExecutions, desk, job_named, request_of
 from tests.render_account import LEDGER, REGION, create_ledger_table
-from tests.render_fakes import NOON, RUNCOMFY, WAVESPEED, FakeClock
+from tests.render_fakes import NOON, RUNCOMFY, TICKET, WAVESPEED, FakeClock
 from tests.sam_template import DEFINITION, RESOURCES
 
 ANNA, BEN, CLEO, DORA, EVE = (job_named(stem) for stem in ("anna", "ben", "cleo", "dora", "eve"))
@@ -845,6 +845,48 @@ def test_a_refund_that_the_end_of_a_render_finds_serves_the_other_providers_queu
     at.admission.rendered(ANNA, 1)
 
     assert at.told() == ["anna", "cleo", "ben"]
+
+
+@pytest.mark.parametrize("outcome", ["refused", "postponed", "lost"])
+def test_what_comes_to_nothing_after_its_run_was_ended_gives_its_estimate_back(
+    at: Desk, outcome: str
+) -> None:
+    at.admit(ANNA, route=(WAVESPEED,))
+    begun = at.ledger.begin(ANNA.id, Next(), WAVESPEED, NOON)
+    assert begun
+    if outcome == "lost":
+        at.ledger.accept(begun, "req-1", NOON)
+    at.ledger.close(ANNA, NOON)
+    at.admission.leave(ANNA)
+    assert at.spent() == Decimal("0.105")  # for all that is known by then
+
+    for _ in range(2):
+        if outcome == "refused":
+            at.ledger.refuse(begun, "NoCredit", "")
+        elif outcome == "postponed":
+            at.ledger.postpone(begun, "ProviderThrottled", "")
+        else:  # by a later run that waited for it
+            found = at.ledger.find(ANNA.id, 1)
+            ticket = TICKET.model_copy(update={"provider": WAVESPEED.provider})
+            assert found
+            at.ledger.lose(ANNA.id, ticket, "RenderFailed", "")
+        assert at.spent() == 0
+
+    (run,) = (
+        item for item in at.dynamodb.scan(TableName=LEDGER)["Items"] if item["sk"]["S"] == "run#001"
+    )
+    assert (float(run["kept_usd"]["N"]), float(run["refunded_usd"]["N"])) == (0, 0.105)
+
+
+def test_an_estimate_is_kept_only_while_its_attempt_may_be_paid(at: Desk) -> None:
+    at.admit(ANNA, route=(WAVESPEED,))
+    begun = at.ledger.begin(ANNA.id, Next(), WAVESPEED, NOON)
+    assert begun
+    run = RunId.of(ANNA)
+    standing = at.slots.standing(run)
+    at.ledger.refuse(begun, "NoCredit", "")  # just after admission looked
+
+    assert not at.slots.leave(run, standing, refund=False)
 
 
 @pytest.mark.parametrize("tries", [0, 3])

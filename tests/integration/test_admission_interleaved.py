@@ -28,6 +28,7 @@ from moto import mock_aws
 from dropreel.admission import Admission
 from dropreel.catalog import ProviderName
 from dropreel.job import Job
+from dropreel.ledger import Attempt
 from dropreel.ledger_dynamodb import DynamoDBLedger
 from dropreel.render import Next
 from dropreel.slots_dynamodb import DynamoDBSlots
@@ -152,6 +153,7 @@ class Machine(RuleBasedStateMachine):
         self.crashed: list[Callable[[], None]] = []  # which the platform calls again
         self.jobs: list[Job] = []
         self.attempt: dict[str, int] = {}
+        self.asked: list[tuple[Attempt, Decimal]] = []  # providers, who have not answered yet
         self.retries: dict[str, int] = {}
         self.lives: set[str] = set()  # jobs whose execution has not ended
         self.overdue: set[str] = set()
@@ -267,6 +269,31 @@ class Machine(RuleBasedStateMachine):
         if is_told:
             self._conclude(job)
 
+    @rule(data=st.data())
+    @precondition(lambda self: self._going())
+    def stop_while_it_is_submitted(self, data: st.DataObject) -> None:
+        """Nobody knows yet what the provider will say."""
+        job = data.draw(st.sampled_from(self._going()), "job")
+        number = self.attempt[job.id]
+        turn = Next(attempt=number, offer=(number - 1) % 2)
+        attempt = self.ledger.begin(job.id, turn, PRICED[turn.offer], self.clock())
+        assert attempt
+        self.asked.append((attempt, self._price(job)))
+        self.perhaps_spent += self._price(job)
+        self._end(job)
+        self._conclude(job)
+
+    @rule(data=st.data(), accepts=st.booleans())
+    @precondition(lambda self: self.asked)
+    def answer(self, data: st.DataObject, accepts: bool) -> None:
+        attempt, price = self.asked.pop(data.draw(st.integers(0, len(self.asked) - 1), "attempt"))
+        self.perhaps_spent -= price
+        if accepts:
+            self.spent += price
+            self.ledger.accept(attempt, f"request of {attempt.job_id}", self.clock())
+        else:
+            self.ledger.refuse(attempt, "NoCredit", "")
+
     def _conclude(self, job: Job) -> None:
         def conclude() -> None:
             self.ledger.close(job, self.clock())
@@ -364,8 +391,9 @@ class Machine(RuleBasedStateMachine):
                 day = Decimal(item["spent_usd"]["N"])
                 assert 0 <= day <= Decimal(self.limit_usd or "Infinity")
                 spent += day
-            for field in ("charged_usd", "kept_usd"):
-                kept += Decimal(item[field]["N"]) if field in item else 0
+            if item["sk"]["S"].startswith("run#"):
+                for field in ("charged_usd", "kept_usd"):
+                    kept += Decimal(item[field]["N"]) if field in item else 0
         assert spent == kept
 
     def teardown(self) -> None:

@@ -311,7 +311,7 @@ def test_late_copy_of_a_write_undoes_nothing(
         return written
 
     slow = DynamoDBLedger(LEDGER, client)
-    for name in ("put_item", "transact_write_items"):
+    for name in ("update_item", "transact_write_items"):
         monkeypatch.setattr(client, name, remembering(getattr(client, name)))
     attempt = begun(slow)
     if since == "postponed":

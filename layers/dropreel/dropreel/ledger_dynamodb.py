@@ -8,11 +8,16 @@
 | `turns#<provider>`| `next`        | when the provider's next call may be made              |
 
 `expires_at`, in epoch seconds, is the table's TTL attribute.
+
+When a run leaves while its attempt may be paid for, `slots_dynamodb` notes with the attempt what
+was charged for it (`kept_usd`), when (`kept_on`) and to which run (`kept_run`). If the attempt is
+refused or lost after all, that is given back here.
 """
 
 import math
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -20,14 +25,16 @@ import boto3
 from botocore.config import Config
 from tenacity import retry, retry_if_exception, stop_after_delay, wait_random_exponential
 
+from dropreel.attempts import NOT_KEPT
 from dropreel.catalog import ProviderName
 from dropreel.job import Job
 from dropreel.ledger import Attempt, AttemptState, Run, RunClosed
+from dropreel.observability import logger
 from dropreel.render import Next, Plan, PlannedOffer, Ticket
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
-    from mypy_boto3_dynamodb.type_defs import AttributeValueTypeDef
+    from mypy_boto3_dynamodb.type_defs import AttributeValueTypeDef, UpdateTypeDef
 
 # Longer than the 90 days for which Step Functions remembers an execution's name: as long as a job
 # cannot start again, its attempts are known.
@@ -162,7 +169,7 @@ class DynamoDBLedger:
     @again_on_conflict
     def lose(self, job_id: str, ticket: Ticket, code: str, message: str) -> None:
         # The request id and its time too: submit may have failed to write them down.
-        self._client.update_item(
+        changed = self._client.update_item(
             TableName=self._table,
             Key=attempt_key(job_id, ticket.attempt),
             UpdateExpression=(
@@ -177,6 +184,7 @@ class DynamoDBLedger:
                 "#code": "code",
                 "#message": "message",
             },
+            ReturnValues="ALL_NEW",
             ExpressionAttributeValues={
                 ":lost": {"S": AttemptState.LOST},
                 ":begun": {"S": AttemptState.BEGUN},
@@ -187,6 +195,7 @@ class DynamoDBLedger:
                 ":now": {"S": datetime.now(UTC).isoformat()},
             },
         )
+        self._give_back(changed["Attributes"])
 
     def give_up(self, attempt: Attempt, code: str, message: str) -> None:
         self._replace(attempt, {"state": AttemptState.UNCLEAR, "code": code, "message": message})
@@ -299,18 +308,55 @@ class DynamoDBLedger:
 
     @again_on_conflict
     def _replace(self, attempt: Attempt, changes: dict[str, object]) -> None:
-        changed = attempt.model_copy(update=changes)
-        self._client.put_item(
+        new = _fields(attempt.model_copy(update=changes))
+        names = {f"#{name}": name for name in new}
+        changed = self._client.update_item(
             TableName=self._table,
-            Item=_item(changed),
-            ConditionExpression="begun_by = :me AND #state IN (:begun, :changed)",
-            ExpressionAttributeNames={"#state": "state"},
+            Key=attempt_key(attempt.job_id, attempt.number),
+            UpdateExpression="SET " + ", ".join(f"#{name} = :{name}" for name in new),
+            ConditionExpression="#begun_by = :begun_by AND #state IN (:begun, :state)",
+            ExpressionAttributeNames=names,
             ExpressionAttributeValues={
-                ":me": {"S": attempt.begun_by},
+                **{f":{name}": value for name, value in new.items()},
                 ":begun": {"S": AttemptState.BEGUN},
-                ":changed": {"S": changed.state},
             },
+            ReturnValues="ALL_NEW",
         )
+        if changes["state"] in NOT_KEPT:
+            self._give_back(changed["Attributes"])
+
+    def _give_back(self, attempt: "dict[str, AttributeValueTypeDef]") -> None:
+        """What a run has left behind as paid for with an attempt that comes to nothing."""
+        if "kept_usd" not in attempt:
+            return
+        usd, day, run = attempt["kept_usd"]["N"], attempt["kept_on"]["S"], attempt["kept_run"]["N"]
+        back: AttributeValueTypeDef = {"N": str(-Decimal(usd))}
+        writes: list[UpdateTypeDef] = [
+            {
+                "TableName": self._table,
+                "Key": {"pk": attempt["pk"], "sk": attempt["sk"]},
+                "UpdateExpression": "REMOVE kept_usd, kept_on, kept_run",
+                "ConditionExpression": "attribute_exists(kept_usd)",
+            },
+            {
+                "TableName": self._table,
+                "Key": spend_key(day),
+                "UpdateExpression": "ADD spent_usd :back",
+                "ExpressionAttributeValues": {":back": back},
+            },
+            {
+                "TableName": self._table,
+                "Key": {"pk": attempt["pk"], "sk": run_key("", int(run))["sk"]},
+                "UpdateExpression": "ADD kept_usd :back, refunded_usd :usd",
+                "ExpressionAttributeValues": {":back": back, ":usd": {"N": usd}},
+            },
+        ]
+        try:
+            self._client.transact_write_items(TransactItems=[{"Update": it} for it in writes])
+        except self._client.exceptions.TransactionCanceledException as error:
+            if is_conflict(error):
+                raise
+            logger.warning("Given back already", attempt=attempt["sk"]["S"])
 
 
 def attempt_key(job_id: str, number: int) -> "dict[str, AttributeValueTypeDef]":
@@ -322,6 +368,11 @@ def run_key(job_id: str, number: int) -> "dict[str, AttributeValueTypeDef]":
     return {"pk": {"S": f"job#{job_id}"}, "sk": {"S": f"run#{number:03}"}}
 
 
+def spend_key(day: str) -> "dict[str, AttributeValueTypeDef]":
+    """Of a day's spend."""
+    return {"pk": {"S": "spend"}, "sk": {"S": day}}
+
+
 def _run(item: "dict[str, AttributeValueTypeDef]") -> Run:
     fields = {name: value["S"] for name, value in item.items() if "S" in value}
     plan = fields.pop("plan", None)
@@ -329,15 +380,18 @@ def _run(item: "dict[str, AttributeValueTypeDef]") -> Run:
 
 
 def _item(attempt: Attempt) -> "dict[str, AttributeValueTypeDef]":
+    return attempt_key(attempt.job_id, attempt.number) | _fields(attempt)
+
+
+def _fields(attempt: Attempt) -> "dict[str, AttributeValueTypeDef]":
     fields = attempt.model_dump(mode="json", exclude_none=True)
     expires_at = int((attempt.begun_at + KEPT).timestamp())
-    return (
-        attempt_key(attempt.job_id, attempt.number)
-        | {name: {"S": str(value)} for name, value in fields.items()}
-        | {"expires_at": {"N": str(expires_at)}}
+    return {
+        **{name: {"S": str(value)} for name, value in fields.items()},
+        "expires_at": {"N": str(expires_at)},
         # For who reads the table: when its state changed last.
-        | {"changed_at": {"S": datetime.now(UTC).isoformat()}}
-    )
+        "changed_at": {"S": datetime.now(UTC).isoformat()},
+    }
 
 
 def _attempt(item: "dict[str, AttributeValueTypeDef]") -> Attempt:

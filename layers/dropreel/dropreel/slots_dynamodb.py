@@ -19,8 +19,10 @@ import boto3
 from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
 
 from dropreel.admission import Granting, Lease, RunId, Standing, Waiter
+from dropreel.attempts import KEPT as KEPT_STATES
 from dropreel.attempts import NOT_KEPT
 from dropreel.catalog import ProviderName
+from dropreel.ledger import AttemptState
 from dropreel.ledger_dynamodb import (
     CONDITION_FAILED,
     KEPT,
@@ -29,6 +31,7 @@ from dropreel.ledger_dynamodb import (
     config,
     is_conflict,
     run_key,
+    spend_key,
 )
 from dropreel.render import Plan
 
@@ -309,9 +312,12 @@ class DynamoDBSlots:
         writes = [self._update_run(run, update, condition, attempt=standing.attempt, **has)]
         if standing.provider and standing.place:
             writes.append({"Delete": self._on(_place_key(standing.provider, standing.place))})
-        if refund and standing.charged_usd and standing.charged_on:
-            writes.append(self._refund(standing.charged_usd, standing.charged_on))
-            writes.append(self._is_not_paid(run, standing))
+        if standing.charged_usd and standing.charged_on:
+            if refund:
+                writes.append(self._refund(standing.charged_usd, standing.charged_on))
+                writes.append(self._is_not_paid(run, standing))
+            else:
+                writes.append(self._note_as_kept(run, standing))
         return self._give_back(run, standing, *writes)
 
     def _give_back(
@@ -345,14 +351,28 @@ class DynamoDBSlots:
 
     def _is_not_paid(self, run: RunId, standing: Standing) -> "TransactWriteItemTypeDef":
         """Whoever begins the attempt in this very moment finds that it was left, or is found."""
-        states = {f"state{place}": state for place, state in enumerate(NOT_KEPT)}
+        is_one, states = _is_one_of(NOT_KEPT)
         return {
             "ConditionCheck": self._on(
                 attempt_key(run.job_id, standing.attempt or 0),
-                ConditionExpression="attribute_not_exists(pk) "
-                f"OR #state IN ({', '.join(f':{name}' for name in states)})",
+                ConditionExpression=f"attribute_not_exists(pk) OR {is_one}",
                 ExpressionAttributeNames={"#state": "state"},
                 ExpressionAttributeValues=_values_named(**states),
+            )
+        }
+
+    def _note_as_kept(self, run: RunId, standing: Standing) -> "TransactWriteItemTypeDef":
+        """If it is refused or lost after all, the ledger gives that back."""
+        is_one, states = _is_one_of(KEPT_STATES)
+        day = standing.charged_on.isoformat() if standing.charged_on else None
+        values = {"usd": standing.charged_usd, "day": day, "run": run.number}
+        return {
+            "Update": self._on(
+                attempt_key(run.job_id, standing.attempt or 0),
+                UpdateExpression="SET kept_usd = :usd, kept_on = :day, kept_run = :run",
+                ConditionExpression=is_one,
+                ExpressionAttributeNames={"#state": "state"},
+                ExpressionAttributeValues=_values_named(**values, **states),
             )
         }
 
@@ -407,8 +427,14 @@ def _place_key(provider: ProviderName, place: str) -> "Item":
     return _values(pk=f"waiters#{provider}", sk=place)
 
 
+def _is_one_of(attempt_states: Sequence[AttemptState]) -> tuple[str, dict[str, str]]:
+    """A condition of an attempt, and its values."""
+    states = {f"state{place}": str(state) for place, state in enumerate(attempt_states)}
+    return f"#state IN ({', '.join(f':{name}' for name in states)})", states
+
+
 def _spend_key(day: date) -> "Item":
-    return _values(pk="spend", sk=day.isoformat())
+    return spend_key(day.isoformat())
 
 
 def _waiter(item: dict[str, Any]) -> Waiter:
