@@ -108,6 +108,11 @@ class StandinApi:
         """How often a job is going to be paid for."""
         return sum(submission["accepted"] for submission in self.received(plan))
 
+    def struck(self, at: str) -> int:
+        """How often a fault at this stage has struck so far."""
+        times: int = self._http.get("/requests").json()["struck"][at]
+        return times
+
     def close(self) -> None:
         self._http.close()
 
@@ -392,18 +397,21 @@ Strike = Callable[[FaultAccount, ProviderName, str, int | None], AbstractContext
 
 
 def ordered(**fault: object) -> Strike:
-    """What the stand-ins do when they are told to."""
+    """What the stand-ins do when they are told to. A fault that never strikes would show nothing:
+    it fails the test, unless that failed already."""
 
     @contextmanager
     def strike(
         account: FaultAccount, provider: ProviderName, at: str, times: int | None
     ) -> Iterator[None]:
         standin = account.standins[provider]
+        struck_before = standin.struck(at)
         standin.order(at=at, times=times, **fault)
         try:
             yield
         finally:
             standin.clear()
+        assert standin.struck(at) > struck_before, f"never struck {provider}'s {at}: {fault}"
 
     return strike
 

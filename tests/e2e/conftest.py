@@ -17,6 +17,7 @@ from local.embedded import PROJECT, Environment, Home
 
 PATIENCE_SECONDS = 40
 RUNCOMFY_SLOTS = 3
+WAVESPEED_SLOTS = 2
 DAILY_LIMIT_USD = 1000
 TOO_DEAR = ("wavespeed-ai/wan-2.2/speech-to-video", "720p")
 MODEL = "wan-2.2-speech-to-video"
@@ -146,6 +147,10 @@ class Stack:
 
     def idle(self, queue: str) -> bool:
         """Whether a queue has no message left, seen or unseen."""
+        return self.waiting(queue) == 0
+
+    def waiting(self, queue: str) -> int:
+        """How many messages a queue has, seen or unseen."""
         counts = self.client("sqs").get_queue_attributes(
             QueueUrl=queue,
             AttributeNames=[
@@ -153,7 +158,7 @@ class Stack:
                 "ApproximateNumberOfMessagesNotVisible",
             ],
         )["Attributes"]
-        return not any(int(count) for count in counts.values())
+        return sum(int(count) for count in counts.values())
 
     def all_logs(self) -> str:
         logs = self.client("logs")
@@ -183,6 +188,11 @@ class Stack:
 
     def fault(self, provider: str = "runcomfy", **wish: object) -> None:
         self._standin(provider, "faults", wish)
+
+    def faults(self, match: str, provider: str = "runcomfy") -> list[dict[str, Any]]:
+        """What is still to come of the faults that were ordered."""
+        listed = self._standin(provider, "faults")["faults"]
+        return [fault for fault in listed if fault["match"] == match]
 
     def submissions(self, stem: str, provider: str = "runcomfy") -> list[dict[str, Any]]:
         """What a stand-in was asked to render, by a part of the inputs' paths."""
@@ -230,6 +240,7 @@ def stack() -> Iterator[Stack]:
             "PollMinSeconds": "1",
             "PollMaxSeconds": "2",
             "RunComfyMaxInFlight": str(RUNCOMFY_SLOTS),
+            "WaveSpeedMaxInFlight": str(WAVESPEED_SLOTS),
             "WaveSpeedMaxSubmitsPerMinute": "60",
             "DailySpendLimitUsd": str(DAILY_LIMIT_USD),
             "UsdPerSecond": PRICES,

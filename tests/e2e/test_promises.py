@@ -6,15 +6,43 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
+from dropreel.job import execution_name
+from local import embedded
 from local.embedded import PROJECT
-from tests.e2e.conftest import PORTRAIT, RUNCOMFY_SLOTS, SPEECH, Event, Stack, job_of, until
+from tests.e2e.conftest import (
+    PORTRAIT,
+    RUNCOMFY_SLOTS,
+    SPEECH,
+    WAVESPEED_SLOTS,
+    Event,
+    Stack,
+    job_of,
+    until,
+)
 
-BURST = 10
+BURST, FALLING_OVER = 10, WAVESPEED_SLOTS + 1
+AS_OFTEN_AS_CAN_BE = 1_000
+# With these seeds each strikes within the first seven calls that it may strike.
+UNANSWERED: tuple[dict[str, Any], ...] = (
+    {"at": "status", "status": 502, "seed": 2},
+    {"at": "status", "do": "malformed_json", "seed": 7},
+)
+BAD_DAY: dict[str, tuple[dict[str, Any], ...]] = {
+    "runcomfy": (
+        {"at": "submit", "status": 429, "headers": {"Retry-After": "1"}, "seed": 5},
+        {"at": "submit", "status": 503, "seed": 8},
+        *UNANSWERED,
+    ),
+    "wavespeed": UNANSWERED,  # no wait there keeps the jobs from coming all at once
+}
 
 
 def events_of(stack: Stack, job: str) -> list[tuple[str, int]]:
@@ -58,15 +86,12 @@ def rerun(stack: Stack, *arguments: str) -> "subprocess.CompletedProcess[str]":
 
 def test_of_many_at_once_each_is_rendered_once_and_never_too_many_together(stack: Stack) -> None:
     stems = [f"burst{number}" for number in range(BURST)]
-    bad_day: tuple[dict[str, Any], ...] = (
-        {"at": "submit", "status": 429, "headers": {"Retry-After": "1"}},
-        {"at": "submit", "status": 503},
-        {"at": "status", "status": 502},
-        {"at": "status", "do": "malformed_json"},
-    )
-    for provider in ("runcomfy", "wavespeed"):
-        for seed, fault in enumerate(bad_day):
-            stack.fault(provider, match="burst", times=None, percent=20, seed=seed, **fault)
+    # More jobs than WaveSpeed has slots, and there for longer than it takes to submit them all.
+    stack.fault(match="burst", at="submit", status=402, times=FALLING_OVER)
+    stack.fault("wavespeed", match="burst", at="render", render_seconds=5, times=None)
+    for provider, faults in BAD_DAY.items():
+        for fault in faults:
+            stack.fault(provider, match="burst", times=AS_OFTEN_AS_CAN_BE, percent=20, **fault)
 
     with ThreadPoolExecutor(8) as people:
         jobs = list(people.map(stack.drop, stems))
@@ -74,14 +99,25 @@ def test_of_many_at_once_each_is_rendered_once_and_never_too_many_together(stack
 
     assert {event["detail-type"] for event in said} == {"Video Ready"}
     assert [events_of(stack, job) for job in jobs] == [[("Video Ready", 1)]] * BURST
-    submitted = [
-        submission
-        for provider in ("runcomfy", "wavespeed")
-        for submission in stack.submissions("burst", provider)
-    ]
-    assert len([submission for submission in submitted if submission["accepted"]]) == BURST
+    accepted = {
+        provider: sum(one["accepted"] for one in stack.submissions("burst", provider))
+        for provider in BAD_DAY
+    }
+    assert accepted == {"runcomfy": BURST - FALLING_OVER, "wavespeed": FALLING_OVER}
     assert stack.most_in_flight() <= RUNCOMFY_SLOTS
+    assert stack.most_in_flight("wavespeed") <= WAVESPEED_SLOTS
     assert all(stack.video_bucket(f"{stem}.mp4") for stem in stems)
+    assert 0 not in struck_on_the_bad_day(stack).values()
+
+
+def struck_on_the_bad_day(stack: Stack) -> Counter[int]:
+    """How often each fault struck, at both providers together, by its seed."""
+    struck = Counter({fault["seed"]: 0 for faults in BAD_DAY.values() for fault in faults})
+    for provider in BAD_DAY:
+        for fault in stack.faults("burst", provider):
+            if fault.get("seed") in struck:
+                struck[fault["seed"]] += AS_OFTEN_AS_CAN_BE - fault["times"]
+    return struck
 
 
 def test_who_waits_may_be_stopped_or_lose_a_file_and_the_next_is_served(stack: Stack) -> None:
@@ -147,29 +183,50 @@ def test_what_can_never_be_paid_is_refused_before_it_is_sent(stack: Stack) -> No
 
 
 def test_the_sweep_starts_what_no_event_started(stack: Stack) -> None:
-    events = stack.client("events")
-    (rule,) = (
-        rule["Name"] for rule in events.list_rules()["Rules"] if "UploadRule" in rule["Name"]
-    )
-    events.disable_rule(Name=rule)
-    try:
+    queue = stack.output("IntakeQueueUrl")
+    with uploads_that_no_rule_tells_of(stack) as untold:
         given = [
             stack.upload(key, file.read_bytes())
             for key, file in (("swept.png", PORTRAIT), ("swept.mp3", SPEECH))
         ]
+        job = job_of("swept", *given)
+        until(lambda: stack.waiting(untold) == len(given), "the events that nobody is told of")
+        until(lambda: stack.idle(queue), "the end of the intake queue's work")
+        assert stack.executions("swept-") == []
+
+        answer = stack.client("lambda").invoke(
+            FunctionName=stack.output("SweepFunctionName"), Payload=b"{}"
+        )
+
+        assert "FunctionError" not in answer, answer["Payload"].read()
+        assert stack.event_of(job)["detail-type"] == "Video Ready"
+    assert events_of(stack, job) == [("Video Ready", 1)]
+    assert [execution["name"] for execution in stack.executions("swept-")] == [job]
+
+
+@contextmanager
+def uploads_that_no_rule_tells_of(stack: Stack) -> Iterator[str]:
+    """The upload rule is off, and a queue has the events that it lets pass: S3 tells of an upload
+    a moment later, so that without them nobody knew whether one is still to come."""
+    events = stack.client("events")
+    (rule,) = (
+        rule["Name"] for rule in events.list_rules()["Rules"] if "UploadRule" in rule["Name"]
+    )
+    witness = embedded.subscribe_queue(stack.environment, "default", "witness")
+    uploads = {"source": ["aws.s3"], "detail": {"object": {"key": [{"prefix": "inbox/"}]}}}
+    events.put_rule(Name="witness", EventPattern=json.dumps(uploads))
+    events.disable_rule(Name=rule)
+    try:
+        yield witness
     finally:
         events.enable_rule(Name=rule)
-    job = job_of("swept", *given)
-    assert stack.executions("swept") == []
-
-    stack.client("lambda").invoke(FunctionName=stack.output("SweepFunctionName"), Payload=b"{}")
-
-    assert stack.event_of(job)["detail-type"] == "Video Ready"
-    assert events_of(stack, job) == [("Video Ready", 1)]
+        events.remove_targets(Rule="witness", Ids=["queue"])
+        events.delete_rule(Name="witness")
 
 
 def test_nothing_is_left_behind(stack: Stack) -> None:
-    """Runs last here: of all the jobs above, no slot is held, nobody waits, nothing is dead."""
+    """Runs last here: of all the jobs above, those of the other files too, each run was told of
+    once, no slot is held, nobody waits, nothing is dead."""
     until(
         lambda: (
             not stack.client("stepfunctions").list_executions(
@@ -181,14 +238,31 @@ def test_nothing_is_left_behind(stack: Stack) -> None:
 
     until(lambda: not stack.ledger("slots#"), "the return of all slots")
     assert stack.ledger("waiters#") == []
+    # EventBridge tells conclude of each that failed: what that says twice, it has said by then.
+    until(lambda: all("outcome" in run for run in runs_of(stack)), "the last word on each run")
+    assert terminal_events(stack) == Counter(e["name"] for e in stack.executions(""))
     for queue in ("IntakeDeadLettersUrl", "UndeliveredEventsUrl", "UnconcludedJobsUrl"):
         assert stack.idle(stack.output(queue)), queue
     (spent,) = stack.ledger("spend") or pytest.fail("nothing was counted")
-    runs = [item for item in stack.ledger("job#") if item["sk"]["S"].startswith("run#")]
     kept = sum(
         float(item[name]["N"])
-        for item in runs
+        for item in runs_of(stack)
         for name in ("charged_usd", "kept_usd")
         if name in item
     )
     assert float(spent["spent_usd"]["N"]) == pytest.approx(kept)
+
+
+def runs_of(stack: Stack) -> list[dict[str, Any]]:
+    return [item for item in stack.ledger("job#") if item["sk"]["S"].startswith("run#")]
+
+
+def terminal_events(stack: Stack) -> Counter[str]:
+    """How often it was said of each run how it ended, by the name of its execution. An event that
+    its queue delivers twice was said once."""
+    said = {
+        event["id"]: event["detail"]["job"]
+        for event in stack.all_events()
+        if event["detail-type"] in ("Video Ready", "Video Failed")
+    }
+    return Counter(execution_name(job["id"], job["run"]) for job in said.values())

@@ -6,7 +6,10 @@ from random import Random
 
 import pytest
 
+from local.standin.faults import Faults
 from tests.bench_burst import FAILING_SHARE, FAULTS, Burst, compared, faults
+
+NEVER_STRUCK = "faults that struck, at each stage"
 
 
 def good(jobs: int = 100) -> Burst:
@@ -16,6 +19,7 @@ def good(jobs: int = 100) -> Burst:
         videos=jobs,
         ready_events=Counter(f"burst-{number}" for number in range(jobs)),
         accepted=jobs,
+        struck=Counter(submit=5, status=9, result=4, download=1, cancel=0),
         most_in_flight={"runcomfy": 20, "wavespeed": 3},
         dead_letters=Counter(IntakeDeadLettersUrl=0),
         transitions=9 * jobs,
@@ -45,6 +49,12 @@ def test_burst_that_came_out_even_keeps_every_promise() -> None:
         (lambda burst: burst.dead_letters.update(["UnconcludedJobsUrl"]), "dead letters"),
         (lambda burst: setattr(burst, "slots_left", 1), "slots left"),
         (lambda burst: setattr(burst, "waiters_left", 1), "waiters left"),
+        (lambda burst: burst.most_in_flight.pop("wavespeed"), "most in flight (at most 20)"),
+        (lambda burst: burst.most_in_flight.clear(), "most in flight (at most 20)"),
+        *(
+            (lambda burst, at=at: burst.struck.update({at: -burst.struck[at]}), NEVER_STRUCK)
+            for at in ("submit", "status", "result", "download")
+        ),
     ],
 )
 def test_each_broken_promise_is_named(spoil: Callable[[Burst], object], what: str) -> None:
@@ -76,7 +86,10 @@ def test_faults_of_a_stage_strike_their_share_of_its_calls(at: str) -> None:
     assert struck / calls == pytest.approx(FAILING_SHARE, abs=0.01)
 
 
-def test_no_submission_fails_unclearly() -> None:
-    statuses = [kind.get("status") for kind in FAULTS["submit"]]
+@pytest.mark.parametrize("fault", [fault for fault in faults() if fault["at"] == "submit"])
+def test_no_submission_fails_unclearly(fault: dict[str, object]) -> None:
+    struck = Faults(presets={}).order(fault)
 
-    assert set(statuses) == {429, 503}
+    assert struck.status in (429, 503)
+    # Refused after the work was done it would be accepted as well.
+    assert (struck.when, struck.reset, struck.cut_percent) == ("before", False, None)

@@ -132,6 +132,26 @@ def test_an_account_that_runs_as_many_functions_as_it_may_only_delays(name: str)
     assert patience_seconds(throttled) / 2 >= 2700
 
 
+@pytest.mark.parametrize(
+    ("name", "seconds"),
+    [
+        ("Validate", 120),  # up to here nothing is paid: whoever dropped the files is told soon
+        ("Conform", 120),
+        ("Submit", 120),
+        ("Deliver", 1800),  # the video is paid for: half an hour for the servers on both sides
+        ("Announce", 600),  # what gives up ends as failed: conclude is told, and announces it
+        ("Announce failure", 600),
+        ("Conclude", 120),  # the same: conclude is told of it by EventBridge, then by the sweep
+    ],
+)
+def test_a_step_has_patience_with_what_passes(name: str, seconds: float) -> None:
+    retrier = TASKS[name]["Retry"][-1]
+
+    assert patience_seconds(retrier) >= seconds
+    assert retrier["BackoffRate"] >= 2  # few tries for all that time
+    assert retrier["JitterStrategy"] == "FULL"
+
+
 def patience_seconds(retrier: dict[str, float]) -> float:
     """At most."""
     return sum(
@@ -197,9 +217,6 @@ def test_waits_are_as_long_as_the_functions_say() -> None:
     assert INNER["Wait"]["Seconds"] == "{% $wait_seconds %}"
     assert INNER["Wait to submit"]["Seconds"] == "{% $submission.wait_seconds %}"
     assert INNER["Poll"]["Assign"]["wait_seconds"] == "{% $states.result.Payload.wait_seconds %}"
-    accepted = INNER["Was it accepted?"]["Choices"][0]
-    assert accepted["Assign"] == {"wait_seconds": "{% $submission.wait_seconds %}"}
-    assert accepted["Next"] == "Wait"
 
 
 # The way
@@ -247,22 +264,57 @@ def test_a_job_goes_this_way() -> None:
     }
 
 
-@pytest.mark.parametrize(
-    ("state", "condition"),
-    [
-        ("Does it fit?", '$type($plan.resume) = "object"'),
-        ("Does it fit?", "$count($plan.conform) > 0"),
-        ("Was it accepted?", '$type($submission.ticket) = "object"'),
-        ("Was it accepted?", "$submission.falls_over"),
-        ("Is it ready?", f'$progress.state = "{RenderState.COMPLETED}"'),
-        ("Is it ready?", '$type($progress.next) = "object"'),
-        ("Is the video there after all?", '$type($states.input.video) = "object"'),
-    ],
-)
-def test_a_choice_asks_this(state: str, condition: str) -> None:
-    asked = [choice["Condition"] for choice in STATES[state]["Choices"]]
+CHOICES: list[tuple[str, str, str, State | None]] = [
+    (
+        "Does it fit?",
+        '$type($plan.resume) = "object"',
+        "Poll",  # what is resumed is taken for submitted
+        {"submission": '{% {"ticket": $plan.resume} %}', "progress": None},
+    ),
+    ("Does it fit?", "$count($plan.conform) > 0", "Conform", None),
+    (
+        "Was it accepted?",
+        '$type($submission.ticket) = "object"',
+        "Wait",
+        {"wait_seconds": "{% $submission.wait_seconds %}"},
+    ),
+    ("Was it accepted?", "$submission.falls_over", "Admit", None),
+    ("Is it ready?", f'$progress.state = "{RenderState.COMPLETED}"', "Deliver", None),
+    (
+        "Is it ready?",
+        '$type($progress.next) = "object"',
+        "Admit",
+        {"next": "{% $progress.next %}"},
+    ),
+    ("Is the video there after all?", '$type($states.input.video) = "object"', "It is", None),
+]
 
-    assert f"{{% {condition} %}}" in asked
+
+@pytest.mark.parametrize(("state", "condition", "then", "assigned"), CHOICES)
+def test_a_choice_leads_from_its_condition_to_this(
+    state: str, condition: str, then: str, assigned: State | None
+) -> None:
+    expected: State = {"Condition": f"{{% {condition} %}}", "Next": then}
+    if assigned is not None:
+        expected["Assign"] = assigned
+
+    (choice,) = (it for it in STATES[state]["Choices"] if it["Condition"] == expected["Condition"])
+
+    assert choice == expected
+
+
+def test_choices_are_asked_in_this_order_and_no_others() -> None:
+    """The first that holds is taken."""
+    asked = {
+        name: [choice["Condition"] for choice in state["Choices"]]
+        for name, state in STATES.items()
+        if "Choices" in state
+    }
+    expected: dict[str, list[str]] = {}
+    for state, condition, *_ in CHOICES:
+        expected.setdefault(state, []).append(f"{{% {condition} %}}")
+
+    assert asked == expected
 
 
 # The data
@@ -273,15 +325,6 @@ def test_what_comes_next_is_what_the_functions_say() -> None:
     assert keys(INNER["Validate"]["Assign"]["next"]) == set(first) <= set(Next.model_fields)
     assert first["attempt"] in INNER["Validate"]["Assign"]["next"]
     assert INNER["Submit"]["Assign"]["next"] == "{% $states.result.Payload.next %}"
-    _, again = INNER["Is it ready?"]["Choices"]
-    assert again["Assign"] == {"next": "{% $progress.next %}"}
-
-
-def test_what_is_resumed_is_taken_for_submitted() -> None:
-    resume = INNER["Does it fit?"]["Choices"][0]
-
-    assert resume["Assign"] == {"submission": '{% {"ticket": $plan.resume} %}', "progress": None}
-    assert resume["Next"] == "Poll"
 
 
 def test_a_job_that_waits_for_a_slot_costs_nothing_and_outlasts_its_wait() -> None:

@@ -11,18 +11,21 @@ import httpx
 import pytest
 from httpx import MockTransport
 
-from dropreel import settings, submission
+from dropreel import conform, inbox_sweep, ledger_dynamodb, settings, submission, sweeping, tokens
 from dropreel.catalog import MODELS, ProviderName
 from dropreel.ledger_dynamodb import DynamoDBLedger
 from dropreel.provider import Refusal
 from dropreel.render import Next, PlannedOffer
 from dropreel.runcomfy import RunComfy
+from dropreel.timing import next_wait_seconds, throttled_wait_seconds
 from dropreel.wavespeed import WaveSpeed
 from local import demo
 from local.embedded import PROJECT
 from tests.sam_template import DEFINITION, RESOURCES, TEMPLATE, as_list, of_type, timeout_seconds
 
 PARAMETERS: dict[str, dict[str, Any]] = TEMPLATE["Parameters"]
+
+DAY_SECONDS = 24 * 3600
 
 # Named where the state machine itself names the function.
 MACHINE = (
@@ -91,29 +94,16 @@ def test_each_function_is_a_folder_with_a_log_group_that_forgets() -> None:
         assert f"/aws/lambda/{function['FunctionName']['Sub']}" in kept
 
 
-def test_each_rule_target_retries_and_has_dead_letters() -> None:
-    rules = of_type("AWS::Events::Rule")
+@pytest.mark.parametrize("rule", of_type("AWS::Events::Rule"))
+def test_a_rule_tries_for_a_day_and_then_keeps_the_event(rule: str) -> None:
+    (target,) = of_type("AWS::Events::Rule")[rule]["Targets"]
 
-    assert rules
-    for rule in rules.values():
-        for target in rule["Targets"]:
-            assert target["RetryPolicy"]["MaximumRetryAttempts"] > 0
-            assert target["DeadLetterConfig"]["Arn"]["GetAtt"].endswith(".Arn")
-
-
-def test_each_queue_that_a_function_reads_gives_up_to_dead_letters_in_time() -> None:
-    queues = of_type("AWS::SQS::Queue")
-    read = [
-        (queues[event["Properties"]["Queue"]["GetAtt"].removesuffix(".Arn")], name)
-        for name, function in of_type("AWS::Serverless::Function").items()
-        for event in function.get("Events", {}).values()
-        if event["Type"] == "SQS"
-    ]
-
-    assert read
-    for queue, name in read:
-        assert queue["RedrivePolicy"]["maxReceiveCount"] >= 5
-        assert queue["VisibilityTimeout"] >= 6 * timeout_seconds(name)
+    # The most that EventBridge offers: whatever is amiss with a target is mended by then.
+    assert target["RetryPolicy"] == {
+        "MaximumEventAgeInSeconds": 24 * 3600,
+        "MaximumRetryAttempts": 185,
+    }
+    assert target["DeadLetterConfig"] == {"Arn": {"GetAtt": "UndeliveredEvents.Arn"}}
 
 
 def test_buckets_are_private_versioned_and_forget_unfinished_uploads() -> None:
@@ -162,11 +152,40 @@ def test_a_bucket_and_its_objects_are_reached_over_tls_only(bucket: str) -> None
     assert TEMPLATE["Conditions"] == {"IsEmbedded": stand_ins_are_trusted}
 
 
-def test_conformed_copies_outlive_the_job_that_waits_with_them() -> None:
+def test_conformed_copies_outlive_the_job_that_waits_with_them_and_go_then() -> None:
     rules = of_type("AWS::S3::Bucket")["UploadBucket"]["LifecycleConfiguration"]["Rules"]
 
     (expire,) = (rule for rule in rules if rule.get("Prefix") == "work/")
-    assert expire["ExpirationInDays"] * 24 * 3600 > DEFINITION["TimeoutSeconds"]
+    assert expire["Status"] == "Enabled"
+    assert expire["ExpirationInDays"] * DAY_SECONDS > DEFINITION["TimeoutSeconds"]
+    # Of a versioned bucket's objects an expiration alone deletes nothing; and the version that a
+    # job pinned is replaced when conform was called twice at the same time.
+    replaced_days = expire["NoncurrentVersionExpiration"]["NoncurrentDays"]
+    assert replaced_days * DAY_SECONDS > DEFINITION["TimeoutSeconds"]
+
+
+def test_an_upload_that_is_replaced_outlives_the_job_that_pinned_it() -> None:
+    rules = of_type("AWS::S3::Bucket")["UploadBucket"]["LifecycleConfiguration"]["Rules"]
+
+    forgotten_after = {
+        rule.get("Prefix", ""): rule["NoncurrentVersionExpiration"]["NoncurrentDays"] * DAY_SECONDS
+        for rule in rules
+        if "NoncurrentVersionExpiration" in rule and rule.get("Prefix") != "work/"
+    }
+    assert set(forgotten_after) == {"inbox/"}
+    assert forgotten_after["inbox/"] > DEFINITION["TimeoutSeconds"]
+
+
+def test_no_upload_and_no_video_expires_while_it_is_the_current_one() -> None:
+    buckets = of_type("AWS::S3::Bucket").values()
+
+    expiring = [
+        rule.get("Prefix")
+        for bucket in buckets
+        for rule in bucket["LifecycleConfiguration"]["Rules"]
+        if {"ExpirationInDays", "ExpirationDate", "Transitions"} & set(rule)
+    ]
+    assert expiring == ["work/"]
 
 
 @pytest.mark.parametrize(
@@ -212,7 +231,51 @@ def test_dead_letters_are_kept_as_long_as_can_be() -> None:
 
     assert set(dead_letters) == {"IntakeDeadLetters", "UndeliveredEvents", "UnconcludedJobs"}
     for queue in dead_letters.values():
-        assert queue["MessageRetentionPeriod"] == 14 * 24 * 3600
+        assert queue["MessageRetentionPeriod"] == 14 * DAY_SECONDS
+
+
+def test_intake_has_days_and_several_tries_for_an_upload_before_it_is_a_dead_letter() -> None:
+    queue = of_type("AWS::SQS::Queue")["IntakeQueue"]
+
+    assert queue["MessageRetentionPeriod"] >= 4 * DAY_SECONDS  # intake broken over a long weekend
+    assert queue["RedrivePolicy"]["deadLetterTargetArn"] == {"GetAtt": "IntakeDeadLetters.Arn"}
+    assert queue["RedrivePolicy"]["maxReceiveCount"] >= 5  # AWS's advice for Lambda's queues
+    assert queue["VisibilityTimeout"] >= 6 * timeout_seconds("IntakeFunction")  # the same page's
+
+
+def test_intake_repeats_only_what_failed_of_a_batch_and_may_remind_itself() -> None:
+    intake = of_type("AWS::Serverless::Function")["IntakeFunction"]
+
+    (uploads,) = intake["Events"].values()
+    assert uploads["Type"] == "SQS"
+    assert uploads["Properties"]["Queue"] == {"GetAtt": "IntakeQueue.Arn"}
+    assert uploads["Properties"]["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
+    assert uploads["Properties"].get("Enabled", True) is True
+    # Else Lambda takes an upload's long wait for a loop, and stops it after sixteen looks.
+    assert intake["RecursiveLoop"] == "Allow"
+
+
+def test_each_upload_to_the_inbox_is_told_to_intake() -> None:
+    rule = of_type("AWS::Events::Rule")["UploadRule"]
+    bucket = of_type("AWS::S3::Bucket")["UploadBucket"]
+
+    assert bucket["NotificationConfiguration"] == {
+        "EventBridgeConfiguration": {"EventBridgeEnabled": True}
+    }
+    assert rule["EventPattern"] == {
+        "source": ["aws.s3"],
+        "detail-type": ["Object Created"],
+        "detail": {
+            "bucket": {"name": [{"Ref": "UploadBucket"}]},
+            "object": {"key": [{"prefix": "inbox/"}]},
+        },
+    }
+    assert [target["Arn"] for target in rule["Targets"]] == [{"GetAtt": "IntakeQueue.Arn"}]
+
+
+@pytest.mark.parametrize("rule", of_type("AWS::Events::Rule"))
+def test_no_rule_is_switched_off(rule: str) -> None:
+    assert of_type("AWS::Events::Rule")[rule].get("State", "ENABLED") == "ENABLED"
 
 
 def test_rules_may_write_where_they_deliver_and_their_dead_letters() -> None:
@@ -240,8 +303,14 @@ def test_conclude_is_told_of_each_execution_that_ends_without_success() -> None:
     rule = of_type("AWS::Events::Rule")["EndedRule"]
     permission = of_type("AWS::Lambda::Permission")["EndedRulePermission"]
 
-    assert set(rule["EventPattern"]["detail"]["status"]) == {"ABORTED", "FAILED", "TIMED_OUT"}
-    assert rule["EventPattern"]["detail"]["stateMachineArn"] == [{"Ref": "RenderStateMachine"}]
+    assert rule["EventPattern"] == {
+        "source": ["aws.states"],
+        "detail-type": ["Step Functions Execution Status Change"],
+        "detail": {
+            "status": ["ABORTED", "FAILED", "TIMED_OUT"],
+            "stateMachineArn": [{"Ref": "RenderStateMachine"}],
+        },
+    }
     assert [target["Arn"] for target in rule["Targets"]] == [{"GetAtt": "ConcludeFunction.Arn"}]
     assert permission == {
         "FunctionName": {"Ref": "ConcludeFunction"},
@@ -251,17 +320,23 @@ def test_conclude_is_told_of_each_execution_that_ends_without_success() -> None:
     }
 
 
-def test_each_queue_that_should_be_empty_has_an_alarm() -> None:
-    watched = {
-        alarm["Dimensions"][0]["Value"]["GetAtt"]: alarm
-        for alarm in of_type("AWS::CloudWatch::Alarm").values()
-    }
+@pytest.mark.parametrize("queue", [it for it in of_type("AWS::SQS::Queue") if it != "IntakeQueue"])
+def test_a_queue_that_should_be_empty_has_an_alarm(queue: str) -> None:
+    alarm = dict(of_type("AWS::CloudWatch::Alarm")[f"{queue}Alarm"])
+    (command,) = re.findall(r"README - make ([\w-]+)\.", alarm.pop("AlarmDescription"))
 
-    queues = {name for name in of_type("AWS::SQS::Queue") if name != "IntakeQueue"}
-    assert set(watched) == {f"{name}.QueueName" for name in queues}
-    for alarm in watched.values():
-        assert alarm["MetricName"] == "ApproximateNumberOfMessagesVisible"
-        assert (alarm["ComparisonOperator"], alarm["Threshold"]) == ("GreaterThanThreshold", 0)
+    assert alarm == {
+        "Namespace": "AWS/SQS",
+        "MetricName": "ApproximateNumberOfMessagesVisible",
+        "Dimensions": [{"Name": "QueueName", "Value": {"GetAtt": f"{queue}.QueueName"}}],
+        "Statistic": "Maximum",  # one that is there for a moment is enough
+        "Period": 300,
+        "EvaluationPeriods": 1,
+        "Threshold": 0,
+        "ComparisonOperator": "GreaterThanThreshold",
+        "TreatMissingData": "notBreaching",  # SQS says nothing of a queue that nobody uses
+    }
+    assert f"\n{command}:" in (PROJECT / "Makefile").read_text()
 
 
 def test_the_sweep_comes_when_a_days_spend_begins() -> None:
@@ -289,16 +364,218 @@ def test_who_tells_waiting_executions_may_do_so_for_this_machine_alone(step: str
     assert executions in may(f"{step}Role", "states:DescribeExecution")
 
 
-def test_an_ending_that_conclude_fails_on_is_kept() -> None:
-    told = RESOURCES["ConcludeFunction"]["Properties"]["EventInvokeConfig"]
-    queue = {"GetAtt": "UnconcludedJobs.Arn"}
+@pytest.mark.parametrize(
+    ("step", "dead_letters"), [("Conclude", "UnconcludedJobs"), ("Sweep", "UndeliveredEvents")]
+)
+def test_what_a_function_fails_on_that_nobody_waits_for_is_kept(
+    step: str, dead_letters: str
+) -> None:
+    function = of_type("AWS::Serverless::Function")[f"{step}Function"]
+    queue = {"GetAtt": f"{dead_letters}.Arn"}
 
-    assert told["MaximumRetryAttempts"] == 2
-    assert told["DestinationConfig"] == {"OnFailure": {"Type": "SQS", "Destination": queue}}
-    assert may("ConcludeRole", "sqs:SendMessage") == [queue]
+    # The most tries that Lambda offers; and six hours, which are its most, when no age is said.
+    assert function["EventInvokeConfig"] == {
+        "MaximumRetryAttempts": 2,
+        "DestinationConfig": {"OnFailure": {"Type": "SQS", "Destination": queue}},
+    }
+    assert queue in may(f"{step}Role", "sqs:SendMessage")
 
 
 # Rights
+
+OF_EVERY_FUNCTION = {
+    "{step}Logs": "logs: CreateLogStream PutLogEvents",
+    "*": "xray: PutTelemetryRecords PutTraceSegments",
+}
+OF_WHO_CALLS_PROVIDERS = {
+    "RunComfyToken": "secretsmanager: GetSecretValue",
+    "WaveSpeedToken": "secretsmanager: GetSecretValue",
+}
+# A transaction needs the right to each of its writes, and for a check that to check.
+OF_ADMISSION = {
+    "Ledger": "dynamodb: ConditionCheckItem DeleteItem GetItem PutItem Query UpdateItem",
+    "the state machine, in an account": "states: SendTaskFailure SendTaskSuccess",
+    "its executions": "states: DescribeExecution",
+}
+# Without the right to list, S3 answers "forbidden" for what is gone.
+OF_WHO_READS_PINS = {
+    "UploadBucket": "s3: ListBucket ListBucketVersions",
+    "UploadBucket/inbox/*": "s3: GetObjectVersion",
+}
+RIGHTS: dict[str, dict[str, str]] = {
+    "Intake": {
+        **OF_EVERY_FUNCTION,
+        "IntakeQueue": "sqs: DeleteMessage GetQueueAttributes ReceiveMessage SendMessage",
+        "UploadBucket, where s3:prefix is inbox/*": "s3: ListBucketVersions",
+        "UploadBucket/inbox/*.json": "s3: GetObjectVersion",
+        "UploadBucket/inbox/*.JSON": "s3: GetObjectVersion",
+        "UploadBucket/inbox/*.txt": "s3: GetObjectVersion",
+        "UploadBucket/inbox/*.TXT": "s3: GetObjectVersion",
+        "Ledger": "dynamodb: BatchGetItem GetItem PutItem UpdateItem",
+        "RenderStateMachine": "states: StartExecution",
+        "EventBus": "events: PutEvents",
+        "VideoBucket": "s3: ListBucket",
+        "VideoBucket/*.json": "s3: GetObject",
+        "VideoBucket/*.error.json": "s3: PutObject",
+    },
+    "Validate": {
+        **OF_EVERY_FUNCTION,
+        **OF_WHO_READS_PINS,
+        **OF_WHO_CALLS_PROVIDERS,
+        "Ledger": "dynamodb: Query UpdateItem",
+    },
+    "Conform": {
+        **OF_EVERY_FUNCTION,
+        **OF_WHO_READS_PINS,
+        "UploadBucket/work/*": "s3: AbortMultipartUpload PutObject",
+    },
+    "Admit": {**OF_EVERY_FUNCTION, **OF_ADMISSION},
+    "Submit": {
+        **OF_EVERY_FUNCTION,
+        **OF_WHO_CALLS_PROVIDERS,
+        "UploadBucket": "s3: ListBucket ListBucketVersions",
+        "UploadBucket/inbox/*": "s3: GetObject GetObjectVersion",
+        "UploadBucket/work/*": "s3: GetObject GetObjectVersion",
+        "Ledger": "dynamodb: ConditionCheckItem GetItem PutItem UpdateItem",
+    },
+    "Poll": {**OF_EVERY_FUNCTION, **OF_WHO_CALLS_PROVIDERS, **OF_ADMISSION},
+    "Deliver": {
+        **OF_EVERY_FUNCTION,
+        **OF_WHO_CALLS_PROVIDERS,
+        "VideoBucket": "s3: ListBucket",
+        "VideoBucket/*.json": "s3: AbortMultipartUpload GetObject PutObject",
+        "VideoBucket/*.mp4": "s3: AbortMultipartUpload GetObject PutObject",
+        "VideoBucket/*.error.json": "s3: DeleteObject",
+        "Ledger": "dynamodb: Query UpdateItem",
+    },
+    "Conclude": {
+        **OF_EVERY_FUNCTION,
+        **OF_WHO_CALLS_PROVIDERS,
+        **OF_ADMISSION,
+        "VideoBucket": "s3: ListBucket",
+        "VideoBucket/*.json": "s3: GetObject",
+        "VideoBucket/*.error.json": "s3: PutObject",
+        "EventBus": "events: PutEvents",
+        "UnconcludedJobs": "sqs: SendMessage",  # what it fails on itself
+    },
+    "Sweep": {
+        **OF_EVERY_FUNCTION,
+        **OF_ADMISSION,
+        "RenderStateMachine": "states: ListExecutions",
+        "ConcludeFunction": "lambda: InvokeFunction",
+        "IntakeQueue": "sqs: SendMessage",
+        "UndeliveredEvents": "sqs: SendMessage",  # what it fails on itself
+    },
+    "Render": {
+        **{
+            f"{step}Function": "lambda: InvokeFunction"
+            for step in ("Validate", "Conform", "Admit", "Submit", "Poll", "Deliver", "Conclude")
+        },
+        "EventBus": "events: PutEvents",
+        # As the pages "X-Ray and Step Functions" and "Logging using CloudWatch Logs" ask.
+        "*": "logs: CreateLogDelivery DeleteLogDelivery DescribeLogGroups DescribeResourcePolicies "
+        "GetLogDelivery ListLogDeliveries PutResourcePolicy UpdateLogDelivery "
+        "xray: GetSamplingRules GetSamplingTargets PutTelemetryRecords PutTraceSegments",
+    },
+}
+
+
+@pytest.mark.parametrize("step", RIGHTS)
+def test_a_role_may_do_this_and_no_more(step: str) -> None:
+    given: dict[str, list[str]] = {}
+    for role, statement in statements():
+        if role == f"{step}Role":
+            assert set(statement) <= {"Effect", "Action", "Resource", "Condition"}
+            assert statement["Effect"] == "Allow"
+            for resource in as_list(statement["Resource"]):
+                place = _place(resource) + _where(statement.get("Condition"))
+                given.setdefault(place, []).extend(as_list(statement["Action"]))
+
+    assert {place: sorted(actions) for place, actions in given.items()} == {
+        place.format(step=step): sorted(_spelled_out(actions))
+        for place, actions in RIGHTS[step].items()
+    }
+
+
+def test_no_role_has_rights_from_elsewhere() -> None:
+    roles = of_type("AWS::IAM::Role")
+
+    assert set(roles) == {f"{step}Role" for step in RIGHTS}
+    for role in roles.values():
+        assert set(role) == {"AssumeRolePolicyDocument", "Policies"}
+    for kind in ("AWS::Serverless::Function", "AWS::Serverless::StateMachine"):
+        assert not [name for name, it in of_type(kind).items() if "Policies" in it]
+    kinds = {resource["Type"] for resource in RESOURCES.values()}
+    assert {kind for kind in kinds if "::IAM::" in kind} == {"AWS::IAM::Role"}
+
+
+@pytest.mark.parametrize("step", RIGHTS)
+def test_a_role_is_for_its_service_alone(step: str) -> None:
+    (trust,) = of_type("AWS::IAM::Role")[f"{step}Role"]["AssumeRolePolicyDocument"]["Statement"]
+    of_this_machine_alone = {
+        "StringEquals": {"aws:SourceAccount": {"Ref": "AWS::AccountId"}},
+        "ArnLike": {"aws:SourceArn": {"Sub": MACHINE}},
+    }
+    is_machines = step == "Render"
+
+    assert trust == {
+        "Effect": "Allow",
+        "Principal": {"Service": "states.amazonaws.com" if is_machines else "lambda.amazonaws.com"},
+        "Action": "sts:AssumeRole",
+        **({"Condition": of_this_machine_alone} if is_machines else {}),
+    }
+
+
+def test_the_machine_may_invoke_each_function_that_it_names_and_use_the_bus() -> None:
+    machine = of_type("AWS::Serverless::StateMachine")["RenderStateMachine"]
+    definition = (PROJECT / machine["DefinitionUri"]).read_text()
+    named = {
+        name: machine["DefinitionSubstitutions"][name]
+        for name in re.findall(r"\${(\w+)}", definition)
+    }
+
+    functions = [named[name] for name in re.findall(r"FunctionName: \${(\w+)}", definition)]
+    assert len(functions) == 7
+    for function in functions:
+        assert function in may("RenderRole", "lambda:InvokeFunction")
+    assert named["EventBusName"] == {"Ref": "EventBus"}
+    assert may("RenderRole", "events:PutEvents") == [{"GetAtt": "EventBus.Arn"}]
+    assert machine["Role"] == {"GetAtt": "RenderRole.Arn"}
+
+
+def _place(resource: Any) -> str:  # noqa: ANN401 - as YAML has it
+    """A resource in short: its name in the template, and what follows the name."""
+    if resource == {"If": ["IsEmbedded", "*", {"Sub": MACHINE}]}:
+        return "the state machine, in an account"
+    if resource == {"Sub": f"{MACHINE.replace(':stateMachine:', ':execution:')}:*"}:
+        return "its executions"
+    if isinstance(resource, str):
+        return resource
+    ((how, what),) = resource.items()
+    named = re.fullmatch(
+        {"Ref": r"(\w+)()", "GetAtt": r"(\w+)\.(?:Arn|Id)()", "Sub": r"\${(\w+)\.Arn}(/.+)"}[how],
+        what,
+    )
+    assert named, resource
+    return "".join(named.groups())
+
+
+def _where(condition: dict[str, Any] | None) -> str:
+    if condition is None:
+        return ""
+    ((how, ((key, value),)),) = ((how, tuple(it.items())) for how, it in condition.items())
+    assert how == "StringLike"
+    return f", where {key} is {value}"
+
+
+def _spelled_out(actions: str) -> Iterator[str]:
+    """`s3: GetObject PutObject` as IAM has it."""
+    service = ""
+    for word in actions.split():
+        if word.endswith(":"):
+            service = word
+        else:
+            yield service + word
 
 
 @pytest.mark.parametrize(
@@ -361,6 +638,123 @@ def test_a_function_outlives_its_calls_to_a_provider(
     assert timeout_seconds("SubmitFunction") > submission.CALL_NEEDS_SECONDS
     for step, calls in {"Poll": 3, "Deliver": 1, "Conclude": 2}.items():
         assert timeout_seconds(f"{step}Function") > (calls + 1) * call_seconds, step
+
+
+LAMBDA_AT_MOST_SECONDS = 900
+A_CALL_SECONDS = 0.1  # to an AWS service, on a bad day
+
+
+def test_a_function_outlives_the_most_that_one_call_of_it_does() -> None:
+    needs_seconds = {
+        # A sweep's page of 1000 uploads: the list, the notes of a hundred each, the sightings.
+        "Intake": (1 + 10 + inbox_sweep.SWEEP_UPLOADS_PER_MINUTE) * A_CALL_SECONDS,
+        # Both tokens, when Secrets Manager hangs: then each counts as there, and the job goes on.
+        "Validate": 2 * _all_tries_seconds(tokens._IMPATIENT),
+        # Both media: fetched at 10 MB a second, made fit on the one core that it has, and stored.
+        "Conform": 2 * (conform.FETCHED_AT_MOST_BYTES / 10e6 + conform.WORKING_AT_MOST_SECONDS)
+        + conform._LEAVING_SECONDS,
+        # A write, when the ledger hangs.
+        "Admit": _all_tries_seconds(ledger_dynamodb.config()),
+        "Submit": submission.CALL_NEEDS_SECONDS,
+        # Two gigabytes, as fast as they come; and all that ended in two weeks, ten a second.
+        "Deliver": LAMBDA_AT_MOST_SECONDS,
+        "Sweep": LAMBDA_AT_MOST_SECONDS,
+    }
+    calls_a_provider = {"Poll", "Conclude"}  # by `test_a_function_outlives_its_calls_to_a_provider`
+
+    functions = {name.removesuffix("Function") for name in of_type("AWS::Serverless::Function")}
+    assert functions == {*needs_seconds, *calls_a_provider}
+    for step, needed_seconds in needs_seconds.items():
+        assert needed_seconds <= timeout_seconds(f"{step}Function") <= LAMBDA_AT_MOST_SECONDS, step
+    assert timeout_seconds("SweepFunction") > sweeping.DESCRIBED_AT_MOST / 10
+
+
+def _all_tries_seconds(config: Any) -> float:  # noqa: ANN401 - the stubs know no field of it
+    """How long a call takes that is never answered."""
+    tries = config.retries.get("total_max_attempts") or 1 + config.retries["max_attempts"]
+    seconds: float = tries * (config.connect_timeout + config.read_timeout)
+    return seconds
+
+
+# Bounds
+
+EVENTS_AT_MOST = 25_000  # Step Functions: of one execution
+EVENTS_OF = {"Task": 5, "Choice": 2, "Wait": 2}  # entered, scheduled, started, succeeded, exited
+
+
+def events_of(*states: str) -> int:
+    """How many events of an execution's history it takes to go through these states once."""
+    inner = DEFINITION["States"]["Render"]["Branches"][0]["States"]
+    return sum(EVENTS_OF[inner[state]["Type"]] for state in states)
+
+
+def test_an_execution_that_waits_as_long_as_it_may_keeps_its_history_in_bounds() -> None:
+    """Both offers throttle for as long as patience can be set, and the second then takes as long
+    to render as it may. Chance is the mean here: the tries are hundreds."""
+    patience_seconds = PARAMETERS["ThrottlePatienceSeconds"]["MaxValue"]
+    render_seconds = PARAMETERS["RenderTimeoutMinutes"]["MaxValue"] * 60
+    tries = list(_tries(patience_seconds))
+    polls = list(_polls(render_seconds))
+    a_try = events_of("Submit", "Was it accepted?", "Wait to submit")
+    a_poll = events_of("Wait", "Poll", "Is it ready?")
+
+    # Each try may wait for its turn within the minute before, which is one more time around.
+    events = 2 * len(tries) * 2 * a_try + len(polls) * a_poll
+
+    assert PARAMETERS["MaxSubmissions"]["Default"] == 2
+    assert events < EVENTS_AT_MOST
+
+
+def _tries(patience_seconds: float) -> Iterator[int]:
+    """The waits between submissions to a provider that throttles and says nothing of when."""
+    waited_seconds, number = 0, 1
+    while wait_seconds := throttled_wait_seconds(
+        number,
+        throttled_seconds=waited_seconds,
+        patience_seconds=patience_seconds,
+        jitter=lambda: 0.5,
+    ):
+        yield wait_seconds
+        waited_seconds, number = waited_seconds + wait_seconds, number + 1
+
+
+def _polls(render_seconds: float) -> Iterator[int]:
+    """The waits between polls, at the pace that nobody changed."""
+    waited_seconds = 0
+    while waited_seconds < render_seconds:
+        wait_seconds = next_wait_seconds(
+            waited_seconds,
+            min_seconds=PARAMETERS["PollMinSeconds"]["Default"],
+            max_seconds=PARAMETERS["PollMaxSeconds"]["Default"],
+        )
+        yield wait_seconds
+        waited_seconds += wait_seconds
+
+
+@pytest.mark.parametrize(
+    ("parameter", "bounds"),
+    [
+        ("RunComfyMaxInFlight", (1, 500)),  # without a slot each job would wait for ever
+        ("WaveSpeedMaxInFlight", (1, 500)),
+        ("MaxSubmissions", (1, None)),  # without one no job would have a video
+        ("SettleSeconds", (0, 900)),  # SQS: the longest that a queue delays
+        ("IncompleteAfterMinutes", (0, 10080)),
+        ("RenderTimeoutMinutes", (0, 600)),  # both by the history, see above
+        ("ThrottlePatienceSeconds", (0, 21600)),
+        ("PollMinSeconds", (0, None)),
+        ("PollMaxSeconds", (1, None)),  # no poll without a wait
+        ("RunComfyMaxSubmitsPerMinute", (0, None)),  # 0 is no limit, here and below
+        ("WaveSpeedMaxSubmitsPerMinute", (0, None)),
+        ("DailySpendLimitUsd", (0, None)),
+    ],
+)
+def test_a_parameter_takes_a_number_within_these_bounds(
+    parameter: str, bounds: tuple[int, int | None]
+) -> None:
+    asked = PARAMETERS[parameter]
+
+    assert asked["Type"] == "Number"
+    assert (asked["MinValue"], asked.get("MaxValue")) == bounds
 
 
 # Settings
