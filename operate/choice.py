@@ -220,6 +220,11 @@ def _obstacles(last: LastRun, now: datetime) -> Iterator[str]:
 def _doubts(last: LastRun) -> Iterator[str]:
     """Why it is not run again with many others."""
     code = last.failed_with
+    if _may_be_paid(last):
+        yield (
+            "it may be rendered and paid for: look at the provider's dashboard, and run it again "
+            f"with ID={last.execution.job.id} if it is not there"
+        )
     if last.overtaken_by:
         yield f"the later job {last.overtaken_by} has taken its place"
     if code in _REFUSED_FOR_THE_FILES:
@@ -230,11 +235,6 @@ def _doubts(last: LastRun) -> Iterator[str]:
         yield (
             "somebody stopped it; if its video is still wanted, run it again with "
             f"ID={last.execution.job.id}"
-        )
-    if _may_be_paid(last):
-        yield (
-            "it may be rendered and paid for: look at the provider's dashboard, and run it again "
-            f"with ID={last.execution.job.id} if it is not there"
         )
 
 

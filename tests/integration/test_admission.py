@@ -889,6 +889,45 @@ def test_an_estimate_is_kept_only_while_its_attempt_may_be_paid(at: Desk) -> Non
     assert not at.slots.leave(run, standing, refund=False)
 
 
+def test_a_refund_that_is_throttled_is_not_taken_for_given(
+    at: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at.admit(ANNA, route=(WAVESPEED,))
+    begun = at.ledger.begin(ANNA.id, Next(), WAVESPEED, NOON)
+    assert begun
+    at.ledger.close(ANNA, NOON)
+    at.admission.leave(ANNA)
+    response: Any = {
+        "Error": {"Code": "TransactionCanceledException", "Message": ""},
+        "CancellationReasons": [{"Code": "None"}, {"Code": "ThrottlingError"}, {"Code": "None"}],
+    }
+
+    def throttled(**_: object) -> object:
+        raise at.dynamodb.exceptions.TransactionCanceledException(response, "TransactWriteItems")
+
+    monkeypatch.setattr(at.dynamodb, "transact_write_items", throttled)
+
+    with pytest.raises(ClientError):
+        at.ledger.refuse(begun, "NoCredit", "")
+
+
+def test_a_waiter_of_an_older_version_does_not_stop_the_queue(at: Desk) -> None:
+    at.open(in_flight=1)
+    at.admit(ANNA)
+    at.admit(BEN, minute=1)
+    (item,) = (
+        item
+        for item in at.dynamodb.scan(TableName=LEDGER)["Items"]
+        if item["pk"]["S"].startswith("waiters#")
+    )
+    item["retry"] = item.pop("call")
+    at.dynamodb.put_item(TableName=LEDGER, Item=item)
+
+    at.admission.rendered(ANNA, 1)
+
+    assert at.told() == ["anna", "ben"]
+
+
 @pytest.mark.parametrize("tries", [0, 3])
 def test_a_waiter_that_is_redriven_is_told(at: Desk, tries: int) -> None:
     at.open(in_flight=1)

@@ -293,6 +293,7 @@ class Machine(RuleBasedStateMachine):
             self.ledger.accept(attempt, f"request of {attempt.job_id}", self.clock())
         else:
             self.ledger.refuse(attempt, "NoCredit", "")
+            self.sweep()  # a late refund serves nobody by itself
 
     def _conclude(self, job: Job) -> None:
         def conclude() -> None:

@@ -1153,3 +1153,27 @@ def test_who_stopped_a_job_learns_whether_its_request_was_cancelled(is_queued: b
     told = bench.conclude(ended_run("ABORTED"))
 
     assert ("is cancelled" in told.error.message) is is_queued
+
+
+def test_run_that_asked_for_nothing_is_not_told_of_an_earlier_runs_request() -> None:
+    bench = Bench().accept()
+    bench.conclude(ended_run("ABORTED"))
+    bench.videos.documents.clear()
+    bench.ledger.note_run(admitted(2, first_attempt=2))
+    event: dict[str, Any] = ended_run("ABORTED")
+    event["detail"]["input"] = JOB.model_copy(update={"run": 2}).model_dump_json()
+    event["detail"]["executionArn"] += "-r2"
+
+    failed = bench.conclude(event)
+
+    assert failed.error.message.endswith("Nothing was submitted, and nothing is paid.")
+
+
+def test_late_render_whose_request_is_cancelled_is_not_said_to_finish_still() -> None:
+    bench = Bench().accept()
+    late = poll_into(RenderTimedOut, bench, Answer(state=RenderState.QUEUED))
+
+    failed = bench.conclude(failed_run(late))
+
+    assert failed.error.message.endswith("is cancelled.")
+    assert "may still finish" not in failed.error.advice

@@ -171,6 +171,20 @@ def test_what_somebody_stopped_is_run_again_with_many_only_when_it_is_paid() -> 
     assert choose(paid, NOW, is_named=False).is_started
 
 
+def test_what_was_stopped_while_it_was_submitted_may_be_paid_and_is_told_so() -> None:
+    last = LastRun(
+        ended(status="ABORTED"),
+        latest=attempt(AttemptState.BEGUN),
+        noted=Run(job_id=JOB.id, number=1, ended_at=NOON, outcome="ExecutionAborted"),
+        overtaken_by="anna-fedcba9876543210",
+    )
+
+    many = choose(last, NOW, is_named=False)
+
+    assert not many.is_started
+    assert "dashboard" in many.words
+
+
 def test_what_lacks_a_deleted_file_is_not_run_again_with_many() -> None:
     many = choose(LastRun(ended("InputGone")), NOW, is_named=False)
 

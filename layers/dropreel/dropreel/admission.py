@@ -17,7 +17,8 @@ Every step may be cut off and run again:
 - whoever gave it tells the execution afterwards, and tells it again when called again;
 - a slot is a lease. When it has run out without having been returned, whoever needs it makes sure
   that its holder was told, and takes it back;
-- a refund makes room in every queue, so every queue is served after one.
+- a refund makes room in every queue, so every queue is served after one. (What a provider's late
+  answer gives back, when the run is over already, serves with the next end or with the sweep.)
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -76,7 +77,9 @@ class Waiter(BaseModel):
     started_at: AwareDatetime = Field(description="Of the execution; the queue's order.")
     estimated_usd: Decimal | None
     task_token: str = Field(repr=False)
-    call: int = Field(description="Counts the state's tries: the highest has the valid token.")
+    call: int = Field(
+        default=0, description="Counts the state's tries: the highest has the valid token."
+    )
 
     @property
     def place(self) -> str:
@@ -106,7 +109,7 @@ class Standing(BaseModel):
     attempt: int | None = Field(default=None, description="That it was last admitted for, or is.")
     place: str | None = Field(default=None, description="In the queue, while it waits.")
     slot: int | None = None
-    task_token: str | None = Field(default=None, repr=False, description="The slot was given to.")
+    task_token: str | None = Field(default=None, repr=False, description="It waits or waited with.")
     charged_usd: Decimal | None = None
     charged_on: date | None = None
     left_attempt: int = Field(default=0, description="The last that gave back what it had.")
@@ -150,8 +153,6 @@ class Slots(Protocol):
 
     def join(self, waiter: Waiter, plan: Plan) -> bool:
         """Into the queue, or with a newer token. False when the run has its slot or is over."""
-
-    def waiter(self, provider: ProviderName, place: str) -> Waiter | None: ...
 
     def first_waiters(self, provider: ProviderName, at_most: int) -> Sequence[Waiter]: ...
 
@@ -279,13 +280,10 @@ class Admission:
         """
         run = RunId.of(job)
         standing = self.slots.standing(run)
-        task_token = standing.task_token
-        if standing.provider and standing.place:
-            waiter = self.slots.waiter(standing.provider, standing.place)
-            task_token = waiter.task_token if waiter else None
         self._leave(run)
-        if task_token:  # who waits with it after all was redriven before this end was known
-            self.executions.refuse(task_token, _over())
+        if standing.task_token and (standing.place or standing.slot is not None):
+            # Who waits with it after all was redriven before this end was known.
+            self.executions.refuse(standing.task_token, _over())
         self.serve_all(by=run.execution_name)
 
     def serve_all(self, by: str = "") -> None:

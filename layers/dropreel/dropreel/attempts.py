@@ -81,7 +81,7 @@ def _next(plan: Plan, attempt: int, offer: int, max_submissions: int) -> Next | 
 NOT_KEPT = (AttemptState.POSTPONED, AttemptState.REFUSED, AttemptState.LOST)
 """A refused or postponed attempt was not paid, and a lost one gives its estimate back."""
 
-KEPT = tuple(state for state in AttemptState if state not in NOT_KEPT)
+MAY_BE_PAID = tuple(state for state in AttemptState if state not in NOT_KEPT)
 
 
 def is_kept(attempt: Attempt) -> bool:

@@ -377,30 +377,28 @@ def _conclude(
 ) -> VideoFailed:
     attempts = _Attempts.of(ending.job, ledger)
     report = _minding_an_open_submission(ending.report, attempts.own)
-    render = _render(ending.job, attempts, report, ledger, providers)
+    latest = _ended(ending.job, attempts, report, ledger, providers)
     logger.info("Concluding with %s", report.code)
     return VideoFailed(
-        error=_minding_earlier_refusals(
-            _minding_what_goes_on(report, ledger.attempts(ending.job.id)[-1:]), attempts.own[:-1]
-        ),
+        error=_minding_earlier_refusals(_minding_what_goes_on(report, latest), attempts.own[:-1]),
         job=JobSummary.of(ending.job, ending.started_at),
         inputs=UsedInput.all_of(ending.job),
-        render=render,
+        render=_told(attempts, latest, report) if latest else None,
         execution=ending.execution,
     )
 
 
-def _minding_what_goes_on(report: ErrorReport, latest: tuple[Attempt, ...]) -> ErrorReport:
+def _minding_what_goes_on(report: ErrorReport, latest: Attempt | None) -> ErrorReport:
     """What was accepted and could not be cancelled may still finish, and is paid for."""
+    if latest and _is_cancelled_for(report, latest):
+        message = f"{report.message} Its request was still queued, and is cancelled."
+        return report.model_copy(update={"message": message, "advice": ExecutionAborted.advice})
     if report.code not in _OF_THE_RUN:
         return report
-    if not latest and report.code != UnexpectedError.__name__:
+    if latest is None and report.code != UnexpectedError.__name__:
         message = f"{report.message} Nothing was submitted, and nothing is paid."
         return report.model_copy(update={"message": message})
-    if any(_was_cancelled_for(report, attempt) for attempt in latest):
-        message = f"{report.message} Its request was still queued, and is cancelled."
-        return report.model_copy(update={"message": message})
-    if not any(attempt.state is AttemptState.ACCEPTED for attempt in latest):
+    if latest is None or latest.state is not AttemptState.ACCEPTED:
         return report
     advice = _PAID_ADVICE
     if report.code == UnexpectedError.__name__:
@@ -408,8 +406,10 @@ def _minding_what_goes_on(report: ErrorReport, latest: tuple[Attempt, ...]) -> E
     return report.model_copy(update={"advice": advice, "retryable": False})
 
 
-def _was_cancelled_for(report: ErrorReport, attempt: Attempt) -> bool:
-    return attempt.state is AttemptState.LOST and attempt.code == report.code
+def _is_cancelled_for(report: ErrorReport, attempt: Attempt) -> bool:
+    """By us, for this very reason, and not by the provider, which says so in its own words."""
+    is_ours = report.code not in _LOST_THERE | _RENDER_GONE
+    return is_ours and attempt.state is AttemptState.LOST and attempt.code == report.code
 
 
 def _minding_earlier_refusals(report: ErrorReport, earlier: tuple[Attempt, ...]) -> ErrorReport:
@@ -438,20 +438,24 @@ def _minding_an_open_submission(report: ErrorReport, attempts: tuple[Attempt, ..
     return report.model_copy(update={"advice": SubmissionUnclear.advice, "retryable": False})
 
 
-def _render(
+def _ended(
     job: Job,
     attempts: _Attempts,
     report: ErrorReport,
     ledger: Ledger,
     providers: Callable[[ProviderName], Provider],
-) -> FailedRender | None:
+) -> Attempt | None:
+    """The run's latest attempt, the only one that can be open, with its request ended."""
     if not attempts.own:
         return None
-    latest = attempts.own[-1]  # the only one that can be open
+    latest = attempts.own[-1]
     if attempts.is_latest_run:
         _end_request(job, latest, report, ledger, providers)
     # Read anew, so that a call that was cut off after this is told the same by the next one.
-    latest = ledger.find(job.id, latest.number) or latest
+    return ledger.find(job.id, latest.number) or latest
+
+
+def _told(attempts: _Attempts, latest: Attempt, report: ErrorReport) -> FailedRender:
     return FailedRender(
         provider=latest.provider,
         request_id=latest.request_id,

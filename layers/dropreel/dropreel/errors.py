@@ -23,8 +23,9 @@ _REASONS_JSON_CHARACTERS_AT_MOST = 22_000
 
 
 RERUN = "`make rerun`, by whoever runs this Dropreel"
-_AGAIN = f"run the job again ({RERUN}) or drop one of its own files again"
 """How a job is run again without paying again for what a provider accepted and still has."""
+
+_AGAIN = f"run the job again ({RERUN}) or drop one of its own files again"
 
 
 class Reason(BaseModel):
@@ -207,7 +208,7 @@ class ProviderThrottled(DropreelError):
     """The provider answered 'too many requests' for longer than we were willing to ask."""
 
     retryable = True
-    advice = f"Later, {_AGAIN}; or give it fewer jobs at once."
+    advice = f"Later, {_AGAIN}; or give the provider fewer jobs at once."
 
 
 class ProviderUnavailable(DropreelError):

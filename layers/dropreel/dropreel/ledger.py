@@ -109,7 +109,11 @@ class Ledger(Protocol):
         """The provider took it. Only for the call that began the attempt."""
 
     def postpone(self, attempt: Attempt, code: str, message: str) -> None:
-        """The provider took nothing for now. Only for the call that began the attempt."""
+        """The provider took nothing for now. Only for the call that began the attempt.
+
+        What a run that has ended left behind as paid for goes back to its day. So do `refuse` and
+        `lose`.
+        """
 
     def refuse(self, attempt: Attempt, code: str, message: str) -> None:
         """The provider took nothing, and that is that. Only for the call that began it."""

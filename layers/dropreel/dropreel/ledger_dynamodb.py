@@ -169,7 +169,7 @@ class DynamoDBLedger:
     @again_on_conflict
     def lose(self, job_id: str, ticket: Ticket, code: str, message: str) -> None:
         # The request id and its time too: submit may have failed to write them down.
-        changed = self._client.update_item(
+        written = self._client.update_item(
             TableName=self._table,
             Key=attempt_key(job_id, ticket.attempt),
             UpdateExpression=(
@@ -195,7 +195,7 @@ class DynamoDBLedger:
                 ":now": {"S": datetime.now(UTC).isoformat()},
             },
         )
-        self._give_back(changed["Attributes"])
+        self._refund_what_was_kept(written["Attributes"])
 
     def give_up(self, attempt: Attempt, code: str, message: str) -> None:
         self._replace(attempt, {"state": AttemptState.UNCLEAR, "code": code, "message": message})
@@ -310,7 +310,7 @@ class DynamoDBLedger:
     def _replace(self, attempt: Attempt, changes: dict[str, object]) -> None:
         new = _fields(attempt.model_copy(update=changes))
         names = {f"#{name}": name for name in new}
-        changed = self._client.update_item(
+        written = self._client.update_item(
             TableName=self._table,
             Key=attempt_key(attempt.job_id, attempt.number),
             UpdateExpression="SET " + ", ".join(f"#{name} = :{name}" for name in new),
@@ -323,9 +323,9 @@ class DynamoDBLedger:
             ReturnValues="ALL_NEW",
         )
         if changes["state"] in NOT_KEPT:
-            self._give_back(changed["Attributes"])
+            self._refund_what_was_kept(written["Attributes"])
 
-    def _give_back(self, attempt: "dict[str, AttributeValueTypeDef]") -> None:
+    def _refund_what_was_kept(self, attempt: "dict[str, AttributeValueTypeDef]") -> None:
         """What a run has left behind as paid for with an attempt that comes to nothing."""
         if "kept_usd" not in attempt:
             return
@@ -354,9 +354,10 @@ class DynamoDBLedger:
         try:
             self._client.transact_write_items(TransactItems=[{"Update": it} for it in writes])
         except self._client.exceptions.TransactionCanceledException as error:
-            if is_conflict(error):
+            codes = [reason.get("Code") for reason in error.response["CancellationReasons"]]
+            if CONDITION_FAILED not in codes:
                 raise
-            logger.warning("Given back already", attempt=attempt["sk"]["S"])
+            logger.info("Given back already", attempt=attempt["sk"]["S"])
 
 
 def attempt_key(job_id: str, number: int) -> "dict[str, AttributeValueTypeDef]":

@@ -36,8 +36,9 @@ from dropreel.settings import PollSettings
 from dropreel.timing import next_wait_seconds
 
 _FORGOTTEN_AFTER_SECONDS = 300
-"""So long a provider must not know a request, without a break, before it counts as forgotten: it is
-paid for. Young ones may not be written everywhere yet, and of old ones a 404 may be a mishap."""
+"""So long a provider must not know a request, whenever it answers, before it counts as forgotten:
+it is paid for. Young ones may not be written everywhere yet, and of old ones a 404 may be a mishap.
+"""
 
 
 class Slots(Protocol):
@@ -80,7 +81,7 @@ def poll(
         unknown_since = before.unknown_since  # this says nothing of it
     except UnknownRequest:
         unknown_since = before.unknown_since or clock()
-        _allow_settling(underway, ledger, unknown_since, clock())
+        _lose_if_forgotten(underway, ledger, unknown_since, clock())
         answer = Answer(state=before.state, message="The request is not known there at present.")
     now = clock()
     logger.info("Request %s is %s. %s", ticket.request_id, answer.state, answer.message)
@@ -134,7 +135,7 @@ def _confirm(underway: Underway, ledger: Ledger) -> None:
         logger.exception("The ledger could not record request %s", underway.ticket.request_id)
 
 
-def _allow_settling(
+def _lose_if_forgotten(
     underway: Underway, ledger: Ledger, unknown_since: datetime, now: datetime
 ) -> None:
     if (now - unknown_since).total_seconds() < _FORGOTTEN_AFTER_SECONDS:

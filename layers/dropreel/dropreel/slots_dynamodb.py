@@ -19,8 +19,7 @@ import boto3
 from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
 
 from dropreel.admission import Granting, Lease, RunId, Standing, Waiter
-from dropreel.attempts import KEPT as KEPT_STATES
-from dropreel.attempts import NOT_KEPT
+from dropreel.attempts import MAY_BE_PAID, NOT_KEPT
 from dropreel.catalog import ProviderName
 from dropreel.ledger import AttemptState
 from dropreel.ledger_dynamodb import (
@@ -56,12 +55,6 @@ class DynamoDBSlots:
         item = _plain(got.get("Item", {}))
         return Standing.model_validate(item | {"is_closed": "closed_at" in item})
 
-    def waiter(self, provider: ProviderName, place: str) -> Waiter | None:
-        got = self._client.get_item(
-            TableName=self._table, Key=_place_key(provider, place), ConsistentRead=True
-        )
-        return _waiter(_plain(got["Item"])) if "Item" in got else None
-
     def first_waiters(self, provider: ProviderName, at_most: int) -> Sequence[Waiter]:
         # Those alone: a page of the queue would be a megabyte, when many wait.
         return tuple(map(_waiter, self._all_of(f"waiters#{provider}", at_most=at_most)))
@@ -94,6 +87,8 @@ class DynamoDBSlots:
             started_at=waiter.started_at.isoformat(),
             job_id=waiter.run.job_id,
             number=str(waiter.run.number),
+            # Here and not in the lease, when there is one: each look reads all leases.
+            task_token=waiter.task_token,
             expires_at=_expires_at(waiter.started_at),
         )
         names = {f"#{name}": name for name in run}
@@ -130,7 +125,8 @@ class DynamoDBSlots:
                     ),
                     # A call that Step Functions has given up on may still be at work.
                     "ConditionExpression": (
-                        "attribute_not_exists(pk) OR attempt < :attempt OR #call <= :call"
+                        "attribute_not_exists(pk) OR attribute_not_exists(#call) "
+                        "OR attempt < :attempt OR #call <= :call"
                     ),
                     "ExpressionAttributeNames": {"#call": "call"},
                     "ExpressionAttributeValues": _values_named(
@@ -210,13 +206,8 @@ class DynamoDBSlots:
         }
 
     def _admit_run(self, waiter: Waiter, slot: int, now: datetime) -> "TransactWriteItemTypeDef":
-        # The token is kept here and not in the lease: each look reads all leases.
-        update = "SET slot = :slot, admitted_at = :now, task_token = :task_token"
-        values: dict[str, object] = {
-            "slot": slot,
-            "now": now.isoformat(),
-            "task_token": waiter.task_token,
-        }
+        update = "SET slot = :slot, admitted_at = :now"
+        values: dict[str, object] = {"slot": slot, "now": now.isoformat()}
         if waiter.estimated_usd:
             update += ", charged_usd = :usd, charged_on = :day"
             values |= {"usd": waiter.estimated_usd, "day": now.date().isoformat()}
@@ -350,7 +341,7 @@ class DynamoDBSlots:
         }
 
     def _is_not_paid(self, run: RunId, standing: Standing) -> "TransactWriteItemTypeDef":
-        """Whoever begins the attempt in this very moment finds that it was left, or is found."""
+        """Excludes a `begin` in the same moment: one of the two transactions fails."""
         is_one, states = _is_one_of(NOT_KEPT)
         return {
             "ConditionCheck": self._on(
@@ -363,7 +354,7 @@ class DynamoDBSlots:
 
     def _note_as_kept(self, run: RunId, standing: Standing) -> "TransactWriteItemTypeDef":
         """If it is refused or lost after all, the ledger gives that back."""
-        is_one, states = _is_one_of(KEPT_STATES)
+        is_one, states = _is_one_of(MAY_BE_PAID)
         day = standing.charged_on.isoformat() if standing.charged_on else None
         values = {"usd": standing.charged_usd, "day": day, "run": run.number}
         return {
