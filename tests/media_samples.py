@@ -156,6 +156,11 @@ def wav(
     return b"RIFF" + struct.pack("<I", len(body) if riff_bytes is None else riff_bytes) + body
 
 
+def with_byte_rate(wav: bytes, bytes_per_second: int) -> bytes:
+    """What recorders write into a WAV's header, and older versions of FFmpeg do not for ADPCM."""
+    return wav[:28] + struct.pack("<I", bytes_per_second) + wav[32:]
+
+
 @cache
 def encoded(
     container: str,

@@ -233,7 +233,11 @@ def test_metadata_of_a_recording_is_noticed(content: bytes, metadata: str, secon
         (samples.encoded("flac", "flac"), "FLAC", 2),
         (samples.encoded("aiff", "pcm_s16be"), "AIFF", 2),
         (samples.encoded("wav", "pcm_alaw"), "WAV with A-law sound", 2),
-        (samples.encoded("wav", "adpcm_ms"), "WAV with ADPCM sound", 2),
+        (
+            samples.with_byte_rate(samples.encoded("wav", "adpcm_ms"), 48_569),
+            "WAV with ADPCM sound",
+            2,
+        ),
         (samples.encoded("adts", "aac"), "AAC", None),
         (samples.id3_tag() + samples.encoded("adts", "aac"), "AAC", None),
         (samples.encoded("webm", "libopus"), "WebM", None),

@@ -218,12 +218,12 @@ def _decoded(container: InputContainer, stream: AudioStream, task: _Task) -> Ite
 def _resampled(frames: Iterator[AudioFrame], shape: _Shape, kbit: int) -> Iterator[AudioFrame]:
     """Recordings may change their rate and their channels on the way."""
     sample_format = "fltp" if kbit else "s16"
-    resampler, last = AudioResampler(sample_format, shape.layout, shape.rate, threads=1), None
+    resampler, last = AudioResampler(sample_format, shape.layout, shape.rate), None
     for frame in frames:
         now = frame.format.name, frame.layout.name, frame.sample_rate
         if last not in (now, None):
             yield from filter(None, resampler.resample(None))
-            resampler = AudioResampler(sample_format, shape.layout, shape.rate, threads=1)
+            resampler = AudioResampler(sample_format, shape.layout, shape.rate)
         last = now
         yield from resampler.resample(frame)
     yield from filter(None, resampler.resample(None))
