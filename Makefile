@@ -88,7 +88,7 @@ events: environments ## write the JSON Schemas in events/ and the README's table
 
 EXAMPLES ?= 1000
 
-hunt: environments ## look long for what breaks admission: [EXAMPLES=1000], two or three a second
+hunt: environments ## look long for what breaks admission, about two examples a second: [EXAMPLES=1000]
 	@EXAMPLES=$(EXAMPLES) $(DEV)/pytest tests/integration/test_admission_interleaved.py
 
 bench-deliver: environments ## measure deliver's memory while it copies 1 GiB

@@ -209,13 +209,19 @@ def test_a_pair_of_any_name_starts_one_execution(account: Account, base: str) ->
     }
 
 
-def test_an_event_that_repeats_after_the_execution_has_ended_starts_nothing(
-    account: Account,
-) -> None:
+def ended_job(account: Account) -> tuple[str, list[str]]:
+    """Its execution's name, and the messages that started it."""
     messages = [account.drop("inbox/anna.png"), account.drop("inbox/anna.mp3")]
     account.deliver(*messages)
     (name,) = account.jobs
     account.stop(name)
+    return name, messages
+
+
+def test_an_event_that_repeats_after_the_execution_has_ended_starts_nothing(
+    account: Account,
+) -> None:
+    name, messages = ended_job(account)
 
     answer = account.deliver(messages[0])
 
@@ -227,10 +233,7 @@ def test_an_execution_that_has_ended_is_not_started_again_by_who_missed_its_note
     account: Account,
 ) -> None:
     """Intake was cut off between the start and the notes, and comes back after the end."""
-    messages = [account.drop("inbox/anna.png"), account.drop("inbox/anna.mp3")]
-    account.deliver(*messages)
-    (name,) = account.jobs
-    account.stop(name)
+    name, messages = ended_job(account)
     account.lose_notes()
 
     answer = account.deliver(*messages)
