@@ -24,6 +24,7 @@ from dropreel.errors import (
     ResultRefused,
     ResultUnavailable,
     SubmissionUnclear,
+    UnexpectedError,
 )
 from dropreel.events import (
     AttemptSummary,
@@ -1177,3 +1178,12 @@ def test_late_render_whose_request_is_cancelled_is_not_said_to_finish_still() ->
 
     assert failed.error.message.endswith("is cancelled.")
     assert "may still finish" not in failed.error.advice
+
+
+def test_fault_of_ours_that_had_its_request_cancelled_still_says_where_to_look() -> None:
+    bench = Bench().accept()
+
+    failed = bench.conclude(failed_run(UnexpectedError("A step ended in States.Runtime.")))
+
+    assert failed.error.message.endswith("is cancelled.")
+    assert failed.error.advice == UnexpectedError.advice

@@ -51,6 +51,7 @@ from dropreel.errors import (
     RenderFailed,
     RenderModerated,
     RenderRejected,
+    RenderTimedOut,
     RequestForgotten,
     ResultMissing,
     ResultRefused,
@@ -392,7 +393,9 @@ def _minding_what_goes_on(report: ErrorReport, latest: Attempt | None) -> ErrorR
     """What was accepted and could not be cancelled may still finish, and is paid for."""
     if latest and _is_cancelled_for(report, latest):
         message = f"{report.message} Its request was still queued, and is cancelled."
-        return report.model_copy(update={"message": message, "advice": ExecutionAborted.advice})
+        late = report.code == RenderTimedOut.__name__  # which may still finish, it says else
+        advice = ExecutionAborted.advice if late else report.advice
+        return report.model_copy(update={"message": message, "advice": advice})
     if report.code not in _OF_THE_RUN:
         return report
     if latest is None and report.code != UnexpectedError.__name__:
