@@ -15,8 +15,8 @@ environment of a function, which takes a core half a second and more; on AWS a t
 starts run side by side, here they would queue for two cores, and nothing else be measured.
 
 **What fails.** Status, result and download fail in every way that is worth another try. Of
-submissions only those fail that are refused for certain (429, 503 before the work): an unclear
-one (a reset, a 500, a broken answer) ends its job as `SubmissionUnclear` on purpose, because
+submissions only those fail that are refused for certain (429): an unclear one (a reset, a 503, a
+broken answer) ends its job as `SubmissionUnclear` on purpose, because
 nobody knows whether it is paid for, and then there would be a video less.
 
 **What is counted**, from AWS's own books:
@@ -67,7 +67,6 @@ FAULTS: Mapping[str, tuple[dict[str, object], ...]] = {
     "submit": (
         {"status": 429, "headers": {"Retry-After": "1"}},
         {"status": 429},
-        {"status": 503},
     ),
     "status": (
         {"status": 500},

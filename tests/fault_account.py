@@ -73,7 +73,7 @@ _CONTEXT = SimpleNamespace(
     memory_limit_in_mb=512,
     invoked_function_arn="arn",
     aws_request_id="call",
-    get_remaining_time_in_millis=lambda: 80_000,
+    get_remaining_time_in_millis=lambda: 240_000,
 )
 
 Json = dict[str, Any]

@@ -128,7 +128,9 @@ def _accepted(request: Request, render: Render) -> Response:
 
 
 def _status(standin: Standin, render: Render) -> dict[str, object]:
-    answer: dict[str, object] = {"request_id": render.id, "status": STATES[render.state]}
+    """Its clients know no status `failed`: over is over, and the result says what came of it."""
+    state = RenderState.COMPLETED if render.state is RenderState.FAILED else render.state
+    answer: dict[str, object] = {"request_id": render.id, "status": STATES[state]}
     if render.state is RenderState.QUEUED:
         answer["queue_position"] = standin.renders.queue_position(render)
     return answer
@@ -144,6 +146,7 @@ def _result(standin: Standin, request: Request, render: Render) -> Response:
         answer["status"] = "succeeded"
         answer["output"] = {"video": video_url(request, render)}
     if render.state is RenderState.FAILED:
+        answer["status"] = STATES[render.state]
         answer["error"] = render.error
     return JSONResponse(answer)
 

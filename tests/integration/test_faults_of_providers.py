@@ -123,7 +123,6 @@ ABOUT_THE_REQUEST: Mapping[str, Strike] = {
 NOT_NOW: Mapping[str, tuple[Strike, type[DropreelError]]] = {
     "429 with Retry-After": (RETRY_AFTER, ProviderThrottled),
     "429 without Retry-After": (ordered(status=429), ProviderThrottled),
-    "503": (ordered(status=503), ProviderUnavailable),
     "connection refused": (CONNECTION_REFUSED, ProviderUnavailable),
     **{name: (strike, ProviderUnavailable) for name, strike in TLS.items()},
 }
@@ -133,6 +132,10 @@ NO_OTHER_OFFER = ("429 without Retry-After", "connection refused")
 # which is the case that would be paid twice.
 UNCLEAR: Mapping[str, tuple[Strike, int]] = {
     "500": (ordered(status=500, when="after"), 1),
+    "503": (ordered(status=503, when="after"), 1),
+    "503 before the work": (ordered(status=503), 0),
+    "408": (ordered(status=408, when="after"), 1),
+    "404 of a gateway": (ordered(status=404, body="<html>not found</html>", when="after"), 1),
     "502": (ordered(status=502, when="after"), 1),
     "504": (ordered(status=504, when="after"), 1),
     "500 whose words tell secrets": (_telltale_500("after"), 1),

@@ -332,6 +332,37 @@ def test_what_cannot_be_the_video_is_refused_at_once(answer: Handler, why: str) 
     assert len(script.requests) == 1
 
 
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Content-Type": "text/sk-secret-0123"},
+        {"Content-Type": "https://cdn.example/sk-secret-0123"},
+        {"Content-Encoding": "sk-secret-0123"},
+        {"Content-Encoding": "gzip, sk-secret-0123"},
+    ],
+)
+def test_what_a_server_says_of_its_answer_is_not_repeated(headers: dict[str, str]) -> None:
+    with pytest.raises(ResultRefused, match="something else") as refused:
+        download(Script(whole(headers)), Pail())
+
+    assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("etag", [b'"\xc3\xa4"', b'"' + b"x" * 5000 + b'"', b'"a\x7f"', b'"a b"'])
+def test_a_cut_body_whose_etag_cannot_be_sent_back_begins_again(etag: bytes) -> None:
+    def broken_off(request: httpx.Request) -> httpx.Response:
+        headers = [(b"ETag", etag), (b"Content-Length", b"100"), (b"Content-Type", b"video/mp4")]
+        body = Cut(BODY[:50], httpx.ReadError("cut"))
+        return httpx.Response(200, headers=headers, stream=body)
+
+    pail, script = Pail(), Script(broken_off, whole(LENGTH))
+
+    download(script, pail)
+
+    assert pail.body == BODY
+    assert "Range" not in script.requests[1].headers
+
+
 def test_a_rest_that_is_packed_is_refused() -> None:
     packed = rest(50, headers={"Content-Encoding": "gzip"})
 

@@ -3,16 +3,20 @@
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 import pytest
 
+from dropreel import provider_http
+from dropreel.download import Download
+from dropreel.errors import ResultUnavailable
 from dropreel.provider import Provider, Refusal, RenderState, Unclear, Unreachable
 from tests.provider_dialects import Dialect, each_dialect
 
-OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\n"
 MEGABYTE = 1_000_000
 
 
@@ -56,6 +60,11 @@ def serving(behave: Callable[[Server, socket.socket], None]) -> Iterator[Server]
         server.listener.close()
 
 
+@pytest.fixture(autouse=True)
+def _short_connects(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(provider_http, "CONNECT_SECONDS", 1)
+
+
 def client(
     dialect: Dialect, server: Server, scheme: str = "http", timeout_seconds: float = 5
 ) -> Provider:
@@ -63,6 +72,7 @@ def client(
         f"{scheme}://{server.address}",
         lambda *, fresh=False: "t",
         timeout_seconds=timeout_seconds,
+        submit_timeout_seconds=timeout_seconds,
     )
 
 
@@ -112,6 +122,19 @@ def drip(server: Server, connection: socket.socket) -> None:
         connection.sendall(b" ")
 
 
+def drip_headers(server: Server, connection: socket.socket) -> None:
+    read_request(connection)
+    connection.sendall(b"HTTP/1.1 200 OK\r\n")
+    while not server.done.wait(0.02):
+        connection.sendall(b"X-Wait: a little\r\n")
+
+
+def continue_for_ever(server: Server, connection: socket.socket) -> None:
+    read_request(connection)
+    while not server.done.wait(0.02):
+        connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+
 def cut_off_the_body(_: Server, connection: socket.socket) -> None:
     read_request(connection)
     body = b'{"request_id": "r1", "data": {"id": "r1"}}'
@@ -138,6 +161,8 @@ BROKEN = [
     stall,
     stall_in_the_body,
     drip,
+    drip_headers,
+    continue_for_ever,
     cut_off_the_body,
     send_50_megabytes,
     speak_no_http,
@@ -202,6 +227,69 @@ def test_tls_failure_is_a_definite_refusal(dialect: Dialect) -> None:
     with serving(plain) as server, pytest.raises(Refusal) as raised:
         client(dialect, server, "https").submit("a/model", {})
     assert (raised.value.code, raised.value.again) == ("ProviderUnavailable", True)
+
+
+class Bin:
+    """A sink for what does not matter."""
+
+    is_whole = False
+
+    def begin(self) -> None: ...
+
+    def write(self, chunk: bytes) -> None: ...
+
+
+@pytest.mark.parametrize("behave", [drip, drip_headers, continue_for_ever, stall])
+def test_download_that_only_drips_ends_in_time(
+    behave: Callable[[Server, socket.socket], None],
+) -> None:
+    begun = time.monotonic()
+    with serving(behave) as server, pytest.raises(ResultUnavailable):
+        Download(f"http://{server.address}")(
+            lambda: f"http://{server.address}/video.mp4",
+            Bin(),
+            seconds_left=lambda: 15.5 + begun - time.monotonic(),  # 15 s are to be spared
+        )
+    assert time.monotonic() - begun < 3
+
+
+def slow_tls(server: Server, connection: socket.socket) -> None:
+    connection.recv(65_536)
+    # The head of a TLS record of 16 kB, and then a byte now and then.
+    connection.sendall(b"\x16\x03\x03\x40\x00")
+    while not server.done.wait(0.02):
+        connection.sendall(b"\x02")
+
+
+@each_dialect
+def test_tls_that_takes_too_long_is_a_connection_that_was_never_made(dialect: Dialect) -> None:
+    with serving(slow_tls) as server:
+        provider = client(dialect, server, "https", timeout_seconds=0.3)
+        begun = time.monotonic()
+        with pytest.raises(Refusal) as raised:
+            provider.submit("a/model", {})
+        assert (raised.value.code, raised.value.again) == ("ProviderUnavailable", True)
+        assert time.monotonic() - begun < 4
+
+
+@each_dialect
+def test_submission_is_waited_for_longer_than_a_question(dialect: Dialect) -> None:
+    def late(_: Server, connection: socket.socket) -> None:
+        read_request(connection)
+        time.sleep(0.5)
+        body = b'{"request_id": "r1", "code": 200, "data": {"id": "r1"}}'
+        connection.sendall(OK + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+
+    with serving(late) as server:
+        provider = dialect.make(
+            f"http://{server.address}",
+            lambda *, fresh=False: "t",
+            timeout_seconds=0.2,
+            submit_timeout_seconds=3,
+        )
+        assert provider.submit("a/model", {}) == "r1"
+        with pytest.raises(Unreachable):
+            provider.ask("r1")
 
 
 @each_dialect

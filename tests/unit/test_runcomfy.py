@@ -9,6 +9,7 @@ from dropreel.provider import (
     FailureCause,
     Provider,
     Refusal,
+    RenderLost,
     RenderState,
     Result,
     Unclear,
@@ -39,7 +40,6 @@ def test_is_a_provider() -> None:
         ({"error_code": 404001}, "RequestRefused", False),
         ({"error_code": 422001}, "RequestRefused", False),
         ({"error_code": 429}, "ProviderThrottled", True),
-        ({"error_code": 503001}, "ProviderUnavailable", True),
     ],
 )
 def test_error_code_inside_a_200_is_a_definite_refusal(
@@ -190,7 +190,7 @@ ONE, TWO = "https://cdn.example/1.mp4?s=1", "https://cdn.example/2.mp4?s=2"
         ({"output": [ONE]}, None),
         ({"output": {"video": 7, "videos": ONE}}, None),
         ({"status": "completed"}, None),
-        ({"status": "failed", "error": "no"}, None),
+        ({"status": "succeeded", "message": "done", "output": {}}, None),
     ],
 )
 def test_first_video_of_a_result(body: object, url: str | None) -> None:
@@ -204,6 +204,68 @@ def test_result_of_a_render_that_goes_on_is_not_taken(status: str, output: dict[
     provider, _ = runcomfy(answer(200, {"status": status, **output}))
     with pytest.raises(Unreachable, match="not complete"):
         provider.result("r1")
+
+
+# All of RunComfy's own clients take the outcome from the result.
+
+
+@pytest.mark.parametrize(
+    ("result", "state", "cause"),
+    [
+        ({"status": "succeeded", "output": {"video": ONE}}, "completed", "other"),
+        ({"output": {"video": ONE}}, "completed", "other"),
+        ({"status": "in_progress"}, "rendering", "other"),
+        ({"status": "in_queue"}, "queued", "other"),
+        ({"status": "failed", "error": "The GPU went away"}, "failed", "other"),
+        ({"status": "failed", "error_message": "DataInspectionFailed"}, "failed", "moderated"),
+        ({"status": "failed", "error": {"details": "nsfw"}}, "failed", "moderated"),
+        ({"status": "failed", "error": {"error_message": "no face"}}, "failed", "bad input"),
+        ({"status": "failed"}, "failed", "other"),
+        ({"status": "failed", "output": {"video": ONE}}, "failed", "other"),
+        ({"status": "succeeded", "output": {}, "error": "flagged"}, "failed", "moderated"),
+        ({"error_code": 422003, "error_message": "flagged as unsafe"}, "failed", "moderated"),
+        ({"error_code": 500001, "error_message": "content policy"}, "failed", "moderated"),
+        ({"error_code": "DataInspectionFailed"}, "failed", "moderated"),
+        ({"status": "cancelled"}, "cancelled", "other"),
+    ],
+)
+def test_outcome_of_a_render_is_what_its_result_says(
+    result: dict[str, Any], state: str, cause: str
+) -> None:
+    provider, network = runcomfy(answer(200, {"status": "completed"}), answer(200, result))
+    told = provider.ask("r1")
+    assert (told.state, told.cause) == (state, cause)
+    assert len(network.calls) == 2
+
+    provider, _ = runcomfy(answer(200, result))
+    if state in ("failed", "cancelled"):
+        with pytest.raises(RenderLost) as lost:
+            provider.result("r1")
+        assert lost.value.answer == told
+    elif state in ("queued", "rendering"):
+        with pytest.raises(Unreachable):
+            provider.result("r1")
+    else:
+        assert provider.result("r1").video_url == ONE
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        answer(200, {}),
+        answer(200, {"error_code": 401001, "message": "Your account was flagged"}),
+        answer(200, {"error_code": 429001, "message": "flagged: slow down"}),
+        answer(500, {"message": "internal"}),
+        answer(503, {"message": "the safety system is down"}),
+        httpx.ReadTimeout("no"),
+    ],
+)
+def test_result_that_says_nothing_of_the_render_is_asked_for_again(
+    result: httpx.Response | Exception,
+) -> None:
+    provider, _ = runcomfy(answer(200, {"status": "completed"}), result)
+    with pytest.raises(Unreachable):
+        provider.ask("r1")
 
 
 # Cancelling

@@ -9,6 +9,7 @@ from dropreel.provider import (
     FailureCause,
     Provider,
     Refusal,
+    RenderLost,
     RenderState,
     Result,
     Unclear,
@@ -67,8 +68,7 @@ def test_accepting_answer_is_read_leniently(body: object) -> None:
         ({"code": 403, "data": {}}, "TokenRejected", False),
         ({"code": 404, "data": {"id": ""}}, "RequestRefused", False),
         ({"code": 429, "data": None}, "ProviderThrottled", True),
-        ({"code": 503, "data": []}, "ProviderUnavailable", True),
-        ({"code": 1200, "message": "sensitive"}, "RequestRefused", False),
+        ({"code": 1200, "message": "sensitive"}, "RenderModerated", False),
         ({"code": 1400, "message": "image is required"}, "RequestRefused", False),
         ({"code": 200, "data": {"code": 1401, "error": "style"}}, "RequestRefused", False),
         ({"code": 200, "data": {"code": "1402", "error": "no"}}, "RequestRefused", False),
@@ -171,8 +171,9 @@ def test_unknown_state_counts_as_still_running_and_is_named(status: object) -> N
         (task() | {"code": 1402}, FailureCause.MEDIA_UNREADABLE),
         (task() | {"code": 500}, FailureCause.OTHER),
         ({"data": {"id": "r1", "code": 1200}}, FailureCause.MODERATED),
-        # The code has the last word; without one that is known, the words have.
-        (task(code=1405, error="flagged as unsafe"), FailureCause.OTHER),
+        # Where the code says no cause, the words do.
+        (task(code=1402, error="flagged as unsafe"), FailureCause.MEDIA_UNREADABLE),
+        (task(code=1405, error="flagged as unsafe"), FailureCause.MODERATED),
         (task(code=1499, error="flagged as unsafe"), FailureCause.MODERATED),
         (task(error="Failed to download image from the URL."), FailureCause.MEDIA_UNREADABLE),
         (task(error="1200 x 900 pixels could not be painted"), FailureCause.OTHER),
@@ -277,10 +278,12 @@ def test_result_without_a_known_state_counts_when_it_has_outputs(status: str | N
     assert provider.result("r1").video_url == ONE
 
 
-@pytest.mark.parametrize("status", ["failed", "deleted", "timeout"])
-def test_render_that_is_gone_has_no_video(status: str) -> None:
+@pytest.mark.parametrize("status", ["failed", "deleted", "timeout", "cancelled"])
+def test_result_of_a_render_that_is_gone_says_so(status: str) -> None:
     provider, _ = wavespeed(answer(200, task(status=status)))
-    assert provider.result("r1").video_url is None
+    with pytest.raises(RenderLost) as lost:
+        provider.result("r1")
+    assert lost.value.answer == provider.ask("r1")
 
 
 # Cancelling

@@ -18,6 +18,7 @@ from typing import Protocol
 
 import httpx
 
+from dropreel.deadline import Deadline, DeadlineTransport
 from dropreel.errors import ResultRefused, ResultUnavailable
 from dropreel.observability import logger
 from dropreel.provider import Unreachable
@@ -27,6 +28,7 @@ _TRIES_IN_A_ROW = 5
 _REDIRECTS_AT_MOST = 5
 _ADDRESSES_AT_MOST = 4
 _TIMEOUT = httpx.Timeout(30, connect=10)
+_HEADERS_SECONDS = 60  # from the connection to the last header, however they come
 # What finishing or aborting the upload takes once the download has to stop.
 _SPARE_SECONDS = 15
 
@@ -64,8 +66,9 @@ class Download:
         transport: httpx.BaseTransport | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
+        self._deadline = Deadline()
         self._client = httpx.Client(
-            transport=transport or GuardedTransport(trusted_origins),
+            transport=transport or GuardedTransport(trusted_origins, deadline=self._deadline),
             timeout=_TIMEOUT,
             trust_env=False,
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
@@ -111,7 +114,9 @@ class Download:
         try:
             request = self._client.build_request("GET", url, headers=body.range_headers())
             for _ in range(_REDIRECTS_AT_MOST + 1):
+                self._deadline.begin(min(_HEADERS_SECONDS, body.seconds_to_read()))
                 response = self._client.send(request, stream=True)
+                self._deadline.begin(body.seconds_to_read())
                 try:
                     if response.next_request is None:
                         body.take(response)
@@ -121,7 +126,7 @@ class Download:
                 # httpx would follow by itself, but reads each redirect's body whole to do so.
                 request = response.next_request
         # httpx decodes an internationalised host name only when it is asked for it.
-        except (httpx.InvalidURL, httpx.UnsupportedProtocol, UnicodeError):
+        except (httpx.InvalidURL, httpx.UnsupportedProtocol, ValueError):
             raise ResultRefused("The provider offers the video at an unusable address.") from None
         except httpx.TimeoutException:
             raise _Failed(f"the connection stalled after {body.received} bytes") from None
@@ -178,8 +183,12 @@ class _Body:
             self.sink.write(chunk)
         self._check_end()
 
+    def seconds_to_read(self) -> float:
+        """Until what came has to be finished or given up."""
+        return self.seconds_left() - _SPARE_SECONDS
+
     def check_time(self, wait_seconds: float = 0) -> None:
-        if self.seconds_left() < wait_seconds + _SPARE_SECONDS:
+        if self.seconds_to_read() < wait_seconds:
             raise ResultUnavailable("The finished video could not be fetched in the time there is.")
 
     def _begin(self, response: httpx.Response) -> None:
@@ -197,7 +206,7 @@ class _Body:
         if not (self._resumable and given and int(given[1]) == self.received):
             return False
         same_total = given[2] == "*" or self.total in (None, int(given[2]))
-        return same_total and _strong_etag(response) in ("", self.etag)
+        return same_total and response.headers.get("ETag", self.etag) == self.etag
 
     def _check_size(self, size_bytes: int) -> None:
         if size_bytes > self.size_at_most_bytes:
@@ -218,21 +227,40 @@ def _check_kind(response: httpx.Response) -> None:
     kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
     encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
     if not (kind.startswith("video/") or kind in ("", "application/mp4") or "octet-stream" in kind):
-        raise ResultRefused(f"What the provider offers as the video says it is {kind[:80]}.")
+        raise ResultRefused(
+            f"What the provider offers as the video says it is {_named(kind, _KINDS)}."
+        )
     if encoding not in ("", "identity"):
-        raise ResultRefused(f"What the provider offers as the video is packed as {encoding[:80]}.")
+        raise ResultRefused(
+            f"What the provider offers as the video is packed as {_named(encoding, _ENCODINGS)}."
+        )
+
+
+# A header can hold anything, a secret too: only what we know ourselves is repeated.
+_KINDS = frozenset(
+    {"text/html", "text/plain", "text/xml", "application/json", "application/xml"}
+    | {"application/problem+json", "application/zip", "application/pdf", "audio/mpeg"}
+    | {"image/png", "image/jpeg", "image/gif", "image/webp"}
+)
+_ENCODINGS = frozenset({"gzip", "deflate", "br", "zstd", "compress"})
+
+
+def _named(said: str, known: frozenset[str]) -> str:
+    return said if said in known else "something else"
 
 
 def _declared_bytes(response: httpx.Response) -> int | None:
-    if "Transfer-Encoding" in response.headers or "Content-Length" not in response.headers:
+    length = response.headers.get("Content-Length", "")
+    if "Transfer-Encoding" in response.headers or not re.fullmatch("[0-9]{1,19}", length):
         return None
-    return int(response.headers["Content-Length"])
+    return int(length)
 
 
 def _strong_etag(response: httpx.Response) -> str:
-    """Only a strong one proves that it is the same file, byte for byte (RFC 9110, 13.1.5)."""
+    """Only a strong one proves that it is the same file, byte for byte (RFC 9110, 13.1.5). One
+    that cannot be sent back, because it is not ASCII or has no end, proves nothing."""
     etag: str = response.headers.get("ETag", "")
-    return etag if etag.startswith('"') else ""
+    return etag if re.fullmatch(r'"[\x21\x23-\x7e]{0,256}"', etag) else ""
 
 
 class GuardedTransport(httpx.BaseTransport):
@@ -248,15 +276,14 @@ class GuardedTransport(httpx.BaseTransport):
         *,
         inner: httpx.BaseTransport | None = None,
         tls: ssl.SSLContext | None = None,
+        deadline: Deadline | None = None,
     ) -> None:
         self._trusted = {
             _origin(httpx.URL(origin.strip()))
             for origin in trusted_origins.split(",")
             if origin.strip()
         }
-        self._inner = inner or httpx.HTTPTransport(
-            verify=tls or True, trust_env=False, limits=httpx.Limits(max_keepalive_connections=0)
-        )
+        self._inner = inner or DeadlineTransport(deadline or Deadline(), tls)
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         if _origin(request.url) in self._trusted:

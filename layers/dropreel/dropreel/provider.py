@@ -25,6 +25,7 @@ class FailureCause(StrEnum):
     MODERATED = "moderated"
     BAD_INPUT = "bad input"
     MEDIA_UNREADABLE = "media unreadable"  # fresh URLs may help
+    NO_CREDIT = "no credit"
     OTHER = "other"
 
 
@@ -50,6 +51,15 @@ class Result(BaseModel):
     nsfw: bool | None = Field(
         default=None, description="What the provider's detector says; None when it has none."
     )
+
+
+class RenderLost(Exception):
+    """The result says that the render failed or was cancelled: `answer` is what a poll would have
+    been told."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(answer.message)
+        self.answer = answer
 
 
 class Refusal(Exception):
@@ -99,7 +109,8 @@ class Provider(Protocol):
         """The state of accepted work. Raises `Unreachable` or `UnknownRequest`."""
 
     def result(self, request_id: str) -> Result:
-        """What a completed render offers. Raises `Unreachable` or `UnknownRequest`."""
+        """What a completed render offers. Raises `RenderLost`, `Unreachable` (ask again) or
+        `UnknownRequest`."""
 
     def cancel(self, request_id: str) -> bool:
         """Cancel work that is still queued. True when the provider says it is cancelled.

@@ -8,7 +8,8 @@ Answers are read leniently: fields that are missing, new or of another type are 
 themselves.
 """
 
-import time
+import re
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,50 +18,81 @@ from typing import Annotated, Generic, TypeVar
 
 import httpx
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic_core import from_json
 
+from dropreel.deadline import Deadline, DeadlineTransport
 from dropreel.errors import (
     DropreelError,
     NoCredit,
     ProviderThrottled,
     ProviderUnavailable,
+    RenderModerated,
     RequestRefused,
     TokenMissing,
     TokenRejected,
 )
-from dropreel.provider import Refusal, RenderState, Unclear, UnknownRequest, Unreachable
-from dropreel.provider_words import clean, flat, speak_of_credit
+from dropreel.provider import (
+    FailureCause,
+    Refusal,
+    RenderState,
+    Unclear,
+    UnknownRequest,
+    Unreachable,
+)
+from dropreel.provider_words import cause_of, clean, flat
 from dropreel.timing import retry_after_seconds
 from dropreel.tokens import Token, TokenUnreadable
 
 # Answers are a few hundred bytes; whatever sends more is not answering.
 _ANSWER_MAX_BYTES = 1_048_576
-_ID_MAX_CHARACTERS = 200
+# RunComfy's own client takes [a-zA-Z0-9_-]{1,128}; other services put dots and colons into theirs.
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+
+CONNECT_SECONDS = 5
+ANSWER_SECONDS = 20
+"""For a question. It can be asked again."""
+SUBMISSION_ANSWER_SECONDS = 60
+"""For a submission, which cannot be sent again: work that is accepted late is paid for like any
+other. WaveSpeed's own client reads the answer for 60 s, RunComfy's for 90 s, others for 120 s."""
 
 
 @dataclass(frozen=True)
 class _No:
-    """What an HTTP status says to a submission, when it is certain that nothing was accepted."""
+    """What a client error says to a submission: nothing was accepted."""
 
     error: type[DropreelError]
     words: str
     again: bool = False
 
 
+_OTHER_4XX = _No(RequestRefused, "refused the request")
+# These are a definite no by their number alone. Any other one is a no only in the provider's own
+# words: a gateway before it may answer with a page of its own, whatever became of the request.
 _NO = {
     401: _No(TokenRejected, "does not accept the token"),
     402: _No(NoCredit, "has not enough credit in the account"),
     # Not the files' fault, and another account's token mends it.
     403: _No(TokenRejected, "does not let the token's account use this model"),
-    408: _No(ProviderUnavailable, "did not get the whole request", again=True),
+    413: _OTHER_4XX,
     429: _No(ProviderThrottled, "takes no more requests for now", again=True),
-    503: _No(ProviderUnavailable, "says that it is unavailable", again=True),
 }
-_OTHER_4XX = _No(RequestRefused, "refused the request")
+_OF_THE_FILES = (FailureCause.MODERATED, FailureCause.BAD_INPUT)
+_MODERATED = _No(RenderModerated, "does not render this")
+# Where an error's words stand, by both providers' pages and clients.
+_ERROR_FIELDS = frozenset(
+    {"code", "error_code", "message", "error_message", "error", "detail", "details"}
+)
 
 
 def is_about_the_request(status: int) -> bool:
     """Whether a client error speaks of the request, and not of the account or of our pace."""
-    return 400 <= status < 500 and status not in _NO
+    return _is_a_no(status) and _NO.get(status, _OTHER_4XX) is _OTHER_4XX
+
+
+def _is_a_no(status: int) -> bool:
+    """Whether an error says that nothing was accepted. A request that timed out (408) may have
+    been, and behind a 5xx anything may have happened."""
+    return 400 <= status < 500 and status != 408
 
 
 def _text(value: object) -> str:
@@ -101,7 +133,8 @@ class AnyAnswer(BaseModel, ABC):
     @property
     @abstractmethod
     def error_status(self) -> int | None:
-        """The HTTP status of an error that comes inside an HTTP 200; None for a good answer."""
+        """The HTTP status of an error as the answer itself has it, also inside an HTTP 200; 0 for
+        an error without a status that is known; None for a good answer."""
 
     @property
     @abstractmethod
@@ -118,6 +151,7 @@ class Reply(Generic[A]):
 
     http_status: int
     answer: A
+    has_error_fields: bool
     retry_after_seconds: float
     token: str = field(repr=False)
 
@@ -137,6 +171,16 @@ class Reply(Generic[A]):
         return self.answer.error_status if self.is_2xx else self.http_status
 
     @property
+    def tells_failure(self) -> bool:
+        """An answer without a state whose error is the render's and not the call's, as its words
+        say: the same would be said for ever."""
+        status = self.error_status
+        if status is None or self.answer.state is not None:
+            return False
+        is_of_the_call = status in _NO or not (self.is_2xx or _is_a_no(status))
+        return not is_of_the_call and cause_of(self.words) in _OF_THE_FILES
+
+    @property
     def words(self) -> str:
         """The provider's own words about what went wrong."""
         said = filter(None, map(flat, self.answer.said))
@@ -145,8 +189,8 @@ class Reply(Generic[A]):
     def is_usable_id(self, request_id: str) -> bool:
         """Whether an id can be written down and put into a path: dots alone would climb out."""
         return (
-            0 < len(request_id) <= _ID_MAX_CHARACTERS
-            and request_id not in (".", "..")
+            _REQUEST_ID.fullmatch(request_id) is not None
+            and request_id.strip(".") != ""
             and request_id == self.clean(request_id)
         )
 
@@ -169,7 +213,8 @@ class ProviderHttp(Generic[A]):
         base_url: str,
         token: Token,
         *,
-        timeout_seconds: float = 20,
+        timeout_seconds: float = ANSWER_SECONDS,
+        submit_timeout_seconds: float = SUBMISSION_ANSWER_SECONDS,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         self._provider = provider
@@ -177,21 +222,19 @@ class ProviderHttp(Generic[A]):
         self._base_url = base_url.rstrip("/")
         self._token = token
         self._timeout_seconds = timeout_seconds
+        self._submit_timeout_seconds = submit_timeout_seconds
+        self._deadline = Deadline()
         self._client = httpx.Client(
-            timeout=httpx.Timeout(timeout_seconds, connect=5, pool=5),
-            # Lambda freezes its environments, and a connection that died in the ice looks alive:
-            # a submission sent into it would be an unclear outcome. So each call connects anew.
-            limits=httpx.Limits(max_keepalive_connections=0),
             headers={"Accept": "application/json", "Accept-Encoding": "identity"},
             follow_redirects=False,
             trust_env=False,
-            transport=transport,
+            transport=transport or DeadlineTransport(self._deadline),
         )
 
     def submit(self, path: str, payload: Mapping[str, object]) -> str:
         """Send a submission and return the request id. Raises `Refusal` or `Unclear`."""
         try:
-            reply = self._call("POST", path, payload)
+            reply = self._call("POST", path, payload, self._submit_timeout_seconds)
         except _NotSent as err:
             raise Refusal(err.error.__name__, str(err), again=err.again) from None
         except _NoReply as err:
@@ -214,6 +257,8 @@ class ProviderHttp(Generic[A]):
         if status is None or (reply.is_2xx and reply.answer.state is not None):
             # A failed render may come with its error's code: then the state is the answer.
             return reply
+        if reply.tells_failure and status != 404:
+            return reply
         if status == 404:
             raise UnknownRequest(f"{self._provider} does not know the request.")
         raise self.unreachable(reply, status)
@@ -234,11 +279,12 @@ class ProviderHttp(Generic[A]):
     def _no_to_submission(self, reply: Reply[A], status: int) -> Refusal | Unclear:
         if reply.is_contradictory:
             return Unclear(self._sentence("answered with an error and a request id", reply, status))
-        no = _NO.get(status) or (_OTHER_4XX if 400 <= status < 500 else None)
-        if no is None:
+        no = _NO.get(status) or (_OTHER_4XX if reply.has_error_fields else None)
+        statuses = {status, reply.answer.error_status or status}
+        if no is None or not all(map(_is_a_no, statuses)):
             return Unclear(self._sentence("answered with an error", reply, status))
-        if (is_about_the_request(status) or status == 403) and speak_of_credit(reply.words):
-            no = _NO[402]
+        if status != 401:
+            no = _no_in_words(reply.words) or no
         return Refusal(
             no.error.__name__,
             self._sentence(no.words, reply, status),
@@ -247,21 +293,26 @@ class ProviderHttp(Generic[A]):
         )
 
     def _sentence(self, what: str, reply: Reply[A], status: int) -> str:
-        sentence = f"{self._provider} {what} ({status})"
+        sentence = f"{self._provider} {what}" + (f" ({status})" if status else "")
         return f"{sentence}: {reply.words}" if reply.words else f"{sentence}."
 
     def _call(
-        self, method: str, path: str, payload: Mapping[str, object] | None = None
+        self,
+        method: str,
+        path: str,
+        payload: Mapping[str, object] | None = None,
+        answer_seconds: float = 0,
     ) -> Reply[A]:
         token = self._fetch_token(fresh=False)
-        reply = self._send(method, path, payload, token)
+        seconds = answer_seconds or self._timeout_seconds
+        reply = self._send(method, path, payload, token, seconds)
         if reply.error_status != 401 or reply.is_contradictory:
             return reply
         try:
             rotated = self._fetch_token(fresh=True)
         except _NotSent:
             return reply
-        return reply if rotated == token else self._send(method, path, payload, rotated)
+        return reply if rotated == token else self._send(method, path, payload, rotated, seconds)
 
     def _fetch_token(self, *, fresh: bool) -> str:
         try:
@@ -272,18 +323,27 @@ class ProviderHttp(Generic[A]):
             raise _NotSent(ProviderUnavailable, str(err), again=True) from None
 
     def _send(
-        self, method: str, path: str, payload: Mapping[str, object] | None, token: str
+        self,
+        method: str,
+        path: str,
+        payload: Mapping[str, object] | None,
+        token: str,
+        answer_seconds: float,
     ) -> Reply[A]:
+        self._deadline.begin(CONNECT_SECONDS + answer_seconds)
         try:
             with self._client.stream(
                 method,
                 self._base_url + path,
                 json=payload,
                 headers={"Authorization": f"Bearer {token}"},
+                timeout=httpx.Timeout(answer_seconds, connect=CONNECT_SECONDS),
             ) as response:
+                body = _body(response)
                 return Reply(
                     http_status=response.status_code,
-                    answer=self._parsed(_body(response, self._timeout_seconds)),
+                    answer=self._parsed(body),
+                    has_error_fields=_has_error_fields(body),
                     retry_after_seconds=retry_after_seconds(
                         response.headers.get("Retry-After"), datetime.now(UTC)
                     ),
@@ -326,15 +386,50 @@ class _NoReply(Exception):
     """The call left, at least in part, and no answer came."""
 
 
-def _body(response: httpx.Response, within_seconds: float) -> bytes:
-    """The body; empty when it is too large, too slow or cut off: the status stands without it."""
-    deadline = time.monotonic() + within_seconds
+def _no_in_words(words: str) -> _No | None:
+    """A client error in plain words, which go before its number: what is wrong with the files is
+    not tried elsewhere, and what is wrong with the account is nobody's files' fault."""
+    match cause_of(words):
+        case FailureCause.MODERATED:
+            return _MODERATED
+        case FailureCause.NO_CREDIT:
+            return _NO[402]
+        case _:
+            return None
+
+
+def _body(response: httpx.Response) -> bytes:
+    """The body as it was packed; empty when it is too large, too late, cut off or packed in any
+    other way than we asked for, or once with gzip: the status stands without it."""
+    # Without this header httpx hands out the bytes as they came. It would unpack whatever the
+    # header names, one in the other, without a bound.
+    encoding = response.headers.pop("Content-Encoding", "identity").strip().lower()
     body = bytearray()
     try:
         for chunk in response.iter_bytes():
             body += chunk
-            if len(body) > _ANSWER_MAX_BYTES or time.monotonic() > deadline:
+            if len(body) > _ANSWER_MAX_BYTES:
                 return b""
     except httpx.HTTPError:
         return b""
-    return bytes(body)
+    if encoding in ("", "identity"):
+        return bytes(body)
+    return _unzipped(bytes(body)) if encoding == "gzip" else b""
+
+
+def _unzipped(body: bytes) -> bytes:
+    unpacking = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
+    try:
+        plain = unpacking.decompress(body, _ANSWER_MAX_BYTES)
+    except zlib.error:
+        return b""
+    return plain if unpacking.eof and not unpacking.unused_data else b""
+
+
+def _has_error_fields(body: bytes) -> bool:
+    """Whether a body is an error in the provider's own words, and not somebody's page."""
+    try:
+        answer = from_json(body)
+    except ValueError:
+        return False
+    return isinstance(answer, dict) and not _ERROR_FIELDS.isdisjoint(answer)

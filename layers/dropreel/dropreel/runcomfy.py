@@ -11,8 +11,17 @@ import httpx
 from pydantic import BaseModel, BeforeValidator
 
 from dropreel.catalog import ProviderName
-from dropreel.provider import Answer, RenderState, Result, UnknownRequest, Unreachable
+from dropreel.provider import (
+    Answer,
+    RenderLost,
+    RenderState,
+    Result,
+    UnknownRequest,
+    Unreachable,
+)
 from dropreel.provider_http import (
+    ANSWER_SECONDS,
+    SUBMISSION_ANSWER_SECONDS,
     AnyAnswer,
     ProviderHttp,
     Reply,
@@ -62,8 +71,10 @@ class _Answer(AnyAnswer):
     ] = _Output()
     error_code: Text = ""
     error: Any = None
+    error_message: Any = None
     message: Any = None
     detail: Any = None
+    details: Any = None
 
     @property
     def accepted_id(self) -> str:
@@ -84,11 +95,35 @@ class _Answer(AnyAnswer):
         if not code.strip("0"):
             return None
         status = code[:3]
-        return int(status) if status.isascii() and status.isdigit() else 500
+        return int(status) if status.isascii() and status.isdigit() else 0
 
     @property
     def said(self) -> tuple[object, ...]:
-        return self.message, self.error, self.detail
+        """Its clients read `error_message` first, also under an HTTP 200 with an `error_code`."""
+        code = self.error_code if not self.error_code.strip().isdigit() else ""
+        return (
+            code,
+            self.message,
+            self.error_message,
+            self.error,
+            self.detail,
+            self.details,
+        )
+
+    @property
+    def video_url(self) -> str | None:
+        return next(filter(None, (self.output.video, *self.output.videos)), None)
+
+    @property
+    def outcome_of_result(self) -> RenderState | None:
+        """What a result says of the render; None when it says nothing."""
+        if self.state is RenderState.COMPLETED or self.state is None:
+            if self.video_url is None and (self.error or self.error_message):
+                return RenderState.FAILED
+            if self.state is None and "output" not in self.model_fields_set:
+                return None
+            return RenderState.COMPLETED
+        return self.state
 
 
 class RunComfy:
@@ -101,7 +136,8 @@ class RunComfy:
         base_url: str,
         token: Token,
         *,
-        timeout_seconds: float = 20,
+        timeout_seconds: float = ANSWER_SECONDS,
+        submit_timeout_seconds: float = SUBMISSION_ANSWER_SECONDS,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         self._http = ProviderHttp(
@@ -110,6 +146,7 @@ class RunComfy:
             base_url,
             token,
             timeout_seconds=timeout_seconds,
+            submit_timeout_seconds=submit_timeout_seconds,
             transport=transport,
         )
 
@@ -117,16 +154,16 @@ class RunComfy:
         return self._http.submit(f"/v1/models/{quote(endpoint)}", payload)
 
     def ask(self, request_id: str) -> Answer:
+        """How far it is. Once the state is final the result tells what came of it: RunComfy's
+        command line, its MCP client and its partner nodes all take the outcome from there, and
+        know no state `failed`."""
         reply = self._get_status(request_id)
         answer = reply.answer
-        state = answer.state
+        state = RenderState.FAILED if reply.tells_failure else answer.state
         if state is RenderState.FAILED:
-            words = reply.words or self._words_of_result(request_id)
-            return Answer(
-                state=state,
-                message=words or "RunComfy gives no reason.",
-                cause=cause_of(words),  # it has no codes for this
-            )
+            return _lost(state, reply.words or self._words_of_result(request_id))
+        if state is RenderState.COMPLETED:
+            return self._outcome(request_id)[0]
         if state is RenderState.QUEUED and answer.queue_position:
             place = reply.clean(answer.queue_position)
             return Answer(state=state, message=f"Position {place} in the queue.")
@@ -138,13 +175,22 @@ class RunComfy:
         )
 
     def result(self, request_id: str) -> Result:
-        answer = self._http.get(_path(request_id, "result")).answer
-        if answer.state in _UNFINISHED:
+        outcome, video_url = self._outcome(request_id)
+        if outcome.state in _UNFINISHED:
             raise Unreachable("RunComfy says that the render is not complete yet.")
-        if answer.state is None and "output" not in answer.model_fields_set:
+        if outcome.state is not RenderState.COMPLETED:
+            raise RenderLost(outcome)
+        return Result(video_url=video_url)
+
+    def _outcome(self, request_id: str) -> tuple[Answer, str | None]:
+        """What the result says of the render, and where its first video is, if it has one."""
+        reply = self._http.get(_path(request_id, "result"))
+        state = RenderState.FAILED if reply.tells_failure else reply.answer.outcome_of_result
+        if state is None:
             raise Unreachable("RunComfy answered without a result.")
-        videos = (answer.output.video, *answer.output.videos)
-        return Result(video_url=next(filter(None, videos), None))
+        if state in (RenderState.FAILED, RenderState.CANCELLED):
+            return _lost(state, reply.words), None
+        return Answer(state=state), reply.answer.video_url
 
     def cancel(self, request_id: str) -> bool:
         """Cancel work that is still queued. True when RunComfy says that it is cancelled.
@@ -175,6 +221,13 @@ class RunComfy:
         if not reply.answer.status:
             raise Unreachable("RunComfy answered without a status.")
         return reply
+
+
+def _lost(state: RenderState, words: str) -> Answer:
+    """RunComfy has no codes for a failure's cause."""
+    if state is RenderState.CANCELLED:
+        return Answer(state=state, message=words)
+    return Answer(state=state, message=words or "RunComfy gives no reason.", cause=cause_of(words))
 
 
 def _path(request_id: str, what: str) -> str:

@@ -14,8 +14,24 @@ import httpx
 from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
 
 from dropreel.catalog import ProviderName
-from dropreel.provider import Answer, FailureCause, RenderState, Result, Unreachable
-from dropreel.provider_http import AnyAnswer, ProviderHttp, Reply, Text, plain_state, url_in
+from dropreel.provider import (
+    Answer,
+    FailureCause,
+    RenderLost,
+    RenderState,
+    Result,
+    Unreachable,
+)
+from dropreel.provider_http import (
+    ANSWER_SECONDS,
+    SUBMISSION_ANSWER_SECONDS,
+    AnyAnswer,
+    ProviderHttp,
+    Reply,
+    Text,
+    plain_state,
+    url_in,
+)
 from dropreel.provider_words import cause_of, flat
 from dropreel.tokens import Token
 
@@ -92,6 +108,9 @@ class _Task(BaseModel):
 class _Envelope(AnyAnswer):
     code: Text = ""
     message: Any = None
+    error_message: Any = None
+    error: Any = None
+    detail: Any = None
     data: Annotated[
         _Task, BeforeValidator(lambda found: found if isinstance(found, dict) else {})
     ] = _Task()
@@ -129,7 +148,7 @@ class _Envelope(AnyAnswer):
         """A code of four digits is a task's. Without a task, it is about the submission."""
         code = self.code.strip()
         if code and not code.isdigit():
-            return 500
+            return 0
         if 300 <= _number(code) < 1000:
             return _number(code)
         if self.data.id or not self.task_code:
@@ -139,7 +158,14 @@ class _Envelope(AnyAnswer):
     @property
     def said(self) -> tuple[object, ...]:
         message = flat(self.message)
-        return (self.data.error, "" if message.lower().strip(".") in ("success", "ok") else message)
+        says_nothing = message.lower().strip(".") in ("success", "ok")
+        return (
+            self.data.error,
+            "" if says_nothing else message,
+            self.error_message,
+            self.error,
+            self.detail,
+        )
 
 
 class WaveSpeed:
@@ -152,7 +178,8 @@ class WaveSpeed:
         base_url: str,
         token: Token,
         *,
-        timeout_seconds: float = 20,
+        timeout_seconds: float = ANSWER_SECONDS,
+        submit_timeout_seconds: float = SUBMISSION_ANSWER_SECONDS,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         self._http = ProviderHttp(
@@ -161,6 +188,7 @@ class WaveSpeed:
             base_url,
             token,
             timeout_seconds=timeout_seconds,
+            submit_timeout_seconds=submit_timeout_seconds,
             transport=transport,
         )
 
@@ -170,10 +198,10 @@ class WaveSpeed:
     def ask(self, request_id: str) -> Answer:
         reply = self._get(request_id)
         state, status = reply.answer.state, reply.answer.data.status
-        if state is RenderState.FAILED:
+        if state is RenderState.FAILED or reply.tells_failure:
             return _failure(reply)
         if state is not None:
-            return Answer(state=state, message=_REASONS.get(plain_state(status), ""))
+            return Answer(state=state, message=_reason(reply))
         if not status:
             raise Unreachable("WaveSpeed answered without a status.")
         return Answer(
@@ -182,9 +210,14 @@ class WaveSpeed:
         )
 
     def result(self, request_id: str) -> Result:
-        answer = self._get(request_id).answer
+        reply = self._get(request_id)
+        answer = reply.answer
         if answer.state in _UNFINISHED:
             raise Unreachable("WaveSpeed says that the render is not complete yet.")
+        if answer.state is RenderState.FAILED or reply.tells_failure:
+            raise RenderLost(_failure(reply))
+        if answer.state is RenderState.CANCELLED:
+            raise RenderLost(Answer(state=answer.state, message=_reason(reply)))
         task = answer.data
         if answer.state is None and not task.outputs:
             raise Unreachable("WaveSpeed answered without a result.")
@@ -202,17 +235,22 @@ class WaveSpeed:
         return self._http.get(f"/api/v3/predictions/{quote(request_id, safe='')}/result")
 
 
+def _reason(reply: Reply[_Envelope]) -> str:
+    """What a state says by itself; empty when it says nothing."""
+    return _REASONS.get(plain_state(reply.answer.data.status), "")
+
+
 def _failure(reply: Reply[_Envelope]) -> Answer:
     code = reply.answer.task_code
     words = reply.words
-    message = words or _REASONS.get(
-        plain_state(reply.answer.data.status), "WaveSpeed gives no reason."
-    )
+    message = words or _reason(reply) or "WaveSpeed gives no reason."
     if code and str(code) not in message:
         message = f"{message} (code {code})"
-    return Answer(
-        state=RenderState.FAILED, message=message, cause=_CAUSES.get(code) or cause_of(words)
-    )
+    # The words go before a code that gives no cause, such as 1403 "task execution failed".
+    cause = _CAUSES.get(code, FailureCause.OTHER)
+    if cause is FailureCause.OTHER:
+        cause = cause_of(words)
+    return Answer(state=RenderState.FAILED, message=message, cause=cause)
 
 
 def _may_be_video(url: str) -> bool:

@@ -1,0 +1,154 @@
+"""HTTP calls that end in time, whatever the server does. An adapter for httpx.
+
+httpx's timeouts are for each read, so a server that sends one header line a second, or answers
+`100 Continue` for ever, keeps a call alive as long as it likes. httpcore, which httpx stands on,
+lets its users bring the sockets: ours give each operation no more than the time that is left.
+httpx's own transport does not take them, so the few lines of it that we need are here.
+"""
+
+import ssl
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpcore
+import httpx
+
+
+class Deadline:
+    """When the call that is under way must have ended. One call at a time."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._until = float("inf")
+
+    def begin(self, seconds: float) -> None:
+        """From now on."""
+        self._until = self._clock() + seconds
+
+    def within(self, timeout: float | None, too_late: type[Exception]) -> float | None:
+        """The timeout, or what is left if that is less. Raises `too_late` when nothing is."""
+        left_seconds = self._until - self._clock()
+        if left_seconds <= 0:
+            raise too_late("the deadline is over")
+        if left_seconds == float("inf"):
+            return timeout
+        return left_seconds if timeout is None else min(timeout, left_seconds)
+
+
+class DeadlineTransport(httpx.BaseTransport):
+    """Opens a connection for each request, and ends what it does at the deadline.
+
+    Raises httpx's `ConnectTimeout` when the deadline comes before the connection stands, TLS
+    included: then nothing was sent. Later it raises `WriteTimeout` or `ReadTimeout`.
+    """
+
+    def __init__(self, deadline: Deadline, tls: ssl.SSLContext | None = None) -> None:
+        self._pool = httpcore.ConnectionPool(
+            ssl_context=tls or httpx.create_ssl_context(trust_env=False),
+            # Lambda freezes its environments, and a connection that died in the ice looks alive:
+            # a submission sent into it would be an unclear outcome. So each call connects anew.
+            max_keepalive_connections=0,
+            network_backend=_Sockets(deadline),
+        )
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        url = request.url
+        with _errors_of_httpx():
+            response = self._pool.handle_request(
+                httpcore.Request(
+                    method=request.method,
+                    url=httpcore.URL(
+                        scheme=url.raw_scheme,
+                        host=url.raw_host,
+                        port=url.port,
+                        target=url.raw_path,
+                    ),
+                    headers=request.headers.raw,
+                    content=request.stream,
+                    extensions=request.extensions,
+                )
+            )
+        return httpx.Response(
+            status_code=response.status, headers=response.headers, stream=_Body(response)
+        )
+
+    def close(self) -> None:
+        self._pool.close()
+
+
+class _Body(httpx.SyncByteStream):
+    def __init__(self, response: httpcore.Response) -> None:
+        self._response = response
+
+    def __iter__(self) -> Iterator[bytes]:
+        with _errors_of_httpx():
+            yield from self._response.iter_stream()
+
+    def close(self) -> None:
+        self._response.close()
+
+
+@contextmanager
+def _errors_of_httpx() -> Iterator[None]:
+    """httpx's exceptions have the names of httpcore's."""
+    try:
+        yield
+    except (
+        httpcore.TimeoutException,
+        httpcore.NetworkError,
+        httpcore.ProtocolError,
+        httpcore.UnsupportedProtocol,
+    ) as error:
+        ours: type[httpx.TransportError] = getattr(
+            httpx, type(error).__name__, httpx.TransportError
+        )
+        raise ours(str(error)) from None
+
+
+class _Sockets(httpcore.NetworkBackend):
+    def __init__(self, deadline: Deadline) -> None:
+        self._deadline = deadline
+        self._sockets = httpcore.SyncBackend()
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore.NetworkStream:
+        timeout = self._deadline.within(timeout, httpcore.ConnectTimeout)
+        stream = self._sockets.connect_tcp(host, port, timeout, local_address, socket_options)
+        return _Socket(stream, self._deadline)
+
+
+class _Socket(httpcore.NetworkStream):
+    def __init__(self, stream: httpcore.NetworkStream, deadline: Deadline) -> None:
+        self._stream = stream
+        self._deadline = deadline
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        return self._stream.read(max_bytes, self._deadline.within(timeout, httpcore.ReadTimeout))
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        self._stream.write(buffer, self._deadline.within(timeout, httpcore.WriteTimeout))
+
+    def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,
+    ) -> httpcore.NetworkStream:
+        timeout = self._deadline.within(timeout, httpcore.ConnectTimeout)
+        return _Socket(
+            self._stream.start_tls(ssl_context, server_hostname, timeout), self._deadline
+        )
+
+    def get_extra_info(self, info: str) -> Any:  # noqa: ANN401 - as httpcore has it
+        return self._stream.get_extra_info(info)
+
+    def close(self) -> None:
+        self._stream.close()
