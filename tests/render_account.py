@@ -52,7 +52,7 @@ class _Context(LambdaContext):
 
     @staticmethod
     def get_remaining_time_in_millis() -> int:
-        return 80_000
+        return 240_000
 
 
 class RenderAccount:

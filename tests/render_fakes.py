@@ -9,7 +9,16 @@ from dropreel.catalog import AudioFormat, ImageFormat, ProviderName
 from dropreel.job import Input, Job, Role
 from dropreel.ledger import Attempt, AttemptState, Run, RunClosed
 from dropreel.provider import Answer, Provider, Result
-from dropreel.render import AudioFacts, ImageFacts, Next, Plan, PlannedOffer, Ticket
+from dropreel.render import (
+    QUEUE_TIMEOUT_SECONDS,
+    RENDER_TIMEOUT_SECONDS,
+    AudioFacts,
+    ImageFacts,
+    Next,
+    Plan,
+    PlannedOffer,
+    Ticket,
+)
 from dropreel.settings import PollSettings, SubmitSettings
 
 T = TypeVar("T")
@@ -144,7 +153,15 @@ class MemoryLedger:
         return tuple(self._attempts[key] for key in sorted(self._attempts) if key[0] == job_id)
 
     def begin(
-        self, job_id: str, turn: Next, offer: PlannedOffer, now: datetime, *, run: int = 1
+        self,
+        job_id: str,
+        turn: Next,
+        offer: PlannedOffer,
+        now: datetime,
+        *,
+        run: int = 1,
+        queue_timeout_seconds: float = QUEUE_TIMEOUT_SECONDS,
+        render_timeout_seconds: float = RENDER_TIMEOUT_SECONDS,
     ) -> Attempt | None:
         of_run = self._runs.get((job_id, run))
         if of_run and of_run.closed_at:
@@ -163,6 +180,8 @@ class MemoryLedger:
             begun_at=now,
             begun_by=f"call {self._begun}",
             estimated_usd=offer.estimated_usd,
+            queue_timeout_seconds=queue_timeout_seconds,
+            render_timeout_seconds=render_timeout_seconds,
         )
         self._attempts[job_id, turn.attempt] = attempt
         return attempt

@@ -38,17 +38,32 @@ def test_render_under_way_is_asked_for_again(account: RenderAccount) -> None:
     assert (progress.state, progress.wait_seconds) == (RenderState.RENDERING, 5)
 
 
-def test_deadline_is_the_deployers_and_the_error_travels_as_its_report(
+def test_deadline_is_the_one_that_it_was_submitted_with(
     account: RenderAccount, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("RENDER_TIMEOUT_MINUTES", "2")
-    provider = ScriptedProvider(answers=[Answer(state=RenderState.QUEUED)], cancels=True)
+    monkeypatch.setenv("QUEUE_TIMEOUT_MINUTES", "1")
+    monkeypatch.setenv("RENDER_TIMEOUT_MINUTES", "1")
+    since = datetime.now(UTC) - timedelta(minutes=30)
+
+    for state, before in ((RenderState.QUEUED, None), (RenderState.RENDERING, rendering(since))):
+        provider = ScriptedProvider(answers=[Answer(state=state)], cancels=True)
+        assert poll(account, since, provider, before).state is state
+        assert provider.cancelled == []
+
+
+def test_late_render_travels_as_its_report(account: RenderAccount) -> None:
+    since = datetime.now(UTC) - timedelta(minutes=61)
+    provider = ScriptedProvider(answers=[Answer(state=RenderState.RENDERING)])
 
     with pytest.raises(RenderTimedOut) as raised:
-        poll(account, datetime.now(UTC) - timedelta(minutes=3), provider)
+        poll(account, since, provider, rendering(since))
 
     assert ErrorReport.model_validate_json(str(raised.value)).code == "RenderTimedOut"
     assert provider.cancelled == ["req-1"]
+
+
+def rendering(since: datetime) -> Progress:
+    return Progress(state=RenderState.RENDERING, wait_seconds=5, rendering_since=since)
 
 
 def test_failed_render_is_written_down_and_handed_back_to_submit(account: RenderAccount) -> None:
@@ -81,10 +96,10 @@ def test_late_render_that_is_cancelled_is_lost_in_the_ledger(account: RenderAcco
     attempt = account.ledger.begin(JOB.id, Next(), RUNCOMFY, NOON)
     assert attempt is not None
     account.ledger.accept(attempt, "req-1", NOON)
-    queued = Answer(state=RenderState.QUEUED)
+    late = ScriptedProvider(answers=[Answer(state=RenderState.RENDERING)], cancels=True)
 
     with pytest.raises(RenderTimedOut):
-        poll(account, NOON, ScriptedProvider(answers=[queued], cancels=True))
+        poll(account, NOON, late, rendering(NOON))
 
     [lost] = account.ledger.attempts(JOB.id)
     assert (lost.state, lost.code) == (AttemptState.LOST, "RenderTimedOut")

@@ -11,6 +11,12 @@ from hypothesis import strategies as st
 
 from dropreel.delivery import Concluded, Overtaken, VideoCopy, deliver
 from dropreel.errors import (
+    DropreelError,
+    NoCredit,
+    RenderCancelled,
+    RenderFailed,
+    RenderModerated,
+    RenderRejected,
     RequestForgotten,
     ResultMissing,
     ResultRefused,
@@ -25,7 +31,15 @@ from dropreel.events import (
     VideoReady,
 )
 from dropreel.job import Role
-from dropreel.provider import RenderState, Result, UnknownRequest
+from dropreel.ledger import AttemptState
+from dropreel.provider import (
+    Answer,
+    FailureCause,
+    RenderLost,
+    RenderState,
+    Result,
+    UnknownRequest,
+)
 from dropreel.render import Next, Progress, Underway
 from tests.render_fakes import (
     JOB,
@@ -625,6 +639,55 @@ def test_a_delivery_that_fails_leaves_no_object_and_no_unfinished_upload(
     assert set(bucket.objects) == {"team/anna.error.json"}
     assert not bucket.open_uploads
     assert "cdn.example" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        (Answer(state=RenderState.FAILED, message="GPU lost"), RenderFailed),
+        (Answer(state=RenderState.FAILED, cause=FailureCause.MODERATED), RenderModerated),
+        (Answer(state=RenderState.FAILED, cause=FailureCause.BAD_INPUT), RenderRejected),
+        (Answer(state=RenderState.FAILED, cause=FailureCause.NO_CREDIT), NoCredit),
+        (Answer(state=RenderState.CANCELLED), RenderCancelled),
+    ],
+)
+def test_a_result_that_tells_of_a_loss_ends_as_it_does_for_poll(
+    answer: Answer, error: type[DropreelError]
+) -> None:
+    ledger = MemoryLedger()
+    attempt = ledger.begin(JOB.id, Next(), RUNCOMFY, NOON)
+    assert attempt
+    ledger.accept(attempt, "req-1", NOON)
+
+    with pytest.raises(error):
+        delivered(
+            Bucket(), Fetches(tiny_video()), provider=Results(RenderLost(answer)), ledger=ledger
+        )
+
+    (lost,) = ledger.attempts(JOB.id)
+    assert lost.state is AttemptState.LOST
+
+
+def test_the_older_drop_stays_beside_the_newer_one_when_it_is_run_again_much_later() -> None:
+    newer_job = NEWER.plan.job.model_copy(update={"dropped_at": NOON + timedelta(minutes=5)})
+    older_job = JOB.model_copy(update={"dropped_at": NOON, "run": 2})
+    newer, older = (
+        UNDERWAY.model_copy(
+            update={"plan": PLAN.model_copy(update={"job": job}), "started_at": started_at}
+        )
+        for job, started_at in (
+            (newer_job, NOON + timedelta(minutes=5)),
+            (older_job, NOON + timedelta(hours=9)),
+        )
+    )
+    bucket = Bucket()
+    delivered(bucket, Fetches(tiny_video()), underway=newer)
+    before = dict(bucket.objects)
+
+    late = delivered(bucket, Fetches(tiny_video()), underway=older)
+
+    assert late.video.key == f"team/anna.{JOB.id}.mp4"
+    assert before.items() <= bucket.objects.items()
 
 
 def test_the_reason_for_giving_up_survives_an_abort_that_fails() -> None:

@@ -21,12 +21,13 @@ LIMITS = {
     "WAVESPEED_MAX_IN_FLIGHT": "8",
     "RUNCOMFY_MAX_SUBMITS_PER_MINUTE": "3",
     "WAVESPEED_MAX_SUBMITS_PER_MINUTE": "4",
+    "QUEUE_TIMEOUT_MINUTES": "90",
     "RENDER_TIMEOUT_MINUTES": "40",
     "THROTTLE_PATIENCE_SECONDS": "600",
     "DAILY_SPEND_LIMIT_USD": "7.50",
     "ON_SPEND_LIMIT": "fail",
 }
-PATIENCE, RENDER = timedelta(minutes=10), timedelta(minutes=40)
+PATIENCE, RENDER = timedelta(minutes=10), timedelta(minutes=90 + 40)
 TURN = {ProviderName.RUNCOMFY: timedelta(minutes=4), ProviderName.WAVESPEED: timedelta(minutes=2)}
 
 EACH_PROVIDER = pytest.mark.parametrize("provider", ProviderName)
@@ -82,6 +83,7 @@ def test_a_lease_outlives_trouble_when_nothing_else_takes_time(provider: Provide
     at_once = {
         "RUNCOMFY_MAX_SUBMITS_PER_MINUTE": "0",
         "WAVESPEED_MAX_SUBMITS_PER_MINUTE": "0",
+        "QUEUE_TIMEOUT_MINUTES": "0",
         "RENDER_TIMEOUT_MINUTES": "0",
         "THROTTLE_PATIENCE_SECONDS": "0",
     }
@@ -96,6 +98,7 @@ def test_a_lease_outlives_trouble_when_nothing_else_takes_time(provider: Provide
     ("setting", "value", "runcomfy_minutes", "wavespeed_minutes"),
     [
         pytest.param("THROTTLE_PATIENCE_SECONDS", "900", 5, 5, id="patience"),
+        pytest.param("QUEUE_TIMEOUT_MINUTES", "100", 10, 10, id="queue"),
         pytest.param("RENDER_TIMEOUT_MINUTES", "100", 60, 60, id="render"),
         pytest.param("RUNCOMFY_MAX_IN_FLIGHT", "15", 1, 0, id="runcomfy: more before it"),
         pytest.param("WAVESPEED_MAX_IN_FLIGHT", "20", 0, 3, id="wavespeed: more before it"),

@@ -8,6 +8,7 @@ import pytest
 
 from dropreel.errors import (
     DropreelError,
+    NoCredit,
     RenderCancelled,
     RenderFailed,
     RenderModerated,
@@ -20,6 +21,7 @@ from dropreel.ledger import AttemptState
 from dropreel.polling import poll
 from dropreel.provider import Answer, FailureCause, RenderState, UnknownRequest, Unreachable
 from dropreel.render import Next, Plan, Progress, Underway
+from dropreel.settings import PollSettings
 from tests.render_fakes import (
     JOB,
     NOON,
@@ -38,7 +40,7 @@ QUEUED = Answer(state=RenderState.QUEUED)
 RENDERING = Answer(state=RenderState.RENDERING)
 COMPLETED = Answer(state=RenderState.COMPLETED)
 FAILED = Answer(state=RenderState.FAILED, message="No face found.")
-DEADLINE_SECONDS = 3600
+QUEUE_SECONDS, RENDER_SECONDS = TICKET.queue_timeout_seconds, TICKET.render_timeout_seconds
 RENDERS = Progress(state=RenderState.RENDERING, wait_seconds=5, rendering_since=NOON)
 UNKNOWN = RENDERS.model_copy(update={"unknown_since": NOON + timedelta(seconds=100)})
 
@@ -83,6 +85,7 @@ def poll_at(
     slots: FakeSlots | None = None,
     started_at: datetime | None = None,
     attempt: int = 1,
+    settings: PollSettings = POLL_SETTINGS,
 ) -> Progress:
     clock = FakeClock()
     clock.pass_seconds(since_seconds)
@@ -93,7 +96,7 @@ def poll_at(
         slots=slots or FakeSlots(),
         providers=by_name(provider),
         clock=clock,
-        settings=POLL_SETTINGS,
+        settings=settings,
     )
 
 
@@ -111,7 +114,7 @@ def test_unfinished_render_is_asked_for_again(state: RenderState) -> None:
 def test_waits_grow_with_the_time_since_submission_and_end_at_the_deadline(
     since_seconds: float, wait_seconds: int
 ) -> None:
-    progress = poll_at(since_seconds, ScriptedProvider(answers=[RENDERING]))
+    progress = poll_at(since_seconds, ScriptedProvider(answers=[RENDERING]), RENDERS)
 
     assert progress.wait_seconds == wait_seconds
 
@@ -279,23 +282,87 @@ def test_request_that_the_provider_does_not_know_for_five_minutes_ends_the_job()
 def test_deadline_cancels_and_tells_the_last_state(answer: Answer | Exception, words: str) -> None:
     provider = ScriptedProvider(answers=[answer], cancels=True)
 
-    with pytest.raises(RenderTimedOut, match=words):
-        poll_at(DEADLINE_SECONDS, provider)
+    with pytest.raises(RenderTimedOut, match=rf"60 minutes.*{words}"):
+        poll_at(RENDER_SECONDS, provider, RENDERS)
 
     assert provider.cancelled == ["req-1"]
+
+
+def test_time_in_the_providers_queue_is_no_rendering_time() -> None:
+    begun_seconds = QUEUE_SECONDS - 1
+    progress = poll_at(begun_seconds, ScriptedProvider(answers=[RENDERING]))
+    assert progress.wait_seconds == 60
+
+    late_seconds = begun_seconds + RENDER_SECONDS
+    assert poll_at(late_seconds - 1, ScriptedProvider(answers=[RENDERING]), progress).wait_seconds
+    with pytest.raises(RenderTimedOut):
+        poll_at(late_seconds, ScriptedProvider(answers=[RENDERING]), progress)
+
+
+def test_silence_while_it_was_queued_counts_as_queued() -> None:
+    progress = poll_at(QUEUE_SECONDS - 5, ScriptedProvider(answers=[Unreachable("HTTP 502")]))
+    assert (progress.state, progress.wait_seconds) == (RenderState.QUEUED, 5)
+
+
+@pytest.mark.parametrize("lowered", ["queue_timeout_minutes", "render_timeout_minutes"])
+def test_a_lowered_deadline_ends_nothing_that_is_in_flight(lowered: str) -> None:
+    settings = POLL_SETTINGS.model_copy(update={lowered: 0})
+    for answer in (QUEUED, RENDERING):
+        assert poll_at(30, ScriptedProvider(answers=[answer]), settings=settings).wait_seconds
+
+
+def test_what_waited_too_long_in_a_queue_and_is_cancelled_goes_to_the_next_offer() -> None:
+    ledger = accepted()
+    provider = ScriptedProvider(answers=[QUEUED], cancels=True)
+
+    progress = poll_at(QUEUE_SECONDS, provider, ledger=ledger)
+
+    assert progress.next == Next(attempt=2, offer=1)
+    assert provider.cancelled == ["req-1"]
+    [attempt] = ledger.attempts(JOB.id)
+    assert (attempt.state, attempt.code) == (AttemptState.LOST, "RenderTimedOut")
+
+
+def test_poll_cut_off_after_it_cancelled_in_the_queue_goes_on_all_the_same() -> None:
+    cancelled = ScriptedProvider(answers=[Answer(state=RenderState.CANCELLED)])
+
+    assert poll_at(QUEUE_SECONDS + 30, cancelled).next == Next(attempt=2, offer=1)
+
+
+@pytest.mark.parametrize(
+    ("plan", "cancels"), [(ONE_OFFER, True), (PLAN, False), (PLAN, Unreachable("HTTP 500"))]
+)
+def test_what_waited_too_long_and_cannot_go_on_has_timed_out(
+    plan: Plan, cancels: bool | Exception
+) -> None:
+    provider = ScriptedProvider(answers=[QUEUED], cancels=cancels)
+
+    with pytest.raises(RenderTimedOut, match=r"120 minutes.*still queued"):
+        poll_at(QUEUE_SECONDS, provider, plan=plan)
+
+
+def test_render_for_which_there_is_no_credit_goes_on_or_ends_as_that() -> None:
+    broke = Answer(state=RenderState.FAILED, cause=FailureCause.NO_CREDIT, message="Top up.")
+
+    assert poll_at(30, ScriptedProvider(answers=[broke])).next == Next(attempt=2, offer=1)
+
+    ledger = accepted()
+    with pytest.raises(NoCredit, match="Top up"):
+        poll_at(30, ScriptedProvider(answers=[broke]), plan=ONE_OFFER, ledger=ledger)
+    assert [attempt.code for attempt in ledger.attempts(JOB.id)] == ["RenderFailed"]
 
 
 def test_failing_to_cancel_does_not_hide_the_timeout() -> None:
     provider = ScriptedProvider(answers=[QUEUED], cancels=Unreachable("HTTP 500"))
 
     with pytest.raises(RenderTimedOut):
-        poll_at(DEADLINE_SECONDS, provider)
+        poll_at(RENDER_SECONDS, provider, RENDERS)
 
 
 def test_render_that_is_ready_is_never_late() -> None:
     provider = ScriptedProvider(answers=[COMPLETED])
 
-    assert poll_at(2 * DEADLINE_SECONDS, provider).state is RenderState.COMPLETED
+    assert poll_at(2 * QUEUE_SECONDS, provider).state is RenderState.COMPLETED
     assert provider.cancelled == []
 
 
@@ -374,7 +441,10 @@ def test_late_render_is_lost_only_if_the_provider_confirms_its_end(
 
     with pytest.raises(RenderTimedOut) as raised:
         poll_at(
-            DEADLINE_SECONDS, ScriptedProvider(answers=[QUEUED], cancels=cancels), ledger=ledger
+            RENDER_SECONDS,
+            ScriptedProvider(answers=[RENDERING], cancels=cancels),
+            RENDERS,
+            ledger=ledger,
         )
 
     [attempt] = ledger.attempts(JOB.id)
@@ -383,11 +453,11 @@ def test_late_render_is_lost_only_if_the_provider_confirms_its_end(
         assert (attempt.code, attempt.message) == ("RenderTimedOut", raised.value.message)
 
 
-def test_ledger_that_is_away_does_not_hide_the_timeout() -> None:
+def test_late_render_does_not_end_before_that_is_written_down() -> None:
     provider = ScriptedProvider(answers=[QUEUED], cancels=True)
 
-    with pytest.raises(RenderTimedOut):
-        poll_at(DEADLINE_SECONDS, provider, ledger=AwayLedger())
+    with pytest.raises(OSError, match="away"):  # Step Functions calls again
+        poll_at(QUEUE_SECONDS, provider, ledger=AwayLedger())
 
 
 def test_poll_cut_off_after_it_cancelled_a_late_render_says_timed_out_all_the_same() -> None:
@@ -395,7 +465,7 @@ def test_poll_cut_off_after_it_cancelled_a_late_render_says_timed_out_all_the_sa
     cancelled = ScriptedProvider(answers=[Answer(state=RenderState.CANCELLED)])
 
     with pytest.raises(RenderTimedOut, match="cancelled it"):
-        poll_at(DEADLINE_SECONDS + 30, cancelled, ledger=ledger)
+        poll_at(RENDER_SECONDS + 30, cancelled, RENDERS, ledger=ledger)
 
     assert [attempt.code for attempt in ledger.attempts(JOB.id)] == ["RenderTimedOut"]
 
@@ -406,7 +476,7 @@ def test_run_that_waits_for_accepted_work_has_the_whole_time_again() -> None:
 
     first = poll_at(later_seconds + 5, ScriptedProvider(answers=[QUEUED]), started_at=started_at)
     last = poll_at(
-        later_seconds + DEADLINE_SECONDS - 11,
+        later_seconds + QUEUE_SECONDS - 11,
         ScriptedProvider(answers=[QUEUED]),
         started_at=started_at,
     )
@@ -414,17 +484,16 @@ def test_run_that_waits_for_accepted_work_has_the_whole_time_again() -> None:
 
     with pytest.raises(RenderTimedOut):
         poll_at(
-            later_seconds + DEADLINE_SECONDS,
+            later_seconds + QUEUE_SECONDS,
             ScriptedProvider(answers=[QUEUED]),
             started_at=started_at,
+            plan=ONE_OFFER,
         )
 
 
 def test_time_that_a_job_waited_for_its_slot_is_not_the_renders() -> None:
     started_at = NOON - timedelta(hours=5)
 
-    progress = poll_at(
-        DEADLINE_SECONDS - 1, ScriptedProvider(answers=[QUEUED]), started_at=started_at
-    )
+    progress = poll_at(QUEUE_SECONDS - 1, ScriptedProvider(answers=[QUEUED]), started_at=started_at)
 
     assert progress.wait_seconds == 1

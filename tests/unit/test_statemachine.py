@@ -4,8 +4,11 @@ The embedded AWS names every failed function's error alike, so what Step Functio
 name, and what its expressions read, shows in an account only: here it is held against the code.
 """
 
+import ast
+import inspect
 import re
 from collections.abc import Iterator
+from types import ModuleType
 from typing import Any
 
 import botocore.exceptions
@@ -14,7 +17,7 @@ import pytest
 from aws_lambda_powertools.utilities.parameters import exceptions as parameters
 from pydantic import BaseModel
 
-from dropreel import bus, delivery, errors, tokens
+from dropreel import attempts, bus, delivery, errors, polling, tokens
 from dropreel.conclusion import FailedRun
 from dropreel.errors import DropreelError, ErrorReport
 from dropreel.events import VideoFailed, VideoReady
@@ -50,6 +53,12 @@ OF_LAMBDA = {
 }
 THROTTLED = "Lambda.TooManyRequestsException"
 OF_A_KILLED_FUNCTION = {"Sandbox.Timedout", "Runtime.ExitError", "States.Timeout"}
+# For some seconds of a deploy a new handler may meet an old layer.
+OF_A_DEPLOY = {
+    "Runtime.ImportModuleError",
+    "Runtime.HandlerNotFound",
+    "Runtime.UserCodeSyntaxError",
+}
 OF_A_BROKEN_CONNECTION = {
     "ConnectTimeoutError",
     "ConnectionClosedError",
@@ -102,11 +111,11 @@ def keys(constructor: str) -> set[str]:
 # Retries
 
 
-@pytest.mark.parametrize("name", ["Validate", "Conform", "Admit", "Submit", "Poll"])
+@pytest.mark.parametrize("name", ["Validate", "Conform", "Admit", "Submit"])
 def test_a_step_retries_the_platforms_faults(name: str) -> None:
     calls = ("GetItem", "PutItem", "UpdateItem", "DeleteItem", "Query", "TransactWriteItems")
     ledger = modelled("dynamodb", *calls) - LASTING
-    faults = OF_LAMBDA | OF_A_KILLED_FUNCTION | OF_A_BROKEN_CONNECTION | ledger
+    faults = OF_LAMBDA | OF_A_KILLED_FUNCTION | OF_A_DEPLOY | OF_A_BROKEN_CONNECTION | ledger
     _, retrier = CALLS[name]["Retry"]
 
     assert set(retrier["ErrorEquals"]) >= faults | {"ClientError", "GetParameterError"}
@@ -115,11 +124,38 @@ def test_a_step_retries_the_platforms_faults(name: str) -> None:
     assert retrier["JitterStrategy"] == "FULL"
 
 
-@pytest.mark.parametrize("name", ["Admit", "Poll"])
-def test_what_is_paid_or_stands_in_the_queue_outlasts_an_hour_of_trouble(name: str) -> None:
-    _, retrier = CALLS[name]["Retry"]
+def test_what_stands_in_the_queue_outlasts_an_hour_of_trouble() -> None:
+    _, retrier = CALLS["Admit"]["Retry"]
 
     assert patience_seconds(retrier) >= 3600
+
+
+def test_only_the_providers_word_or_the_deadline_ends_what_was_submitted() -> None:
+    _, final, others = CALLS["Poll"]["Retry"]
+
+    assert (final["MaxAttempts"], others["ErrorEquals"]) == (
+        0,
+        ["States.TaskFailed", "States.Timeout"],
+    )
+    assert {*final["ErrorEquals"]} == errors_raised_by(polling, attempts) | {"Runtime.HandlerError"}
+
+
+def test_a_loss_that_only_the_result_tells_is_final_for_deliver() -> None:
+    _, final, _ = CALLS["Deliver"]["Retry"]
+
+    assert {*final["ErrorEquals"]} >= errors_raised_by(attempts)
+
+
+def errors_raised_by(*modules: ModuleType) -> set[str]:
+    """The errors that these modules make, by their calls in the source."""
+    names = {error.__name__ for error in DropreelError.__subclasses__()}
+    calls = {
+        node.func.id
+        for module in modules
+        for node in ast.walk(ast.parse(inspect.getsource(module)))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+    }
+    return names & calls
 
 
 @pytest.mark.parametrize("name", CALLS)
@@ -169,7 +205,8 @@ def test_each_name_that_is_retried_is_one_that_can_be_raised() -> None:
         for name, it in vars(module).items()
         if isinstance(it, type) and issubclass(it, Exception)
     }
-    of_aws = modelled("dynamodb") | modelled("s3") | OF_LAMBDA | OF_A_KILLED_FUNCTION
+    of_aws = modelled("dynamodb") | modelled("s3")
+    of_aws |= OF_LAMBDA | OF_A_KILLED_FUNCTION | OF_A_DEPLOY
     known = python | of_aws | {"States.TaskFailed", "Runtime.HandlerError", THROTTLED}
     named = {
         name
@@ -223,13 +260,13 @@ def test_waits_are_as_long_as_the_functions_say() -> None:
 
 
 def test_one_catch_is_around_everything() -> None:
-    assert DEFINITION["StartAt"] == "Render"
+    assert DEFINITION["StartAt"] == "Is it ours?"
     assert len(RENDER["Branches"]) == 1
     (catch,) = RENDER["Catch"]
     assert (catch["ErrorEquals"], catch["Next"]) == (["States.ALL"], "Conclude")
     assert not [name for name, state in INNER.items() if "Catch" in state]
     after = {"Conclude", "Is the video there after all?", "It is", "Announce failure", "Failed"}
-    assert set(OUTER) == {"Render", "Announce"} | after
+    assert set(OUTER) == {"Is it ours?", "Not ours", "Render", "Announce"} | after
 
 
 def test_a_job_goes_this_way() -> None:
@@ -241,6 +278,7 @@ def test_a_job_goes_this_way() -> None:
     }
 
     assert ways == {
+        "Not ours": None,
         "Render": "Announce",
         "Validate": "Does it fit?",
         "Conform": "Admit",
@@ -257,6 +295,7 @@ def test_a_job_goes_this_way() -> None:
         "Failed": None,
     }
     assert choices == {
+        "Is it ours?": ["Render", "Not ours"],
         "Does it fit?": ["Poll", "Conform", "Admit"],
         "Was it accepted?": ["Wait", "Admit", "Wait to submit"],
         "Is it ready?": ["Deliver", "Admit", "Wait"],
@@ -308,7 +347,7 @@ def test_choices_are_asked_in_this_order_and_no_others() -> None:
     asked = {
         name: [choice["Condition"] for choice in state["Choices"]]
         for name, state in STATES.items()
-        if "Choices" in state
+        if "Choices" in state and name != "Is it ours?"
     }
     expected: dict[str, list[str]] = {}
     for state, condition, *_ in CHOICES:
@@ -453,7 +492,11 @@ def test_what_is_taken_out_of_an_answer_is_in_it(task: str) -> None:
 
 def test_what_is_read_of_a_variable_is_in_its_model() -> None:
     read = [
-        pair for text in expressions(STATES) for pair in re.findall(r"\$(\w+)(?:\.(\w+))?", text)
+        pair
+        for name, state in STATES.items()
+        if name != "Is it ours?"  # it has variables of its own
+        for text in expressions(state)
+        for pair in re.findall(r"\$(\w+)(?:\.(\w+))?", text)
     ]
     ours = [(name, field) for name, field in read if name not in OF_JSONATA]
 

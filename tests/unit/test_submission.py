@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -25,7 +26,7 @@ from dropreel.errors import (
     TokenMissing,
     UnexpectedError,
 )
-from dropreel.job import Input, Job
+from dropreel.job import Input, Job, Role
 from dropreel.ledger import Attempt, AttemptState
 from dropreel.polling import poll
 from dropreel.provider import Answer, FailureCause, Refusal, RenderState, Unclear
@@ -85,7 +86,7 @@ class Bench:
     clock: FakeClock = field(default_factory=FakeClock)
     plan: Plan = PLAN
     max_submissions: int = 2
-    seconds_left: float = 80
+    seconds_left: float = 240
     jitter: float | None = 1  # the whole of each growing wait; None is submit's own
     settings: SubmitSettings = SUBMIT_SETTINGS
 
@@ -162,6 +163,29 @@ def test_deleting_the_upload_withdraws_the_job_although_its_conformed_copy_is_th
         bench.submit()
 
     assert provider.submitted == []
+
+
+@pytest.mark.parametrize("role", [Role.PROMPT, Role.OPTIONS])
+def test_deleting_what_a_job_says_withdraws_it(role: Role) -> None:
+    says = Input(role=role, key="inbox/team/anna.json", version_id="v9", size_bytes=1)
+    job = JOB.model_copy(update={"inputs": (*JOB.inputs, says)})
+    provider = ScriptedProvider(submissions=["req-1"])
+    plan = PLAN.model_copy(update={"job": job})
+    bench = Bench(provider, uploads=FakeUploads(gone=(says,)), plan=plan)
+
+    with pytest.raises(InputGone, match=r"anna\.json"):
+        bench.submit()
+
+    assert provider.submitted == []
+
+
+def test_deleting_the_defaults_of_a_folder_withdraws_no_job() -> None:
+    defaults = Input(role=Role.DEFAULTS, key="inbox/_defaults.json", version_id="v9", size_bytes=1)
+    job = JOB.model_copy(update={"inputs": (*JOB.inputs, defaults)})
+    plan = PLAN.model_copy(update={"job": job})
+    provider = ScriptedProvider(submissions=["req-1"])
+
+    assert Bench(provider, uploads=FakeUploads(gone=(defaults,)), plan=plan).submit().ticket
 
 
 def test_conformed_copy_that_has_expired_is_gone() -> None:
@@ -876,10 +900,8 @@ class InterruptedLedger(MemoryLedger):
         self.interruption.at("found")
         return found
 
-    def begin(
-        self, job_id: str, turn: Next, offer: PlannedOffer, now: datetime, *, run: int = 1
-    ) -> Attempt | None:
-        begun = super().begin(job_id, turn, offer, now, run=run)
+    def begin(self, *args: Any, **kwargs: Any) -> Attempt | None:  # noqa: ANN401
+        begun = super().begin(*args, **kwargs)
         self.interruption.at("begun")
         return begun
 

@@ -14,7 +14,7 @@ from httpx import MockTransport
 from dropreel import conform, inbox_sweep, ledger_dynamodb, settings, submission, sweeping, tokens
 from dropreel.catalog import MODELS, ProviderName
 from dropreel.ledger_dynamodb import DynamoDBLedger
-from dropreel.provider import Refusal
+from dropreel.provider import Unclear, Unreachable
 from dropreel.render import Next, PlannedOffer
 from dropreel.runcomfy import RunComfy
 from dropreel.timing import next_wait_seconds, throttled_wait_seconds
@@ -627,16 +627,25 @@ def test_a_function_outlives_its_calls_to_a_provider(
         waits.update(request.extensions["timeout"])
         return httpx.Response(503)
 
-    with pytest.raises(Refusal):
-        dialect(
-            "https://x.example", Mock(return_value="t"), transport=MockTransport(answer)
-        ).submit("a/model", {})
-
+    provider = dialect("https://x.example", Mock(return_value="t"), transport=MockTransport(answer))
+    with pytest.raises(Unclear):
+        provider.submit("a/model", {})
     call_seconds = waits["connect"] + waits["read"]
-    # The most calls that a step makes, and one more when the token was rotated meanwhile.
-    assert (1 + 1) * call_seconds < submission.CALL_NEEDS_SECONDS
-    assert timeout_seconds("SubmitFunction") > submission.CALL_NEEDS_SECONDS
-    for step, calls in {"Poll": 3, "Deliver": 1, "Conclude": 2}.items():
+    token_seconds = _all_tries_seconds(tokens._IMPATIENT)
+    written_seconds = _all_tries_seconds(ledger_dynamodb.config())
+
+    assert waits["read"] == 60
+    # The one call, and a second one when the token was rotated meanwhile.
+    needed_seconds = 2 * (token_seconds + call_seconds) + written_seconds
+    assert needed_seconds <= submission.CALL_NEEDS_SECONDS < timeout_seconds("SubmitFunction")
+
+    with pytest.raises(Unreachable):
+        provider.ask("r1")
+    call_seconds = waits["connect"] + waits["read"]
+    assert waits["read"] == 20
+    # The most calls that a step makes, and one more when the token was rotated meanwhile. Poll
+    # asks for the state, for the result, and cancels by a call and a question.
+    for step, calls in {"Poll": 4, "Deliver": 1, "Conclude": 2}.items():
         assert timeout_seconds(f"{step}Function") > (calls + 1) * call_seconds, step
 
 
@@ -688,21 +697,55 @@ def events_of(*states: str) -> int:
     return sum(EVENTS_OF[inner[state]["Type"]] for state in states)
 
 
+A_FAILED_TRY = 3  # scheduled, started, failed
+
+
 def test_an_execution_that_waits_as_long_as_it_may_keeps_its_history_in_bounds() -> None:
     """Both offers throttle for as long as patience can be set, and the second then takes as long
-    to render as it may. Chance is the mean here: the tries are hundreds."""
+    to begin and to render as it may; and as often as it can be, a poll fails. Chance is the mean
+    here: the tries are hundreds."""
     patience_seconds = PARAMETERS["ThrottlePatienceSeconds"]["MaxValue"]
-    render_seconds = PARAMETERS["RenderTimeoutMinutes"]["MaxValue"] * 60
     tries = list(_tries(patience_seconds))
-    polls = list(_polls(render_seconds))
     a_try = events_of("Submit", "Was it accepted?", "Wait to submit")
-    a_poll = events_of("Wait", "Poll", "Is it ready?")
 
     # Each try may wait for its turn within the minute before, which is one more time around.
-    events = 2 * len(tries) * 2 * a_try + len(polls) * a_poll
+    submissions = 2 * len(tries) * 2 * a_try
+    events = submissions + max(_events_of_polls(failures) for failures in range(12))
 
     assert PARAMETERS["MaxSubmissions"]["Default"] == 2
     assert events < EVENTS_AT_MOST
+
+
+def test_polls_are_tried_again_for_as_long_as_a_render_may_take() -> None:
+    inner = DEFINITION["States"]["Render"]["Branches"][0]["States"]
+    for retrier in inner["Poll"]["Retry"]:
+        if retrier["MaxAttempts"]:
+            waits = _retries(retrier, retrier["MaxAttempts"])
+            assert sum(waits) / 2 >= _render_may_take_seconds()  # on average: the jitter is full
+            assert len(waits) * A_FAILED_TRY + _events_of_polls(0) < EVENTS_AT_MOST
+
+
+def _render_may_take_seconds() -> float:
+    minutes = (PARAMETERS[f"{what}TimeoutMinutes"]["MaxValue"] for what in ("Queue", "Render"))
+    return float(sum(minutes)) * 60
+
+
+def _events_of_polls(failures: int) -> int:
+    """Of all polls of the longest render, when each fails so often before it is answered."""
+    inner = DEFINITION["States"]["Render"]["Branches"][0]["States"]
+    retry_seconds = sum(_retries(inner["Poll"]["Retry"][-1], failures)) / 2
+    a_poll = events_of("Wait", "Poll", "Is it ready?") + failures * A_FAILED_TRY
+    return len(list(_polls(_render_may_take_seconds(), retry_seconds))) * a_poll
+
+
+def _retries(retrier: dict[str, float], number: int) -> list[float]:
+    return [
+        min(
+            retrier["IntervalSeconds"] * retrier["BackoffRate"] ** min(retry, 50),
+            retrier["MaxDelaySeconds"],
+        )
+        for retry in range(number)
+    ]
 
 
 def _tries(patience_seconds: float) -> Iterator[int]:
@@ -718,9 +761,9 @@ def _tries(patience_seconds: float) -> Iterator[int]:
         waited_seconds, number = waited_seconds + wait_seconds, number + 1
 
 
-def _polls(render_seconds: float) -> Iterator[int]:
+def _polls(render_seconds: float, retry_seconds: float = 0) -> Iterator[int]:
     """The waits between polls, at the pace that nobody changed."""
-    waited_seconds = 0
+    waited_seconds = 0.0
     while waited_seconds < render_seconds:
         wait_seconds = next_wait_seconds(
             waited_seconds,
@@ -728,7 +771,7 @@ def _polls(render_seconds: float) -> Iterator[int]:
             max_seconds=PARAMETERS["PollMaxSeconds"]["Default"],
         )
         yield wait_seconds
-        waited_seconds += wait_seconds
+        waited_seconds += wait_seconds + retry_seconds
 
 
 @pytest.mark.parametrize(
@@ -739,8 +782,9 @@ def _polls(render_seconds: float) -> Iterator[int]:
         ("MaxSubmissions", (1, None)),  # without one no job would have a video
         ("SettleSeconds", (0, 900)),  # SQS: the longest that a queue delays
         ("IncompleteAfterMinutes", (0, 10080)),
-        ("RenderTimeoutMinutes", (0, 600)),  # both by the history, see above
-        ("ThrottlePatienceSeconds", (0, 21600)),
+        ("QueueTimeoutMinutes", (1, 600)),  # these by the history, see above
+        ("RenderTimeoutMinutes", (1, 600)),  # with none each render would end at its first poll
+        ("ThrottlePatienceSeconds", (0, 7200)),
         ("PollMinSeconds", (0, None)),
         ("PollMaxSeconds", (1, None)),  # no poll without a wait
         ("RunComfyMaxSubmitsPerMinute", (0, None)),  # 0 is no limit, here and below
@@ -767,6 +811,7 @@ def test_parameters_have_the_defaults_that_the_readme_and_the_issue_promise() ->
         "Model": "wan-2.2-speech-to-video",
         "SettleSeconds": 5,
         "IncompleteAfterMinutes": 60,
+        "QueueTimeoutMinutes": 120,
         "RenderTimeoutMinutes": 60,
         "PollMinSeconds": 5,
         "PollMaxSeconds": 60,
@@ -811,6 +856,7 @@ VARIABLES: dict[str, dict[str, str]] = {
     "VIDEO_BUCKET": {"Ref": "VideoBucket"},
     "LEDGER_TABLE": {"Ref": "Ledger"},
     "INCOMPLETE_AFTER_MINUTES": {"Ref": "IncompleteAfterMinutes"},
+    "QUEUE_TIMEOUT_MINUTES": {"Ref": "QueueTimeoutMinutes"},
     "RENDER_TIMEOUT_MINUTES": {"Ref": "RenderTimeoutMinutes"},
     "POLL_MIN_SECONDS": {"Ref": "PollMinSeconds"},
     "POLL_MAX_SECONDS": {"Ref": "PollMaxSeconds"},

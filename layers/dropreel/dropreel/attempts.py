@@ -8,9 +8,14 @@ have submitted is theirs.
 from collections.abc import Iterable
 
 from dropreel.errors import (
+    DropreelError,
     NoCredit,
     ProviderThrottled,
     ProviderUnavailable,
+    RenderCancelled,
+    RenderFailed,
+    RenderModerated,
+    RenderRejected,
     SubmissionUnclear,
     TokenMissing,
     TokenRejected,
@@ -65,11 +70,42 @@ def after_loss(
     match answer.cause:
         case FailureCause.MEDIA_UNREADABLE:
             offer = ticket.offer  # which gets fresh URLs
+        case FailureCause.NO_CREDIT:
+            offer = ticket.offer + 1  # the same account would say the same
         case FailureCause.OTHER:
             offer = min(ticket.offer + 1, len(plan.route) - 1)
         case FailureCause.MODERATED | FailureCause.BAD_INPUT:
             return None
     return _next(plan, max(ticket.attempt + 1, plan.first_attempt), offer, max_submissions)
+
+
+def after_timeout(plan: Plan, ticket: Ticket, max_submissions: int) -> Next | None:
+    """Where a job goes that waited too long in a provider's queue and was cancelled there, which
+    costs nothing."""
+    attempt = max(ticket.attempt + 1, plan.first_attempt)
+    return _next(plan, attempt, ticket.offer + 1, max_submissions)
+
+
+def loss_of(answer: Answer, ticket: Ticket) -> DropreelError:
+    """A failed or cancelled render as the job's error, in the provider's words."""
+    words = f" {answer.message}" if answer.message else ""
+    if answer.state is RenderState.CANCELLED:
+        return RenderCancelled(f"{ticket.request_id} was cancelled at {ticket.provider}.{words}")
+    match answer.cause:
+        case FailureCause.MODERATED:
+            return RenderModerated(f"{ticket.provider} stopped {ticket.request_id}.{words}")
+        case FailureCause.BAD_INPUT:
+            return RenderRejected(f"{ticket.provider} cannot use {ticket.request_id}.{words}")
+        case FailureCause.NO_CREDIT:
+            return NoCredit(f"{ticket.provider} did not render {ticket.request_id}.{words}")
+        case _:
+            return RenderFailed(f"{ticket.provider} failed to render {ticket.request_id}.{words}")
+
+
+def code_of_loss(loss: DropreelError) -> str:
+    """What the attempt is noted with. Its render failed for want of credit: `NoCredit` itself says
+    of an attempt that it was refused."""
+    return RenderFailed.__name__ if isinstance(loss, NoCredit) else type(loss).__name__
 
 
 def _next(plan: Plan, attempt: int, offer: int, max_submissions: int) -> Next | None:
@@ -92,13 +128,19 @@ def is_kept(attempt: Attempt) -> bool:
 def summary(
     attempt: Attempt, open_outcome: str = SubmissionUnclear.__name__, open_message: str = ""
 ) -> AttemptSummary:
-    """An attempt as the events tell it. One that was still open ended as the caller says."""
-    is_open = attempt.code is None
+    """An attempt as the events tell it. One that was still open ended as the caller says; but of
+    one that has no answer nobody knows whether it was accepted, whatever ended the job."""
+    outcome, message = attempt.code, attempt.message
+    if outcome is None:
+        outcome, message = open_outcome, open_message
+        if attempt.state is AttemptState.BEGUN and outcome != SubmissionUnclear.__name__:
+            outcome = SubmissionUnclear.__name__
+            message = "Whether the request was accepted is unknown."
     return AttemptSummary(
         number=attempt.number,
         provider=attempt.provider,
         model=attempt.endpoint,
         request_id=attempt.request_id,
-        outcome=attempt.code or open_outcome,
-        message=open_message if is_open else attempt.message,
+        outcome=outcome,
+        message=message,
     )

@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol
 
 from pydantic import ValidationError
 
-from dropreel.attempts import summary
+from dropreel.attempts import code_of_loss, loss_of, summary
 from dropreel.catalog import ProviderName
 from dropreel.errors import RequestForgotten, ResultMissing
 from dropreel.events import (
@@ -28,7 +28,7 @@ from dropreel.events import (
 from dropreel.ledger import Ledger, Run
 from dropreel.mp4 import Mp4Check
 from dropreel.precedence import is_same_run, owner_of
-from dropreel.provider import Provider, UnknownRequest
+from dropreel.provider import Provider, RenderLost, UnknownRequest
 from dropreel.render import Underway
 
 _PART_BYTES = 8 * 1024**2
@@ -95,8 +95,9 @@ def deliver(
 
     Called again after it succeeded, it answers the same and copies nothing; nor does a later run
     of the job copy what an earlier one has delivered. Raises `ResultMissing`, `ResultUnavailable`,
-    `ResultRefused`, `RequestForgotten`, `Overtaken` or `Concluded`; then there is neither a new
-    object nor an unfinished upload.
+    `ResultRefused`, `RequestForgotten`, `Overtaken`, `Concluded`, or what poll raises when the
+    result says that the render came to nothing; then there is neither a new object nor an
+    unfinished upload.
     """
     job = underway.plan.job
     place = _place(underway, storage, video_bucket)
@@ -159,8 +160,9 @@ def _remove_error_file(underway: Underway, storage: VideoStore, bucket: str) -> 
     if owner := owner_of(error_file):
         is_later = owner.came_after(job, started_at)
     else:  # of uploads that wait in vain: these have no job, and no start
-        written_at = storage.written_at(bucket, job.error_key)
-        is_later = bool(written_at and started_at and written_at > started_at)
+        written_at, dropped_at = storage.written_at(bucket, job.error_key), job.dropped_at
+        since = dropped_at or started_at
+        is_later = bool(written_at and since and written_at > since)
     if not is_later:
         storage.delete(bucket, job.error_key)
 
@@ -191,13 +193,17 @@ def _copy(
     ledger: Ledger,
 ) -> DeliveredVideo:
     bucket, key = place.bucket, place.video_key
-    request_id = underway.ticket.request_id
+    ticket = underway.ticket
     nsfw: bool | None = None
 
     def fresh_url() -> str:
         nonlocal nsfw
         try:
-            result = provider.result(request_id)
+            result = provider.result(ticket.request_id)
+        except RenderLost as lost:
+            loss = loss_of(lost.answer, ticket)
+            ledger.lose(underway.plan.job.id, ticket, code_of_loss(loss), loss.message)
+            raise loss from None
         except UnknownRequest:
             raise RequestForgotten(
                 "The provider no longer knows the request whose video is to be fetched."

@@ -10,9 +10,9 @@ from dropreel.settings import AdmissionSettings
 from dropreel.slots_dynamodb import DynamoDBSlots
 from dropreel.waiting_executions import WaitingExecutions
 
-_TROUBLE = timedelta(hours=6)
+_TROUBLE = timedelta(days=5)
 """For the retries around a submission and of polls that an AWS service or a provider keeps from
-being answered."""
+being answered. A slot whose execution is gone comes back sooner: the daily sweep looks for it."""
 
 
 def admission_of(settings: AdmissionSettings) -> Admission:
@@ -47,8 +47,8 @@ def limits_of(settings: AdmissionSettings) -> Limits:
 
 def _longest_way(settings: AdmissionSettings, in_flight: int, per_minute: int) -> timedelta:
     """From the slot to the end of the render: the turn within the minute, the provider's refusals,
-    the render itself. A lease outlives it."""
+    its queue, the render itself. A lease outlives it."""
     turn = timedelta(minutes=in_flight / per_minute if per_minute else 0)
     patience = timedelta(seconds=settings.throttle_patience_seconds)
-    render = timedelta(minutes=settings.render_timeout_minutes)
+    render = timedelta(minutes=settings.queue_timeout_minutes + settings.render_timeout_minutes)
     return turn + patience + render + _TROUBLE

@@ -13,7 +13,14 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from dropreel.catalog import ProviderName
 from dropreel.job import Job
-from dropreel.render import Next, Plan, PlannedOffer, Ticket
+from dropreel.render import (
+    QUEUE_TIMEOUT_SECONDS,
+    RENDER_TIMEOUT_SECONDS,
+    Next,
+    Plan,
+    PlannedOffer,
+    Ticket,
+)
 
 
 class AttemptState(StrEnum):
@@ -45,6 +52,8 @@ class Attempt(BaseModel):
     )
     message: str = Field(default="", description="The same in words, without any URL.")
     estimated_usd: float | None = Field(default=None, description="What it was expected to cost.")
+    queue_timeout_seconds: float = QUEUE_TIMEOUT_SECONDS
+    render_timeout_seconds: float = RENDER_TIMEOUT_SECONDS
 
     @property
     def ticket(self) -> Ticket | None:
@@ -60,6 +69,8 @@ class Attempt(BaseModel):
             attempt=self.number,
             offer=self.offer,
             submitted_at=self.accepted_at,
+            queue_timeout_seconds=self.queue_timeout_seconds,
+            render_timeout_seconds=self.render_timeout_seconds,
         )
 
 
@@ -98,7 +109,15 @@ class Ledger(Protocol):
         """All attempts of a job, in order."""
 
     def begin(
-        self, job_id: str, turn: Next, offer: PlannedOffer, now: datetime, *, run: int = 1
+        self,
+        job_id: str,
+        turn: Next,
+        offer: PlannedOffer,
+        now: datetime,
+        *,
+        run: int = 1,
+        queue_timeout_seconds: float = QUEUE_TIMEOUT_SECONDS,
+        render_timeout_seconds: float = RENDER_TIMEOUT_SECONDS,
     ) -> Attempt | None:
         """Take the right to send an attempt that nobody has sent, or that was postponed.
 

@@ -30,7 +30,14 @@ from dropreel.catalog import ProviderName
 from dropreel.job import Job
 from dropreel.ledger import Attempt, AttemptState, Run, RunClosed
 from dropreel.observability import logger
-from dropreel.render import Next, Plan, PlannedOffer, Ticket
+from dropreel.render import (
+    QUEUE_TIMEOUT_SECONDS,
+    RENDER_TIMEOUT_SECONDS,
+    Next,
+    Plan,
+    PlannedOffer,
+    Ticket,
+)
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -97,7 +104,15 @@ class DynamoDBLedger:
 
     @again_on_conflict
     def begin(
-        self, job_id: str, turn: Next, offer: PlannedOffer, now: datetime, *, run: int = 1
+        self,
+        job_id: str,
+        turn: Next,
+        offer: PlannedOffer,
+        now: datetime,
+        *,
+        run: int = 1,
+        queue_timeout_seconds: float = QUEUE_TIMEOUT_SECONDS,
+        render_timeout_seconds: float = RENDER_TIMEOUT_SECONDS,
     ) -> Attempt | None:
         attempt = Attempt(
             job_id=job_id,
@@ -109,6 +124,8 @@ class DynamoDBLedger:
             begun_at=now,
             begun_by=uuid4().hex,
             estimated_usd=offer.estimated_usd,
+            queue_timeout_seconds=queue_timeout_seconds,
+            render_timeout_seconds=render_timeout_seconds,
         )
         try:
             self._client.transact_write_items(

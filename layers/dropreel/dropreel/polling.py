@@ -9,23 +9,14 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Protocol
 
-from dropreel.attempts import after_loss
+from dropreel.attempts import after_loss, after_timeout, code_of_loss, loss_of
 from dropreel.catalog import ProviderName
-from dropreel.errors import (
-    DropreelError,
-    RenderCancelled,
-    RenderFailed,
-    RenderModerated,
-    RenderRejected,
-    RenderTimedOut,
-    RequestForgotten,
-)
+from dropreel.errors import RenderTimedOut, RequestForgotten
 from dropreel.job import Job
 from dropreel.ledger import Ledger
 from dropreel.observability import logger
 from dropreel.provider import (
     Answer,
-    FailureCause,
     Provider,
     RenderState,
     UnknownRequest,
@@ -61,9 +52,10 @@ def poll(
     """One question to the provider. An unanswered one leaves the render as it was.
 
     A failed render that is worth another attempt is answered with what submit is to do `next`.
-    Raises `RenderFailed`, `RenderModerated`, `RenderRejected`, `RenderCancelled`,
+    Raises `RenderFailed`, `RenderModerated`, `RenderRejected`, `NoCredit`, `RenderCancelled`,
     `RequestForgotten`, or `RenderTimedOut` once the deadline has passed. That is judged by the
-    answer: a render that is ready is never late. A job that is run again to wait for what was
+    answer: a render that is ready is never late. The provider's queue has a deadline of its own;
+    both were fixed when the work was submitted. A job that is run again to wait for what was
     accepted before has the whole time once more.
     """
     ticket = underway.ticket
@@ -86,11 +78,12 @@ def poll(
     now = clock()
     logger.info("Request %s is %s. %s", ticket.request_id, answer.state, answer.message)
 
-    since_seconds = _since_seconds(underway, now)
-    left_seconds = settings.render_timeout_minutes * 60 - since_seconds
+    is_rendering = answer.state is RenderState.RENDERING
+    rendering_since = before.rendering_since or (now if is_rendering else None)
+    left_seconds = _left_seconds(underway, rendering_since, now)
     if answer.state is RenderState.CANCELLED and left_seconds <= 0:
         # By an earlier call, which was cut off before it could say so.
-        raise _timed_out(underway, answer, ledger, settings, cancelled=True)
+        return _overdue(underway, answer, rendering_since, ledger, settings, cancelled=True)
     if answer.state in (RenderState.FAILED, RenderState.CANCELLED):
         following = _after_loss(underway, answer, ledger, settings)
         return Progress(state=answer.state, wait_seconds=0, next=following)
@@ -104,27 +97,34 @@ def poll(
         )
     if left_seconds <= 0:
         cancelled = _cancel(provider, ticket)
-        raise _timed_out(underway, answer, ledger, settings, cancelled=cancelled)
+        return _overdue(underway, answer, rendering_since, ledger, settings, cancelled=cancelled)
     wait_seconds = next_wait_seconds(
-        since_seconds,
+        (now - _begun_at(underway)).total_seconds(),
         min_seconds=settings.poll_min_seconds,
         max_seconds=settings.poll_max_seconds,
         retry_after_seconds=retry_after_seconds,
     )
-    rendering = answer.state is RenderState.RENDERING
     return Progress(
         state=answer.state,
         wait_seconds=min(wait_seconds, math.ceil(left_seconds)),
-        rendering_since=before.rendering_since or (now if rendering else None),
+        rendering_since=rendering_since,
         unknown_since=unknown_since,
     )
 
 
-def _since_seconds(underway: Underway, now: datetime) -> float:
-    """Since the submission; or, when an earlier run of the job submitted it, since this one's
-    start."""
+def _begun_at(underway: Underway) -> datetime:
+    """The submission; or, when an earlier run of the job submitted it, this one's start."""
     submitted_at = underway.ticket.submitted_at
-    return (now - max(submitted_at, underway.started_at or submitted_at)).total_seconds()
+    return max(submitted_at, underway.started_at or submitted_at)
+
+
+def _left_seconds(underway: Underway, rendering_since: datetime | None, now: datetime) -> float:
+    """Until the deadline: of the provider's queue, and of the render once it has begun."""
+    if rendering_since is None:
+        deadline_seconds, since = underway.ticket.queue_timeout_seconds, _begun_at(underway)
+    else:
+        deadline_seconds, since = underway.ticket.render_timeout_seconds, rendering_since
+    return deadline_seconds - (now - since).total_seconds()
 
 
 def _confirm(underway: Underway, ledger: Ledger) -> None:
@@ -153,8 +153,8 @@ def _lose_if_forgotten(
 def _after_loss(underway: Underway, answer: Answer, ledger: Ledger, settings: PollSettings) -> Next:
     """Write down that the render is lost, then say what to submit next, or raise."""
     plan, ticket = underway.plan, underway.ticket
-    loss = _loss(answer, ticket)
-    ledger.lose(plan.job.id, ticket, loss.report.code, loss.message)
+    loss = loss_of(answer, ticket)
+    ledger.lose(plan.job.id, ticket, code_of_loss(loss), loss.message)
     following = after_loss(
         plan, ticket, answer, ledger.attempts(plan.job.id), settings.max_submissions
     )
@@ -164,42 +164,35 @@ def _after_loss(underway: Underway, answer: Answer, ledger: Ledger, settings: Po
     return following
 
 
-def _loss(answer: Answer, ticket: Ticket) -> DropreelError:
-    """The loss in the provider's words."""
-    words = f" {answer.message}" if answer.message else ""
-    if answer.state is RenderState.CANCELLED:
-        return RenderCancelled(f"{ticket.request_id} was cancelled at {ticket.provider}.{words}")
-    if answer.cause is FailureCause.MODERATED:
-        return RenderModerated(f"{ticket.provider} stopped {ticket.request_id}.{words}")
-    if answer.cause is FailureCause.BAD_INPUT:
-        return RenderRejected(f"{ticket.provider} cannot use {ticket.request_id}.{words}")
-    return RenderFailed(f"{ticket.provider} failed to render {ticket.request_id}.{words}")
-
-
-def _timed_out(
+def _overdue(
     underway: Underway,
     answer: Answer,
+    rendering_since: datetime | None,
     ledger: Ledger,
     settings: PollSettings,
     *,
     cancelled: bool,
-) -> RenderTimedOut:
-    """What is cancelled is lost: then a job that is run again may submit anew.
+) -> Progress:
+    """Raise, or say what to submit next: what was cancelled in the queue has cost nothing.
 
-    No failure of the ledger hides the timeout, because conclude does the same once more.
+    What is cancelled is lost: then a job that is run again may submit anew.
     """
-    ticket = underway.ticket
+    plan, ticket = underway.plan, underway.ticket
+    is_queued = rendering_since is None
+    limit_seconds = ticket.queue_timeout_seconds if is_queued else ticket.render_timeout_seconds
     stood = "not ready, and cancelled it" if answer.state is RenderState.CANCELLED else answer.state
     late = RenderTimedOut(
-        f"After {settings.render_timeout_minutes:g} minutes {ticket.provider} had request "
+        f"After {limit_seconds / 60:g} minutes {ticket.provider} had request "
         f"{ticket.request_id} still {stood}. {answer.message}".rstrip()
     )
-    if cancelled:
-        try:
-            ledger.lose(underway.plan.job.id, ticket, late.report.code, late.message)
-        except Exception:
-            logger.exception("The ledger could not record that %s is lost", ticket.request_id)
-    return late
+    if not cancelled:
+        raise late
+    ledger.lose(plan.job.id, ticket, late.report.code, late.message)
+    following = after_timeout(plan, ticket, settings.max_submissions) if is_queued else None
+    if following is None:
+        raise late
+    logger.info("Too long in the queue, next is offer %s of the route", following.offer + 1)
+    return Progress(state=RenderState.CANCELLED, wait_seconds=0, next=following)
 
 
 def _cancel(provider: Provider, ticket: Ticket) -> bool:

@@ -11,6 +11,10 @@ from dropreel.catalog import AudioFormat, ImageFormat, OptionValue, ProviderName
 from dropreel.job import Input, Job
 from dropreel.provider import RenderState
 
+QUEUE_TIMEOUT_SECONDS = 120 * 60.0
+RENDER_TIMEOUT_SECONDS = 60 * 60.0
+"""The template's defaults."""
+
 
 class ImageFacts(BaseModel):
     """What a picture really is, whatever its name says."""
@@ -61,6 +65,13 @@ class Ticket(BaseModel):
     attempt: int = Field(ge=1)
     offer: int = Field(ge=0, description="The offer's place in the plan's route.")
     submitted_at: datetime
+    queue_timeout_seconds: float = Field(
+        default=QUEUE_TIMEOUT_SECONDS, description="From the submission. Fixed by then."
+    )
+    render_timeout_seconds: float = Field(
+        default=RENDER_TIMEOUT_SECONDS,
+        description="From when a poll first saw it rendering. Fixed when it was submitted.",
+    )
     is_recorded: bool = Field(
         default=True, description="False when the ledger could not note it at the time."
     )

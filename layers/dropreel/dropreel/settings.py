@@ -34,6 +34,15 @@ class IntakeSettings(Settings):
     video_bucket: str
     incomplete_after_minutes: float
     ledger_table: str
+    shared_folders: str = Field(
+        default="", description="Folders below `inbox/`, by commas, whose files every job may name."
+    )
+
+    @property
+    def shared(self) -> tuple[str, ...]:
+        """The folders, each ending in `/`."""
+        folders = (folder.strip().strip("/") for folder in self.shared_folders.split(","))
+        return tuple(f"{folder}/" for folder in folders if folder)
 
 
 class DownloadSettings(Settings):
@@ -75,11 +84,14 @@ class AdmissionSettings(Settings):
     wavespeed_max_submits_per_minute: int = Field(default=2, description="0 is no limit.")
     daily_spend_limit_usd: Decimal = Field(default=Decimal(0), description="0 is no limit.")
     on_spend_limit: Literal["wait", "fail"] = "wait"
+    queue_timeout_minutes: float = 120
     render_timeout_minutes: float = 60
     throttle_patience_seconds: float = 900
 
 
 class SubmitSettings(ProviderSettings):
+    queue_timeout_minutes: float = 120
+    render_timeout_minutes: float = 60
     poll_min_seconds: float = 5
     poll_max_seconds: float = 60
     max_submissions: int = 2

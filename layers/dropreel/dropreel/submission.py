@@ -22,6 +22,7 @@ from dropreel.errors import (
     NoCredit,
     ProviderThrottled,
     ProviderUnavailable,
+    RenderModerated,
     RequestRefused,
     SubmissionUnclear,
     TokenMissing,
@@ -40,11 +41,13 @@ MAX_TRIES = 8
 """Calls to a provider that takes nothing for now, some minutes in all. One that throttles is asked
 for as long as the patience lasts instead."""
 
-CALL_LIFE_SECONDS = 90
+CALL_LIFE_SECONDS = 270
 """After this a call that began an attempt is dead: more than the submit function's timeout."""
 
-CALL_NEEDS_SECONDS = 60
-"""With less time left no attempt is begun: a call that is cut off is an unclear submission."""
+CALL_NEEDS_SECONDS = 210
+"""With less time left no attempt is begun: a call that is cut off is an unclear submission. It may
+read a token, wait a minute for an answer, do both once more when the token was rotated meanwhile,
+and write down what came of it, all of that slowly."""
 
 # Long enough for a provider that queues the request and fetches its inputs when it begins. The
 # URLs die earlier with the credentials that sign them, which Lambda renews only every few hours.
@@ -56,6 +59,7 @@ _REFUSALS: Mapping[str, type[DropreelError]] = {
         TokenMissing,
         TokenRejected,
         NoCredit,
+        RenderModerated,
         RequestRefused,
         ProviderThrottled,
         ProviderUnavailable,
@@ -103,7 +107,15 @@ def submit(
     if its_turn := _wait_for_turn(turn, offer.provider, ledger, clock(), settings):
         return its_turn
     try:
-        attempt = ledger.begin(plan.job.id, turn, offer, clock(), run=plan.job.run)
+        attempt = ledger.begin(
+            plan.job.id,
+            turn,
+            offer,
+            clock(),
+            run=plan.job.run,
+            queue_timeout_seconds=settings.queue_timeout_minutes * 60,
+            render_timeout_seconds=settings.render_timeout_minutes * 60,
+        )
     except RunClosed:
         raise ExecutionAborted("The run was concluded before it was submitted.") from None
     if attempt is None:  # another call was quicker, just now
@@ -127,8 +139,9 @@ def _payload(plan: Plan, offer: PlannedOffer, uploads: Uploads) -> dict[str, Opt
     if plan.audio and names.audio_field:
         media[names.audio_field] = plan.audio
     bucket = plan.job.bucket
-    dropped = [given for given in plan.job.inputs if given.role in (Role.IMAGE, Role.AUDIO)]
-    asked_for = dict.fromkeys((*dropped, *media.values()))  # what was conformed is a copy
+    # Who deletes one of them withdraws the job. What was conformed is a copy.
+    dropped = [given for given in plan.job.inputs if given.role is not Role.DEFAULTS]
+    asked_for = dict.fromkeys((*dropped, *media.values()))
     gone = [given.key for given in asked_for if not uploads.exists(bucket, given)]
     if gone:
         raise InputGone(f"Deleted before it could be sent to {offer.provider}: {', '.join(gone)}.")
@@ -263,6 +276,8 @@ def _accepted(
             attempt=attempt.number,
             offer=attempt.offer,
             submitted_at=accepted_at,
+            queue_timeout_seconds=attempt.queue_timeout_seconds,
+            render_timeout_seconds=attempt.render_timeout_seconds,
             is_recorded=is_recorded,
         ),
         wait_seconds=next_wait_seconds(
