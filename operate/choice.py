@@ -24,7 +24,6 @@ from dropreel.errors import (
 )
 from dropreel.job import Job, execution_name
 from dropreel.ledger import Attempt, AttemptState, Run
-from dropreel.precedence import Owner
 from dropreel.submission import CALL_LIFE_SECONDS
 
 _CONCLUDED_AFTER: Final = timedelta(minutes=5)
@@ -70,8 +69,8 @@ class Stack(Protocol):
 
     def runs(self, job_id: str) -> tuple[Run, ...]: ...
 
-    def owner_of_video(self, job: Job) -> Owner | None:
-        """Whose video has the plain names of the job's files."""
+    def last_drop(self, job: Job) -> str | None:
+        """The id of the job that was dropped last for the same output."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +80,8 @@ class LastRun:
     execution: Execution
     latest: Attempt | None = None
     noted: Run | None = None
-    overtaken_by: str | None = None
+    replaced_by: str | None = None
+    """The job of a later drop of the same output, whatever has become of that."""
 
     @property
     def failed_with(self) -> str:
@@ -99,6 +99,8 @@ class Choice:
     failed_with: str
     is_started: bool
     words: str
+    replaced_by: str | None = None
+    """Whoever names the job is asked first, when there is a later drop."""
 
 
 class NoSuchRun(Exception):
@@ -125,7 +127,7 @@ def last_run(stack: Stack, name: str) -> LastRun:
             f"There is no job {job_id}: its id is the name of its execution, and `job.id` in its "
             "error file. Step Functions keeps executions for 90 days."
         )
-    return _with_history(execution, attempts, runs)
+    return _with_history(stack, execution, attempts, runs)
 
 
 def failed_runs(stack: Stack, since: datetime) -> list[LastRun]:
@@ -136,13 +138,9 @@ def failed_runs(stack: Stack, since: datetime) -> list[LastRun]:
         if there is None or there.job.run < execution.job.run:
             last[execution.job.id] = execution
     failed = sorted(last.values(), key=lambda execution: (execution.started_at, execution.name))
-    of_a_stem = {_stem(execution): execution.job.id for execution in failed}  # the last one stays
     return [
         _with_history(
-            execution,
-            stack.attempts(execution.job.id),
-            stack.runs(execution.job.id),
-            overtaken_by=_overtaken_by(stack, execution, of_a_stem[_stem(execution)]),
+            stack, execution, stack.attempts(execution.job.id), stack.runs(execution.job.id)
         )
         for execution in failed
         if not stack.execution(execution_name(execution.job.id, execution.job.run + 1))
@@ -158,29 +156,15 @@ def _last_execution(stack: Stack, job_id: str, known: int) -> Execution | None:
 
 
 def _with_history(
-    execution: Execution,
-    attempts: Sequence[Attempt],
-    runs: Iterable[Run],
-    overtaken_by: str | None = None,
+    stack: Stack, execution: Execution, attempts: Sequence[Attempt], runs: Iterable[Run]
 ) -> LastRun:
+    last_drop = stack.last_drop(execution.job)
     return LastRun(
         execution=execution,
         latest=attempts[-1] if attempts else None,
         noted=next((run for run in runs if run.number == execution.job.run), None),
-        overtaken_by=overtaken_by,
+        replaced_by=last_drop if last_drop != execution.job.id else None,
     )
-
-
-def _stem(execution: Execution) -> tuple[str, str, str]:
-    return execution.job.bucket, execution.job.folder, execution.job.stem
-
-
-def _overtaken_by(stack: Stack, execution: Execution, last_of_the_stem: str) -> str | None:
-    """A later job of the same name: run again, the older one would put its video over it."""
-    owner = stack.owner_of_video(execution.job)
-    if owner and owner.came_after(execution.job, execution.started_at):
-        return owner.id
-    return last_of_the_stem if last_of_the_stem != execution.job.id else None
 
 
 # Choosing
@@ -197,6 +181,7 @@ def choose(last: LastRun, now: datetime, *, is_named: bool) -> Choice:
         failed_with=last.failed_with,
         is_started=obstacle is None,
         words=f"skipped: {obstacle}" if obstacle else _prospect(last),
+        replaced_by=last.replaced_by,
     )
 
 
@@ -214,7 +199,7 @@ def _obstacles(last: LastRun, now: datetime) -> Iterator[str]:
     if latest and latest.state is AttemptState.BEGUN:
         called = now - latest.begun_at
         if called < timedelta(seconds=CALL_LIFE_SECONDS):
-            yield "the call that submits it may be under way; try again in two minutes"
+            yield "the call that submits it may be under way; try again in five minutes"
 
 
 def _doubts(last: LastRun) -> Iterator[str]:
@@ -225,8 +210,8 @@ def _doubts(last: LastRun) -> Iterator[str]:
             "it may be rendered and paid for: look at the provider's dashboard, and run it again "
             f"with ID={last.execution.job.id} if it is not there"
         )
-    if last.overtaken_by:
-        yield f"the later job {last.overtaken_by} has taken its place"
+    if last.replaced_by:
+        yield f"its files were dropped again: job {last.replaced_by} has taken its place"
     if code in _REFUSED_FOR_THE_FILES:
         yield "the same files would be refused again; mend them and drop them"
     if code == InputGone.__name__:

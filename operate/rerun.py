@@ -16,6 +16,7 @@ from datetime import UTC, datetime, timedelta
 from botocore.exceptions import BotoCoreError, ClientError
 from rich.console import Console
 from rich.markup import escape
+from rich.prompt import Confirm
 from rich.table import Table
 
 from operate.choice import Choice, NoSuchRun, Stack, choose, failed_runs, last_run
@@ -43,6 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             console.print(f"No job has failed since {asked.failed_since:%Y-%m-%d %H:%M} UTC.")
             return 0
         console.print(_table(choices))
+        if asked.id and not asked.dry_run and not (asked.yes or _may_run(choices[0], console)):
+            return 1
         if asked.dry_run:
             console.print("Nothing was started: this is a dry run.")
             return 0 if any(choice.is_started for choice in choices) else 1
@@ -50,6 +53,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (BotoCoreError, ClientError, NoSuchRun, OutputMissing) as error:
         complaints.print(escape(str(error)))
         return 1
+
+
+def _may_run(choice: Choice, console: Console) -> bool:
+    """Ask whoever names a job of which there is a later drop."""
+    if not (choice.is_started and choice.replaced_by):
+        return True
+    console.print(
+        f"Its files were dropped again since: job {choice.replaced_by} has taken its place. If "
+        f"that one has a video, this one's will lie beside it, as {choice.job.own_video_key}."
+    )
+    if not sys.stdin.isatty():
+        console.print("Nothing was started. To run it all the same, say YES=1 (--yes).")
+        return False
+    return Confirm.ask("Run it again all the same?", console=console, default=False)
 
 
 def _start(stack: Stack, choices: Sequence[Choice], console: Console) -> int:
@@ -94,6 +111,11 @@ def _parsed(arguments: Sequence[str] | None, now: datetime) -> argparse.Namespac
         "2h, 3d",
     )
     parser.add_argument("--stack", default="dropreel")
+    parser.add_argument(
+        "--yes",
+        action="store_true",
+        help="run the job that is named, although there is a later drop",
+    )
     parser.add_argument("--dry-run", action="store_true", help="only say what would be done")
     return parser.parse_args(arguments)
 

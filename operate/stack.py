@@ -11,8 +11,7 @@ from pydantic import ValidationError
 from dropreel.job import Job
 from dropreel.ledger import Attempt, Run
 from dropreel.ledger_dynamodb import DynamoDBLedger
-from dropreel.precedence import Owner, owner_of
-from dropreel.storage import S3Storage
+from dropreel.used_uploads import UsedUploads
 from operate.choice import Execution
 
 if TYPE_CHECKING:
@@ -46,13 +45,12 @@ class DeployedStack:
         """Raises `OutputMissing`."""
         try:
             self._state_machine_arn = outputs["StateMachineArn"]
-            self._video_bucket = outputs["VideoBucket"]
             table = outputs["LedgerTable"]
         except KeyError as missing:
             raise OutputMissing(f"The stack has no output {missing.args[0]}.") from None
         self._states: SFNClient = boto3.client("stepfunctions", config=_PATIENT)
         self._ledger = DynamoDBLedger(table, boto3.client("dynamodb", config=_PATIENT))
-        self._videos = S3Storage(boto3.client("s3", config=_PATIENT))
+        self._uploads = UsedUploads(table, boto3.client("dynamodb", config=_PATIENT))
 
     def execution(self, name: str) -> Execution | None:
         arn = self._state_machine_arn.replace(":stateMachine:", ":execution:", 1)
@@ -64,6 +62,8 @@ class DeployedStack:
             job = Job.model_validate_json(described.get("input", ""))
         except ValidationError:
             return None
+        if not job.is_run_by(described["executionArn"]):
+            return None  # somebody started it by hand: it did nothing
         return Execution(
             name=described["name"],
             status=described["status"],
@@ -104,5 +104,5 @@ class DeployedStack:
     def runs(self, job_id: str) -> tuple[Run, ...]:
         return self._ledger.runs(job_id)
 
-    def owner_of_video(self, job: Job) -> Owner | None:
-        return owner_of(self._videos.text(self._video_bucket, job.manifest_key))
+    def last_drop(self, job: Job) -> str | None:
+        return self._uploads.last_drop(job)

@@ -8,7 +8,7 @@ from typing import Any
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from dropreel.bus import Bus
-from dropreel.conclusion import ENDING, conclude
+from dropreel.conclusion import conclude, ending_in
 from dropreel.desk import admission_of
 from dropreel.ledger_dynamodb import DynamoDBLedger
 from dropreel.observability import logger
@@ -27,8 +27,9 @@ bus = Bus(settings.event_bus)
 @logger.inject_lambda_context
 @tracer.capture_lambda_handler(capture_response=False, capture_error=False)
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    told = conclude(
-        ENDING.validate_python(event),
+    ending = ending_in(event)
+    told = ending and conclude(
+        ending,
         ledger=ledger,
         slots=admission,
         providers=partial(provider_of, settings=settings),

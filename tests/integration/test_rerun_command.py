@@ -1,6 +1,6 @@
 """Running failed jobs again in an account as moto plays it; CloudFormation is a stub."""
 
-import json
+import io
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -15,6 +15,7 @@ from dropreel.job import Job
 from dropreel.ledger import AttemptState
 from dropreel.ledger_dynamodb import DynamoDBLedger
 from dropreel.render import Next
+from dropreel.used_uploads import UsedUploads
 from operate import rerun
 from operate.stack import DeployedStack, OutputMissing, outputs_of
 from tests.render_account import LEDGER, REGION, VIDEOS, create_ledger_table
@@ -177,17 +178,61 @@ def test_all_that_failed_are_started_again_but_those_where_it_is_pointless(
     assert "Started 0 of 2, skipped 2." in capsys.readouterr().out
 
 
-def test_what_a_later_drop_has_delivered_is_not_rendered_over(
-    account: Account, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def replaced(account: Account) -> str:
+    """A job that failed, and whose files were dropped again since: the id of the later job."""
     account.run(JOB, "FAILED", "ProviderUnavailable")
-    later = {"id": "anna-fedcba9876543210", "started_at": "2099-01-01T00:00:00Z"}
-    account.s3.put_object(Bucket=VIDEOS, Key=JOB.manifest_key, Body=json.dumps({"job": later}))
+    later = JOB.model_copy(update={"id": "anna-fedcba9876543210", "dropped_at": datetime.now(UTC)})
+    UsedUploads(LEDGER).note_drop(later)
+    return later.id
 
+
+def test_what_a_later_drop_has_replaced_is_not_run_again_with_many(
+    account: Account, replaced: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert rerun.main(["--failed-since", "2h"]) == 1
 
-    assert "the later job anna-fedcba9876543210 has taken its place" in capsys.readouterr().out
+    assert f"job {replaced} has taken its place" in capsys.readouterr().out
     assert account.running() == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "answer", "is_started"),
+    [
+        ([], None, False),  # no terminal: nobody can be asked
+        (["--yes"], None, True),
+        ([], "y", True),
+        ([], "n", False),
+        ([], "", False),
+    ],
+)
+def test_whoever_names_a_replaced_job_is_asked_first(
+    account: Account,
+    replaced: str,
+    arguments: list[str],
+    answer: str | None,
+    is_started: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("sys.stdin", Terminal(f"{answer}\n", answer is not None))
+
+    assert rerun.main(["--id", JOB.id, *arguments]) == (0 if is_started else 1)
+
+    out = capsys.readouterr().out
+    assert (account.running() == [AGAIN]) is is_started
+    if not arguments:
+        assert f"job {replaced} has taken its place" in " ".join(out.split())
+        assert JOB.own_video_key in out.replace("\n", "")
+
+
+class Terminal(io.StringIO):
+    def __init__(self, typed: str, is_terminal: bool) -> None:
+        super().__init__(typed)
+        self._is_terminal = is_terminal
+
+    def isatty(self) -> bool:
+        return self._is_terminal
 
 
 def test_nothing_that_failed_is_no_error(
@@ -276,7 +321,7 @@ def test_a_stack_that_is_not_there_is_said(
 
 
 def test_a_stack_of_something_else_is_said() -> None:
-    with pytest.raises(OutputMissing, match="no output VideoBucket"):
+    with pytest.raises(OutputMissing, match="no output LedgerTable"):
         DeployedStack({"StateMachineArn": "arn"})
 
 

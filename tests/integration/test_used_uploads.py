@@ -1,6 +1,7 @@
 """The notes about used uploads, in DynamoDB as moto plays it."""
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 import pytest
 from botocore.stub import Stubber
@@ -45,14 +46,14 @@ def test_the_first_claim_of_the_same_uploads_decides(used: UsedUploads) -> None:
 
 
 def test_a_version_is_used_once_it_is_noted(used: UsedUploads) -> None:
-    assert not used.is_used("uploads", KEY, "v1")
+    assert not used.is_answered("uploads", KEY, "v1")
 
     used.note("first", "uploads", KEY, "v1")
     used.note("second", "uploads", KEY, "v1")
 
-    assert used.is_used("uploads", KEY, "v1")
-    assert not used.is_used("uploads", KEY, "v2")
-    assert not used.is_used("others", KEY, "v1")
+    assert used.is_answered("uploads", KEY, "v1")
+    assert not used.is_answered("uploads", KEY, "v2")
+    assert not used.is_answered("others", KEY, "v1")
 
 
 def test_the_longest_key_can_be_noted(used: UsedUploads) -> None:
@@ -60,28 +61,33 @@ def test_the_longest_key_can_be_noted(used: UsedUploads) -> None:
 
     used.note("job", "b" * 63, longest, "v" * 900)
 
-    assert used.is_used("b" * 63, longest, "v" * 900)
+    assert used.is_answered("b" * 63, longest, "v" * 900)
 
 
-def test_a_face_is_found_by_the_defaults_that_named_it_last(used: UsedUploads) -> None:
-    assert used.face_named_by("uploads", KEY) is None
+def test_what_a_job_of_another_name_used_is_not_answered_by_that(used: UsedUploads) -> None:
+    used.note_used("uploads", KEY, "v1")
 
-    for folder in ("a", "b"):
-        used.note_face("uploads", KEY, named_by=f"inbox/{folder}/_defaults.json")
+    assert used.was_used("uploads", KEY, "v1")
+    assert not used.was_used("uploads", KEY, "v2")
+    assert not used.is_answered("uploads", KEY, "v1")
+    assert used.unanswered("uploads", [(KEY, "v1")]) == {(KEY, "v1")}
 
-    assert used.face_named_by("uploads", KEY) == "inbox/b/_defaults.json"
+
+def test_the_last_drop_of_an_output_stays_whoever_is_noted_when(used: UsedUploads) -> None:
+    early, late = (dropped(f"anna-{hour}", hour) for hour in (9, 10))
+    assert used.last_drop(early) is None
+
+    for order in ((early, late), (late, early, late, early)):
+        for one in order:
+            used.note_drop(one)
+        assert used.last_drop(early) == used.last_drop(late) == late.id
+    assert used.last_drop(late.model_copy(update={"stem": "bert"})) is None
+    assert used.last_drop(late.model_copy(update={"folder": "team/"})) is None
 
 
-def test_an_upload_is_found_to_be_named_by_the_job_file_that_named_it_last(
-    used: UsedUploads,
-) -> None:
-    assert used.named_by("uploads", KEY) is None
-
-    used.note_face("uploads", KEY, named_by="inbox/_defaults.json")
-    used.note_named("uploads", KEY, named_by="inbox/talk.json")
-
-    assert used.named_by("uploads", KEY) == "inbox/talk.json"
-    assert used.face_named_by("uploads", KEY) == "inbox/_defaults.json"
+def dropped(job_id: str, hour: int) -> Job:
+    at = datetime(2026, 11, 20, hour, tzinfo=UTC)
+    return job(job_id).model_copy(update={"dropped_at": at})
 
 
 def test_nothing_of_it_expires_because_the_sweep_would_pay_again(
@@ -90,8 +96,8 @@ def test_nothing_of_it_expires_because_the_sweep_would_pay_again(
     used.claim("f1", job("job"))
     used.note("job", "uploads", KEY, "v1")
     used.note_answered("uploads", KEY, "v2")
-    used.note_face("uploads", KEY, named_by="inbox/_defaults.json")
-    used.note_named("uploads", KEY, named_by="inbox/talk.json")
+    used.note_used("uploads", KEY, "v3")
+    used.note_drop(dropped("anna", 9))
 
     items = account.dynamodb.scan(TableName=LEDGER)["Items"]
     assert len(items) == 5
@@ -106,11 +112,12 @@ def test_an_upload_is_answered_with_a_job_or_without(used: UsedUploads) -> None:
 
     assert used.is_answered("uploads", KEY, "v1")
     assert used.is_answered("uploads", KEY, "v2")
-    assert not used.is_used("uploads", KEY, "v2")
 
 
 @pytest.mark.parametrize("order", [1, -1])
-def test_a_job_counts_more_than_an_answer(used: UsedUploads, order: int) -> None:
+def test_a_job_counts_more_than_an_answer(
+    used: UsedUploads, account: RenderAccount, order: int
+) -> None:
     def note() -> None:
         used.note("job", "uploads", KEY, "v1")
 
@@ -120,7 +127,8 @@ def test_a_job_counts_more_than_an_answer(used: UsedUploads, order: int) -> None
     for write in [note, answer][::order]:
         write()
 
-    assert used.is_used("uploads", KEY, "v1")
+    (item,) = account.dynamodb.scan(TableName=LEDGER)["Items"]
+    assert item["job_id"] == {"S": "job"}
 
 
 def test_many_uploads_are_asked_about_in_few_calls(

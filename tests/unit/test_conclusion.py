@@ -10,7 +10,7 @@ import pytest
 from pydantic import BaseModel
 
 from dropreel.attempts import is_kept
-from dropreel.conclusion import ENDING, EndedRun, conclude, needs_conclusion
+from dropreel.conclusion import EndedRun, conclude, ending_in, needs_conclusion
 from dropreel.errors import (
     DropreelError,
     InputGone,
@@ -134,15 +134,20 @@ class Bench:
         return told
 
     def tell(self, event: dict[str, object]) -> VideoFailed | VideoReady | None:
-        return conclude(
-            ENDING.validate_python(event),
-            ledger=self.ledger,
-            slots=self.slots,
-            providers=by_name(self.provider),
-            videos=self.videos,
-            video_bucket="videos",
-            bus=self.bus,
-            clock=self.tick,
+        ending = ending_in(event)
+        return (
+            None
+            if ending is None
+            else conclude(
+                ending,
+                ledger=self.ledger,
+                slots=self.slots,
+                providers=by_name(self.provider),
+                videos=self.videos,
+                video_bucket="videos",
+                bus=self.bus,
+                clock=self.tick,
+            )
         )
 
     def tick(self) -> datetime:
@@ -732,9 +737,27 @@ def test_rule_sends_each_ending_that_is_understood() -> None:
     assert pattern["detail"]["status"] == schema["status"]["enum"]
 
 
-def test_sample_event_is_understood() -> None:
-    ending = ENDING.validate_json((SAMPLES / "execution_aborted.json").read_bytes())
+@pytest.mark.parametrize("status", ["FAILED", "ABORTED", "TIMED_OUT"])
+@pytest.mark.parametrize("given", [JOB.model_dump_json(), '{"id": "anna"}', "no JSON", "", "[]"])
+def test_an_execution_that_we_did_not_start_changes_nothing(status: str, given: str) -> None:
+    bench = Bench().accept()
+    event = ended_run(status)
+    detail = event["detail"]
+    assert isinstance(detail, dict)
+    detail |= {"executionArn": RUN.replace(JOB.execution_name, "by-hand"), "input": given}
 
+    assert bench.tell(event) is None
+
+    assert bench.codes == []
+    assert bench.error_file is None
+    assert bench.slots.left == []
+    assert bench.provider.cancelled == []
+
+
+def test_sample_event_is_understood() -> None:
+    ending = ending_in(json.loads((SAMPLES / "execution_aborted.json").read_bytes()))
+
+    assert isinstance(ending, EndedRun)
     assert ending.job.id == "anna-5f0c9f1d2b7a4e63"
     assert ending.execution.endswith(ending.job.id)
     assert ending.started_at is not None
@@ -745,14 +768,16 @@ def test_sample_event_is_understood() -> None:
 # Each end: the slot left, the request cancelled if it was queued, an error file, one event
 
 
-UNKNOWN = Progress(state=RenderState.QUEUED, wait_seconds=5, unknown_since=NOON)
+UNKNOWN = Progress(
+    state=RenderState.RENDERING, wait_seconds=5, rendering_since=NOON, unknown_since=NOON
+)
 
 
 def poll_into(
     error: type[DropreelError], bench: Bench, answer: Answer | Exception
 ) -> DropreelError:
-    """What poll raises two hours after the submission, having written it down. If the provider does
-    not know it, it has not since then."""
+    """What poll raises three hours after the submission, having written it down. If the provider
+    does not know it, it has not since then."""
     provider = ScriptedProvider(answers=[answer], cancels=True)
     with pytest.raises(error) as raised:
         poll(
@@ -760,7 +785,7 @@ def poll_into(
             ledger=bench.ledger,
             slots=Rendered(),
             providers=by_name(provider),
-            clock=lambda: NOON + timedelta(hours=2),
+            clock=lambda: NOON + timedelta(hours=3),
             settings=POLL_SETTINGS,
         )
     return raised.value
@@ -829,7 +854,7 @@ def test_end_by_a_provider_that_never_finishes(is_queued: bool) -> None:
 
 def test_end_by_a_provider_that_never_finishes_and_lets_poll_cancel() -> None:
     bench = Bench().accept()
-    late = poll_into(RenderTimedOut, bench, Answer(state=RenderState.QUEUED))
+    late = poll_into(RenderTimedOut, bench, Answer(state=RenderState.RENDERING))
 
     bench.fail(late)
 
@@ -1172,7 +1197,7 @@ def test_run_that_asked_for_nothing_is_not_told_of_an_earlier_runs_request() -> 
 
 def test_late_render_whose_request_is_cancelled_is_not_said_to_finish_still() -> None:
     bench = Bench().accept()
-    late = poll_into(RenderTimedOut, bench, Answer(state=RenderState.QUEUED))
+    late = poll_into(RenderTimedOut, bench, Answer(state=RenderState.RENDERING))
 
     failed = bench.conclude(failed_run(late))
 

@@ -10,7 +10,7 @@ import pytest
 from dropreel.errors import DropreelError
 from dropreel.job import Job
 from dropreel.ledger import Attempt, AttemptState, Run
-from dropreel.precedence import Owner
+from dropreel.submission import CALL_LIFE_SECONDS
 from operate.choice import Execution, LastRun, NoSuchRun, choose, failed_runs, last_run
 from operate.rerun import moment
 from tests.render_fakes import JOB, NOON, RUNCOMFY
@@ -66,7 +66,7 @@ class Account:
     executions: list[Execution] = field(default_factory=list)
     of_attempts: list[Attempt] = field(default_factory=list)
     of_runs: list[Run] = field(default_factory=list)
-    owner: Owner | None = None
+    last_drops: dict[str, str] = field(default_factory=dict)
     started: list[Job] = field(default_factory=list)
 
     def execution(self, name: str) -> Execution | None:
@@ -87,8 +87,8 @@ class Account:
     def runs(self, job_id: str) -> tuple[Run, ...]:
         return tuple(one for one in self.of_runs if one.job_id == job_id)
 
-    def owner_of_video(self, job: Job) -> Owner | None:
-        return self.owner
+    def last_drop(self, job: Job) -> str | None:
+        return self.last_drops.get(job.stem)
 
 
 # What becomes of a job
@@ -176,7 +176,7 @@ def test_what_was_stopped_while_it_was_submitted_may_be_paid_and_is_told_so() ->
         ended(status="ABORTED"),
         latest=attempt(AttemptState.BEGUN),
         noted=Run(job_id=JOB.id, number=1, ended_at=NOON, outcome="ExecutionAborted"),
-        overtaken_by="anna-fedcba9876543210",
+        replaced_by="anna-fedcba9876543210",
     )
 
     many = choose(last, NOW, is_named=False)
@@ -243,8 +243,8 @@ def test_a_call_that_submits_may_outlive_its_execution(is_named: bool) -> None:
         last = LastRun(ended("NoCredit"), latest=begun)
         return choose(last, NOW, is_named=is_named).is_started
 
-    assert not at(89)
-    assert at(91) is is_named
+    assert not at(CALL_LIFE_SECONDS - 1)
+    assert at(CALL_LIFE_SECONDS + 1) is is_named
 
 
 @pytest.mark.parametrize(
@@ -380,32 +380,27 @@ def test_of_each_job_its_own_history_counts() -> None:
     assert second.noted is None
 
 
-def test_of_two_drops_of_one_name_only_the_later_is_run_again() -> None:
-    later = JOB.model_copy(update={"id": "anna-fedcba9876543210"})
-    account = Account(
-        executions=[ended(), ended(job=later, started_at=NOON + timedelta(minutes=1))]
-    )
+def test_a_drop_that_a_later_one_has_replaced_is_run_again_only_when_it_is_named() -> None:
+    """Whatever has become of the later one: it waits, renders, failed or is delivered."""
+    later = "anna-fedcba9876543210"
+    account = Account(executions=[ended()], last_drops={"anna": later})
 
-    first, second = (choose(one, NOW, is_named=False) for one in failed_runs(account, YESTERDAY))
+    (last,) = failed_runs(account, YESTERDAY)
+    many = choose(last, NOW, is_named=False)
+    named = choose(last_run(account, JOB.id), NOW, is_named=True)
 
-    assert first.words == f"skipped: the later job {later.id} has taken its place"
-    assert second.is_started
+    assert not many.is_started
+    assert f"job {later} has taken its place" in many.words
+    assert (named.is_started, named.replaced_by) == (True, later)
 
 
-def test_a_drop_whose_successor_has_its_video_is_run_again_only_when_it_is_named() -> None:
-    owner = Owner(id="anna-fedcba9876543210", started_at=NOON + timedelta(minutes=1))
-    account = Account(executions=[ended()], owner=owner)
-    earlier = owner.model_copy(update={"started_at": NOON - timedelta(minutes=1)})
+def test_the_last_drop_of_an_output_is_run_again_with_many() -> None:
+    account = Account(executions=[ended()], last_drops={"anna": JOB.id})
 
     (last,) = failed_runs(account, YESTERDAY)
 
-    assert not choose(last, NOW, is_named=False).is_started
-    assert choose(last_run(account, JOB.id), NOW, is_named=True).is_started
-    (last,) = failed_runs(replace(account, owner=earlier), YESTERDAY)
     assert choose(last, NOW, is_named=False).is_started
-
-
-# When
+    assert choose(last, NOW, is_named=True).replaced_by is None
 
 
 @pytest.mark.parametrize(

@@ -167,8 +167,31 @@ class EndedRun(BaseModel):
                 return StepError.model_validate({"Error": self.error or ""}).report
 
 
-ENDING: TypeAdapter[FailedRun | EndedRun] = TypeAdapter(FailedRun | EndedRun)
-"""Reads what conclude is called with, whichever way."""
+_ENDING: TypeAdapter[FailedRun | EndedRun] = TypeAdapter(FailedRun | EndedRun)
+
+
+class _EndedExecution(BaseModel):
+    """What EventBridge says of any execution."""
+
+    input: str = Field(default="", validation_alias=AliasPath("detail", "input"))
+    execution: str = Field(validation_alias=AliasPath("detail", "executionArn"))
+
+
+def ending_in(event: object) -> FailedRun | EndedRun | None:
+    """Read what conclude is called with, whichever way. None for an execution that somebody started
+    by hand: nothing of the job's is its own, and nobody waits for a word about it."""
+    try:
+        ended = _EndedExecution.model_validate(event)
+    except ValidationError:
+        return _ENDING.validate_python(event)
+    try:
+        is_ours = Job.model_validate_json(ended.input).is_run_by(ended.execution)
+    except ValidationError:
+        is_ours = False
+    if not is_ours:
+        logger.warning("Not started by us: nothing to conclude", execution=ended.execution)
+        return None
+    return _ENDING.validate_python(event)
 
 
 class Videos(Protocol):

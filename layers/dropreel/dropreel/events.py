@@ -47,9 +47,13 @@ class JobSummary(_Published):
     )
 
     started_at: AwareDatetime | None = Field(
+        default=None, description="When its execution started."
+    )
+    dropped_at: AwareDatetime | None = Field(
         default=None,
-        description="When its execution started. Of two jobs of one stem, the files without a job "
-        "id in their names are of the one that started later.",
+        description="When its files were found complete. Of two jobs of one stem, the files "
+        "without a job id in their names are of the one that was dropped later, also when the "
+        "older one is run again.",
     )
 
     @classmethod
@@ -63,6 +67,7 @@ class JobSummary(_Published):
             prompt=job.prompt,
             options=job.options,
             started_at=started_at,
+            dropped_at=job.dropped_at,
         )
 
 

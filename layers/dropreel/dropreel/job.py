@@ -6,7 +6,7 @@ import re
 import unicodedata
 from enum import StrEnum
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from dropreel.catalog import OptionValue
 from dropreel.errors import Reason
@@ -61,6 +61,11 @@ class Job(BaseModel):
     run: int = Field(
         default=1, ge=1, description="Counts the executions of this job: more when it is run again."
     )
+    dropped_at: AwareDatetime | None = Field(
+        default=None,
+        description="When its files were found complete. Of two jobs of one output the later one "
+        "has the plain names; a job that is run again keeps its place.",
+    )
 
     @property
     def execution_name(self) -> str:
@@ -86,6 +91,11 @@ class Job(BaseModel):
     @property
     def own_manifest_key(self) -> str:
         return _fitting(f"{self.folder}{_name(self.stem)}", f".{self.id}.json")
+
+    def is_run_by(self, execution_arn: str) -> bool:
+        """Whether an execution has the name that we start this run under. One that has another
+        name was started by hand."""
+        return execution_arn.rpartition(":")[2] == self.execution_name
 
     def of(self, role: Role) -> tuple[Input, ...]:
         return tuple(given for given in self.inputs if given.role is role)
@@ -118,6 +128,12 @@ def _fitting(name: str, ending: str) -> str:
     ending = f"-{hashlib.sha256(name.encode()).hexdigest()[:16]}{ending}"
     room_bytes = LONGEST_KEY_BYTES - len(ending)
     return name.encode()[:room_bytes].decode(errors="ignore") + ending
+
+
+def top_folder(key: str) -> str:
+    """The first folder below the inbox, ending in `/`; empty for what lies in the inbox itself."""
+    folder, slash, _ = key.removeprefix(INBOX).partition("/")
+    return folder + slash if slash else ""
 
 
 def job_id(stem: str, model: str, inputs: tuple[Input, ...]) -> str:

@@ -1,7 +1,8 @@
-"""Which of two jobs of one stem the plain names belong to: the one whose execution started later.
+"""Which of two jobs of one stem the plain names belong to: the one that was dropped later.
 
-A corrected file makes a new job while the old one still renders, and either may end first. So each
-manifest and error file says which job it is of and when that started.
+A corrected file makes a new job while the old one still renders, and either may end first, or be
+run again much later. So each manifest and error file says which job it is of and when that was
+dropped.
 """
 
 from datetime import datetime, timedelta
@@ -20,12 +21,14 @@ class Owner(BaseModel):
 
     id: str
     started_at: AwareDatetime | None = None
+    dropped_at: AwareDatetime | None = None
 
     def came_after(self, job: Job, started_at: datetime | None) -> bool:
         """Whether it is another job, and the later one; of two at once, the last by name."""
-        if self.id == job.id or self.started_at is None or started_at is None:
+        theirs, ours = self.dropped_at or self.started_at, job.dropped_at or started_at
+        if self.id == job.id or theirs is None or ours is None:
             return False
-        return (self.started_at, self.id) > (started_at, job.id)
+        return (theirs, self.id) > (ours, job.id)
 
 
 class _Document(BaseModel):

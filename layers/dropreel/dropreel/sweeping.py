@@ -109,6 +109,9 @@ class DailySweep:
         except ValidationError:  # somebody started it by hand
             logger.warning("No job of ours", execution=execution.arn)
             return False
+        if not job.is_run_by(execution.arn):
+            logger.warning("Not started by us", execution=execution.arn, job_id=job.id)
+            return False
         run = next((run for run in self.ledger.runs(job.id) if run.number == job.run), None)
         if not needs_conclusion(run) or (run and self._is_at_work(run)):
             return False

@@ -5,8 +5,8 @@
 | `uploads#<bucket>/<fingerprint>` | `claim` | the job that was first made of exactly these        |
 | `upload#<bucket>/<key>#<version>`| `job`   | the id of the last job that used it; none when it   |
 |                                  |         | was answered without one                            |
-| `face#<bucket>/<key>`            | `face`  | the `_defaults.json` that named it last             |
-| `named#<bucket>/<key>`           | `named` | the job file that named it last                     |
+| `upload#<bucket>/<key>#<version>`| `used`  | a job of another name was made with it              |
+| `output#<bucket>/<folder><stem>` | `drop`  | the job that was dropped last for this output       |
 
 None of these expires. The uploads stay in the inbox, and the sweep looks at all of them every day:
 what it finds no note of is started, and paid for. A note has a few hundred bytes, a claim about a
@@ -16,6 +16,7 @@ thousand.
 import random
 import time
 from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import boto3
@@ -61,10 +62,6 @@ class UsedUploads:
         except self._client.exceptions.ConditionalCheckFailedException:
             return Job.model_validate_json(self._get(pk, "claim", "job") or job.model_dump_json())
         return job
-
-    def is_used(self, bucket: str, key: str, version_id: str) -> bool:
-        """Whether a job was made of it."""
-        return self._get(_upload(bucket, key, version_id), "job", "job_id") is not None
 
     def note(self, job_id: str, bucket: str, key: str, version_id: str) -> None:
         """A job of this id was started, and this upload is in it."""
@@ -121,21 +118,35 @@ class UsedUploads:
             UpdateExpression="REMOVE expires_at",
         )
 
-    def note_face(self, bucket: str, key: str, named_by: str) -> None:
-        """The defaults at a key name this picture as the face of their folder."""
-        self._put(f"face#{bucket}/{key}", "face", named_by=named_by)
+    def note_used(self, bucket: str, key: str, version_id: str) -> None:
+        """A job of another name was made with it. That answers nothing: its own job may come."""
+        self._put(_upload(bucket, key, version_id), "used")
 
-    def face_named_by(self, bucket: str, key: str) -> str | None:
-        """The key of the defaults that named this picture last."""
-        return self._get(f"face#{bucket}/{key}", "face", "named_by")
+    def was_used(self, bucket: str, key: str, version_id: str) -> bool:
+        """Whether a job of another name was made with it."""
+        return bool(self._item(_upload(bucket, key, version_id), "used"))
 
-    def note_named(self, bucket: str, key: str, named_by: str) -> None:
-        """The job file at a key names this upload."""
-        self._put(f"named#{bucket}/{key}", "named", named_by=named_by)
+    def note_drop(self, job: Job) -> None:
+        """The job is the last drop of its output, unless a later one is noted."""
+        dropped_at = _sortable(job.dropped_at)
+        try:
+            self._client.put_item(
+                TableName=self._table,
+                Item={
+                    **_drop_key(job),
+                    "job_id": {"S": job.id},
+                    "dropped_at": {"S": dropped_at},
+                },
+                ConditionExpression="attribute_not_exists(pk) OR dropped_at < :dropped_at",
+                ExpressionAttributeValues={":dropped_at": {"S": dropped_at}},
+            )
+        except self._client.exceptions.ConditionalCheckFailedException:
+            return
 
-    def named_by(self, bucket: str, key: str) -> str | None:
-        """The key of the job file that named this upload last."""
-        return self._get(f"named#{bucket}/{key}", "named", "named_by")
+    def last_drop(self, job: Job) -> str | None:
+        """The id of the job that was dropped last for this job's output."""
+        got = self._client.get_item(TableName=self._table, Key=_drop_key(job), ConsistentRead=True)
+        return got["Item"]["job_id"]["S"] if "Item" in got else None
 
     def _get(self, pk: str, sk: str, field: str) -> str | None:
         item = self._item(pk, sk)
@@ -160,3 +171,16 @@ class UsedUploads:
 
 def _upload(bucket: str, key: str, version_id: str) -> str:
     return f"upload#{bucket}/{key}#{version_id}"
+
+
+def _drop_key(job: Job) -> "dict[str, AttributeValueTypeDef]":
+    return {"pk": {"S": f"output#{job.bucket}/{job.folder}{job.stem}"}, "sk": {"S": "drop"}}
+
+
+def _sortable(moment: datetime | None) -> str:
+    """In UTC and with all of its digits, so that DynamoDB can compare it."""
+    return (
+        (moment or datetime.min.replace(tzinfo=UTC))
+        .astimezone(UTC)
+        .isoformat(timespec="microseconds")
+    )
