@@ -39,6 +39,7 @@ intake = Intake(
     model=settings.model,
     video_bucket=settings.video_bucket,
     incomplete_after=timedelta(minutes=settings.incomplete_after_minutes),
+    shared_folders=settings.shared,
 )
 inbox_sweep = InboxSweep(
     inbox=storage, notes=used, queue=queue, upload_bucket=settings.upload_bucket

@@ -31,9 +31,16 @@ def draft(
     return Draft(
         bucket="uploads",
         group=Group.around(name, listed),
-        own=said_in(Role.OPTIONS, ANNA, json.dumps(own or {}).encode()),
+        own=said_in(Role.OPTIONS, ANNA, json.dumps(own or {}).encode(), ("faces/",)),
         inherited=nearest_wins(
-            [said_in(Role.DEFAULTS, "inbox/team/_defaults.json", json.dumps(defaults).encode())]
+            [
+                said_in(
+                    Role.DEFAULTS,
+                    "inbox/team/_defaults.json",
+                    json.dumps(defaults).encode(),
+                    ("faces/",),
+                )
+            ]
             if defaults is not None
             else []
         ),

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
+from dropreel import wish
 from dropreel.events import DetailType, UploadIncomplete
 from dropreel.inbox_sweep import InboxSweep
 from dropreel.intake import LISTED_AT_MOST, Bookmark, Intake, Sighting, Sweep, message_in
@@ -39,8 +40,8 @@ class World:
         self.claims: dict[str, Job] = {}
         self.noted: set[tuple[str, str]] = set()
         self.answered: set[tuple[str, str]] = set()
-        self.faces: dict[str, str] = {}
-        self.spoken_for: dict[str, str] = {}
+        self.used: set[tuple[str, str]] = set()
+        self.drops: list[str] = []
         self.messages: list[tuple[datetime, str]] = []
         self.announced: list[UploadIncomplete] = []
         self.listed_prefixes: list[str] = []
@@ -55,6 +56,7 @@ class World:
             model="wan-2.2-speech-to-video",
             video_bucket=VIDEOS,
             incomplete_after=incomplete_after,
+            shared_folders=("faces/", "voices/"),
         )
         self.inbox_sweep = InboxSweep(inbox=self, notes=self, queue=self, upload_bucket=UPLOADS)
 
@@ -133,14 +135,13 @@ class World:
         self.files[key] = document
 
     def start(self, job: Job) -> None:
+        assert job.id in self.drops, "started before its drop was noted"
         self.starts += 1
-        assert self.jobs.setdefault(job.id, job) == job
+        there = self.jobs.setdefault(job.id, job)
+        assert there == job.model_copy(update={"dropped_at": there.dropped_at})
 
     def claim(self, fingerprint: str, job: Job) -> Job:
         return self.claims.setdefault(fingerprint, job)
-
-    def is_used(self, bucket: str, key: str, version_id: str) -> bool:
-        return (key, version_id) in self.noted
 
     def is_answered(self, bucket: str, key: str, version_id: str) -> bool:
         return (key, version_id) in self.noted | self.answered
@@ -157,17 +158,15 @@ class World:
         assert job_id in self.jobs, "noted before it was started"
         self.noted.add((key, version_id))
 
-    def note_face(self, bucket: str, key: str, named_by: str) -> None:
-        self.faces[key] = named_by
+    def note_used(self, bucket: str, key: str, version_id: str) -> None:
+        self.used.add((key, version_id))
 
-    def face_named_by(self, bucket: str, key: str) -> str | None:
-        return self.faces.get(key)
+    def was_used(self, bucket: str, key: str, version_id: str) -> bool:
+        return (key, version_id) in self.used
 
-    def note_named(self, bucket: str, key: str, named_by: str) -> None:
-        self.spoken_for[key] = named_by
-
-    def named_by(self, bucket: str, key: str) -> str | None:
-        return self.spoken_for.get(key)
+    def note_drop(self, job: Job) -> None:
+        assert job.dropped_at is not None
+        self.drops.append(job.id)
 
     def send(self, message: BaseModel, delay_seconds: int) -> None:
         assert 0 < delay_seconds <= 900
@@ -756,12 +755,14 @@ def test_a_crash_around_the_start_starts_the_same_job_again(
     (job,) = world.jobs.values()
     assert job.options == {}
     assert {(given.key, given.version_id) for given in job.inputs} == world.noted
+    assert not world.used
 
 
 def test_a_crash_between_two_notes_leaves_nothing_that_waits_in_vain(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.drop_and_tell("inbox/faces/a.png")
+    world.drop_and_tell("inbox/anna.txt")
     seen = world.drop("inbox/anna.json", '{"image": "faces/a.png", "audio": "faces/b.mp3"}')
     world.drop_and_tell("inbox/faces/b.mp3")
     note, room = world.note, iter([True])
@@ -938,7 +939,7 @@ def test_the_reminder_reads_as_it_was_written() -> None:
 def test_the_message_of_a_sweep_is_read() -> None:
     assert message_in('{"sweep": {}}') == Sweep(sweep=Bookmark())
 
-    going_on = Sweep(sweep=Bookmark(bucket=UPLOADS, after="inbox/a b+c%20d'\"😀", media=True))
+    going_on = Sweep(sweep=Bookmark(bucket=UPLOADS, after="inbox/a b+c%20d'\"😀"))
     assert message_in(going_on.model_dump_json()) == going_on
 
 
@@ -954,7 +955,7 @@ def test_a_message_that_is_neither_is_an_error(message: str) -> None:
         message_in(message)
 
 
-def test_a_named_recording_in_an_avatar_folder_makes_one_job_alone() -> None:
+def test_what_a_job_file_names_still_makes_the_jobs_of_its_own_name() -> None:
     world = World()
     world.say_and_tell("inbox/news/_defaults.json", image="face.png")
     world.drop_and_tell("inbox/news/face.png")
@@ -963,31 +964,142 @@ def test_a_named_recording_in_an_avatar_folder_makes_one_job_alone() -> None:
     world.drop_and_tell("inbox/news/mon.mp3")
     world.pass_time(minutes=120)
 
-    assert [job.stem for job in world.jobs.values()] == ["best"]
+    assert sorted(job.stem for job in world.jobs.values()) == ["best", "mon"]
     assert world.announced == []
 
 
-def test_a_pair_that_a_job_file_names_makes_one_job_alone() -> None:
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_pair_waits_for_nobody_who_names_it(order: int) -> None:
     world = World()
-    world.say_and_tell("inbox/talk.json", image="anna.png", audio="anna.mp3", resolution="720p")
+    told = [
+        world.drop("inbox/talk.json", '{"image": "never.png", "audio": "anna.mp3"}'),
+        world.drop("inbox/anna.png"),
+        world.drop("inbox/anna.mp3"),
+    ]
 
-    world.drop_and_tell("inbox/anna.png", "inbox/anna.mp3")
-    world.pass_time(minutes=120)
-
-    assert [job.stem for job in world.jobs.values()] == ["talk"]
-    assert world.announced == []
-
-
-def test_a_pair_whose_naming_job_never_comes_together_makes_its_own_video_in_the_end() -> None:
-    world = World()
-    world.say_and_tell("inbox/talk.json", image="never.png", audio="anna.mp3")
-
-    world.drop_and_tell("inbox/anna.png", "inbox/anna.mp3")
-    world.pass_time(minutes=1)
-    assert world.jobs == {}
-    world.pass_time(minutes=120)
+    for seen in told[::order]:
+        world.intake.take_in(seen)
 
     assert [job.stem for job in world.jobs.values()] == ["anna"]
+
+
+# Teams
+
+NAMING = ["../blue/anna.png", "../blue/sub/../anna.png", "./../blue/anna.png", "../blue/anna.mp3"]
+
+
+@pytest.mark.parametrize("path", [*NAMING, "../secret.png", "../faces2/a.png", "../Red/a.png"])
+@pytest.mark.parametrize("file", ["inbox/red/x.json", "inbox/red/_defaults.json"])
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_file_of_another_top_folder_is_refused_unseen(
+    world: World, file: str, path: str, is_there: bool
+) -> None:
+    if is_there:
+        for key in ("blue/anna.png", "blue/anna.mp3", "secret.png", "faces2/a.png", "Red/a.png"):
+            world.drop(f"inbox/{key}")
+    world.drop(file, json.dumps({"image": path}))
+    world.drop_and_tell("inbox/red/x.mp3")
+
+    (job,) = world.jobs.values()
+    (problem,) = job.problems
+    assert (problem.file, problem.found) == (file, f'"image" is "{path}", which is elsewhere')
+    assert "under inbox/red/ or under faces/" in problem.rule
+    assert not [
+        prefix
+        for prefix in world.listed_prefixes
+        if "/red/" not in prefix and "." in prefix and not prefix.endswith("_defaults.json")
+    ]
+    assert {given.key for given in job.inputs} <= {file, "inbox/red/x.mp3"}
+
+
+@pytest.mark.parametrize(
+    ("file", "path", "may"),
+    [
+        ("inbox/x.json", "anna.png", True),
+        ("inbox/x.json", "team/anna.png", False),
+        ("inbox/x.json", "./anna.png", True),
+        ("inbox/team/x.json", "../anna.png", False),
+        ("inbox/team/a/x.json", "../b/anna.png", True),
+        ("inbox/team/a/_defaults.json", "../../team/b/anna.png", True),
+        ("inbox/team/a/_defaults.json", "../../other/anna.png", False),
+        ("inbox/team/x.json", "../faces/sub/anna.png", True),
+        ("inbox/team/x.json", "../faces.png", False),
+        ("inbox/_defaults.json", "team/anna.png", True),
+        ("inbox/faces/x.json", "../team/anna.png", False),
+    ],
+)
+def test_a_job_may_name_files_of_its_top_folder_and_shared_ones(
+    world: World, file: str, path: str, may: bool
+) -> None:
+    said = wish.said_in(
+        Role.DEFAULTS if file.endswith("_defaults.json") else Role.OPTIONS,
+        file,
+        json.dumps({"image": path}).encode(),
+        ("faces/",),
+    )
+
+    assert bool(said.wish.files) is may
+    assert bool(said.problems) is not may
+
+
+def test_what_lies_in_a_shared_folder_waits_in_silence_and_still_makes_its_own_job(
+    world: World,
+) -> None:
+    world.drop_and_tell("inbox/faces/a.png", "inbox/faces/b.png", "inbox/faces/b.mp3")
+    world.pass_time(minutes=120)
+
+    assert [job.stem for job in world.jobs.values()] == ["b"]
+    assert world.announced == []
+    assert world.messages == []
+
+
+TEAMS: dict[str, dict[str, object]] = {
+    team: {
+        "_defaults.json": {"image": f"../{other}/anna.png"},
+        "anna.png": "picture",
+        "anna.mp3": "voice",
+        "bert.png": "picture",
+        "bert.mp3": "voice",
+        "half.mp3": "voice",
+        "take.json": {"image": f"../{other}/anna.png", "audio": f"../{other}/anna.mp3"},
+        "bert.json": {"audio": f"../{other}/half.mp3"},
+        "deep/_defaults.json": {"image": f"../../{other}/bert.png"},
+        "deep/carl.mp3": "voice",
+    }
+    for team, other in (("red", "blue"), ("blue", "red"))
+}
+FILES = [(team, name) for team, files in TEAMS.items() for name in files]
+
+
+@given(
+    st.permutations(FILES * 2), st.lists(st.sampled_from([0, 0.1, 20]), min_size=40, max_size=40)
+)
+def test_no_team_changes_what_becomes_of_anothers_files(
+    order: list[tuple[str, str]], minutes: list[float]
+) -> None:
+    """In whatever order all of it is dropped and told of: as if the other team did not exist."""
+
+    def outcome(teams: set[str]) -> list[object]:
+        world, dropped = World(), dict[tuple[str, str], Sighting]()
+        for (team, name), pause in zip(order, minutes, strict=True):
+            if team in teams:
+                said = TEAMS[team][name]
+                body = said if isinstance(said, str) else json.dumps(said)
+                if (team, name) in dropped:
+                    world.intake.take_in(dropped[team, name])
+                else:
+                    dropped[team, name] = world.drop(f"inbox/{team}/{name}", body)
+            world.pass_time(minutes=pause)
+        world.pass_time(minutes=120)
+        world.sweep()
+        jobs = [
+            (job.folder, job.stem, sorted(given.key for given in job.inputs), job.problems)
+            for job in world.jobs.values()
+        ]
+        told = [(one.folder, one.stem, one.message) for one in world.announced]
+        return [sorted(one for one in some if one[0].startswith("blue/")) for some in (jobs, told)]
+
+    assert outcome({"red", "blue"}) == outcome({"blue"})
 
 
 # What a sweep comes across
@@ -1094,17 +1206,18 @@ def test_an_older_avatar_folder_whose_face_lies_elsewhere(world: World) -> None:
     assert not world.announced
 
 
-def test_older_media_that_an_older_job_names_are_of_that_job_alone(world: World) -> None:
+def test_older_media_that_an_older_job_names_make_their_own_jobs_too(world: World) -> None:
     for number in range(5):
-        world.drop(f"inbox/a{number}.png")
-        world.drop(f"inbox/a{number}.mp3")
-        said = {"image": f"../a{number}.png", "audio": f"../a{number}.mp3"}
+        world.drop(f"inbox/talks/a{number}.png")
+        world.drop(f"inbox/talks/a{number}.mp3")
+        said = {"image": f"a{number}.png", "audio": f"a{number}.mp3"}
         world.drop(f"inbox/talks/t{number}.json", json.dumps(said))
     world.pass_time(minutes=60 * 24)
 
     world.sweep()
 
-    assert sorted(job.stem for job in world.jobs.values()) == ["t0", "t1", "t2", "t3", "t4"]
+    stems = [f"{kind}{number}" for kind in "at" for number in range(5)]
+    assert sorted(job.stem for job in world.jobs.values()) == stems
     assert not world.announced
 
 
@@ -1134,19 +1247,6 @@ def test_a_pair_with_an_outcome_is_not_paid_for_again_though_all_notes_are_lost(
 
     assert world.starts == 1
     assert world.noted == {("inbox/anna.png", "v1"), ("inbox/anna.mp3", "v2")}
-
-
-def test_what_a_job_with_an_outcome_had_named_is_not_paid_for_again_either(world: World) -> None:
-    world.say_and_tell("inbox/talk.json", image="anna.png", audio="anna.mp3")
-    world.drop_and_tell("inbox/anna.png", "inbox/anna.mp3")
-    world.files["talk.json"] = outcome(world)
-    forget(world)
-    world.spoken_for.clear()
-
-    world.sweep()
-
-    assert world.starts == 1
-    assert not world.announced
 
 
 @pytest.mark.parametrize(
@@ -1196,23 +1296,6 @@ def test_what_is_beside_a_job_and_not_in_it_is_looked_at_once(
 
     assert (len(world.listed_prefixes), world.starts) == (looks, starts)
     assert not world.announced
-
-
-def test_an_upload_whose_event_started_the_job_that_names_its_neighbour_starts_no_other(
-    world: World,
-) -> None:
-    world.say_and_tell("inbox/talk.json", image="face.png", audio="anna.mp3")
-    world.drop_and_tell("inbox/face.png")
-    seen = world.drop("inbox/anna.png")
-    world.drop("inbox/anna.mp3")
-    world.intake.take_in(seen)
-    assert [job.stem for job in world.jobs.values()] == ["talk"]
-
-    world.intake.take_in(seen)
-    world.pass_time(minutes=120)
-    world.sweep()
-
-    assert [job.stem for job in world.jobs.values()] == ["talk"]
 
 
 def test_uploads_from_before_versioning_are_started(world: World) -> None:

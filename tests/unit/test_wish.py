@@ -26,7 +26,7 @@ ANNA = "inbox/team/anna.json"
 
 
 def said(document: object, role: Role = Role.OPTIONS) -> Said:
-    return said_in(role, ANNA, json.dumps(document).encode())
+    return said_in(role, ANNA, json.dumps(document).encode(), ("faces/", "anna.png"))
 
 
 # What is understood

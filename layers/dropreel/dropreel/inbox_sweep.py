@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Protocol
 
 from pydantic import BaseModel
 
-from dropreel.intake import Bookmark, Sighting, Sweep
-from dropreel.job import INBOX, Role
+from dropreel.intake import Sighting, Sweep
+from dropreel.job import INBOX
 from dropreel.observability import logger
-from dropreel.pairing import Name, name_of
+from dropreel.pairing import name_of
 
 if TYPE_CHECKING:
     from dropreel.storage import Page, WrittenObject
@@ -27,11 +27,7 @@ REST_SECONDS = 10
 """Before a look, as `SettleSeconds` before that of an event (5): what is being replaced is looked
 at by its own event first."""
 
-_DOCUMENTS_TAKE_SECONDS = 20
-"""What says more was looked at by then, and media that it names are known to be spoken for."""
-
 _ASKED_AT_ONCE = 100  # as DynamoDB reads them
-_DOCUMENTS = (Role.DEFAULTS, Role.OPTIONS, Role.PROMPT)
 
 
 class Inbox(Protocol):
@@ -57,9 +53,8 @@ class Queue(Protocol):
 class InboxSweep:
     """Goes through the inbox at a bounded pace, a message of intake's queue at a time.
 
-    Twice: first it has intake look at the files that say what a job wants, then at media, because
-    a picture or a recording that a job names waits for that job (and a face for nobody). A message
-    that comes twice makes two sweeps of one from there on; what they send, intake answers once.
+    A message that comes twice makes two sweeps of one from there on; what they send, intake answers
+    once.
     """
 
     inbox: Inbox
@@ -72,7 +67,7 @@ class InboxSweep:
         mark = sweep.sweep
         bucket = mark.bucket or self.upload_bucket
         page = self.inbox.page(bucket, INBOX, mark.after)
-        wanted = [upload for upload in page.objects if _is_wanted(name_of(upload.key), mark)]
+        wanted = [upload for upload in page.objects if name_of(upload.key)]
         found = list(islice(self._unanswered(bucket, wanted), SWEEP_UPLOADS_PER_MINUTE))
         for number, upload in enumerate(found):
             sighting = Sighting(
@@ -85,17 +80,14 @@ class InboxSweep:
             self.queue.send(sighting, REST_SECONDS + math.floor(_seconds_for(number)))
         is_cut = len(found) == SWEEP_UPLOADS_PER_MINUTE
         after = found[-1].key if is_cut else page.goes_on_after
-        delay_seconds = max(math.ceil(_seconds_for(len(found))), 1)
         if after is not None:
-            self._send_on(mark.model_copy(update={"after": after}), delay_seconds)
-        elif not mark.media:
-            pause_seconds = _DOCUMENTS_TAKE_SECONDS if found else 0
-            self._send_on(Bookmark(bucket=mark.bucket, media=True), delay_seconds + pause_seconds)
+            on = Sweep(sweep=mark.model_copy(update={"after": after}))
+            self.queue.send(on, max(math.ceil(_seconds_for(len(found))), 1))
         logger.info(
             "Swept a part of the inbox",
             listed=len(page.objects),
             unanswered=len(found),
-            is_over=after is None and mark.media,
+            is_over=after is None,
         )
 
     def _unanswered(
@@ -105,13 +97,6 @@ class InboxSweep:
             some = uploads[first : first + _ASKED_AT_ONCE]
             left = self.notes.unanswered(bucket, [(one.key, one.version_id) for one in some])
             yield from (one for one in some if (one.key, one.version_id) in left)
-
-    def _send_on(self, mark: Bookmark, delay_seconds: int) -> None:
-        self.queue.send(Sweep(sweep=mark), delay_seconds)
-
-
-def _is_wanted(name: Name | None, mark: Bookmark) -> bool:
-    return name is not None and mark.media is not (name.role in _DOCUMENTS)
 
 
 def _seconds_for(uploads: int) -> float:

@@ -5,6 +5,9 @@ consistent, so whoever looks last sees all files. What it notes are the uploads 
 made of, so that a late event, or a change of what the job was told from elsewhere (the defaults of
 a folder, an avatar's face, a parameter), never starts a second job of the same uploads. It also
 notes those that were answered without a job, so that the sweep need not look at them again.
+
+A job may use files of another name, but takes none: what one folder's files say changes nothing of
+what becomes of another's.
 """
 
 import math
@@ -17,7 +20,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from dropreel import wish
-from dropreel.draft import NAMED_AT_MOST, Draft
+from dropreel.draft import Draft
 from dropreel.events import DetailType, IncompleteUpload, UploadIncomplete
 from dropreel.job import INBOX, Input, Job, Role, error_key, manifest_key
 from dropreel.observability import logger
@@ -52,9 +55,6 @@ class UsedUploads(Protocol):
     def claim(self, fingerprint: str, job: Job) -> Job:
         """Make the job the one of these uploads, unless another is; return the one that is."""
 
-    def is_used(self, bucket: str, key: str, version_id: str) -> bool:
-        """Whether a job was made of it."""
-
     def is_answered(self, bucket: str, key: str, version_id: str) -> bool:
         """Whether a job was made of it, or all was said that there is to say."""
 
@@ -64,15 +64,14 @@ class UsedUploads(Protocol):
     def note_answered(self, bucket: str, key: str, version_id: str) -> None:
         """No job is made of it, and all is said. Changes nothing when there is a job."""
 
-    def note_face(self, bucket: str, key: str, named_by: str) -> None:
-        """The defaults at a key name this picture as the face of their folder."""
+    def note_used(self, bucket: str, key: str, version_id: str) -> None:
+        """A job of another name was made with it. That answers nothing: its own job may come."""
 
-    def face_named_by(self, bucket: str, key: str) -> str | None: ...
+    def was_used(self, bucket: str, key: str, version_id: str) -> bool:
+        """Whether a job of another name was made with it."""
 
-    def note_named(self, bucket: str, key: str, named_by: str) -> None:
-        """The job file at a key names this upload, so that it waits for that job."""
-
-    def named_by(self, bucket: str, key: str) -> str | None: ...
+    def note_drop(self, job: Job) -> None:
+        """The job is the last drop of its output, unless a later one is noted."""
 
 
 class Queue(Protocol):
@@ -103,9 +102,6 @@ class Bookmark(BaseModel):
 
     bucket: str | None = Field(default=None, description="None is the upload bucket.")
     after: str | None = Field(default=None, description="The last key that was looked at.")
-    media: bool = Field(
-        default=False, description="Whether it is the second pass, which leaves out what says more."
-    )
 
 
 class Sweep(BaseModel):
@@ -175,6 +171,8 @@ class Intake:
     model: str
     video_bucket: str
     incomplete_after: timedelta
+    shared_folders: tuple[str, ...] = ()
+    """Below `inbox/`, ending in `/`: whose files every job may name."""
 
     def take_in(self, seen: Sighting) -> None:
         """Start the upload's job, or see to it that its wait comes to an end.
@@ -190,14 +188,13 @@ class Intake:
             self._take_in_upload(name, seen)
 
     def _take_in_defaults(self, seen: Sighting) -> None:
-        """Defaults concern what is dropped from now on; only the face that they name is noted."""
-        for upload, said in self._defaults(seen.bucket, [seen.key]):
-            if face := said.wish.files.get(Role.IMAGE):
-                self.used.note_face(seen.bucket, face, named_by=seen.key)
+        """Defaults concern what is dropped from now on."""
+        if upload := self._find(seen.bucket, seen.key):
             self.used.note_answered(seen.bucket, upload.key, upload.version_id)
         logger.info("Defaults for what comes", key=seen.key)
 
     def _take_in_upload(self, name: Name, seen: Sighting) -> None:
+        looked_at = self.now()  # before the listing: who looks later sees all that came before
         group = Group.around(name, self._listing(name, seen.bucket))
         upload = _current(seen, group)
         if upload is None:
@@ -212,16 +209,11 @@ class Intake:
             logger.info("A job of it has ended: nothing to do", key=seen.key)
             return
         draft = self._draft(name, group, seen.bucket)
-        self._note_named(draft, seen.bucket)
-        naming = self._draft_naming(draft, name)
-        is_spoken_for = naming is not None and self._left_seconds(seen) > 0
-        if name.role is Role.IMAGE and self._is_face(seen, draft):
+        if draft.group.own == (upload,) and draft.inherited.wish.files.get(Role.IMAGE) == seen.key:
             logger.info("An avatar's face: waits for nobody", key=seen.key)
             self._note_answered(seen)
-        elif naming is not None and naming.is_ready:
-            self._start(naming, name, seen)
-        elif draft.is_ready and not is_spoken_for:
-            self._start(draft, name, seen)
+        elif draft.is_ready:
+            self._start(draft, name, seen, looked_at)
         else:
             self._wait(draft, seen)
 
@@ -236,7 +228,7 @@ class Intake:
             told = _Told.in_document(self.storage.text(self.video_bucket, key))
             if told.job and pin in told.inputs_pinned:
                 for used in told.inputs:
-                    if used.role is not Role.DEFAULTS:
+                    if _is_own(name, used.key):
                         self.used.note(told.job.id, seen.bucket, used.key, used.version_id)
                 return True
             if pin in told.uploads_pinned:
@@ -247,31 +239,6 @@ class Intake:
     def _note_answered(self, seen: Sighting) -> None:
         if seen.version_id is not None:
             self.used.note_answered(seen.bucket, seen.key, seen.version_id)
-
-    def _note_named(self, draft: Draft, bucket: str) -> None:
-        """Keep what the job's own file names from starting a job of its own meanwhile."""
-        for key in draft.own.wish.files.values():
-            self.used.note_named(bucket, key, named_by=draft.group.of(Role.OPTIONS)[0].key)
-
-    def _draft_naming(self, draft: Draft, name: Name) -> Draft | None:
-        """The job of another name that waits for media of this one, because its own file names
-        them: each is paid for once."""
-        media = [*draft.group.of(Role.IMAGE), *draft.group.of(Role.AUDIO)]
-        for key in [upload.key for upload in media[:NAMED_AT_MOST]]:
-            by = self.used.named_by(draft.bucket, key)
-            other = name_of(by) if by else None
-            if other is None or other.is_beside(name):
-                continue
-            group = Group.around(other, self._listing(other, draft.bucket))
-            naming = self._draft(other, group, draft.bucket)
-            waits = any(
-                upload.key == by
-                and not self.used.is_used(draft.bucket, upload.key, upload.version_id)
-                for upload in group.of(Role.OPTIONS)
-            )
-            if waits and key in naming.own.wish.files.values():
-                return naming
-        return None
 
     # What is there, and what it says
 
@@ -321,21 +288,12 @@ class Intake:
         pinned = Input(
             role=role, key=upload.key, version_id=upload.version_id, size_bytes=upload.size_bytes
         )
-        return wish.said_in(role, upload.key, self.storage.read(bucket, pinned))
-
-    def _is_face(self, seen: Sighting, draft: Draft) -> bool:
-        """Whether the defaults of its own folder or of another name the picture."""
-        if draft.inherited.wish.files.get(Role.IMAGE) == seen.key:
-            return True
-        elsewhere = self.used.face_named_by(seen.bucket, seen.key)
-        return elsewhere is not None and any(
-            said.wish.files.get(Role.IMAGE) == seen.key
-            for _, said in self._defaults(seen.bucket, [elsewhere])
-        )
+        content = self.storage.read(bucket, pinned)
+        return wish.said_in(role, upload.key, content, self.shared_folders)
 
     # Starting
 
-    def _start(self, draft: Draft, name: Name, seen: Sighting) -> None:
+    def _start(self, draft: Draft, name: Name, seen: Sighting, looked_at: datetime) -> None:
         """Claim, start, note: a crash in between does it again, with the job of the first claim.
 
         The claim decides between two calls that see the same uploads and different defaults.
@@ -344,12 +302,17 @@ class Intake:
             logger.info("Not part of the job beside it: ignored", key=seen.key)
             self._note_answered(seen)
             return
-        job = self.used.claim(draft.group.fingerprint, draft.job())
+        made = draft.job().model_copy(update={"dropped_at": looked_at})
+        job = self.used.claim(draft.group.fingerprint, made)
+        self.used.note_drop(job)
         self.executions.start(job)
-        used = _used_by(job, seen)
+        for given in job.inputs:
+            if given.role is not Role.DEFAULTS and not _is_own(name, given.key):
+                self.used.note_used(job.bucket, given.key, given.version_id)
+        used = _used_by(job, name, seen)
         for key, version_id in used:
             self.used.note(job.id, job.bucket, key, version_id)
-        if (seen.key, seen.version_id) not in used:  # but one of too many, say, or of another name
+        if (seen.key, seen.version_id) not in used:  # but one of too many, say
             self._note_answered(seen)
         logger.info("Job is under way", key=seen.key, job_id=job.id)
 
@@ -367,6 +330,9 @@ class Intake:
                 missing=draft.missing,
                 delay_seconds=delay_seconds,
             )
+        elif self._is_there_for_others(seen):
+            self._note_answered(seen)
+            logger.info("There for other jobs: waits no longer", key=seen.key)
         elif self._is_said(draft.group):
             self._note_answered(seen)
             logger.info("Incomplete: said before", key=seen.key, missing=draft.missing)
@@ -377,6 +343,13 @@ class Intake:
 
     def _left_seconds(self, seen: Sighting) -> float:
         return (self.incomplete_after - (self.now() - seen.first_seen)).total_seconds()
+
+    def _is_there_for_others(self, seen: Sighting) -> bool:
+        """Whether it lies in a shared folder, or a job of another name was made with it."""
+        if any(seen.key.startswith(INBOX + folder) for folder in self.shared_folders):
+            return True
+        version_id = seen.version_id or ""
+        return self.used.was_used(seen.bucket, seen.key, version_id)
 
     def _is_said(self, group: Group) -> bool:
         """Whether the error file already tells of these uploads: that is how each of several
@@ -463,12 +436,16 @@ class _Told(BaseModel):
         return {(upload.key, upload.version_id) for upload in self.uploads}
 
 
-def _used_by(job: Job, seen: Sighting) -> list[tuple[str, str]]:
-    """What need not look for a job any more; defaults never do. What was seen comes last: its
-    message is the one that is repeated after a crash, and does nothing once it is noted."""
-    pinned = {
-        (given.key, given.version_id) for given in job.inputs if given.role is not Role.DEFAULTS
-    }
+def _is_own(name: Name, key: str) -> bool:
+    """Whether a key is one of the job of this name, and no file that it names elsewhere."""
+    other = name_of(key)
+    return other is not None and other.is_beside(name) and other.role is not Role.DEFAULTS
+
+
+def _used_by(job: Job, name: Name, seen: Sighting) -> list[tuple[str, str]]:
+    """What need not look for a job any more. What was seen comes last: its message is the one that
+    is repeated after a crash, and does nothing once it is noted."""
+    pinned = {(given.key, given.version_id) for given in job.inputs if _is_own(name, given.key)}
     return sorted(pinned, key=lambda pin: (pin[0] == seen.key, pin))
 
 

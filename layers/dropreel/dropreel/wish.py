@@ -20,7 +20,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from dropreel.catalog import MODELS, Option, OptionValue
 from dropreel.errors import Reason
-from dropreel.job import INBOX, LONGEST_KEY_BYTES, Role
+from dropreel.job import INBOX, LONGEST_KEY_BYTES, Role, top_folder
+from dropreel.pairing import DEFAULTS_FILE
 
 LONGEST_DOCUMENT_BYTES = 64 * 1024
 
@@ -73,7 +74,7 @@ class Said(NamedTuple):
 # Reading one file
 
 
-def said_in(role: Role, key: str, content: bytes) -> Said:
+def said_in(role: Role, key: str, content: bytes, shared_folders: Sequence[str] = ()) -> Said:
     """Read a job's prompt, its options, or the defaults of a folder."""
     try:
         text = _decoded(content)
@@ -86,7 +87,9 @@ def said_in(role: Role, key: str, content: bytes) -> Said:
                 cure='Save it as plain text with the encoding "UTF-8" and drop it again.',
             )
         )
-    return _prompt_in(key, text) if role is Role.PROMPT else _wish_in(role, key, text)
+    if role is Role.PROMPT:
+        return _prompt_in(key, text)
+    return _wish_in(role, key, text, shared_folders)
 
 
 def too_large(key: str, size_bytes: int) -> Said:
@@ -138,7 +141,7 @@ def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return dict(pairs)
 
 
-def _wish_in(role: Role, key: str, text: str) -> Said:
+def _wish_in(role: Role, key: str, text: str, shared_folders: Sequence[str]) -> Said:
     try:
         said = json.loads(text, object_pairs_hook=_once_each)
         json.dumps(said, ensure_ascii=False).encode()  # half a character can be written as \ud800
@@ -151,7 +154,7 @@ def _wish_in(role: Role, key: str, text: str) -> Said:
         return _not_json(key, "something in it is no text or number that can be used")
     if not isinstance(said, dict):
         return _not_json(key, f"it is {_shown(said)}")
-    return _judged(role, key, said)
+    return _judged(role, key, said, shared_folders)
 
 
 def _not_json(key: str, what: str) -> Said:
@@ -166,21 +169,26 @@ def _not_json(key: str, what: str) -> Said:
     )
 
 
-def _judged(role: Role, key: str, said: dict[str, object]) -> Said:
+def _judged(role: Role, key: str, said: dict[str, object], shared_folders: Sequence[str]) -> Said:
     wrong = _wrong_fields(said)
     fields = {name: value for name, value in said.items() if name not in wrong}
     understood = JobFile.model_validate(fields).model_dump(exclude_unset=True, exclude={"link"})
     files: dict[Role, str] = {}
+    elsewhere: list[Reason] = []
     for kind in (Role.IMAGE, Role.AUDIO):
         path = understood.pop(kind, None)
         if path and (named := _key_of(path, beside=key)):
-            files[kind] = named
+            if _may_name(named, key, shared_folders):
+                files[kind] = named
+            else:
+                elsewhere.append(_not_to_be_named(key, kind, path, shared_folders))
         elif path:
             wrong.add(kind)
     problems = [
         _objection(key, name, said[name])
         for name in islice(filter(wrong.__contains__, said), PROBLEMS_AT_MOST)
     ]
+    problems = [*elsewhere, *problems][:PROBLEMS_AT_MOST]
     if role is Role.DEFAULTS and Role.AUDIO in files:
         del files[Role.AUDIO]
         problems.append(_one_recording_for_many(key))
@@ -203,6 +211,29 @@ def _one_recording_for_many(key: str) -> Reason:
         rule="what holds for many jobs, and a recording makes one video",
         found='"audio" among the defaults of a folder',
         cure='Take "audio" out of it: name it in a job\'s own file, or drop it into the folder.',
+    )
+
+
+def _may_name(named: str, by: str, shared_folders: Sequence[str]) -> bool:
+    """A job uses files of its own top folder, and those that are shared. The defaults at the very
+    top may name any: who writes there rules the inbox."""
+    return (
+        by == f"{INBOX}{DEFAULTS_FILE}"
+        or top_folder(named) == top_folder(by)
+        or any(named.startswith(INBOX + folder) for folder in shared_folders)
+    )
+
+
+def _not_to_be_named(key: str, kind: Role, path: str, shared_folders: Sequence[str]) -> Reason:
+    """It says nothing of whether there is such a file: nobody has looked."""
+    top = top_folder(key)
+    own = f"under {INBOX}{top}" if top else f"in {INBOX} itself, outside of its folders"
+    return Reason(
+        file=key,
+        rule=f'"{kind}" as a file {" or under ".join((own, *shared_folders))}',
+        found=f'"{kind}" is {_shown(path)}, which is elsewhere',
+        cure=f"Put the file {own} and name it there. Whoever runs this Dropreel can also share a "
+        "folder with everybody (SharedFolders).",
     )
 
 
