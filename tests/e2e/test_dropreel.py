@@ -187,15 +187,55 @@ def test_an_aborted_execution_is_concluded_and_its_queued_request_cancelled(stac
     assert terminal_events(stack, job) == ["Video Failed"]
 
 
-def test_an_unclear_submission_is_never_sent_again(stack: Stack) -> None:
-    stack.fault(match="unclear", do="reset_after", at="submit")
-    job = stack.drop("unclear")
+@pytest.mark.parametrize("provider", ["runcomfy", "wavespeed"])
+@pytest.mark.parametrize(
+    "fault",
+    [{"do": "reset_after"}, {"status": 503, "when": "after"}, {"status": 408, "when": "after"}],
+    ids=["reset", "503", "408"],
+)
+def test_an_unclear_submission_is_never_sent_again(
+    stack: Stack, provider: str, fault: dict[str, Any], request: pytest.FixtureRequest
+) -> None:
+    stem = f"unclear-{request.node.callspec.id}".lower()
+    if provider == "wavespeed":
+        stack.fault(match=stem, at="submit", status=402)
+    stack.fault(provider, match=stem, at="submit", **fault)
+    job = stack.drop(stem)
 
     event = stack.event_of(job)
 
     assert event["detail"]["error"]["code"] == "SubmissionUnclear"
     assert "dashboard" in event["detail"]["error"]["advice"]
-    assert len(stack.submissions("unclear")) == 1
+    (submission,) = stack.submissions(stem, provider)
+    assert submission["accepted"]
+    tried = event["detail"]["render"]["attempts"][-1]
+    assert (tried["provider"], tried["outcome"]) == (provider, "SubmissionUnclear")
+    (run,) = (item for item in stack.ledger(f"job#{job}") if item["sk"]["S"] == "run#001")
+    assert float(run["kept_usd"]["N"]) > 0
+
+
+def test_an_execution_that_somebody_starts_by_hand_changes_nothing(stack: Stack) -> None:
+    ready = stack.event_of(stack.drop("by-hand"))
+    stack.fault(match="hands-off", do="stay_queued")
+    rendering = stack.drop("hands-off")
+    until(lambda: stack.submissions("hands-off"), "the submission")
+    states, machine = stack.client("stepfunctions"), stack.environment["STATE_MACHINE_ARN"]
+    given = [
+        states.describe_execution(executionArn=stack.execution_arn(job))["input"]
+        for job in (ready["detail"]["job"]["id"], rendering)
+    ]
+    before = stack.ledger("job#"), stack.all_files()
+
+    for number, text in enumerate((*given, "{}", '{"id": 7}', '"anna"')):
+        states.start_execution(stateMachineArn=machine, name=f"foreign-{number}", input=text)
+    assert {stack.ended(f"foreign-{number}") for number in range(5)} == {"FAILED"}
+    until(lambda: "foreign-0" in stack.all_logs(), "conclude's line in the log")
+
+    assert (stack.ledger("job#"), stack.all_files()) == before
+    assert terminal_events(stack, ready["detail"]["job"]["id"]) == ["Video Ready"]
+    assert terminal_events(stack, rendering) == []
+    stack.client("stepfunctions").stop_execution(executionArn=stack.execution_arn(rendering))
+    stack.event_of(rendering)
 
 
 def test_a_definite_refusal_is_tried_again_until_the_provider_accepts(stack: Stack) -> None:
