@@ -1,6 +1,6 @@
 """Stand-ins at admission's seams: the executions that wait, and plans to be admitted."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Literal
@@ -9,10 +9,13 @@ from dropreel.admission import Admission, Attempts, Limits, Slots
 from dropreel.catalog import ProviderName
 from dropreel.errors import DropreelError
 from dropreel.job import Job
+from dropreel.prices import CATALOG_ONLY, Prices
 from dropreel.render import AdmitRequest, Next, Plan, PlannedOffer
 from tests.render_fakes import JOB, NOON, PLAN, RUNCOMFY, WAVESPEED
 
 LEASE = timedelta(hours=4)
+RUNCOMFY_PRICED: Prices = {(RUNCOMFY.endpoint, "480p"): 0.1 / 3.5}
+"""RunComfy's render of the fakes' recording costs 0.1 USD; WaveSpeed's 0.105 by the catalog."""
 
 
 class FakeExecutions:
@@ -23,6 +26,7 @@ class FakeExecutions:
         self.running: set[str] = set()
         self.gone_on: list[str] = []
         self.refused: dict[str, str] = {}
+        self.messages: list[str] = []
 
     def wait(self, name: str, task_token: str) -> None:
         """Wait with a token, and no longer with an older one."""
@@ -49,6 +53,7 @@ class FakeExecutions:
         if name is None:
             return False
         self.refused[name] = error.report.code
+        self.messages.append(error.message)
         return True
 
     def is_running(self, name: str) -> bool:
@@ -84,9 +89,11 @@ def desk(
     attempts: Attempts,
     clock: Callable[[], datetime],
     *,
-    in_flight: int = 2,
+    in_flight: int | Mapping[ProviderName, int] = 2,
+    daily_renders: int | None = None,
     daily_usd: str | None = None,
     on_daily_usd: Literal["wait", "fail"] = "wait",
+    prices: Prices = CATALOG_ONLY,
 ) -> Admission:
     return Admission(
         slots=slots,
@@ -94,9 +101,13 @@ def desk(
         attempts=attempts,
         clock=clock,
         limits=Limits(
-            in_flight=dict.fromkeys(ProviderName, in_flight),
+            in_flight=dict.fromkeys(ProviderName, in_flight)
+            if isinstance(in_flight, int)
+            else in_flight,
             lease=dict.fromkeys(ProviderName, LEASE),
+            daily_renders=daily_renders,
             daily_usd=Decimal(daily_usd) if daily_usd else None,
             on_daily_usd=on_daily_usd,
+            prices=prices,
         ),
     )

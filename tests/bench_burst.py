@@ -102,6 +102,7 @@ PARAMETERS = {
     "RunComfyMaxSubmitsPerMinute": "0",
     "WaveSpeedMaxSubmitsPerMinute": "0",
     "ThrottlePatienceSeconds": "600",
+    "DailyRenderLimit": "0",
     "DailySpendLimitUsd": "0",
 }
 

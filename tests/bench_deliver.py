@@ -38,7 +38,6 @@ UNDERWAY = {
                 "provider": "runcomfy",
                 "endpoint": "wan-ai/wan-2-2/speech-to-video",
                 "fields": {},
-                "estimated_usd": None,
             }
         ],
         "image": {"role": "image", "key": "inbox/a.png", "version_id": "i1", "size_bytes": 1},

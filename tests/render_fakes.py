@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from dropreel.catalog import AudioFormat, ImageFormat, ProviderName
 from dropreel.job import Input, Job, Role
-from dropreel.ledger import Attempt, AttemptState, Run, RunClosed
+from dropreel.ledger import Admitted, Attempt, AttemptState, Run, RunClosed
 from dropreel.provider import Answer, Provider, Result
 from dropreel.render import (
     QUEUE_TIMEOUT_SECONDS,
@@ -39,13 +39,11 @@ RUNCOMFY = PlannedOffer(
     provider=ProviderName.RUNCOMFY,
     endpoint="wan-ai/wan-2-2/speech-to-video",
     fields={"resolution": "480P"},
-    estimated_usd=None,
 )
 WAVESPEED = PlannedOffer(
     provider=ProviderName.WAVESPEED,
     endpoint="wavespeed-ai/wan-2.2/speech-to-video",
     fields={"resolution": "480p"},
-    estimated_usd=0.105,
 )
 PLAN = Plan(
     job=JOB,
@@ -145,12 +143,16 @@ class MemoryLedger:
         self._begun = 0
         self._runs: dict[tuple[str, int], Run] = {}
         self._turns: dict[ProviderName, datetime] = {}
+        self.admits: dict[int, Admitted] = {}  # by attempt
 
     def find(self, job_id: str, number: int) -> Attempt | None:
         return self._attempts.get((job_id, number))
 
     def attempts(self, job_id: str) -> tuple[Attempt, ...]:
         return tuple(self._attempts[key] for key in sorted(self._attempts) if key[0] == job_id)
+
+    def admitted(self, job: Job, attempt: int) -> Admitted | None:
+        return self.admits.get(attempt)
 
     def begin(
         self,
@@ -162,6 +164,7 @@ class MemoryLedger:
         run: int = 1,
         queue_timeout_seconds: float = QUEUE_TIMEOUT_SECONDS,
         render_timeout_seconds: float = RENDER_TIMEOUT_SECONDS,
+        estimated_usd: float | None = None,
     ) -> Attempt | None:
         of_run = self._runs.get((job_id, run))
         if of_run and of_run.closed_at:
@@ -179,7 +182,7 @@ class MemoryLedger:
             state=AttemptState.BEGUN,
             begun_at=now,
             begun_by=f"call {self._begun}",
-            estimated_usd=offer.estimated_usd,
+            estimated_usd=estimated_usd,
             queue_timeout_seconds=queue_timeout_seconds,
             render_timeout_seconds=render_timeout_seconds,
         )

@@ -10,14 +10,12 @@ from dropreel import resumption, validation
 from dropreel.job import Job
 from dropreel.ledger_dynamodb import DynamoDBLedger
 from dropreel.observability import logger
-from dropreel.prices import prices_in
 from dropreel.settings import ValidateSettings
 from dropreel.storage import S3Storage
 from dropreel.tokens import configured
 from dropreel.tracing import tracer
 
 settings = ValidateSettings.from_environment()
-prices = prices_in(settings.usd_per_second)
 ledger = DynamoDBLedger(settings.ledger_table)
 uploads = S3Storage()
 
@@ -26,9 +24,7 @@ uploads = S3Storage()
 @tracer.capture_lambda_handler(capture_response=False, capture_error=False)
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     job = Job.model_validate(event)
-    plan = resumption.plan(
-        job, ledger, lambda: validation.plan(job, uploads, configured(settings), prices)
-    )
+    plan = resumption.plan(job, ledger, lambda: validation.plan(job, uploads, configured(settings)))
     if plan.resume:
         ledger.resume(plan, datetime.now(UTC))
     return plan.model_dump(mode="json")

@@ -33,7 +33,7 @@ PRICES = ",".join(
     for resolution in option.values
     if (here := (offer.endpoint, resolution))
 )
-"""With a limit each price must be known. One is such that a job of it can never be paid."""
+"""Beside a limit, what has no price is passed over. One is more than a day may cost."""
 
 Event = dict[str, Any]
 
@@ -242,6 +242,7 @@ def stack() -> Iterator[Stack]:
             "RunComfyMaxInFlight": str(RUNCOMFY_SLOTS),
             "WaveSpeedMaxInFlight": str(WAVESPEED_SLOTS),
             "WaveSpeedMaxSubmitsPerMinute": "60",
+            "DailyRenderLimit": "1000",
             "DailySpendLimitUsd": str(DAILY_LIMIT_USD),
             "UsdPerSecond": PRICES,
         },

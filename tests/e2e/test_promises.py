@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -96,6 +97,7 @@ def test_of_many_at_once_each_is_rendered_once_and_never_too_many_together(stack
         jobs = list(people.map(stack.drop, stems))
     said = [stack.event_of(job) for job in jobs]
 
+    assert [event["detail"].get("error") for event in said if "error" in event["detail"]] == []
     assert {event["detail-type"] for event in said} == {"Video Ready"}
     assert [events_of(stack, job) for job in jobs] == [[("Video Ready", 1)]] * BURST
     accepted = {
@@ -169,16 +171,24 @@ def test_a_delivery_that_failed_is_run_again_without_paying_again(stack: Stack) 
     assert len(stack.executions("spilled-")) == 2
 
 
-def test_what_can_never_be_paid_is_refused_before_it_is_sent(stack: Stack) -> None:
-    said = {"resolution": "720p", "prompt": "She sings."}  # only WaveSpeed takes a prompt
-    stack.upload("dear.json", json.dumps(said).encode())
-    stack.upload("dear.png", PORTRAIT.read_bytes())
-    stack.upload("dear.mp3", SPEECH.read_bytes())
+def test_what_costs_more_than_a_day_may_waits_and_lets_others_go_first(stack: Stack) -> None:
+    sings = {"prompt": "She sings."}  # only WaveSpeed takes a prompt
+    for stem, said in (("dear", {"resolution": "720p", **sings}), ("cheap", sings)):
+        stack.upload(f"{stem}.json", json.dumps(said).encode())
+        stack.upload(f"{stem}.png", PORTRAIT.read_bytes())
+        stack.upload(f"{stem}.mp3", SPEECH.read_bytes())
+        until(partial(stack.ledger, f"job#{stem}-"), f"the ledger's word of {stem}")
 
-    event = stack.event(lambda e: e["detail"].get("job", {}).get("stem") == "dear")
+    event = stack.event(lambda e: e["detail"].get("job", {}).get("stem") == "cheap")
 
-    assert event["detail"]["error"]["code"] == "SpendLimitReached"
+    assert event["detail-type"] == "Video Ready"
+    (waiter,) = stack.ledger("waiters#wavespeed")
+    assert waiter["job_id"]["S"].startswith("dear-")
     assert stack.submissions("dear", "wavespeed") == []
+    assert "Waits until DailySpendLimitUsd is raised" in stack.all_logs()
+    (execution,) = stack.executions("dear-")
+    stack.client("stepfunctions").stop_execution(executionArn=execution["executionArn"])
+    until(lambda: not stack.ledger("waiters#"), "the end of its wait")
 
 
 def test_the_sweep_starts_what_no_event_started(stack: Stack) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from decimal import Decimal
+from io import StringIO
 from typing import Any
 
 import boto3
@@ -11,18 +12,28 @@ import pytest
 from botocore.exceptions import ClientError
 from moto import mock_aws
 
-from dropreel.admission import Admission, Granting, RunId, Waiter
+from dropreel.admission import Admission, Granting, Limits, Refund, RunId, Waiter
 from dropreel.catalog import ProviderName
 from dropreel.job import Job
-from dropreel.ledger import RunClosed
+from dropreel.ledger import Admitted, RunClosed
 from dropreel.ledger_dynamodb import DynamoDBLedger
-from dropreel.render import AdmitRequest, Next
+from dropreel.observability import logger
+from dropreel.render import AdmitRequest, Next, PlannedOffer
 from dropreel.slots_dynamodb import DynamoDBSlots
-from tests.admission_fakes import LEASE, FakeExecutions, desk, job_named, request_of
+from tests.admission_fakes import (
+    LEASE,
+    RUNCOMFY_PRICED,
+    FakeExecutions,
+    desk,
+    job_named,
+    request_of,
+)
 from tests.render_account import LEDGER, REGION, create_ledger_table
 from tests.render_fakes import NOON, RUNCOMFY, TICKET, WAVESPEED, FakeClock
 from tests.sam_template import DEFINITION, RESOURCES
 
+UNLIMITED = Limits(in_flight={}, lease={})
+LARGE = WAVESPEED.model_copy(update={"fields": {"resolution": "720p"}})  # no page has its price
 ANNA, BEN, CLEO, DORA, EVE = (job_named(stem) for stem in ("anna", "ben", "cleo", "dora", "eve"))
 
 
@@ -59,7 +70,7 @@ class Desk:
         return sum(item["pk"]["S"].startswith(pk) for item in answer["Items"])
 
     def spent(self) -> Decimal:
-        return self.slots.spent_usd(self.clock().date())
+        return self.slots.day(self.clock().date()).spent_usd
 
 
 @pytest.fixture
@@ -69,6 +80,14 @@ def at(monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
     monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
     with mock_aws():
         yield Desk()
+
+
+@pytest.fixture
+def log(monkeypatch: pytest.MonkeyPatch) -> StringIO:
+    """What the functions write into their log."""
+    written = StringIO()
+    monkeypatch.setattr(logger.registered_handler, "stream", written)
+    return written
 
 
 def test_a_free_slot_is_given_at_once(at: Desk) -> None:
@@ -465,20 +484,375 @@ def test_over_the_limit_a_job_fails_when_the_owner_says_so(at: Desk) -> None:
     assert at.items("waiters#") == 0
 
 
-def test_what_costs_more_than_a_day_may_fails_at_once(at: Desk) -> None:
-    at.open(daily_usd="0.1")
+def test_what_costs_more_than_a_day_may_fails_at_once_when_the_owner_says_so(at: Desk) -> None:
+    at.open(daily_usd="0.1", on_daily_usd="fail")
     at.admit(ANNA, route=(WAVESPEED,))
 
     assert at.executions.refused == {ANNA.execution_name: "SpendLimitReached"}
     assert at.spent() == 0
 
 
-def test_with_a_limit_what_has_no_price_is_not_rendered(at: Desk) -> None:
+def test_what_costs_more_than_a_day_may_waits_for_a_higher_limit_behind_all_others(
+    at: Desk, log: StringIO
+) -> None:
+    at.open(daily_usd="0.3", prices={(WAVESPEED.endpoint, "720p"): 1})
+    at.admit(ANNA, route=(LARGE,))
+    at.admit(DORA, route=(LARGE,), minute=1)
+    for minute, job in ((2, BEN), (3, CLEO)):
+        at.admit(job, route=(WAVESPEED,), minute=minute)
+
+    assert at.told() == ["ben", "cleo"]
+    assert at.executions.refused == {}
+    told = log.getvalue()
+    assert "Waits until DailySpendLimitUsd is raised" in told
+    assert ANNA.id in told
+
+    at.open(in_flight=4, daily_usd="9", prices={(WAVESPEED.endpoint, "720p"): 1})
+    at.admission.serve_waiting("a minute later")
+
+    assert at.told() == ["ben", "cleo", "anna", "dora"]
+    assert at.spent() == Decimal("7.21")
+
+
+def test_who_stands_aside_and_is_called_again_waits_once(at: Desk) -> None:
+    at.open(daily_usd="0.1")
+    at.admit(ANNA, route=(WAVESPEED,))
+    at.admit(ANNA, route=(WAVESPEED,), retry=1)
+    at.open(daily_usd="1")
+
+    at.admission.serve_waiting("a minute later")
+    at.admission.rendered(ANNA, 1)
+
+    assert at.told() == ["anna"]
+    assert at.spent() == Decimal("0.105")
+    assert at.items("waiters#") + at.items("slots#") == 0
+
+
+# What has no price, beside a limit
+
+
+def test_an_offer_without_a_price_is_passed_over(at: Desk) -> None:
     at.open(daily_usd="10")
-    at.admit(ANNA, route=(RUNCOMFY,))
+    at.admit(ANNA, route=(RUNCOMFY, WAVESPEED))
+
+    assert (at.executions.refused, at.told()) == ({}, ["anna"])
+    assert at.holders(ProviderName.WAVESPEED) == ["anna"]
+    assert at.ledger.admitted(ANNA, 1) == Admitted(offer=1, estimated_usd=0.105)
+
+
+def test_without_a_limit_no_offer_needs_a_price(at: Desk) -> None:
+    at.admit(ANNA, route=(RUNCOMFY, WAVESPEED))
+
+    assert at.ledger.admitted(ANNA, 1) == Admitted(offer=0, estimated_usd=None)
+
+
+def test_when_no_offer_is_left_all_are_named_that_have_no_price(at: Desk) -> None:
+    at.open(daily_usd="10")
+    at.admit(ANNA, route=(RUNCOMFY, LARGE))
 
     assert at.executions.refused == {ANNA.execution_name: "PriceUnknown"}
+    (message,) = at.executions.messages
+    assert f"{RUNCOMFY.endpoint} in 480p" in message
+    assert f"{WAVESPEED.endpoint} in 720p" in message
     assert at.items("waiters#") == 0
+
+
+def test_an_offer_that_was_asked_already_is_not_asked_again_for_want_of_a_price(at: Desk) -> None:
+    at.open(daily_usd="10")
+    at.admit(ANNA, route=(WAVESPEED, RUNCOMFY))
+    begun = at.ledger.begin(ANNA.id, Next(), WAVESPEED, NOON)
+    assert begun
+    at.ledger.refuse(begun, "NoCredit", "")
+
+    at.admit(ANNA, route=(WAVESPEED, RUNCOMFY), attempt=2, offer=1)
+
+    assert at.executions.refused == {ANNA.execution_name: "PriceUnknown"}
+    assert WAVESPEED.endpoint not in at.executions.messages[0]
+    assert at.spent() == 0
+
+
+def test_a_job_that_waits_goes_elsewhere_when_a_limit_is_set(at: Desk) -> None:
+    at.open(in_flight=1)
+    at.admit(ANNA)
+    at.admit(BEN, minute=1)
+    at.open(in_flight=1, daily_usd="10")
+
+    at.admission.rendered(ANNA, 1)
+
+    assert (at.executions.refused, at.told()) == ({}, ["anna", "ben"])
+    assert at.holders(ProviderName.WAVESPEED) == ["ben"]
+    assert at.items("waiters#") == 0
+
+
+def test_a_job_that_is_admitted_goes_on_though_its_price_is_taken_away(at: Desk) -> None:
+    """Step Functions lost the answer of admit, and calls again."""
+    at.open(daily_usd="10", prices=RUNCOMFY_PRICED)
+    at.admit(ANNA, route=(RUNCOMFY,))
+    at.open(daily_usd="10")
+
+    at.admit(ANNA, route=(RUNCOMFY,), retry=1)
+
+    assert (at.executions.refused, at.told()) == ({}, ["anna", "anna"])
+
+
+def test_what_a_render_costs_is_said_when_it_is_served(at: Desk) -> None:
+    at.open(in_flight=1)
+    at.admit(ANNA, route=(WAVESPEED,))
+    at.admit(BEN, route=(WAVESPEED,), minute=1)
+    at.open(in_flight=1, prices={(WAVESPEED.endpoint, "480p"): 1})
+
+    at.admission.rendered(ANNA, 1)
+
+    assert at.told() == ["anna", "ben"]
+    assert at.spent() == Decimal("0.105") + Decimal("3.5")
+    assert at.ledger.admitted(BEN, 1) == Admitted(offer=0, estimated_usd=3.5)
+
+
+# A day's renders
+
+
+def test_what_is_over_the_days_renders_waits_for_midnight_and_says_so(
+    at: Desk, log: StringIO
+) -> None:
+    at.open(in_flight=9, daily_renders=2, on_daily_usd="fail")
+    at.admit(ANNA)
+    at.admit(BEN, route=(WAVESPEED,), minute=1)
+    at.admit(CLEO, minute=2)
+    at.admit(DORA, route=(WAVESPEED,), minute=3)
+    assert at.told() == ["anna", "ben"]  # over all providers
+    said = log.getvalue()
+    for job in (CLEO, DORA):
+        assert [line for line in said.splitlines() if "midnight UTC" in line and job.id in line]
+
+    at.clock.now += timedelta(hours=12) - timedelta(seconds=1)
+    at.admission.serve_waiting("a minute before")
+    assert at.told() == ["anna", "ben"]
+    at.clock.pass_seconds(1)
+    at.admission.serve_waiting("midnight")
+
+    assert sorted(at.told()) == ["anna", "ben", "cleo", "dora"]
+    assert at.executions.refused == {}
+
+
+def test_the_days_renders_hold_for_who_read_an_older_count(at: Desk) -> None:
+    at.open(in_flight=9, daily_renders=1)
+    at.admit(ANNA)
+    at.admit(BEN, minute=1)
+    (waiter,) = at.slots.first_waiters(ProviderName.RUNCOMFY, 1)
+
+    granted = at.slots.grant(
+        waiter,
+        5,
+        by="someone",
+        until=NOON + LEASE,
+        now=NOON,
+        usd=None,
+        limits=Limits(in_flight={}, lease={}, daily_renders=1),
+    )
+
+    assert granted is Granting.NO_ROOM
+    assert at.slots.day(NOON.date()).renders == 1
+
+
+@pytest.mark.parametrize(
+    ("outcome", "renders"),
+    [
+        ("never begun", 0),
+        ("postponed", 0),
+        ("refused", 0),
+        ("begun", 1),
+        ("unclear", 1),
+        ("accepted", 1),
+        ("lost", 1),  # it was submitted
+    ],
+)
+@pytest.mark.parametrize("offer", [RUNCOMFY, WAVESPEED], ids=["no price", "a price"])
+@pytest.mark.parametrize("is_late", [False, True], ids=["in time", "late"])
+def test_what_was_not_submitted_is_no_render_of_the_day(
+    at: Desk, outcome: str, renders: int, offer: PlannedOffer, is_late: bool
+) -> None:
+    at.open(daily_renders=1)
+    at.admit(ANNA, route=(offer,))
+    begun = None if outcome == "never begun" else at.ledger.begin(ANNA.id, Next(), offer, NOON)
+    if is_late:
+        at.admission.leave(ANNA)
+    if begun and outcome == "postponed":
+        at.ledger.postpone(begun, "ProviderThrottled", "")
+    elif begun and outcome == "refused":
+        at.ledger.refuse(begun, "NoCredit", "")
+    elif begun and outcome == "unclear":
+        at.ledger.give_up(begun, "SubmissionUnclear", "")
+    elif begun and outcome in ("accepted", "lost"):
+        at.ledger.accept(begun, "req-1", NOON)
+    if outcome == "lost":
+        ticket = TICKET.model_copy(update={"provider": offer.provider})
+        at.ledger.lose(ANNA.id, ticket, "RenderFailed", "")
+    at.admission.leave(ANNA)
+    at.admission.leave(ANNA)
+
+    assert at.slots.day(NOON.date()).renders == renders
+    if renders == 0:
+        at.admit(BEN)
+        assert at.told() == ["anna", "ben"]
+
+
+# A provider that is paused
+
+
+RUNCOMFY_PAUSED = {ProviderName.RUNCOMFY: 0, ProviderName.WAVESPEED: 2}
+
+
+def test_a_job_of_a_paused_provider_goes_elsewhere(at: Desk) -> None:
+    at.open(in_flight=RUNCOMFY_PAUSED)
+
+    at.admit(ANNA)
+
+    assert at.told() == ["anna"]
+    assert at.holders(ProviderName.WAVESPEED) == ["anna"]
+
+
+def test_a_job_of_a_paused_provider_waits_when_it_can_go_nowhere_else(at: Desk) -> None:
+    at.open(in_flight=RUNCOMFY_PAUSED)
+    at.admit(ANNA, route=(RUNCOMFY,))
+    at.open(in_flight=RUNCOMFY_PAUSED, daily_usd="10", prices=RUNCOMFY_PRICED)
+    at.admit(BEN, route=(RUNCOMFY, LARGE), minute=1)  # there it has no price
+    assert at.told() == []
+
+    at.open()
+    at.admission.serve_waiting("a minute later")
+
+    assert at.told() == ["anna", "ben"]
+    assert at.executions.refused == {}
+
+
+def test_who_waits_when_its_provider_is_paused_goes_elsewhere_within_a_minute(at: Desk) -> None:
+    at.open(in_flight=1)
+    at.admit(ANNA)
+    at.admit(BEN, route=(RUNCOMFY,), minute=1)
+    at.admit(CLEO, minute=2)
+    at.open(in_flight=RUNCOMFY_PAUSED)
+
+    at.admission.serve_waiting("a minute later")
+
+    assert at.told() == ["anna", "cleo"]  # past ben, who can go nowhere else
+    assert at.holders() == ["anna"]  # what is in flight finishes
+    assert at.holders(ProviderName.WAVESPEED) == ["cleo"]
+    at.admission.rendered(ANNA, 1)
+    assert at.holders() == []
+    at.open()
+    at.admission.serve_waiting("resumed")
+    assert at.told() == ["anna", "cleo", "ben"]
+
+
+def test_a_paused_provider_keeps_who_was_told_late(
+    at: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as killed:
+        killed.setattr(at.executions, "go_on", _killed)
+        with pytest.raises(SystemExit):
+            at.admit(ANNA, route=(RUNCOMFY,))
+    at.open(in_flight=0)
+
+    at.admission.serve_all()
+
+    assert at.told() == ["anna"]
+
+
+def test_a_token_that_is_newer_than_the_look_is_not_moved(
+    at: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at.open(in_flight=1)
+    at.admit(ANNA)
+    at.admit(BEN, minute=1)
+    at.open(in_flight=RUNCOMFY_PAUSED)
+    meanwhile(at, monkeypatch, lambda: _admit_at(at, 1, BEN, minute=1, retry=1))
+
+    at.admission.serve_waiting("a minute later")
+    at.admission.serve_waiting("two minutes later")
+
+    assert at.told() == ["anna", "ben"]
+    assert at.items("waiters#") == 0
+
+
+def _admit_at(at: Desk, in_flight: int, job: Job, **asked: Any) -> None:  # noqa: ANN401
+    """By a function that knows other settings yet."""
+    now = at.admission
+    at.open(in_flight=in_flight)
+    at.admit(job, **asked)
+    at.admission = now
+
+
+def test_a_late_call_of_another_mind_puts_no_older_token_in_the_place_of_a_newer(
+    at: Desk,
+) -> None:
+    at.open(in_flight=1)
+    at.admit(ANNA)
+    at.admit(CLEO, route=(WAVESPEED,))
+    stale = request_of(BEN, minute=1)
+    at.open(in_flight={ProviderName.RUNCOMFY: 0, ProviderName.WAVESPEED: 1})
+    at.admit(BEN, minute=1, retry=1)  # waits for WaveSpeed
+    at.open(in_flight=1)
+    at.admission.admit(stale)  # would wait for RunComfy
+
+    at.admission.rendered(ANNA, 1)
+    at.admission.rendered(CLEO, 1)
+
+    assert at.told() == ["anna", "cleo", "ben"]
+    assert at.holders(ProviderName.WAVESPEED) == ["ben"]
+
+
+def test_a_run_that_is_over_is_not_moved(at: Desk) -> None:
+    at.open(in_flight=1)
+    at.admit(ANNA)
+    at.admit(BEN, minute=1)
+    at.ledger.close(BEN, NOON)
+    at.open(in_flight=RUNCOMFY_PAUSED)
+
+    at.admission.serve_waiting("a minute later")
+
+    assert at.items("waiters#") == 0
+    assert at.holders(ProviderName.WAVESPEED) == []
+
+
+def test_every_minute_serves_more_than_a_job_that_ends_does(at: Desk) -> None:
+    at.open(in_flight=0)
+    for number in range(20):
+        at.admit(job_named(f"job{number:02}"), route=(RUNCOMFY,), minute=number)
+    at.open(in_flight=20)
+
+    at.admission.serve_waiting("a minute later")
+
+    assert len(at.holders()) == 20
+
+
+def test_a_minute_in_which_nobody_waits_costs_two_reads_a_provider(at: Desk) -> None:
+    at.admit(ANNA)
+    calls: list[str] = []
+    at.dynamodb.meta.events.register(
+        "before-call.dynamodb.*", lambda model, **_: calls.append(model.name)
+    )
+
+    at.admission.serve_waiting("a minute later")
+
+    assert calls == ["Query"] * 4
+    assert at.told() == ["anna"]
+
+
+def test_a_minutes_call_that_was_killed_tells_when_it_is_made_again(
+    at: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at.open(in_flight=0)
+    at.admit(ANNA, route=(RUNCOMFY,))
+    at.open()
+    with monkeypatch.context() as killed:
+        killed.setattr(at.executions, "go_on", _killed)
+        with pytest.raises(SystemExit):
+            at.admission.serve_waiting("call 1")
+    assert at.told() == []
+
+    at.admission.serve_waiting("call 1")
+
+    assert at.told() == ["anna"]
 
 
 def test_the_limit_holds_for_who_read_an_older_sum(at: Desk) -> None:
@@ -493,7 +867,8 @@ def test_the_limit_holds_for_who_read_an_older_sum(at: Desk) -> None:
         by="someone",
         until=NOON + LEASE,
         now=NOON,
-        limit_usd=Decimal("0.2"),
+        usd=Decimal("0.105"),
+        limits=Limits(in_flight={}, lease={}, daily_usd=Decimal("0.2")),
     )
 
     assert granted is Granting.NO_ROOM
@@ -545,7 +920,9 @@ def test_a_slot_that_is_taken_is_given_to_nobody_else(at: Desk) -> None:
     (ben,) = at.slots.first_waiters(ProviderName.RUNCOMFY, 1)
     before = at.slots.leases(ProviderName.RUNCOMFY)
 
-    granted = at.slots.grant(ben, 0, by="someone", until=NOON + LEASE, now=NOON, limit_usd=None)
+    granted = at.slots.grant(
+        ben, 0, by="someone", until=NOON + LEASE, now=NOON, usd=None, limits=UNLIMITED
+    )
 
     assert granted is Granting.OVERTAKEN
     assert at.slots.leases(ProviderName.RUNCOMFY) == before
@@ -572,8 +949,8 @@ def test_leaving_as_it_stood_before_gives_nothing_back_twice(at: Desk) -> None:
     run = RunId.of(ANNA)
     standing = at.slots.standing(run)
 
-    assert at.slots.leave(run, standing, refund=True)
-    assert not at.slots.leave(run, standing, refund=True)
+    assert at.slots.leave(run, standing, Refund.ALL)
+    assert not at.slots.leave(run, standing, Refund.ALL)
 
     assert at.spent() == Decimal("0.105")
 
@@ -585,7 +962,7 @@ def test_freeing_an_earlier_attempts_slot_takes_nothing_from_the_next(at: Desk) 
     at.admit(ANNA, attempt=2)
 
     assert not at.slots.free(run, before, NOON)
-    assert not at.slots.leave(run, before, refund=False)
+    assert not at.slots.leave(run, before, Refund.NOTHING)
 
     assert at.holders() == ["anna"]
 
@@ -705,7 +1082,7 @@ def test_nothing_is_refunded_for_an_attempt_that_begins_in_that_moment(at: Desk)
     standing = at.slots.standing(run)
     at.ledger.begin(ANNA.id, Next(), WAVESPEED, NOON)
 
-    assert not at.slots.leave(run, standing, refund=True)
+    assert not at.slots.leave(run, standing, Refund.ALL)
 
     assert at.slots.standing(run) == standing
     assert at.spent() == Decimal("0.105")
@@ -754,13 +1131,10 @@ def test_who_is_dismissed_with_an_older_token_waits_on(at: Desk) -> None:
 # Late, lost, gone and redriven
 
 
-PRICED_RUNCOMFY = RUNCOMFY.model_copy(update={"estimated_usd": 0.1})
-
-
 def test_a_limit_that_is_set_while_jobs_wait_holds_for_those_without_a_price(at: Desk) -> None:
     at.open(in_flight=1)
     at.admit(ANNA)
-    at.admit(BEN, minute=1)
+    at.admit(BEN, route=(RUNCOMFY,), minute=1)
     at.open(in_flight=1, daily_usd="10")
 
     at.admission.rendered(ANNA, 1)
@@ -805,9 +1179,9 @@ def test_a_renewal_whose_answer_was_lost_is_repeated(at: Desk) -> None:
 
 
 def test_a_refund_of_one_that_is_gone_serves_the_other_providers_queue(at: Desk) -> None:
-    at.open(daily_usd="0.2")
+    at.open(daily_usd="0.2", prices=RUNCOMFY_PRICED)
     at.admit(ANNA, route=(WAVESPEED,))
-    at.admit(BEN, route=(PRICED_RUNCOMFY,), minute=1)
+    at.admit(BEN, route=(RUNCOMFY,), minute=1)
     at.executions.end(ANNA.execution_name)  # and its event is lost
 
     at.admission.serve_all()
@@ -816,16 +1190,16 @@ def test_a_refund_of_one_that_is_gone_serves_the_other_providers_queue(at: Desk)
 
 
 def test_a_refund_of_a_waiter_that_is_gone_serves_the_other_providers_queue(at: Desk) -> None:
-    at.open(in_flight=1, daily_usd="0.2")
+    at.open(in_flight=1, daily_usd="0.2", prices=RUNCOMFY_PRICED)
     at.admit(ANNA, route=(WAVESPEED,))
     at.admit(CLEO, route=(WAVESPEED,), minute=1)
-    at.admit(BEN, route=(PRICED_RUNCOMFY,), minute=2)
+    at.admit(BEN, route=(RUNCOMFY,), minute=2)
     at.executions.end(CLEO.execution_name)
     begun = at.ledger.begin(ANNA.id, Next(), WAVESPEED, NOON)
     assert begun
     at.ledger.refuse(begun, "NoCredit", "")
 
-    at.admit(ANNA, route=(WAVESPEED, PRICED_RUNCOMFY), attempt=2, offer=1, minute=3)
+    at.admit(ANNA, route=(WAVESPEED, RUNCOMFY), attempt=2, offer=1, minute=3)
 
     assert at.told() == ["anna", "ben"]
 
@@ -833,9 +1207,9 @@ def test_a_refund_of_a_waiter_that_is_gone_serves_the_other_providers_queue(at: 
 def test_a_refund_that_the_end_of_a_render_finds_serves_the_other_providers_queue(at: Desk) -> None:
     at.open(in_flight=0, daily_usd="0.21")
     at.admit(CLEO, route=(WAVESPEED,), minute=1)
-    at.open(in_flight=2, daily_usd="0.21")
+    at.open(in_flight=2, daily_usd="0.21", prices=RUNCOMFY_PRICED)
     at.admit(ANNA, route=(WAVESPEED,))  # gives both their slots
-    at.admit(BEN, route=(PRICED_RUNCOMFY,), minute=2)
+    at.admit(BEN, route=(RUNCOMFY,), minute=2)
     at.executions.end(CLEO.execution_name)
     assert at.told() == ["anna", "cleo"]
 
@@ -881,7 +1255,7 @@ def test_an_estimate_is_kept_only_while_its_attempt_may_be_paid(at: Desk) -> Non
     standing = at.slots.standing(run)
     at.ledger.refuse(begun, "NoCredit", "")  # just after admission looked
 
-    assert not at.slots.leave(run, standing, refund=False)
+    assert not at.slots.leave(run, standing, Refund.NOTHING)
 
 
 def test_a_refund_that_is_throttled_is_not_taken_for_given(
@@ -916,6 +1290,8 @@ def test_a_waiter_of_an_older_version_does_not_stop_the_queue(at: Desk) -> None:
         if item["pk"]["S"].startswith("waiters#")
     )
     item["retry"] = item.pop("call")
+    del item["route"], item["offer"]
+    item["estimated_usd"] = {"N": "0.1"}
     at.dynamodb.put_item(TableName=LEDGER, Item=item)
 
     at.admission.rendered(ANNA, 1)

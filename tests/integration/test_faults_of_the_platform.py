@@ -537,7 +537,7 @@ def test_sweep_cut_off_anywhere_serves_who_waits_when_it_is_called_again(
     every_call(weather, tries)
 
 
-@pytest.mark.parametrize("nth", range(1, 6))
+@pytest.mark.parametrize("nth", range(1, 7))
 def test_submit_with_a_throttled_ledger_sends_once(
     nth: int,
     account: RenderAccount,
@@ -560,7 +560,7 @@ def test_submit_with_a_throttled_ledger_sends_once(
     assert ticket is not None
     assert ticket.request_id == "req-1"
     assert len(provider.submitted) == 1
-    assert weather.has_struck is (nth <= 4)  # find, begin, accept, is it closed
+    assert weather.has_struck is (nth <= 5)  # find, admitted, begin, accept, is it closed
 
 
 def test_submit_killed_anywhere_never_sends_twice(

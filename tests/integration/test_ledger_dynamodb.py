@@ -21,6 +21,7 @@ from dropreel.errors import DropreelError
 from dropreel.job import Input
 from dropreel.ledger import Attempt, AttemptState, Ledger, RunClosed
 from dropreel.ledger_dynamodb import DynamoDBLedger
+from dropreel.prices import billed
 from dropreel.provider import Refusal, Unclear
 from dropreel.render import Next, SubmitRequest
 from dropreel.slots_dynamodb import DynamoDBSlots
@@ -541,11 +542,11 @@ def test_what_was_written_first_of_a_run_stands(
 def test_run_that_asked_to_be_admitted_is_known_with_its_plan(account: RenderAccount) -> None:
     slots = DynamoDBSlots(LEDGER, account.dynamodb)
     waiter = Waiter(
-        provider=RUNCOMFY.provider,
         run=RunId.of(SECOND_RUN),
         attempt=1,
+        route=billed(PLAN),
+        offer=0,
         started_at=LATER,
-        estimated_usd=None,
         task_token="a token",
         call=0,
     )

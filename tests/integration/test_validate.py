@@ -1,12 +1,10 @@
 """The validate function against a versioned bucket."""
 
 import os
-import runpy
 import subprocess
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from decimal import Decimal
 from types import ModuleType
 from typing import Any
 
@@ -21,7 +19,7 @@ from dropreel.errors import ErrorReport, InputGone, InputRejected, TokenMissing
 from dropreel.job import Input, Job, Role
 from dropreel.ledger import Attempt
 from dropreel.ledger_dynamodb import DynamoDBLedger
-from dropreel.prices import PricesUnreadable, prices_in
+from dropreel.prices import billed
 from dropreel.render import Next, Plan
 from dropreel.slots_dynamodb import DynamoDBSlots
 from tests import media_samples as samples
@@ -199,13 +197,12 @@ def submit(ledger: DynamoDBLedger, plan: Plan, now: datetime) -> Attempt:
 
 def admitted(plan: Plan, now: datetime) -> None:
     """As admit leaves it behind."""
-    estimate = Decimal("0.1")
     waiter = Waiter(
-        provider=plan.route[0].provider,
         run=RunId.of(plan.job),
         attempt=1,
+        route=billed(plan),
+        offer=0,
         started_at=now,
-        estimated_usd=estimate,
         task_token="token",
         call=0,
     )
@@ -268,24 +265,6 @@ def test_first_run_reads_no_ledger(app: ModuleType) -> None:
         app.handler(again(good_event()), Context())
 
     assert app.handler(good_event(), Context())["first_attempt"] == 1
-
-
-def test_prices_that_cannot_be_read_keep_the_function_from_starting(
-    app: ModuleType, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("USD_PER_SECOND", "wan-3:480p=0.03")
-
-    with pytest.raises(PricesUnreadable, match='no offer has the endpoint "wan-3"'):
-        runpy.run_path(str(app.__file__))
-
-
-def test_owner_s_prices_are_in_the_plan(app: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(app, "prices", prices_in("wan-ai/wan-2-2/speech-to-video:480p=0.02"))
-
-    plan = Plan.model_validate(app.handler(good_event(), Context()))
-
-    assert [offer.usd_per_second for offer in plan.route] == [0.02, 0.03]
-    assert plan.route[0].estimated_usd == pytest.approx(0.165, abs=0.001)
 
 
 WITHOUT_CODECS = """

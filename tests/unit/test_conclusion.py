@@ -16,6 +16,7 @@ from dropreel.errors import (
     InputGone,
     InputRejected,
     NoCredit,
+    PriceUnknown,
     Reason,
     RenderFailed,
     RenderTimedOut,
@@ -23,6 +24,7 @@ from dropreel.errors import (
     ResultMissing,
     ResultRefused,
     ResultUnavailable,
+    SpendLimitReached,
     SubmissionUnclear,
     UnexpectedError,
 )
@@ -1157,6 +1159,17 @@ def test_what_a_version_without_runs_has_concluded_is_not_announced_again(status
 
 
 # What was there before
+
+
+@pytest.mark.parametrize("error", [PriceUnknown("No price."), SpendLimitReached("No room.")])
+def test_who_is_not_admitted_any_more_is_told_who_refused_before(error: DropreelError) -> None:
+    bench = Bench().begin()
+    assert bench.attempt
+    bench.ledger.refuse(bench.attempt, "NoCredit", "Top up.")
+
+    failed = bench.conclude(failed_run(error))
+
+    assert failed.error.message == f"{error.message} Refused before by runcomfy (NoCredit)."
 
 
 def test_all_providers_that_refused_are_told_because_one_account_may_be_mended() -> None:

@@ -26,13 +26,11 @@ ROUTE = (
         provider=ProviderName.RUNCOMFY,
         endpoint="wan-ai/wan-2-2/speech-to-video",
         fields={},
-        estimated_usd=None,
     ),
     PlannedOffer(
         provider=ProviderName.WAVESPEED,
         endpoint="wavespeed-ai/wan-2.2/speech-to-video",
         fields={},
-        estimated_usd=None,
     ),
 )
 
@@ -249,7 +247,8 @@ def test_recording_longer_than_it_promised_leaves_the_route_to_who_takes_it() ->
     settled = conformed(plan, bucket, Codecs(sound=samples.mp3_of_rising_bitrate(2500)))
 
     assert [offer.provider for offer in settled.route] == [ProviderName.WAVESPEED]
-    assert settled.route[0].estimated_usd == pytest.approx(1.8, abs=0.01)
+    assert settled.audio_facts
+    assert settled.audio_facts.duration_seconds == pytest.approx(60, abs=0.1)
 
 
 def test_copy_that_takes_too_long_is_refused_in_words() -> None:

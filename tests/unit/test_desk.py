@@ -24,6 +24,7 @@ LIMITS = {
     "QUEUE_TIMEOUT_MINUTES": "90",
     "RENDER_TIMEOUT_MINUTES": "40",
     "THROTTLE_PATIENCE_SECONDS": "600",
+    "DAILY_RENDER_LIMIT": "70",
     "DAILY_SPEND_LIMIT_USD": "7.50",
     "ON_SPEND_LIMIT": "fail",
 }
@@ -61,10 +62,33 @@ def test_who_finds_the_day_spent_does_what_the_setting_says(on_spend_limit: str)
     assert limits({"ON_SPEND_LIMIT": on_spend_limit}).on_daily_usd == on_spend_limit
 
 
-def test_without_a_setting_spending_is_unlimited() -> None:
+def test_without_a_setting_spending_is_unlimited_and_renders_are_not() -> None:
     unset = limits_of(AdmissionSettings.model_validate(ENVIRONMENT))
 
-    assert (unset.daily_usd, unset.on_daily_usd) == (None, "wait")
+    assert (unset.daily_renders, unset.daily_usd, unset.on_daily_usd) == (200, None, "wait")
+    assert unset.prices == {}
+
+
+@pytest.mark.parametrize(("renders", "daily_renders"), [("70", 70), ("0", None)])
+def test_a_day_may_have_as_many_renders_as_its_setting_says_and_any_at_zero(
+    renders: str, daily_renders: int | None
+) -> None:
+    assert limits({"DAILY_RENDER_LIMIT": renders}).daily_renders == daily_renders
+
+
+def test_prices_are_the_owners() -> None:
+    setting = {"USD_PER_SECOND": "wan-ai/wan-2-2/speech-to-video:480p=0.04"}
+
+    assert limits(setting).prices == {("wan-ai/wan-2-2/speech-to-video", "480p"): 0.04}
+
+
+@EACH_PROVIDER
+def test_a_provider_that_is_paused_has_a_lease_all_the_same(provider: ProviderName) -> None:
+    """For what is in flight there."""
+    paused = limits({"RUNCOMFY_MAX_IN_FLIGHT": "0", "WAVESPEED_MAX_IN_FLIGHT": "0"})
+
+    assert paused.in_flight[provider] == 0
+    assert paused.lease[provider] >= PATIENCE + RENDER + trouble()
 
 
 # The lease: who outlives its lease loses a slot that it still uses

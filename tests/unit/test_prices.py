@@ -1,21 +1,28 @@
 """Prices that an owner sets go before the catalog's, and none of them is ever passed over."""
 
+from decimal import Decimal
+
 import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from dropreel import prices
-from dropreel.catalog import MODELS, Offer, ProviderName, offer_of
-from dropreel.prices import CATALOG_ONLY, PricesUnreadable, prices_in, usd_per_second
+from dropreel import options, prices
+from dropreel.catalog import MODELS, Offer, OptionValue, ProviderName
+from dropreel.prices import (
+    CATALOG_ONLY,
+    Billed,
+    Prices,
+    PricesUnreadable,
+    billed,
+    estimated_usd,
+    prices_in,
+)
+from dropreel.render import AudioFacts, Plan, PlannedOffer
+from tests.render_fakes import PLAN
 
 RUNCOMFY = "wan-ai/wan-2-2/speech-to-video"
 WAVESPEED = "wavespeed-ai/wan-2.2/speech-to-video"
-
-
-def offer(endpoint: str) -> Offer:
-    provider = ProviderName.WAVESPEED if endpoint == WAVESPEED else ProviderName.RUNCOMFY
-    return offer_of(provider, endpoint)
 
 
 PRICED = [
@@ -107,11 +114,90 @@ def test_every_offer_can_be_priced() -> None:
     assert len(endpoints) == sum(len(model.route) for model in MODELS.values())
 
 
-def test_the_owner_goes_before_the_catalog() -> None:
-    ours = prices_in(f"{WAVESPEED}:480p=0.05,{RUNCOMFY}:720p=0")
+OURS = prices_in(f"{WAVESPEED}:480p=0.05,{RUNCOMFY}:720p=0")
 
-    assert usd_per_second(offer(WAVESPEED), "480p", CATALOG_ONLY) == 0.03
-    assert usd_per_second(offer(WAVESPEED), "480p", ours) == 0.05
-    assert usd_per_second(offer(WAVESPEED), "720p", ours) is None
-    assert usd_per_second(offer(RUNCOMFY), "720p", ours) == 0
-    assert usd_per_second(offer(RUNCOMFY), "480p", ours) is None
+
+@pytest.mark.parametrize(
+    ("endpoint", "resolution", "prices", "usd"),
+    [
+        (WAVESPEED, "480p", CATALOG_ONLY, "0.3"),
+        (WAVESPEED, "480p", OURS, "0.5"),  # the owner goes before the catalog
+        (WAVESPEED, "720p", OURS, None),  # no price of another resolution is taken
+        (RUNCOMFY, "720p", OURS, "0"),
+        (RUNCOMFY, "480p", OURS, None),
+        ("an-endpoint-of-the-past", "480p", OURS, None),
+    ],
+)
+def test_a_render_costs_its_seconds_times_the_price_of_its_resolution(
+    endpoint: str, resolution: str, prices: Prices, usd: str | None
+) -> None:
+    provider = ProviderName.WAVESPEED if endpoint == WAVESPEED else ProviderName.RUNCOMFY
+    render = Billed(provider=provider, endpoint=endpoint, resolution=resolution, video_seconds=10)
+
+    assert estimated_usd(render, prices) == (None if usd is None else Decimal(usd))
+
+
+def test_nothing_is_said_of_a_video_whose_length_is_not_known() -> None:
+    render = Billed(
+        provider=ProviderName.WAVESPEED, endpoint=WAVESPEED, resolution="480p", video_seconds=None
+    )
+
+    assert estimated_usd(render, CATALOG_ONLY) is None
+
+
+@pytest.mark.parametrize(
+    ("model", "asked", "recorded_seconds", "resolution", "video_seconds"),
+    [
+        ("wan-2.2-speech-to-video", {}, 10.5, "480p", 10.5),
+        ("wan-2.2-speech-to-video", {"resolution": "720P"}, 10.5, "720p", 10.5),
+        ("wan-2.2-image-to-video", {"prompt": "x"}, None, "480p", 5),
+        ("wan-2.6-flash-image-to-video", {"prompt": "x"}, 4.0, "720p", 5),
+        (
+            "wan-2.6-flash-image-to-video",
+            {"prompt": "x", "duration": 15, "resolution": "1080p"},
+            4.0,
+            "1080p",
+            15,
+        ),
+    ],
+)
+def test_a_render_is_billed_by_what_its_offer_is_told(
+    model: str,
+    asked: dict[str, OptionValue],
+    recorded_seconds: float | None,
+    resolution: str,
+    video_seconds: float,
+) -> None:
+    plan = plan_of(MODELS[model].route, asked, recorded_seconds)
+
+    assert [(it.resolution, it.video_seconds) for it in billed(plan)] == [
+        (resolution, video_seconds) for _ in plan.route
+    ]
+    assert [it.endpoint for it in billed(plan)] == [it.endpoint for it in plan.route]
+
+
+def test_an_offer_that_the_catalog_has_no_more_is_billed_by_nothing() -> None:
+    gone = PLAN.route[0].model_copy(update={"endpoint": "an-endpoint-of-the-past"})
+
+    (render,) = billed(PLAN.model_copy(update={"route": (gone,)}))
+
+    assert (render.resolution, render.video_seconds) == ("", None)
+
+
+def plan_of(
+    route: tuple[Offer, ...], asked: dict[str, OptionValue], recorded_seconds: float | None
+) -> Plan:
+    """As validate makes it."""
+    facts = PLAN.audio_facts
+    assert facts
+    seconds = {"duration_seconds": recorded_seconds}
+    sound: AudioFacts | None = facts.model_copy(update=seconds) if recorded_seconds else None
+    planned = tuple(
+        PlannedOffer(
+            provider=offer.provider,
+            endpoint=offer.endpoint,
+            fields=options.fields(offer, asked),
+        )
+        for offer in route
+    )
+    return PLAN.model_copy(update={"route": planned, "audio_facts": sound})

@@ -27,7 +27,7 @@ from dropreel.errors import (
     UnexpectedError,
 )
 from dropreel.job import Input, Job, Role
-from dropreel.ledger import Attempt, AttemptState
+from dropreel.ledger import Admitted, Attempt, AttemptState
 from dropreel.polling import poll
 from dropreel.provider import Answer, FailureCause, Refusal, RenderState, Unclear
 from dropreel.render import Next, Plan, PlannedOffer, Submission, SubmitRequest, Ticket, Underway
@@ -208,7 +208,6 @@ def test_job_without_a_voice_sends_none() -> None:
         provider=ProviderName.RUNCOMFY,
         endpoint="wan-ai/wan-2-6/flash/image-to-video",
         fields={"prompt": "She smiles.", "duration": 5, "audio": True},
-        estimated_usd=None,
     )
     provider = ScriptedProvider(submissions=["req-1"])
     silent = PLAN.model_copy(update={"route": (flash,), "audio": None, "audio_facts": None})
@@ -487,6 +486,33 @@ def test_definite_refusal_that_is_not_the_jobs_fault_goes_to_the_next_offer_at_o
     [(_, payload)] = bench.wavespeed.submitted
     assert set(payload) == {"image", "audio", "resolution"}
     assert [found.code for found in bench.ledger.attempts(JOB.id)] == ["NoCredit", None]
+
+
+def test_the_offer_that_it_was_admitted_for_is_asked_and_its_estimate_is_noted() -> None:
+    """Admission passes over an offer that has no price, or whose provider is paused."""
+    wavespeed = ScriptedProvider(ProviderName.WAVESPEED, submissions=["req-1"])
+    bench = Bench(ScriptedProvider(), wavespeed)
+    bench.ledger.admits[1] = Admitted(offer=1, estimated_usd=0.105)
+
+    submission = bench.submit()
+
+    assert (bench.runcomfy.submitted, len(bench.wavespeed.submitted)) == ([], 1)
+    assert submission.ticket
+    assert (submission.ticket.offer, submission.next.offer) == (1, 1)
+    [attempt] = bench.ledger.attempts(JOB.id)
+    assert (attempt.provider, attempt.estimated_usd) == (WAVESPEED.provider, 0.105)
+
+
+def test_an_offer_that_was_passed_over_is_not_fallen_back_to() -> None:
+    refusal = Refusal("NoCredit", "Top up.")
+    wavespeed = ScriptedProvider(ProviderName.WAVESPEED, submissions=[refusal])
+    bench = Bench(ScriptedProvider(), wavespeed)
+    bench.ledger.admits[1] = Admitted(offer=1, estimated_usd=0.105)
+
+    with pytest.raises(NoCredit):
+        bench.submit()
+
+    assert bench.runcomfy.submitted == []
 
 
 def test_tries_come_before_falling_over() -> None:

@@ -11,7 +11,15 @@ import httpx
 import pytest
 from httpx import MockTransport
 
-from dropreel import conform, inbox_sweep, ledger_dynamodb, settings, submission, sweeping, tokens
+from dropreel import (
+    conform,
+    inbox_sweep,
+    ledger_dynamodb,
+    settings,
+    submission,
+    sweeping,
+    tokens,
+)
 from dropreel.catalog import MODELS, ProviderName
 from dropreel.ledger_dynamodb import DynamoDBLedger
 from dropreel.provider import Unclear, Unreachable
@@ -209,9 +217,7 @@ def test_the_ledger_can_be_restored() -> None:
 def test_the_ledger_forgets_by_what_is_written_into_it() -> None:
     forgets = RESOURCES["Ledger"]["Properties"]["TimeToLiveSpecification"]
     table = Mock()
-    offer = PlannedOffer(
-        provider=ProviderName.RUNCOMFY, endpoint="a/model", fields={}, estimated_usd=None
-    )
+    offer = PlannedOffer(provider=ProviderName.RUNCOMFY, endpoint="a/model", fields={})
 
     DynamoDBLedger("ledger", table).begin("anna-1", Next(), offer, datetime.now(UTC))
 
@@ -777,8 +783,8 @@ def _polls(render_seconds: float, retry_seconds: float = 0) -> Iterator[int]:
 @pytest.mark.parametrize(
     ("parameter", "bounds"),
     [
-        ("RunComfyMaxInFlight", (1, 500)),  # without a slot each job would wait for ever
-        ("WaveSpeedMaxInFlight", (1, 500)),
+        ("RunComfyMaxInFlight", (0, 500)),  # 0 pauses it
+        ("WaveSpeedMaxInFlight", (0, 500)),
         ("MaxSubmissions", (1, None)),  # without one no job would have a video
         ("SettleSeconds", (0, 900)),  # SQS: the longest that a queue delays
         ("IncompleteAfterMinutes", (0, 10080)),
@@ -789,6 +795,7 @@ def _polls(render_seconds: float, retry_seconds: float = 0) -> Iterator[int]:
         ("PollMaxSeconds", (1, None)),  # no poll without a wait
         ("RunComfyMaxSubmitsPerMinute", (0, None)),  # 0 is no limit, here and below
         ("WaveSpeedMaxSubmitsPerMinute", (0, None)),
+        ("DailyRenderLimit", (0, None)),
         ("DailySpendLimitUsd", (0, None)),
     ],
 )
@@ -822,6 +829,7 @@ def test_parameters_have_the_defaults_that_the_readme_and_the_issue_promise() ->
         "RunComfyMaxSubmitsPerMinute": 0,
         "WaveSpeedMaxSubmitsPerMinute": 2,
         "ThrottlePatienceSeconds": 900,
+        "DailyRenderLimit": 200,
         "DailySpendLimitUsd": 0,
         "OnSpendLimit": "wait",
         "UsdPerSecond": "",
@@ -848,6 +856,7 @@ VARIABLES: dict[str, dict[str, str]] = {
     "RUNCOMFY_MAX_SUBMITS_PER_MINUTE": {"Ref": "RunComfyMaxSubmitsPerMinute"},
     "WAVESPEED_MAX_SUBMITS_PER_MINUTE": {"Ref": "WaveSpeedMaxSubmitsPerMinute"},
     "THROTTLE_PATIENCE_SECONDS": {"Ref": "ThrottlePatienceSeconds"},
+    "DAILY_RENDER_LIMIT": {"Ref": "DailyRenderLimit"},
     "DAILY_SPEND_LIMIT_USD": {"Ref": "DailySpendLimitUsd"},
     "ON_SPEND_LIMIT": {"Ref": "OnSpendLimit"},
     "USD_PER_SECOND": {"Ref": "UsdPerSecond"},

@@ -15,7 +15,6 @@ from dropreel.catalog import MODELS, ImageFormat, Model, OptionValue, ProviderNa
 from dropreel.errors import ErrorReport, InputGone, InputRejected, Reason, TokenMissing
 from dropreel.job import Input, Job, Role
 from dropreel.media import Picture, Sound
-from dropreel.prices import prices_in
 from dropreel.render import Plan
 from tests import media_samples as samples
 
@@ -674,63 +673,6 @@ def test_transparency_is_filled_where_the_page_forbids_it() -> None:
     assert validation.plan(job, bucket, BOTH).conform == ("anna.png: transparent parts are filled",)
 
 
-@pytest.mark.parametrize(
-    ("seconds", "options", "usd"),
-    [
-        (10, {}, [None, 0.3]),
-        (10, {"resolution": "480P"}, [None, 0.3]),
-        (10, {"resolution": "720p"}, [None, None]),  # no page has a price for it
-    ],
-)
-def test_estimate_is_seconds_times_the_page_s_price(
-    seconds: float, options: dict[str, OptionValue], usd: list[float | None]
-) -> None:
-    job, bucket = dropped({IMAGE_KEY: CLEAN, AUDIO_KEY: samples.wav(seconds)}, options=options)
-
-    plan = validation.plan(job, bucket, BOTH)
-
-    assert [offer.estimated_usd for offer in plan.route] == usd
-
-
-@pytest.mark.parametrize(("options", "usd"), [({}, 0.5), ({"duration": 15}, 1.5)])
-def test_estimate_of_a_video_with_a_duration_of_its_own(
-    monkeypatch: pytest.MonkeyPatch, options: dict[str, OptionValue], usd: float
-) -> None:
-    (offer,) = MODELS[FLASH].route
-    priced = offer.model_copy(update={"usd_per_second": {"720p": 0.1}})
-    models = {FLASH: Model(name=FLASH, does="", route=(priced,))}
-    monkeypatch.setattr(validation, "MODELS", models)
-    job, bucket = dropped(
-        {IMAGE_KEY: CLEAN, AUDIO_KEY: samples.wav(4)},
-        model=FLASH,
-        prompt="She waves.",
-        options=options,
-    )
-
-    assert validation.plan(job, bucket, BOTH).route[0].estimated_usd == usd
-
-
-OURS = prices_in(
-    "wan-ai/wan-2-2/speech-to-video:480p=0.02,wavespeed-ai/wan-2.2/speech-to-video:480p=0.05"
-)
-
-
-def test_estimate_takes_the_owner_s_prices_before_the_page_s() -> None:
-    job, bucket = dropped({IMAGE_KEY: CLEAN, AUDIO_KEY: samples.wav(10)})
-
-    plan = validation.plan(job, bucket, BOTH, OURS)
-
-    assert [offer.estimated_usd for offer in plan.route] == [0.2, 0.5]
-
-
-def test_price_of_another_resolution_is_not_taken() -> None:
-    job, bucket = dropped(
-        {IMAGE_KEY: CLEAN, AUDIO_KEY: samples.wav(10)}, options={"resolution": "720P"}
-    )
-
-    assert validation.plan(job, bucket, WAVESPEED, OURS).route[0].estimated_usd is None
-
-
 # Which file says it
 
 DEFAULTS = ("inbox/_defaults.json", "inbox/team/_defaults.json")
@@ -788,19 +730,8 @@ def test_settled_plan_has_the_exact_facts(planned: Plan) -> None:
 
     assert settled.image_facts == COPY.facts
     assert settled.audio_facts == COPY_OF_SOUND.facts
-    assert [offer.estimated_usd for offer in settled.route] == [None, 0.06]
     assert settled.conform == ()
     assert settled.job == planned.job
-
-
-def test_settled_plan_is_estimated_at_the_prices_that_validate_had() -> None:
-    job, bucket = dropped({IMAGE_KEY: samples.heic(), AUDIO_KEY: samples.encoded("ipod", "aac")})
-    planned = validation.plan(job, bucket, BOTH, OURS)
-
-    told = Plan.model_validate_json(planned.model_dump_json())
-    settled = validation.settle(told, COPY, COPY_OF_SOUND)
-
-    assert [offer.estimated_usd for offer in settled.route] == [0.04, 0.1]
 
 
 def test_exact_duration_narrows_the_route(planned: Plan) -> None:

@@ -18,7 +18,13 @@ Every step may be cut off and run again:
 - a slot is a lease. When it has run out without having been returned, whoever needs it makes sure
   that its holder was told, and takes it back;
 - a refund makes room in every queue, so every queue is served after one. (What a provider's late
-  answer gives back, when the run is over already, serves with the next end or with the sweep.)
+  answer gives back, when the run is over already, serves within a minute.)
+
+What an owner allows may change while jobs wait. So it counts when a job is served: what its render
+costs by today's prices, and whether its offer may be asked at all. A job goes on to the next offer
+of its route when its own has no price beside a limit on spending, or when its provider is paused:
+the run says which offer it was admitted for, and that is the one to be asked. Nobody calls when a
+setting changes or a day begins, so every minute somebody serves who waits.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,25 +36,31 @@ from typing import Literal, NamedTuple, Protocol
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
-from dropreel.attempts import is_kept
+from dropreel.attempts import NOT_SUBMITTED, is_kept
 from dropreel.catalog import ProviderName
 from dropreel.errors import DropreelError, ExecutionAborted, PriceUnknown, SpendLimitReached
 from dropreel.job import Job, execution_name
 from dropreel.ledger import Attempt
 from dropreel.observability import logger
+from dropreel.prices import CATALOG_ONLY, Billed, Prices, billed, estimated_usd
 from dropreel.render import AdmitRequest, Plan
 
 _LOOKS_AT_MOST = 1000
-"""So often one call may look at a queue; only a sweep after a long silence comes near."""
+"""So often one call may look at a queue, and so much of one it looks at; only after a long silence
+does one come near."""
 
 _GIVES_AT_MOST = 4
-"""So many slots one call may give, but for the sweep. It gives more than the one that it made
-free, so that what was left lying is soon taken up: each of those it serves does the same in the
-end. It gives no more, because while many jobs end at once there is always another free slot, and
-one call would serve them all until its time is up."""
+"""So many slots one call may give that has something else to do, too. It gives more than the one
+that it made free, so that what was left lying is soon taken up: each of those it serves does the
+same in the end. It gives no more, because while many jobs end at once there is always another free
+slot, and one call would serve them all until its time is up."""
 
 _RACES_AT_MOST = 20
 """So often may others change a run between a look at it and the write that follows."""
+
+
+ASIDE = "~"
+"""Sorts after every digit, with which a place begins otherwise."""
 
 
 class RunId(NamedTuple):
@@ -71,21 +83,26 @@ class Waiter(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    provider: ProviderName
     run: RunId
     attempt: int = Field(ge=1, description="What it wants to submit.")
+    route: tuple[Billed, ...]
+    offer: int = Field(ge=0, description="The offer that it waits for: its place in the route.")
     started_at: AwareDatetime = Field(description="Of the execution; the queue's order.")
-    estimated_usd: Decimal | None
+    is_aside: bool = Field(default=False, description="Behind all others: see `_step_aside`.")
     task_token: str = Field(repr=False)
     call: int = Field(
         default=0, description="Counts the state's tries: the highest has the valid token."
     )
 
     @property
+    def provider(self) -> ProviderName:
+        return self.route[self.offer].provider
+
+    @property
     def place(self) -> str:
-        """In the queue: sorts by the start of the execution."""
+        """In the queue: sorts by the start of the execution, and after all others when aside."""
         since = self.started_at.astimezone(UTC)
-        return f"{since:%Y-%m-%dT%H:%M:%S.%f}Z#{self.run.execution_name}"
+        return f"{ASIDE * self.is_aside}{since:%Y-%m-%dT%H:%M:%S.%f}Z#{self.run.execution_name}"
 
 
 class Lease(BaseModel):
@@ -117,7 +134,22 @@ class Standing(BaseModel):
 
     @property
     def has_something(self) -> bool:
-        return (self.place, self.slot, self.charged_usd) != (None, None, None)
+        return (self.place, self.slot, self.charged_on) != (None, None, None)
+
+
+class Day(NamedTuple):
+    """What was submitted in a day (UTC), but for what was given back."""
+
+    renders: int = 0
+    spent_usd: Decimal = Decimal(0)
+
+
+class Refund(Enum):
+    """What a run that leaves an attempt gives back to the day that it was charged on."""
+
+    ALL = auto()  # nothing was submitted
+    USD = auto()  # it was, and is not paid for; it counts among the day's renders
+    NOTHING = auto()  # it may be paid for
 
 
 class Granting(Enum):
@@ -125,7 +157,7 @@ class Granting(Enum):
 
     DONE = auto()
     OVERTAKEN = auto()  # another call was quicker: look again
-    NO_ROOM = auto()  # in the day's spend, by now
+    NO_ROOM = auto()  # in the day, by now
     CLOSED = auto()  # the run is over, or is at another attempt
 
 
@@ -141,6 +173,7 @@ class Served(Enum):
 
     GIVEN = auto()
     GONE = auto()  # its execution is: what it was given is given back
+    MOVED = auto()  # to the queue of another offer
     OTHERWISE = auto()  # it is refused, or another call was quicker: look again
     WAITS_ON = auto()
 
@@ -158,7 +191,11 @@ class Slots(Protocol):
 
     def leases(self, provider: ProviderName) -> Sequence[Lease]: ...
 
-    def spent_usd(self, day: date) -> Decimal: ...
+    def move(self, waiter: Waiter, to: Waiter) -> bool:
+        """Into another place, with the same token. False when it does not wait like this any
+        more."""
+
+    def day(self, day: date) -> Day: ...
 
     def grant(
         self,
@@ -168,9 +205,10 @@ class Slots(Protocol):
         by: str,
         until: datetime,
         now: datetime,
-        limit_usd: Decimal | None,
+        usd: Decimal | None,
+        limits: "Limits",
     ) -> Granting:
-        """The end of the wait, the slot and the spend, all or nothing."""
+        """The end of the wait, the slot and the charge to the day, all or nothing."""
 
     def renew(self, lease: Lease, until: datetime) -> Lease | None:
         """The lease as it is from now on; None when somebody else has the slot by now."""
@@ -185,10 +223,10 @@ class Slots(Protocol):
         """The render is over: give its slot back, if the run holds it still, and let the charge
         stand. False when the run stands differently by now."""
 
-    def leave(self, run: RunId, standing: Standing, *, refund: bool) -> bool:
+    def leave(self, run: RunId, standing: Standing, refund: Refund) -> bool:
         """Give back the place or the slot, and close the charge: give it back to its day, or let
-        it stand. All or nothing, and for this attempt once and for all. False when the run stands
-        differently by now, or when its attempt has begun and there is nothing to refund."""
+        it stand. All or nothing, and for this attempt once and for all. False when the run or its
+        attempt stands differently by now."""
 
 
 class Executions(Protocol):
@@ -213,10 +251,12 @@ class Attempts(Protocol):
 class Limits:
     """What an account's owner allows."""
 
-    in_flight: Mapping[ProviderName, int]
+    in_flight: Mapping[ProviderName, int]  # 0 pauses a provider
     lease: Mapping[ProviderName, timedelta]
+    daily_renders: int | None = None
     daily_usd: Decimal | None = None
     on_daily_usd: Literal["wait", "fail"] = "wait"
+    prices: Prices = CATALOG_ONLY
 
 
 @dataclass(frozen=True)
@@ -236,7 +276,7 @@ class Admission:
         there is one. May be called again, with a newer token.
         """
         plan, turn = request.plan, request.next
-        run, offer = RunId.of(plan.job), plan.route[turn.offer]
+        run, route = RunId.of(plan.job), billed(plan)
         standing = self.slots.standing(run)
         if standing.attempt is not None and standing.attempt > turn.attempt:
             return  # a call that Step Functions gave up on long ago
@@ -244,23 +284,28 @@ class Admission:
         if comes_back:
             self._leave(run, before=turn.attempt)
         waiter = Waiter(
-            provider=offer.provider,
             run=run,
             attempt=turn.attempt,
+            route=route,
+            offer=turn.offer,
             started_at=request.started_at,
-            estimated_usd=_decimal(offer.estimated_usd),
             task_token=request.task_token,
             call=request.call,
         )
-        if error := self._without_a_price(waiter, f"{offer.provider}'s {offer.endpoint}"):
-            self.executions.refuse(request.task_token, error)
-        elif not self.slots.join(waiter, plan):
+        offer = self._offer_to_ask(waiter)
+        if offer is not None:
+            waiter = waiter.model_copy(update={"offer": offer})
+        if offer is None and (standing.slot is None or comes_back):
+            self.executions.refuse(request.task_token, self._price_unknown(waiter))
+        elif self.slots.join(waiter, plan):
+            logger.info("In the queue for a slot", provider=waiter.provider, job_id=run.job_id)
+        else:
             self._answer_instead(run, waiter)
         # Only now, so that it keeps its turn when it asks the same provider again.
         if comes_back:
-            self.serve_all(by=run.execution_name)
+            self._serve_all(run.execution_name)
         else:
-            self._serve_first(offer.provider, by=run.execution_name)
+            self._serve_first(waiter.provider, by=run.execution_name)
 
     def rendered(self, job: Job, attempt: int) -> None:
         """The provider is done with the run's attempt: its slot goes to the next waiter."""
@@ -284,16 +329,16 @@ class Admission:
         if standing.task_token and (standing.place or standing.slot is not None):
             # Who waits with it after all was redriven before this end was known.
             self.executions.refuse(standing.task_token, _over())
-        self.serve_all(by=run.execution_name)
+        self._serve_all(run.execution_name)
 
-    def serve_all(self, by: str = "") -> None:
-        """Serve every queue. Without a name it is the sweep, which tells all holders of slots
-        again: most of them know."""
-        to_serve = [*ProviderName]
-        while to_serve:
-            provider = to_serve.pop(0)
-            if self._serve(provider, by=by) and self.limits.daily_usd:
-                to_serve += [other for other in ProviderName if other not in (provider, *to_serve)]
+    def serve_all(self) -> None:
+        """Serve every queue, and tell all holders of slots again: most of them know. The sweep."""
+        self._serve_all(by="", is_thorough=True)
+
+    def serve_waiting(self, call: str) -> None:
+        """Serve all who may go on by now: a setting was changed, or a day has begun. Every minute,
+        so it looks at no more than it must."""
+        self._serve_all(call, is_thorough=True)
 
     # Leaving
 
@@ -303,12 +348,14 @@ class Admission:
             is_later = before and standing.attempt and standing.attempt >= before
             if is_later or not standing.has_something:
                 return
-            if self.slots.leave(run, standing, refund=not self._may_be_paid(run, standing)):
+            if self.slots.leave(run, standing, self._refund(run, standing)):
                 return
 
-    def _may_be_paid(self, run: RunId, standing: Standing) -> bool:
+    def _refund(self, run: RunId, standing: Standing) -> Refund:
         attempt = self.attempts.find(run.job_id, standing.attempt or 0)
-        return attempt is not None and is_kept(attempt)
+        if attempt is None or attempt.state in NOT_SUBMITTED:
+            return Refund.ALL
+        return Refund.NOTHING if is_kept(attempt) else Refund.USD
 
     def _looks_at(self, run: RunId) -> Iterator[Standing]:
         """How the run stands, looked at anew each time that it has changed under the last look."""
@@ -318,23 +365,40 @@ class Admission:
 
     # Serving
 
+    def _serve_all(self, by: str, *, is_thorough: bool = False) -> None:
+        to_serve = [*ProviderName]
+        while to_serve:
+            provider = to_serve.pop(0)
+            if self._serve(provider, by, is_thorough=is_thorough):
+                to_serve += [other for other in ProviderName if other not in (provider, *to_serve)]
+
     def _serve_first(
         self, provider: ProviderName, by: str, first_of_all: int | None = None
     ) -> None:
-        """Serve one queue; the others, too, when that gave something back to the day."""
-        if self._serve(provider, by, first_of_all) and self.limits.daily_usd:
-            self.serve_all(by)
+        """Serve one queue; the others, too, when that changed something for them."""
+        if self._serve(provider, by, first_of_all):
+            self._serve_all(by)
 
-    def _serve(self, provider: ProviderName, by: str, first_of_all: int | None = None) -> bool:
-        """Give free slots to who waits, the one that the caller made free `first_of_all`. Returns
-        whether somebody was gone, and gave back what it had."""
+    def _serve(
+        self,
+        provider: ProviderName,
+        by: str,
+        first_of_all: int | None = None,
+        *,
+        is_thorough: bool = False,
+    ) -> bool:
+        """Give free slots to who waits, the one that the caller made free `first_of_all`; all of
+        them only if the call has nothing else to do. Returns whether there is something new for
+        the other queues: somebody was gone, and gave back what it had, or has moved there."""
         leases = self.slots.leases(provider)
         mine = [lease for lease in leases if lease.granted_by == by or not by]
-        someone_was_gone = False
+        is_news = False
         for lease in mine:
-            someone_was_gone |= not self._tell_again(lease)
+            is_news |= not self._tell_again(lease)
         if mine:
             leases = self.slots.leases(provider)
+        if not self.limits.in_flight[provider]:
+            return is_news | (is_thorough and self._empty(provider))
         given = 0
         for _ in range(_LOOKS_AT_MOST):
             now = self.clock()
@@ -342,18 +406,24 @@ class Admission:
             # than that: what a job costs does not grow with the number of those that wait.
             turn = self._next_turn(provider, leases, first_of_all, now)
             if turn is None:
-                return someone_was_gone
+                return is_news
             waiter, free = turn
             served = self._serve_one(waiter, free, by, now)
-            someone_was_gone |= served is Served.GONE
+            is_news |= served in (Served.GONE, Served.MOVED)
             given += served is Served.GIVEN
-            if served is Served.WAITS_ON or (by and given >= _GIVES_AT_MOST):
-                return someone_was_gone
+            if served is Served.WAITS_ON or (given >= _GIVES_AT_MOST and not is_thorough):
+                return is_news
             leases = self.slots.leases(provider)
             if served is Served.OTHERWISE:
                 self._tell_unheard(waiter, leases, by)
         logger.warning("More jobs wait than one call may serve", provider=provider)
-        return someone_was_gone
+        return is_news
+
+    def _empty(self, provider: ProviderName) -> bool:
+        """Let who waits for a paused provider go elsewhere, as far as it can. Returns whether
+        somebody did."""
+        waiters = self.slots.first_waiters(provider, _LOOKS_AT_MOST)
+        return Served.MOVED in [self._go_elsewhere(waiter) for waiter in waiters]
 
     def _next_turn(
         self,
@@ -379,13 +449,11 @@ class Admission:
 
     def _serve_one(self, waiter: Waiter, free: FreeSlot, by: str, now: datetime) -> Served:
         """Give who is next what it waits for."""
-        if error := self._refusal(waiter, now):
-            if self.limits.on_daily_usd == "wait" and not self._can_never_fit(waiter):
-                logger.info("Waits for room in a day's spend", job_id=waiter.run.job_id)
-                return Served.WAITS_ON
-            self.executions.refuse(waiter.task_token, error)
-            self.slots.dismiss(waiter)
-            return Served.OTHERWISE
+        if elsewhere := self._go_elsewhere(waiter):
+            return elsewhere
+        usd = estimated_usd(waiter.route[waiter.offer], self.limits.prices)
+        if over := self._over_a_limit(waiter, usd, now):
+            return over
         if free.expired and not self._is_taken_back(free.expired, now):
             return Served.OTHERWISE
         granted = self.slots.grant(
@@ -394,7 +462,8 @@ class Admission:
             by=by,
             until=now + self.limits.lease[waiter.provider],
             now=now,
-            limit_usd=self.limits.daily_usd,
+            usd=usd,
+            limits=self.limits,
         )
         if granted is Granting.DONE:
             logger.info(
@@ -469,45 +538,110 @@ class Admission:
             return False
         return self.slots.take_back(renewed)
 
-    # Spending
+    # What the owner allows
 
-    def _refusal(self, waiter: Waiter, now: datetime) -> PriceUnknown | SpendLimitReached | None:
-        if error := self._without_a_price(waiter, f"This render at {waiter.provider}"):
-            return error
-        limit, estimate = self.limits.daily_usd, waiter.estimated_usd
-        if not limit or not estimate:
+    def _offer_to_ask(self, waiter: Waiter) -> int | None:
+        """The first offer from its own on that has a price, when it needs one, and whose provider
+        is not paused; or is, when all are. None when none has a price."""
+        payable = [
+            place
+            for place in range(waiter.offer, len(waiter.route))
+            if not self._lacks_a_price(waiter.route[place])
+        ]
+        is_open = [it for it in payable if self.limits.in_flight[waiter.route[it].provider]]
+        return next(iter(is_open or payable), None)
+
+    def _go_elsewhere(self, waiter: Waiter) -> Served | None:
+        """None when it waits where it should."""
+        offer = self._offer_to_ask(waiter)
+        if offer == waiter.offer:
             return None
-        if estimate > limit:
-            return SpendLimitReached(
-                f"This render costs about {estimate} USD, more than a whole day's limit of "
-                f"{limit} USD."
+        if offer is None:
+            return self._refuse(waiter, self._price_unknown(waiter))
+        to = waiter.model_copy(update={"offer": offer, "is_aside": False})
+        logger.info(
+            "Goes on to the next offer, before anything was submitted",
+            job_id=waiter.run.job_id,
+            passed_over=waiter.provider,
+            provider=to.provider,
+        )
+        return self._move(waiter, to, Served.MOVED)
+
+    def _over_a_limit(self, waiter: Waiter, usd: Decimal | None, now: datetime) -> Served | None:
+        """None when the day has room for it."""
+        limits, job_id = self.limits, waiter.run.job_id
+        if not limits.daily_renders and not limits.daily_usd:
+            return None
+        day = self.slots.day(now.date())
+        if limits.daily_renders and day.renders >= limits.daily_renders:
+            logger.info(
+                "Waits for midnight UTC, and so does who comes after it: the day has had the "
+                "renders of DailyRenderLimit",
+                job_id=job_id,
+                renders=day.renders,
+                daily_render_limit=limits.daily_renders,
             )
-        spent = self.slots.spent_usd(now.date())
-        if spent + estimate <= limit:
+            return Served.WAITS_ON
+        if not limits.daily_usd or not usd or day.spent_usd + usd <= limits.daily_usd:
             return None
-        return SpendLimitReached(
-            f"This render costs about {estimate} USD; {spent} USD of the {limit} USD of "
-            f"{now:%Y-%m-%d} (UTC) are spent."
+        if limits.on_daily_usd == "fail":
+            return self._refuse(waiter, _spent(limits.daily_usd, usd, day, now))
+        if usd > limits.daily_usd:
+            return self._step_aside(waiter, usd, limits.daily_usd)
+        logger.info(
+            "Waits for midnight UTC or a refund, and so does who comes after it: the day has no "
+            "room for it within DailySpendLimitUsd",
+            job_id=job_id,
+            estimated_usd=str(usd),
+            spent_usd=str(day.spent_usd),
+            daily_spend_limit_usd=str(limits.daily_usd),
         )
+        return Served.WAITS_ON
 
-    def _without_a_price(self, waiter: Waiter, what: str) -> PriceUnknown | None:
-        """Asked when a job comes, and again when it is served: the limit may be set meanwhile."""
-        if not self.limits.daily_usd or waiter.estimated_usd is not None:
-            return None
+    def _step_aside(self, waiter: Waiter, usd: Decimal, limit_usd: Decimal) -> Served:
+        """No midnight makes room for it: it waits for its owner, behind all whom one can help."""
+        logger.warning(
+            "Waits until DailySpendLimitUsd is raised, and lets all others go first: its render "
+            "alone costs more than a whole day may",
+            job_id=waiter.run.job_id,
+            estimated_usd=str(usd),
+            daily_spend_limit_usd=str(limit_usd),
+        )
+        if waiter.is_aside:
+            return Served.WAITS_ON
+        return self._move(waiter, waiter.model_copy(update={"is_aside": True}), Served.OTHERWISE)
+
+    def _move(self, waiter: Waiter, to: Waiter, moved: Served) -> Served:
+        if self.slots.move(waiter, to):
+            return moved
+        self.slots.dismiss(waiter)  # if it was left over there
+        return Served.OTHERWISE
+
+    def _refuse(self, waiter: Waiter, error: DropreelError) -> Served:
+        self.executions.refuse(waiter.task_token, error)
+        self.slots.dismiss(waiter)
+        return Served.OTHERWISE
+
+    def _lacks_a_price(self, render: Billed) -> bool:
+        return bool(self.limits.daily_usd) and estimated_usd(render, self.limits.prices) is None
+
+    def _price_unknown(self, waiter: Waiter) -> PriceUnknown:
+        unknown = [str(render) for render in waiter.route if self._lacks_a_price(render)]
         return PriceUnknown(
-            f"{what} has no known price in the resolution that is asked for, and "
-            "DailySpendLimitUsd is set."
+            f"DailySpendLimitUsd is set, and nobody has said the price of {', '.join(unknown)}."
         )
 
-    def _can_never_fit(self, waiter: Waiter) -> bool:
-        limit, estimate = self.limits.daily_usd, waiter.estimated_usd
-        return bool(limit and (estimate is None or estimate > limit))
+
+def _spent(limit_usd: Decimal, usd: Decimal, day: Day, now: datetime) -> SpendLimitReached:
+    if usd > limit_usd:
+        return SpendLimitReached(
+            f"This render costs about {usd} USD, more than a whole day's limit of {limit_usd} USD."
+        )
+    return SpendLimitReached(
+        f"This render costs about {usd} USD; {day.spent_usd} USD of the {limit_usd} USD of "
+        f"{now:%Y-%m-%d} (UTC) are spent."
+    )
 
 
 def _over() -> ExecutionAborted:
     return ExecutionAborted("This run of the job is over: a redrive cannot go on with it.")
-
-
-def _decimal(usd: float | None) -> Decimal | None:
-    """Money is counted exactly: in steps of a ten-thousandth, as estimates are."""
-    return None if usd is None else Decimal(str(round(usd, 4)))

@@ -114,7 +114,10 @@ def _next(plan: Plan, attempt: int, offer: int, max_submissions: int) -> Next | 
     return Next(attempt=attempt, offer=offer)
 
 
-NOT_KEPT = (AttemptState.POSTPONED, AttemptState.REFUSED, AttemptState.LOST)
+NOT_SUBMITTED = (AttemptState.POSTPONED, AttemptState.REFUSED)
+"""The provider took nothing: it counts among no day's renders."""
+
+NOT_KEPT = (*NOT_SUBMITTED, AttemptState.LOST)
 """A refused or postponed attempt was not paid, and a lost one gives its estimate back."""
 
 MAY_BE_PAID = tuple(state for state in AttemptState if state not in NOT_KEPT)

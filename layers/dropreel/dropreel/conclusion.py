@@ -47,6 +47,7 @@ from dropreel.errors import (
     ErrorReport,
     ExecutionAborted,
     ExecutionTimedOut,
+    PriceUnknown,
     RenderCancelled,
     RenderFailed,
     RenderModerated,
@@ -56,6 +57,7 @@ from dropreel.errors import (
     ResultMissing,
     ResultRefused,
     ResultUnavailable,
+    SpendLimitReached,
     SubmissionUnclear,
     UnexpectedError,
 )
@@ -93,6 +95,8 @@ _SINCE_LONG = timedelta(days=1)
 
 # These say nothing about the render. When it goes on at the provider, the person must know.
 _OF_THE_RUN = {over.__name__ for over in (ExecutionAborted, ExecutionTimedOut, UnexpectedError)}
+# These end a job before it has another attempt: all that it has were made before.
+_OF_ADMISSION = {refusal.__name__ for refusal in (PriceUnknown, SpendLimitReached)}
 _PAID_ADVICE = (
     f"The render may be paid for and may still finish: run the job again ({RERUN}), which waits "
     "for it and pays nothing. Look at the provider's dashboard before you drop the files again: "
@@ -404,7 +408,7 @@ def _conclude(
     latest = _ended(ending.job, attempts, report, ledger, providers)
     logger.info("Concluding with %s", report.code)
     return VideoFailed(
-        error=_minding_earlier_refusals(_minding_what_goes_on(report, latest), attempts.own[:-1]),
+        error=_minding_earlier_refusals(_minding_what_goes_on(report, latest), attempts.own),
         job=JobSummary.of(ending.job, ending.started_at),
         inputs=UsedInput.all_of(ending.job),
         render=_told(attempts, latest, report) if latest else None,
@@ -438,10 +442,12 @@ def _is_cancelled_for(report: ErrorReport, attempt: Attempt) -> bool:
     return is_ours and attempt.state is AttemptState.LOST and attempt.code == report.code
 
 
-def _minding_earlier_refusals(report: ErrorReport, earlier: tuple[Attempt, ...]) -> ErrorReport:
+def _minding_earlier_refusals(report: ErrorReport, attempts: tuple[Attempt, ...]) -> ErrorReport:
     """Who mends the account of the last offer alone mends the wrong one, perhaps."""
+    is_of_admission = report.code in _OF_ADMISSION
+    earlier = attempts if is_of_admission else attempts[:-1]
     refused = [f"{made.provider} ({made.code})" for made in earlier if made.code in OF_AN_ACCOUNT]
-    if report.code not in OF_AN_ACCOUNT or not refused:
+    if not (is_of_admission or report.code in OF_AN_ACCOUNT) or not refused:
         return report
     message = f"{report.message} Refused before by {', '.join(refused)}."
     return report.model_copy(update={"message": message})

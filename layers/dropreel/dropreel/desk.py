@@ -40,8 +40,10 @@ def limits_of(settings: AdmissionSettings) -> Limits:
             provider: _longest_way(settings, in_flight[provider], per_minute[provider])
             for provider in ProviderName
         },
+        daily_renders=settings.daily_render_limit or None,
         daily_usd=settings.daily_spend_limit_usd or None,
         on_daily_usd=settings.on_spend_limit,
+        prices=settings.usd_per_second,
     )
 
 

@@ -94,6 +94,15 @@ class Run(BaseModel):
     )
 
 
+class Admitted(BaseModel):
+    """What an attempt of a run was admitted for."""
+
+    model_config = ConfigDict(frozen=True)
+
+    offer: int = Field(description="The offer's place in the plan's route.")
+    estimated_usd: float | None = Field(description="None when its price is not known.")
+
+
 class RunClosed(Exception):
     """The run is being concluded, or was, or its attempt has left its slot: nothing may be sent
     for it any more."""
@@ -108,6 +117,9 @@ class Ledger(Protocol):
     def attempts(self, job_id: str) -> tuple[Attempt, ...]:
         """All attempts of a job, in order."""
 
+    def admitted(self, job: Job, attempt: int) -> Admitted | None:
+        """What an attempt of the job's run was admitted for; None when it was not."""
+
     def begin(
         self,
         job_id: str,
@@ -118,6 +130,7 @@ class Ledger(Protocol):
         run: int = 1,
         queue_timeout_seconds: float = QUEUE_TIMEOUT_SECONDS,
         render_timeout_seconds: float = RENDER_TIMEOUT_SECONDS,
+        estimated_usd: float | None = None,
     ) -> Attempt | None:
         """Take the right to send an attempt that nobody has sent, or that was postponed.
 

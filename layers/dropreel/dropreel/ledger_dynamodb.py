@@ -11,7 +11,8 @@
 
 When a run leaves while its attempt may be paid for, `slots_dynamodb` notes with the attempt what
 was charged for it (`kept_usd`), when (`kept_on`) and to which run (`kept_run`). If the attempt is
-refused or lost after all, that is given back here.
+refused or lost after all, that is given back here; and the day has room for another render if it
+was refused.
 """
 
 import math
@@ -28,7 +29,7 @@ from tenacity import retry, retry_if_exception, stop_after_delay, wait_random_ex
 from dropreel.attempts import NOT_KEPT
 from dropreel.catalog import ProviderName
 from dropreel.job import Job
-from dropreel.ledger import Attempt, AttemptState, Run, RunClosed
+from dropreel.ledger import Admitted, Attempt, AttemptState, Run, RunClosed
 from dropreel.observability import logger
 from dropreel.render import (
     QUEUE_TIMEOUT_SECONDS,
@@ -102,6 +103,18 @@ class DynamoDBLedger:
         )
         return tuple(_attempt(item) for item in got["Items"])
 
+    def admitted(self, job: Job, attempt: int) -> Admitted | None:
+        got = self._client.get_item(
+            TableName=self._table, Key=run_key(job.id, job.run), ConsistentRead=True
+        )
+        run = {name: value["N"] for name, value in got.get("Item", {}).items() if "N" in value}
+        if run.get("attempt") != str(attempt) or "offer" not in run:
+            return None  # the version before noted no offer
+        return Admitted(
+            offer=int(run["offer"]),
+            estimated_usd=float(run["charged_usd"]) if "charged_usd" in run else None,
+        )
+
     @again_on_conflict
     def begin(
         self,
@@ -113,6 +126,7 @@ class DynamoDBLedger:
         run: int = 1,
         queue_timeout_seconds: float = QUEUE_TIMEOUT_SECONDS,
         render_timeout_seconds: float = RENDER_TIMEOUT_SECONDS,
+        estimated_usd: float | None = None,
     ) -> Attempt | None:
         attempt = Attempt(
             job_id=job_id,
@@ -123,7 +137,7 @@ class DynamoDBLedger:
             state=AttemptState.BEGUN,
             begun_at=now,
             begun_by=uuid4().hex,
-            estimated_usd=offer.estimated_usd,
+            estimated_usd=estimated_usd,
             queue_timeout_seconds=queue_timeout_seconds,
             render_timeout_seconds=render_timeout_seconds,
         )
@@ -344,30 +358,32 @@ class DynamoDBLedger:
 
     def _refund_what_was_kept(self, attempt: "dict[str, AttributeValueTypeDef]") -> None:
         """What a run has left behind as paid for with an attempt that comes to nothing."""
-        if "kept_usd" not in attempt:
+        if "kept_on" not in attempt:
             return
-        usd, day, run = attempt["kept_usd"]["N"], attempt["kept_on"]["S"], attempt["kept_run"]["N"]
-        back: AttributeValueTypeDef = {"N": str(-Decimal(usd))}
+        day, run = attempt["kept_on"]["S"], attempt["kept_run"]["N"]
+        usd = Decimal(attempt["kept_usd"]["N"]) if "kept_usd" in attempt else None
+        is_submitted = attempt["state"]["S"] == AttemptState.LOST
         writes: list[UpdateTypeDef] = [
             {
                 "TableName": self._table,
                 "Key": {"pk": attempt["pk"], "sk": attempt["sk"]},
                 "UpdateExpression": "REMOVE kept_usd, kept_on, kept_run",
-                "ConditionExpression": "attribute_exists(kept_usd)",
+                "ConditionExpression": "attribute_exists(kept_on)",
             },
-            {
-                "TableName": self._table,
-                "Key": spend_key(day),
-                "UpdateExpression": "ADD spent_usd :back",
-                "ExpressionAttributeValues": {":back": back},
-            },
-            {
-                "TableName": self._table,
-                "Key": {"pk": attempt["pk"], "sk": run_key("", int(run))["sk"]},
-                "UpdateExpression": "ADD kept_usd :back, refunded_usd :usd",
-                "ExpressionAttributeValues": {":back": back, ":usd": {"N": usd}},
-            },
+            give_back(self._table, day, usd, is_submitted=is_submitted),
         ]
+        if usd is not None:
+            writes.append(
+                {
+                    "TableName": self._table,
+                    "Key": {"pk": attempt["pk"], "sk": run_key("", int(run))["sk"]},
+                    "UpdateExpression": "ADD kept_usd :back, refunded_usd :usd",
+                    "ExpressionAttributeValues": {
+                        ":back": {"N": str(-usd)},
+                        ":usd": {"N": str(usd)},
+                    },
+                }
+            )
         try:
             self._client.transact_write_items(TransactItems=[{"Update": it} for it in writes])
         except self._client.exceptions.TransactionCanceledException as error:
@@ -384,6 +400,17 @@ def attempt_key(job_id: str, number: int) -> "dict[str, AttributeValueTypeDef]":
 def run_key(job_id: str, number: int) -> "dict[str, AttributeValueTypeDef]":
     """Of a run's item, which the slots' adapter writes to as well."""
     return {"pk": {"S": f"job#{job_id}"}, "sk": {"S": f"run#{number:03}"}}
+
+
+def give_back(table: str, day: str, usd: Decimal | None, *, is_submitted: bool) -> "UpdateTypeDef":
+    """An update: of a day's renders and spend, what a render did not come to."""
+    back = {":renders": {"N": "0" if is_submitted else "-1"}, ":usd": {"N": str(-(usd or 0))}}
+    return {
+        "TableName": table,
+        "Key": spend_key(day),
+        "UpdateExpression": "ADD renders :renders, spent_usd :usd",
+        "ExpressionAttributeValues": back,
+    }
 
 
 def spend_key(day: str) -> "dict[str, AttributeValueTypeDef]":

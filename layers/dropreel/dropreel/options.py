@@ -36,14 +36,6 @@ def fields(offer: Offer, asked: Mapping[str, OptionValue]) -> dict[str, OptionVa
     return told
 
 
-def setting(offer: Offer, name: str, asked: Mapping[str, OptionValue]) -> OptionValue | None:
-    """The value that will hold for an option: what is asked for, else the provider's default."""
-    option = offer.option(name)
-    if option is None:
-        return None
-    return _canonical(option, asked[name]) if name in asked else option.default
-
-
 def objections(
     model: Model, offer: Offer, asked: Mapping[str, OptionValue], file_of: Callable[[str], str]
 ) -> Iterator[Reason]:

@@ -47,11 +47,9 @@ class PlannedOffer(BaseModel):
     fields: dict[str, OptionValue] = Field(
         description="The request's body in the provider's spelling, without the media's URLs."
     )
-    usd_per_second: float | None = Field(
-        default=None,
-        description="Of finished video, as the owner or the provider's page says it.",
+    estimated_usd: float | None = Field(
+        default=None, description="Unused. The version before cannot read a plan without it."
     )
-    estimated_usd: float | None = Field(description="None while nobody has said the price.")
 
 
 class Ticket(BaseModel):

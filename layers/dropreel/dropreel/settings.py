@@ -2,11 +2,12 @@
 
 import os
 from decimal import Decimal
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator
 
 from dropreel.catalog import ProviderName
+from dropreel.prices import CATALOG_ONLY, Prices, prices_in
 
 
 class Settings(BaseModel):
@@ -66,12 +67,6 @@ class ProviderSettings(Settings):
 class ValidateSettings(ProviderSettings):
     """Validate calls no provider, but an offer whose provider has no token is no offer."""
 
-    usd_per_second: str = Field(
-        default="",
-        description="Prices of finished video by `<endpoint>:<resolution>=<USD>`, with commas "
-        "between; they go before the catalog's.",
-    )
-
 
 class AdmissionSettings(Settings):
     """What every function needs that gives or returns slots."""
@@ -82,9 +77,15 @@ class AdmissionSettings(Settings):
     wavespeed_max_in_flight: int = 2
     runcomfy_max_submits_per_minute: int = Field(default=0, description="0 is no limit.")
     wavespeed_max_submits_per_minute: int = Field(default=2, description="0 is no limit.")
+    daily_render_limit: int = Field(default=200, description="0 is no limit.")
     daily_spend_limit_usd: Decimal = Field(default=Decimal(0), description="0 is no limit.")
     on_spend_limit: Literal["wait", "fail"] = "wait"
     queue_timeout_minutes: float = 120
+    usd_per_second: Annotated[Prices, PlainValidator(prices_in)] = Field(
+        default_factory=lambda: CATALOG_ONLY,
+        description="Prices of finished video by `<endpoint>:<resolution>=<USD>`, with commas "
+        "between; they go before the catalog's.",
+    )
     render_timeout_minutes: float = 60
     throttle_patience_seconds: float = 900
 

@@ -1,10 +1,11 @@
-"""Slots, queues and the day's spend in the ledger's table: an adapter.
+"""Slots, queues and what a day has had in the ledger's table: an adapter.
 
 | pk                   | sk                      | what                                            |
 | -------------------- | ----------------------- | ----------------------------------------------- |
 | `slots#<provider>`   | `slot#0003`             | who holds it, and until when; free when missing |
-| `waiters#<provider>` | `<start>Z#<execution>`  | who waits, with its task token                  |
-| `spend`              | `2026-11-20`            | `spent_usd` of a day (UTC), exact               |
+| `waiters#<provider>` | `<start>Z#<execution>`  | who waits, with its task token; behind all      |
+|                      |                         | others with a `~` before it                     |
+| `spend`              | `2026-11-20`            | `spent_usd` (exact) and `renders` of a day (UTC)|
 | `job#<id>`           | `run#001`               | how the run stands, beside what `Run` says      |
 
 Numbers are numbers here, so that DynamoDB can compare and add them.
@@ -17,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 import boto3
 from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
+from pydantic import TypeAdapter
 
-from dropreel.admission import Granting, Lease, RunId, Standing, Waiter
-from dropreel.attempts import MAY_BE_PAID, NOT_KEPT
+from dropreel.admission import ASIDE, Day, Granting, Lease, Limits, Refund, RunId, Standing, Waiter
+from dropreel.attempts import MAY_BE_PAID, NOT_SUBMITTED
 from dropreel.catalog import ProviderName
 from dropreel.ledger import AttemptState
 from dropreel.ledger_dynamodb import (
@@ -28,10 +30,12 @@ from dropreel.ledger_dynamodb import (
     again_on_conflict,
     attempt_key,
     config,
+    give_back,
     is_conflict,
     run_key,
     spend_key,
 )
+from dropreel.prices import Billed, billed
 from dropreel.render import Plan
 
 if TYPE_CHECKING:
@@ -39,6 +43,8 @@ if TYPE_CHECKING:
     from mypy_boto3_dynamodb.type_defs import AttributeValueTypeDef, TransactWriteItemTypeDef
 
     Item = dict[str, AttributeValueTypeDef]
+
+_ROUTE = TypeAdapter(tuple[Billed, ...])
 
 
 class DynamoDBSlots:
@@ -57,14 +63,15 @@ class DynamoDBSlots:
 
     def first_waiters(self, provider: ProviderName, at_most: int) -> Sequence[Waiter]:
         # Those alone: a page of the queue would be a megabyte, when many wait.
-        return tuple(map(_waiter, self._all_of(f"waiters#{provider}", at_most=at_most)))
+        return tuple(map(self._waiter, self._all_of(f"waiters#{provider}", at_most=at_most)))
 
     def leases(self, provider: ProviderName) -> Sequence[Lease]:
         return tuple(map(_lease, self._all_of(f"slots#{provider}")))
 
-    def spent_usd(self, day: date) -> Decimal:
+    def day(self, day: date) -> Day:
         got = self._client.get_item(TableName=self._table, Key=_spend_key(day), ConsistentRead=True)
-        return Decimal(_plain(got.get("Item", {})).get("spent_usd", 0))
+        item = _plain(got.get("Item", {}))
+        return Day(int(item.get("renders", 0)), Decimal(item.get("spent_usd", 0)))
 
     def _all_of(self, pk: str, at_most: int | None = None) -> "list[dict[str, Any]]":
         pages = self._client.get_paginator("query").paginate(
@@ -76,13 +83,30 @@ class DynamoDBSlots:
         )
         return [_plain(item) for page in pages for item in page["Items"]]
 
+    def _waiter(self, item: dict[str, Any]) -> Waiter:
+        run = RunId(item["job_id"], int(item["number"]))
+        if "route" in item:
+            route = _ROUTE.validate_json(item["route"])
+        else:  # it joined under the version before, which left the plan alone
+            route = self._route_of(run)
+            asked = [offer.provider == _provider(item) for offer in route]
+            item["offer"] = asked.index(True)
+        is_aside = item["sk"].startswith(ASIDE)
+        return Waiter.model_validate(item | {"run": run, "route": route, "is_aside": is_aside})
+
+    def _route_of(self, run: RunId) -> tuple[Billed, ...]:
+        got = self._client.get_item(TableName=self._table, Key=run_key(*run), ConsistentRead=True)
+        return billed(Plan.model_validate_json(got["Item"]["plan"]["S"]))
+
     # Waiting
 
     def join(self, waiter: Waiter, plan: Plan) -> bool:
         run = _values(
             place=waiter.place,
             provider=waiter.provider,
+            offer=waiter.offer,
             attempt=waiter.attempt,
+            call=waiter.call,
             plan=plan.model_dump_json(),
             started_at=waiter.started_at.isoformat(),
             job_id=waiter.run.job_id,
@@ -92,49 +116,54 @@ class DynamoDBSlots:
             expires_at=_expires_at(waiter.started_at),
         )
         names = {f"#{name}": name for name in run}
-        return not self._refused(
-            {
-                "Update": {
-                    "TableName": self._table,
-                    "Key": run_key(*waiter.run),
-                    "UpdateExpression": "SET "
-                    + ", ".join(f"#{name} = :{name}" for name in run)
-                    + " REMOVE rendered_at",
-                    "ConditionExpression": (
-                        "attribute_not_exists(closed_at) AND attribute_not_exists(slot) "
-                        "AND (attribute_not_exists(left_attempt) OR left_attempt < :attempt) "
-                        "AND (attribute_not_exists(attempt) OR attempt <= :attempt)"
-                    ),
-                    "ExpressionAttributeNames": names,
-                    "ExpressionAttributeValues": {f":{name}": run[name] for name in run},
-                }
-            },
-            {
-                "Put": {
-                    "TableName": self._table,
-                    "Item": _place_key(waiter.provider, waiter.place)
-                    | _values(
-                        job_id=waiter.run.job_id,
-                        number=waiter.run.number,
-                        attempt=waiter.attempt,
-                        started_at=waiter.started_at.isoformat(),
-                        estimated_usd=waiter.estimated_usd,
-                        task_token=waiter.task_token,
-                        call=waiter.call,
-                        expires_at=_expires_at(waiter.started_at),
-                    ),
-                    # A call that Step Functions has given up on may still be at work.
-                    "ConditionExpression": (
-                        "attribute_not_exists(pk) OR attribute_not_exists(#call) "
-                        "OR attempt < :attempt OR #call <= :call"
-                    ),
-                    "ExpressionAttributeNames": {"#call": "call"},
-                    "ExpressionAttributeValues": _values_named(
-                        attempt=waiter.attempt, call=waiter.call
-                    ),
-                }
-            },
+        join: TransactWriteItemTypeDef = {
+            "Update": {
+                "TableName": self._table,
+                "Key": run_key(*waiter.run),
+                "UpdateExpression": "SET "
+                + ", ".join(f"#{name} = :{name}" for name in run)
+                + " REMOVE rendered_at",
+                # A call that Step Functions has given up on may still be at work.
+                "ConditionExpression": (
+                    "attribute_not_exists(closed_at) AND attribute_not_exists(slot) "
+                    "AND (attribute_not_exists(left_attempt) OR left_attempt < :attempt) "
+                    "AND (attribute_not_exists(attempt) OR attempt < :attempt OR "
+                    "(attempt = :attempt AND (attribute_not_exists(#call) OR #call <= :call)))"
+                ),
+                "ExpressionAttributeNames": names,
+                "ExpressionAttributeValues": {f":{name}": run[name] for name in run},
+            }
+        }
+        return not self._refused(join, self._put_place(waiter))
+
+    def move(self, waiter: Waiter, to: Waiter) -> bool:
+        stand = self._update_run(
+            waiter.run,
+            "SET place = :to_place, provider = :to_provider, offer = :to_offer",
+            _AS_IT_WAITS,
+            place=waiter.place,
+            provider=waiter.provider,
+            attempt=waiter.attempt,
+            to_place=to.place,
+            to_provider=to.provider,
+            to_offer=to.offer,
         )
+        return not self._refused(self._end_wait(waiter), stand, self._put_place(to))
+
+    def _put_place(self, waiter: Waiter) -> "TransactWriteItemTypeDef":
+        """Over an older one of the same run, if it was left over there."""
+        item = _place_key(waiter.provider, waiter.place) | _values(
+            job_id=waiter.run.job_id,
+            number=waiter.run.number,
+            attempt=waiter.attempt,
+            route=_ROUTE.dump_json(waiter.route).decode(),
+            offer=waiter.offer,
+            started_at=waiter.started_at.isoformat(),
+            task_token=waiter.task_token,
+            call=waiter.call,
+            expires_at=_expires_at(waiter.started_at),
+        )
+        return {"Put": {"TableName": self._table, "Item": item}}
 
     def dismiss(self, waiter: Waiter) -> None:
         end_wait = self._end_wait(waiter)
@@ -159,24 +188,21 @@ class DynamoDBSlots:
         by: str,
         until: datetime,
         now: datetime,
-        limit_usd: Decimal | None,
+        usd: Decimal | None,
+        limits: Limits,
     ) -> Granting:
-        writes = [
+        refused = self._refused(
             self._put_lease(waiter, slot, by, until),
             self._end_wait(waiter),
-            self._admit_run(waiter, slot, now),
-        ]
-        if waiter.estimated_usd:
-            writes.append(self._charge(waiter.estimated_usd, now.date(), limit_usd))
-        refused = self._refused(*writes)
+            self._admit_run(waiter, slot, usd, now),
+            self._charge(usd, now.date(), limits),
+        )
         if not refused:
             return Granting.DONE
-        lease, wait, run, *spend = refused
+        lease, wait, run, _ = refused
         if lease or wait:
             return Granting.OVERTAKEN
-        if run:
-            return Granting.CLOSED
-        return Granting.NO_ROOM if any(spend) else Granting.OVERTAKEN
+        return Granting.CLOSED if run else Granting.NO_ROOM
 
     def _put_lease(
         self, waiter: Waiter, slot: int, by: str, until: datetime
@@ -205,12 +231,14 @@ class DynamoDBSlots:
             }
         }
 
-    def _admit_run(self, waiter: Waiter, slot: int, now: datetime) -> "TransactWriteItemTypeDef":
-        update = "SET slot = :slot, admitted_at = :now"
+    def _admit_run(
+        self, waiter: Waiter, slot: int, usd: Decimal | None, now: datetime
+    ) -> "TransactWriteItemTypeDef":
+        update = "SET slot = :slot, admitted_at = :now, charged_on = :day"
         values: dict[str, object] = {"slot": slot, "now": now.isoformat()}
-        if waiter.estimated_usd:
-            update += ", charged_usd = :usd, charged_on = :day"
-            values |= {"usd": waiter.estimated_usd, "day": now.date().isoformat()}
+        if usd is not None:
+            update += ", charged_usd = :usd"
+            values["usd"] = usd
         return self._update_run(
             waiter.run,
             f"{update} REMOVE place",
@@ -218,29 +246,33 @@ class DynamoDBSlots:
             place=waiter.place,
             provider=waiter.provider,
             attempt=waiter.attempt,
+            day=now.date().isoformat(),
             **values,
         )
 
-    def _charge(
-        self, usd: Decimal, day: date, limit_usd: Decimal | None
-    ) -> "TransactWriteItemTypeDef":
-        expires_at = _expires_at(datetime(day.year, day.month, day.day, tzinfo=UTC))
-        charge: TransactWriteItemTypeDef = {
-            "Update": {
-                "TableName": self._table,
-                "Key": _spend_key(day),
-                "UpdateExpression": "ADD spent_usd :usd SET expires_at = :expires_at",
-                "ExpressionAttributeValues": _values_named(usd=usd, expires_at=expires_at),
-            }
+    def _charge(self, usd: Decimal | None, day: date, limits: Limits) -> "TransactWriteItemTypeDef":
+        """One render more and its price, if the day has room for both."""
+        start = datetime(day.year, day.month, day.day, tzinfo=UTC)
+        values: dict[str, object] = {"one": 1, "expires_at": _expires_at(start)}
+        added, conditions = ["renders :one"], []
+        if limits.daily_renders:
+            conditions.append("(attribute_not_exists(renders) OR renders < :renders_at_most)")
+            values["renders_at_most"] = limits.daily_renders
+        if usd is not None:
+            added.append("spent_usd :usd")
+            values["usd"] = usd
+        if usd is not None and limits.daily_usd:
+            conditions.append("(attribute_not_exists(spent_usd) OR spent_usd <= :room)")
+            values["room"] = limits.daily_usd - usd
+        charge = {"ConditionExpression": " AND ".join(conditions)} if conditions else {}
+        return {
+            "Update": self._on(
+                _spend_key(day),
+                UpdateExpression=f"ADD {', '.join(added)} SET expires_at = :expires_at",
+                ExpressionAttributeValues=_values_named(**values),
+                **charge,
+            )
         }
-        if limit_usd:
-            charge["Update"]["ConditionExpression"] = (
-                "attribute_not_exists(spent_usd) OR spent_usd <= :room"
-            )
-            charge["Update"]["ExpressionAttributeValues"] = _values_named(
-                usd=usd, expires_at=expires_at, room=limit_usd - usd
-            )
-        return charge
 
     @again_on_conflict
     def renew(self, lease: Lease, until: datetime) -> Lease | None:
@@ -292,24 +324,54 @@ class DynamoDBSlots:
             ),
         )
 
-    def leave(self, run: RunId, standing: Standing, *, refund: bool) -> bool:
+    def leave(self, run: RunId, standing: Standing, refund: Refund) -> bool:
         update = f"SET left_attempt = :attempt REMOVE {', '.join(_HELD)}"
         has: dict[str, object] = standing.model_dump(include={*_HELD}, exclude_none=True)
         if standing.charged_on:
-            update += f" ADD {'refunded_usd' if refund else 'kept_usd'} :charged_usd"
             has["charged_on"] = standing.charged_on.isoformat()
+        if standing.charged_usd is not None:
+            kept = "kept_usd" if refund is Refund.NOTHING else "refunded_usd"
+            update += f" ADD {kept} :charged_usd"
         as_seen = (f"{it} = :{it}" if it in has else f"attribute_not_exists({it})" for it in _HELD)
         condition = " AND ".join(("attempt = :attempt", *as_seen))
         writes = [self._update_run(run, update, condition, attempt=standing.attempt, **has)]
         if standing.provider and standing.place:
             writes.append({"Delete": self._on(_place_key(standing.provider, standing.place))})
-        if standing.charged_usd and standing.charged_on:
-            if refund:
-                writes.append(self._refund(standing.charged_usd, standing.charged_on))
-                writes.append(self._is_not_paid(run, standing))
-            else:
-                writes.append(self._note_as_kept(run, standing))
+        if standing.charged_on:
+            writes += self._close_charge(run, standing, standing.charged_on, refund)
         return self._give_back(run, standing, *writes)
+
+    def _close_charge(
+        self, run: RunId, standing: Standing, day: date, refund: Refund
+    ) -> "list[TransactWriteItemTypeDef]":
+        """The condition excludes that the attempt changes its state in the same moment, as by a
+        `begin`: one of the two transactions fails."""
+        attempt = attempt_key(run.job_id, standing.attempt or 0)
+        usd = standing.charged_usd
+        match refund:
+            case Refund.ALL:
+                condition, states = _is_one_of(NOT_SUBMITTED)
+                condition = f"attribute_not_exists(pk) OR {condition}"
+            case Refund.USD:
+                condition, states = _is_one_of((AttemptState.LOST,))
+            case Refund.NOTHING:
+                condition, states = _is_one_of(MAY_BE_PAID)
+        asked: dict[str, Any] = {
+            "ConditionExpression": condition,
+            "ExpressionAttributeNames": {"#state": "state"},
+        }
+        if refund is Refund.NOTHING:
+            # If it is refused or lost after all, the ledger gives that back.
+            kept = _values_named(usd=usd, day=day.isoformat(), run=run.number, **states)
+            update = "SET kept_on = :day, kept_run = :run" + ", kept_usd = :usd" * (usd is not None)
+            asked |= {"UpdateExpression": update, "ExpressionAttributeValues": kept}
+            return [{"Update": self._on(attempt, **asked)}]
+        back = give_back(self._table, day.isoformat(), usd, is_submitted=refund is Refund.USD)
+        asked["ExpressionAttributeValues"] = _values_named(**states)
+        return [
+            {"Update": back},
+            {"ConditionCheck": self._on(attempt, **asked)},
+        ]
 
     def _give_back(
         self, run: RunId, standing: Standing, *writes: "TransactWriteItemTypeDef"
@@ -330,42 +392,6 @@ class DynamoDBSlots:
         if refused and not any(refused[:-1]):
             refused = self._refused(*writes)
         return not refused
-
-    def _refund(self, usd: Decimal, day: date) -> "TransactWriteItemTypeDef":
-        return {
-            "Update": self._on(
-                _spend_key(day),
-                UpdateExpression="ADD spent_usd :back",
-                ExpressionAttributeValues=_values_named(back=-usd),
-            )
-        }
-
-    def _is_not_paid(self, run: RunId, standing: Standing) -> "TransactWriteItemTypeDef":
-        """Excludes a `begin` in the same moment: one of the two transactions fails."""
-        is_one, states = _is_one_of(NOT_KEPT)
-        return {
-            "ConditionCheck": self._on(
-                attempt_key(run.job_id, standing.attempt or 0),
-                ConditionExpression=f"attribute_not_exists(pk) OR {is_one}",
-                ExpressionAttributeNames={"#state": "state"},
-                ExpressionAttributeValues=_values_named(**states),
-            )
-        }
-
-    def _note_as_kept(self, run: RunId, standing: Standing) -> "TransactWriteItemTypeDef":
-        """If it is refused or lost after all, the ledger gives that back."""
-        is_one, states = _is_one_of(MAY_BE_PAID)
-        day = standing.charged_on.isoformat() if standing.charged_on else None
-        values = {"usd": standing.charged_usd, "day": day, "run": run.number}
-        return {
-            "Update": self._on(
-                attempt_key(run.job_id, standing.attempt or 0),
-                UpdateExpression="SET kept_usd = :usd, kept_on = :day, kept_run = :run",
-                ConditionExpression=is_one,
-                ExpressionAttributeNames={"#state": "state"},
-                ExpressionAttributeValues=_values_named(**values, **states),
-            )
-        }
 
     # Writing
 
@@ -426,13 +452,6 @@ def _is_one_of(attempt_states: Sequence[AttemptState]) -> tuple[str, dict[str, s
 
 def _spend_key(day: date) -> "Item":
     return spend_key(day.isoformat())
-
-
-def _waiter(item: dict[str, Any]) -> Waiter:
-    run = RunId(item["job_id"], int(item["number"]))
-    return Waiter.model_validate(
-        {"estimated_usd": None} | item | {"run": run, "provider": _provider(item)}
-    )
 
 
 def _lease(item: dict[str, Any]) -> Lease:

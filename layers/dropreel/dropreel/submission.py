@@ -99,6 +99,11 @@ def submit(
     if sent and sent.state is not AttemptState.POSTPONED:
         return _from_ledger(sent, request, clock(), ledger, settings)
 
+    # Admission may have passed over the offer that it was asked for.
+    admitted = ledger.admitted(plan.job, turn.attempt)
+    if admitted:
+        turn = turn.model_copy(update={"offer": admitted.offer})
+        request = request.model_copy(update={"next": turn})
     offer = plan.route[turn.offer]
     provider = providers(offer.provider)
     payload = _payload(plan, offer, uploads)
@@ -115,6 +120,7 @@ def submit(
             run=plan.job.run,
             queue_timeout_seconds=settings.queue_timeout_minutes * 60,
             render_timeout_seconds=settings.render_timeout_minutes * 60,
+            estimated_usd=admitted.estimated_usd if admitted else None,
         )
     except RunClosed:
         raise ExecutionAborted("The run was concluded before it was submitted.") from None

@@ -11,12 +11,11 @@ from functools import cached_property
 from typing import BinaryIO, Final, Protocol
 
 from dropreel import fitting, media, options
-from dropreel.catalog import MODELS, Model, Offer, OptionValue, ProviderName, offer_of
+from dropreel.catalog import MODELS, Model, Offer, ProviderName, offer_of
 from dropreel.errors import InputRejected, Reason, TokenMissing
 from dropreel.fitting import listed, megabytes, strictest
 from dropreel.job import INBOX, Input, Job, Role
 from dropreel.media import NotUsable, Picture, Sound
-from dropreel.prices import CATALOG_ONLY, Prices, usd_per_second
 from dropreel.render import Plan, PlannedOffer
 
 __all__ = ["Uploads", "plan", "settle", "strictest"]
@@ -37,12 +36,11 @@ def plan(
     job: Job,
     uploads: Uploads,
     configured: Collection[ProviderName],
-    prices: Prices = CATALOG_ONLY,
 ) -> Plan:
     """The offers of the job's model that take all it brings, and what conform must do first.
 
-    `configured` are the providers that have a token, `prices` the owner's. Raises `InputRejected`
-    with the reasons of every offer when none takes the job, `TokenMissing` and `InputGone`.
+    `configured` are the providers that have a token. Raises `InputRejected` with the reasons of
+    every offer when none takes the job, `TokenMissing` and `InputGone`.
     """
     model = _model(job)
     names = [PROVIDERS[name] for name in dict.fromkeys(offer.provider for offer in model.route)]
@@ -60,7 +58,7 @@ def plan(
     image, audio = job.only(Role.IMAGE), job.only(Role.AUDIO) if sound else None
     return Plan(
         job=job,
-        route=tuple(_planned(job, offer, sound, prices) for offer in route),
+        route=tuple(_planned(job, offer) for offer in route),
         image=image,
         image_facts=picture.facts,
         audio=audio,
@@ -91,10 +89,9 @@ def settle(plan: Plan, picture: Picture, sound: Sound | None) -> Plan:
     route = [offer for offer, reasons in verdicts if not reasons]
     if not route:
         raise InputRejected(_told(job, verdicts, tuple(PROVIDERS)))
-    prices = _prices_of(plan)
     return plan.model_copy(
         update={
-            "route": tuple(_planned(job, offer, sound, prices) for offer in route),
+            "route": tuple(_planned(job, offer) for offer in route),
             "image_facts": picture.facts,
             "audio_facts": sound.facts if sound else None,
             "conform": (),
@@ -117,42 +114,12 @@ def _model(job: Job) -> Model:
     raise InputRejected((*job.problems, reason))
 
 
-def _planned(job: Job, offer: Offer, sound: Sound | None, prices: Prices) -> PlannedOffer:
-    asked = options.asked_of(job)
-    per_second = usd_per_second(offer, _resolution(job, offer), prices)
+def _planned(job: Job, offer: Offer) -> PlannedOffer:
     return PlannedOffer(
         provider=offer.provider,
         endpoint=offer.endpoint,
-        fields=options.fields(offer, asked),
-        usd_per_second=per_second,
-        estimated_usd=_estimated_usd(offer, asked, sound, per_second),
+        fields=options.fields(offer, options.asked_of(job)),
     )
-
-
-def _prices_of(plan: Plan) -> Prices:
-    """As validate had them: conform has no settings."""
-    offers = [(planned, offer_of(planned.provider, planned.endpoint)) for planned in plan.route]
-    return {
-        (offer.endpoint, _resolution(plan.job, offer)): planned.usd_per_second
-        for planned, offer in offers
-        if planned.usd_per_second is not None
-    }
-
-
-def _resolution(job: Job, offer: Offer) -> str:
-    return str(options.setting(offer, "resolution", options.asked_of(job)))
-
-
-def _estimated_usd(
-    offer: Offer, asked: dict[str, OptionValue], sound: Sound | None, per_second: float | None
-) -> float | None:
-    """A video lasts as long as the job may ask for; where it may not, as long as its recording."""
-    seconds: OptionValue | float | None = options.setting(offer, "duration", asked)
-    if offer.option("duration") is None:
-        seconds = sound.duration_seconds if sound else None
-    if per_second is None or not isinstance(seconds, int | float):
-        return None
-    return round(per_second * seconds, 4)
 
 
 def _needs(
