@@ -1,6 +1,8 @@
 """Admission under random interleavings, crashes and repeats: calls of many functions at once, of
 which any may be held between any two of its requests to AWS, and killed before or after one.
 
+Settings change in between: a provider is paused, a price is not known or too high for a day.
+
 `make hunt EXAMPLES=3000` looks further than the suite does.
 """
 
@@ -25,24 +27,27 @@ from hypothesis.stateful import (
 )
 from moto import mock_aws
 
-from dropreel.admission import Admission
+from dropreel.admission import Admission, Day
+from dropreel.attempts import NOT_SUBMITTED
 from dropreel.catalog import ProviderName
 from dropreel.job import Job
 from dropreel.ledger import Attempt
 from dropreel.ledger_dynamodb import DynamoDBLedger
+from dropreel.prices import billed
 from dropreel.render import Next
 from dropreel.slots_dynamodb import DynamoDBSlots
 from tests.admission_fakes import FakeExecutions, desk, job_named, request_of
 from tests.render_account import REGION, create_ledger_table
-from tests.render_fakes import RUNCOMFY, WAVESPEED, FakeClock
+from tests.render_fakes import PLAN, RUNCOMFY, WAVESPEED, FakeClock
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
-PRICED = (
-    WAVESPEED.model_copy(update={"estimated_usd": 0.15}),
-    RUNCOMFY.model_copy(update={"estimated_usd": 0.1}),
-)
+# In 720p, of which no page says the price: the owner may, and may not.
+ROUTE = (WAVESPEED.model_copy(update={"fields": {"resolution": "720p"}}), RUNCOMFY)
+USD = {ProviderName.WAVESPEED: Decimal("0.15"), ProviderName.RUNCOMFY: Decimal("0.1")}
+SECONDS = 3.5  # of the fakes' recording
+DEAR_USD = Decimal("0.6")  # more than a day may cost
 
 
 class Killed(BaseException):
@@ -129,6 +134,7 @@ class Machine(RuleBasedStateMachine):
     client: "DynamoDBClient"
     slots, jobs_at_most = 2, 8
     limit_usd: str | None = "0.5"
+    limit_renders: int | None = 4
 
     @initialize()
     def open(self) -> None:
@@ -136,29 +142,52 @@ class Machine(RuleBasedStateMachine):
         _tables += 1
         self.table = f"ledger{_tables}"
         create_ledger_table(self.client, self.table)
-        stepped: Any = Stepped(self.client)
         self.executions = FakeExecutions()
-        stepped_executions: Any = Stepped(self.executions)
         self.clock = FakeClock()
         self.ledger = DynamoDBLedger(self.table, self.client)
-        self.admission: Admission = desk(
-            DynamoDBSlots(self.table, stepped),
-            stepped_executions,
-            DynamoDBLedger(self.table, stepped),
-            self.clock,
-            in_flight=self.slots,
-            daily_usd=self.limit_usd,
-        )
+        self.minutes = 0
+        self.deploy(paused=None, unpriced=None, is_dear=False)
         self.calls: list[tuple[Call, Callable[[], None]]] = []
         self.crashed: list[Callable[[], None]] = []  # which the platform calls again
         self.jobs: list[Job] = []
         self.attempt: dict[str, int] = {}
-        self.asked: list[tuple[Attempt, Decimal]] = []  # providers, who have not answered yet
+        self.asked: list[Attempt] = []  # providers, who have not answered yet
         self.retries: dict[str, int] = {}
         self.lives: set[str] = set()  # jobs whose execution has not ended
         self.overdue: set[str] = set()
         # What was spent for certain, and what may have been: who is stopped may have been admitted.
         self.spent, self.perhaps_spent = Decimal(0), Decimal(0)
+
+    @rule(
+        paused=st.sampled_from([None, *ProviderName]),
+        unpriced=st.sampled_from([None, *ProviderName]),
+        is_dear=st.booleans(),
+    )
+    def deploy(
+        self, paused: ProviderName | None, unpriced: ProviderName | None, is_dear: bool
+    ) -> None:
+        """Calls that are under way know the settings of before."""
+        self.is_news = True  # that nobody has acted on yet
+        self.paused = paused
+        self.usd = USD | ({ProviderName.WAVESPEED: DEAR_USD} if is_dear else {})
+        if unpriced:
+            del self.usd[unpriced]
+        stepped: Any = Stepped(self.client)
+        stepped_executions: Any = Stepped(self.executions)
+        self.admission: Admission = desk(
+            DynamoDBSlots(self.table, stepped),
+            stepped_executions,
+            DynamoDBLedger(self.table, stepped),
+            self.clock,
+            in_flight={it: 0 if it is paused else self.slots for it in ProviderName},
+            daily_renders=self.limit_renders,
+            daily_usd=self.limit_usd,
+            prices={
+                (render.endpoint, render.resolution): float(self.usd[render.provider]) / SECONDS
+                for render in billed(PLAN.model_copy(update={"route": ROUTE}))
+                if render.provider in self.usd
+            },
+        )
 
     # What happens in an account
 
@@ -174,7 +203,7 @@ class Machine(RuleBasedStateMachine):
             offer=(attempt - 1) % 2,
             retry=self.retries[job.id],
             minute=-self.jobs.index(job),  # the later it comes, the earlier it was started
-            route=PRICED,
+            route=ROUTE,
         )
         self.executions.wait(job.execution_name, request.task_token)
         self._call(lambda: self.admission.admit(request))
@@ -206,6 +235,10 @@ class Machine(RuleBasedStateMachine):
                 self.crashed.append(work)
             elif call.failure:
                 raise call.failure
+        for job in self.jobs:
+            if job.id in self.lives and job.execution_name in self.executions.refused:
+                self._end(job)
+                self._conclude(job)
         return not call.is_over
 
     @rule(data=st.data(), after=st.booleans())
@@ -248,15 +281,13 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self._going())
     def fall_over(self, data: st.DataObject, refused: bool) -> None:
         job = data.draw(st.sampled_from(self._going()), "job")
-        number = self.attempt[job.id]
-        turn = Next(attempt=number, offer=(number - 1) % 2)
-        attempt = self.ledger.begin(job.id, turn, PRICED[turn.offer], self.clock())
-        if attempt and refused:
+        attempt = self._begin(job)
+        if refused:
             self.ledger.refuse(attempt, "NoCredit", "")
-        elif attempt:
+        else:
             self.ledger.give_up(attempt, "SubmissionUnclear", "")
-            self.spent += self._price(job)
-        self.attempt[job.id], self.retries[job.id] = number + 1, 0
+            self.spent += _usd(attempt)
+        self.attempt[job.id], self.retries[job.id] = attempt.number + 1, 0
         self._admit(job)
 
     @rule(data=st.data(), is_told=st.booleans())
@@ -264,7 +295,7 @@ class Machine(RuleBasedStateMachine):
     def abort(self, data: st.DataObject, is_told: bool) -> None:
         """Someone stops the execution; conclude is told of it, or the event is lost."""
         job = data.draw(st.sampled_from([j for j in self.jobs if j.id in self.lives]), "job")
-        self.perhaps_spent += self._price(job)
+        self.perhaps_spent += DEAR_USD
         self._end(job)
         if is_told:
             self._conclude(job)
@@ -274,26 +305,23 @@ class Machine(RuleBasedStateMachine):
     def stop_while_it_is_submitted(self, data: st.DataObject) -> None:
         """Nobody knows yet what the provider will say."""
         job = data.draw(st.sampled_from(self._going()), "job")
-        number = self.attempt[job.id]
-        turn = Next(attempt=number, offer=(number - 1) % 2)
-        attempt = self.ledger.begin(job.id, turn, PRICED[turn.offer], self.clock())
-        assert attempt
-        self.asked.append((attempt, self._price(job)))
-        self.perhaps_spent += self._price(job)
+        attempt = self._begin(job)
+        self.asked.append(attempt)
+        self.perhaps_spent += _usd(attempt)
         self._end(job)
         self._conclude(job)
 
     @rule(data=st.data(), accepts=st.booleans())
     @precondition(lambda self: self.asked)
     def answer(self, data: st.DataObject, accepts: bool) -> None:
-        attempt, price = self.asked.pop(data.draw(st.integers(0, len(self.asked) - 1), "attempt"))
-        self.perhaps_spent -= price
+        attempt = self.asked.pop(data.draw(st.integers(0, len(self.asked) - 1), "attempt"))
+        self.perhaps_spent -= _usd(attempt)
         if accepts:
-            self.spent += price
+            self.spent += _usd(attempt)
             self.ledger.accept(attempt, f"request of {attempt.job_id}", self.clock())
         else:
             self.ledger.refuse(attempt, "NoCredit", "")
-            self.sweep()  # a late refund serves nobody by itself
+            self.minute()  # a late refund serves nobody by itself
 
     def _conclude(self, job: Job) -> None:
         def conclude() -> None:
@@ -304,16 +332,24 @@ class Machine(RuleBasedStateMachine):
 
     def _submit(self, job: Job) -> None:
         """The provider accepts it, so it is paid."""
-        number = self.attempt[job.id]
-        turn = Next(attempt=number, offer=(number - 1) % 2)
-        attempt = self.ledger.begin(job.id, turn, PRICED[turn.offer], self.clock())
-        assert attempt
+        attempt = self._begin(job)
         self.ledger.accept(attempt, f"request of {job.stem}", self.clock())
-        self.spent += self._price(job)
+        self.spent += _usd(attempt)
 
-    def _price(self, job: Job) -> Decimal:
-        """Of the attempt that it makes."""
-        return Decimal(str(PRICED[(self.attempt[job.id] - 1) % 2].estimated_usd))
+    def _begin(self, job: Job) -> Attempt:
+        """As submit does."""
+        number = self.attempt[job.id]
+        admitted = self.ledger.admitted(job, number)
+        assert admitted
+        attempt = self.ledger.begin(
+            job.id,
+            Next(attempt=number, offer=admitted.offer),
+            ROUTE[admitted.offer],
+            self.clock(),
+            estimated_usd=admitted.estimated_usd,
+        )
+        assert attempt
+        return attempt
 
     def _end(self, job: Job) -> None:
         self.executions.end(job.execution_name)
@@ -322,6 +358,11 @@ class Machine(RuleBasedStateMachine):
     @rule()
     def sweep(self) -> None:
         self._call(self.admission.serve_all)
+
+    @rule()
+    def minute(self) -> None:
+        self.minutes += 1
+        self._call(partial(self.admission.serve_waiting, f"minute {self.minutes}"))
 
     @rule(days=st.integers(1, 2))
     def time_passes(self, days: int) -> None:
@@ -332,23 +373,32 @@ class Machine(RuleBasedStateMachine):
 
     @rule()
     def settle(self) -> None:
-        """Every call comes to its end. Then nobody waits who could go on, and no sweep is needed
-        for that."""
+        """Every call comes to its end. Then nobody waits who could go on, and nobody else has to
+        come for that; but within a minute after the settings were changed."""
         self._let_calls_end()
+        if self.is_news:
+            self.minute()
+            self._let_calls_end()
+            self.is_news = False
         items = self.client.scan(TableName=self.table, ConsistentRead=True)["Items"]
-        today = self.clock().date().isoformat()
-        (spent,) = [i["spent_usd"]["N"] for i in items if i["sk"]["S"] == today] or ["0"]
+        day = DynamoDBSlots(self.table, self.client).day(self.clock().date())
         for provider in ProviderName:
             taken = [i for i in items if i["pk"]["S"] == f"slots#{provider}"]
             waiting = [i for i in items if i["pk"]["S"] == f"waiters#{provider}"]
-            if waiting and self.limit_usd:
-                first = min(waiting, key=lambda item: item["sk"]["S"])
-                cost = Decimal(spent) + Decimal(first["estimated_usd"]["N"])
-                if cost > Decimal(self.limit_usd):
-                    continue
-            assert len(taken) >= self.slots or not waiting, (taken, waiting)
+            if provider is self.paused:
+                assert not [i for i in waiting if self._may_go_on_from(int(i["offer"]["N"]))]
+            elif not self._is_day_full(day, self.usd.get(provider, Decimal(0))):
+                assert len(taken) >= self.slots or not waiting, (taken, waiting)
         holders = {i["job_id"]["S"] for i in items if i["pk"]["S"].startswith("slots#")}
         assert not [job.stem for job in self._waiting() if job.id in holders]
+
+    def _may_go_on_from(self, offer: int) -> bool:
+        """Whether a later offer can be asked, while its own is paused."""
+        return bool(ROUTE[offer + 1 :]) and (not self.limit_usd or ROUTE[1].provider in self.usd)
+
+    def _is_day_full(self, day: Day, usd: Decimal) -> bool:
+        is_spent = self.limit_usd and day.spent_usd + usd > Decimal(self.limit_usd)
+        return bool(is_spent or (self.limit_renders and day.renders >= self.limit_renders))
 
     def _let_calls_end(self) -> None:
         while self.calls or self.crashed:
@@ -371,31 +421,50 @@ class Machine(RuleBasedStateMachine):
         return [
             job
             for job in self.jobs
-            if job.id in self.lives and not self.executions.waits(job.execution_name)
+            if job.id in self.lives
+            and not self.executions.waits(job.execution_name)
+            and job.execution_name not in self.executions.refused
         ]
 
     @invariant()
     def never_more_in_flight_than_allowed(self) -> None:
-        for offer in (0, 1):
-            there = [
-                job.stem
-                for job in self._going()
-                if (self.attempt[job.id] - 1) % 2 == offer and job.id not in self.overdue
-            ]
-            assert len(there) <= self.slots, there
+        there: dict[int, list[str]] = {0: [], 1: []}
+        for job in self._going():
+            admitted = self.ledger.admitted(job, self.attempt[job.id])
+            assert admitted
+            if job.id not in self.overdue:
+                there[admitted.offer].append(job.stem)
+        assert max(len(stems) for stems in there.values()) <= self.slots, there
 
     @invariant()
     def the_spend_is_the_sum_of_what_is_kept(self) -> None:
         spent, kept = Decimal(0), Decimal(0)
         for item in self.client.scan(TableName=self.table, ConsistentRead=True)["Items"]:
-            if "spent_usd" in item:
-                day = Decimal(item["spent_usd"]["N"])
+            if item["pk"]["S"] == "spend":
+                day = Decimal(item["spent_usd"]["N"]) if "spent_usd" in item else Decimal(0)
                 assert 0 <= day <= Decimal(self.limit_usd or "Infinity")
                 spent += day
             if item["sk"]["S"].startswith("run#"):
                 for field in ("charged_usd", "kept_usd"):
                     kept += Decimal(item[field]["N"]) if field in item else 0
         assert spent == kept
+
+    @invariant()
+    def the_renders_are_those_that_are_or_may_be_submitted(self) -> None:
+        items = self.client.scan(TableName=self.table, ConsistentRead=True)["Items"]
+        days = [int(item["renders"]["N"]) for item in items if "renders" in item]
+        assert all(0 <= renders <= (self.limit_renders or 99) for renders in days)
+        admitted = {
+            (item["pk"]["S"], f"attempt#{int(item['attempt']['N']):03}")
+            for item in items
+            if "charged_on" in item
+        }
+        submitted = {
+            (item["pk"]["S"], item["sk"]["S"])
+            for item in items
+            if item["sk"]["S"].startswith("attempt#") and item["state"]["S"] not in NOT_SUBMITTED
+        }
+        assert sum(days) == len(admitted | submitted)
 
     def teardown(self) -> None:
         """In the end nobody has waited in vain, and every slot is back."""
@@ -410,6 +479,7 @@ class Machine(RuleBasedStateMachine):
             self.client.delete_table(TableName=self.table)
 
     def _let_everything_end(self) -> None:
+        self.deploy(paused=None, unpriced=None, is_dear=False)
         for _ in range(40):
             self._let_calls_end()
             going = self._going()
@@ -439,7 +509,12 @@ class MachineWithoutLimit(Machine):
     """Where calls that serve at the same time take different slots and waiters."""
 
     slots, jobs_at_most = 4, 14
-    limit_usd = None
+    limit_usd = limit_renders = None
+
+
+def _usd(attempt: Attempt) -> Decimal:
+    """What it was admitted for."""
+    return Decimal(str(attempt.estimated_usd or 0))
 
 
 TestAdmissionInterleaved = Machine.TestCase
