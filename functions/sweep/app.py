@@ -1,4 +1,5 @@
-"""Sweep starts what no event started, concludes what none concluded, and serves who waits."""
+"""Sweep starts what no event started, concludes what none concluded, and serves who waits; every
+minute it does the last alone."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -15,17 +16,22 @@ from dropreel.sweeping import DailySweep
 from dropreel.tracing import tracer
 
 settings = SweepSettings.from_environment()
+admission = admission_of(settings)
 daily = DailySweep(
     queue=IntakeQueue(settings.queue_url),
     executions=Executions(settings.state_machine_arn),
     ledger=DynamoDBLedger(settings.ledger_table),
     conclude=ConcludeFunction(settings.conclude_function),
-    admission=admission_of(settings),
+    admission=admission,
     now=lambda: datetime.now(UTC),
 )
 
 
 @logger.inject_lambda_context
 @tracer.capture_lambda_handler(capture_response=False, capture_error=False)
-def handler(event: dict[str, Any], context: LambdaContext) -> None:
-    daily.sweep()
+def handler(event: dict[str, Any] | None, context: LambdaContext) -> None:
+    if event == {"serve": "who waits"}:
+        # A call that is made again has the same id, and tells whom it has given a slot.
+        admission.serve_waiting(context.aws_request_id)
+    else:
+        daily.sweep()

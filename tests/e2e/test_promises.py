@@ -191,6 +191,23 @@ def test_what_costs_more_than_a_day_may_waits_and_lets_others_go_first(stack: St
     until(lambda: not stack.ledger("waiters#"), "the end of its wait")
 
 
+def test_every_minute_who_waits_is_served(stack: Stack) -> None:
+    """Here it does not wait for the minute."""
+    events = stack.client("events")
+    (serve,) = (
+        one["Name"]
+        for one in events.list_rules()["Rules"]
+        if one.get("ScheduleExpression") == "rate(1 minute)"
+    )
+    (target,) = events.list_targets_by_rule(Rule=serve)["Targets"]
+
+    served = stack.client("lambda").invoke(
+        FunctionName=target["Arn"], Payload=target["Input"].encode()
+    )
+
+    assert (served["StatusCode"], served.get("FunctionError")) == (200, None)
+
+
 def test_the_sweep_starts_what_no_event_started(stack: Stack) -> None:
     queue = stack.output("IntakeQueueUrl")
     with uploads_that_no_rule_tells_of(stack) as untold:

@@ -19,6 +19,7 @@ from dropreel.intake import Bookmark, Sweep, message_in
 from dropreel.job import Job
 from tests.render_account import REGION, ROOT, RenderAccount, render_account
 from tests.render_fakes import JOB
+from tests.sam_template import of_type
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 SAMPLE = json.loads((ROOT / "events/samples/execution_aborted.json").read_text())
 CONCLUDE = "dropreel-conclude"
+SERVE_INPUT = of_type("AWS::Events::Rule")["ServeRule"]["Targets"][0]["Input"]
 
 
 class Lambda:
@@ -159,6 +161,24 @@ def test_intake_is_sent_through_the_inbox(sweeping: Sweeping) -> None:
 
     (message,) = sweeping.sqs.receive_message(QueueUrl=sweeping.queue_url)["Messages"]
     assert message_in(message["Body"]) == Sweep(sweep=Bookmark())
+
+
+def test_every_minute_who_waits_is_served_and_nothing_else_is_done(
+    sweeping: Sweeping, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweeping.stop(JOB)
+    served: list[str] = []
+
+    def serve_waiting(admission: Admission, call: str) -> None:
+        served.append(call)
+
+    monkeypatch.setattr(Admission, "serve_waiting", serve_waiting)
+
+    sweeping.app.handler(json.loads(SERVE_INPUT), Context())
+
+    assert served == [Context._aws_request_id]
+    assert sweeping.functions.invoked == []
+    assert "Messages" not in sweeping.sqs.receive_message(QueueUrl=sweeping.queue_url)
 
 
 def test_who_waits_is_served(sweeping: Sweeping, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -106,10 +106,12 @@ def test_each_function_is_a_folder_with_a_log_group_that_forgets() -> None:
 def test_a_rule_tries_for_a_day_and_then_keeps_the_event(rule: str) -> None:
     (target,) = of_type("AWS::Events::Rule")[rule]["Targets"]
 
-    # The most that EventBridge offers: whatever is amiss with a target is mended by then.
+    # The most that EventBridge offers: whatever is amiss with a target is mended by then. Of what
+    # comes every minute nothing is worth keeping for longer.
+    comes_again = rule == "ServeRule"
     assert target["RetryPolicy"] == {
-        "MaximumEventAgeInSeconds": 24 * 3600,
-        "MaximumRetryAttempts": 185,
+        "MaximumEventAgeInSeconds": 60 if comes_again else 24 * 3600,
+        "MaximumRetryAttempts": 1 if comes_again else 185,
     }
     assert target["DeadLetterConfig"] == {"Arn": {"GetAtt": "UndeliveredEvents.Arn"}}
 
@@ -297,7 +299,7 @@ def test_rules_may_write_where_they_deliver_and_their_dead_letters() -> None:
         and policy["Queues"] == [{"Ref": statement["Resource"]["GetAtt"].removesuffix(".Arn")}]
     }
 
-    assert set(rules) == {"UploadRule", "EndedRule", "SweepRule"}
+    assert set(rules) == {"UploadRule", "EndedRule", "SweepRule", "ServeRule"}
     for name, rule in rules.items():
         for target in rule["Targets"]:
             written = [target["DeadLetterConfig"]["Arn"]["GetAtt"], target["Arn"]["GetAtt"]]
@@ -356,6 +358,22 @@ def test_the_sweep_comes_when_a_days_spend_begins() -> None:
         "Action": "lambda:InvokeFunction",
         "Principal": "events.amazonaws.com",
         "SourceArn": {"GetAtt": "SweepRule.Arn"},
+    }
+
+
+def test_every_minute_who_waits_is_served() -> None:
+    rule = of_type("AWS::Events::Rule")["ServeRule"]
+    permission = of_type("AWS::Lambda::Permission")["ServeRulePermission"]
+    (target,) = rule["Targets"]
+
+    assert rule["ScheduleExpression"] == "rate(1 minute)"
+    assert target["Arn"] == {"GetAtt": "SweepFunction.Arn"}
+    assert target["Input"] in (PROJECT / "functions/sweep/app.py").read_text().replace("'", '"')
+    assert permission == {
+        "FunctionName": {"Ref": "SweepFunction"},
+        "Action": "lambda:InvokeFunction",
+        "Principal": "events.amazonaws.com",
+        "SourceArn": {"GetAtt": "ServeRule.Arn"},
     }
 
 
