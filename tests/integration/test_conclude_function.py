@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from dropreel.errors import RenderTimedOut
+from dropreel.admission import Limits, RunId, Waiter
+from dropreel.errors import RenderTimedOut, SettingUnreadable
 from dropreel.events import (
     DeliveredVideo,
     JobSummary,
@@ -17,9 +18,12 @@ from dropreel.events import (
 )
 from dropreel.job import Job
 from dropreel.ledger import AttemptState
+from dropreel.prices import billed
 from dropreel.render import Next
-from tests.render_account import ROOT, VIDEOS, RenderAccount, render_account
-from tests.render_fakes import JOB, NOON, RUNCOMFY, ScriptedProvider
+from dropreel.settings import parameter
+from dropreel.slots_dynamodb import DynamoDBSlots
+from tests.render_account import LEDGER, ROOT, VIDEOS, RenderAccount, render_account
+from tests.render_fakes import JOB, NOON, PLAN, RUNCOMFY, ScriptedProvider
 
 ABORTED = json.loads((ROOT / "events/samples/execution_aborted.json").read_text())
 
@@ -127,6 +131,68 @@ def test_failure_after_the_delivery_is_answered_with_the_video(account: RenderAc
 
     assert VideoReady.model_validate(answer) == ready
     assert [run.outcome for run in account.ledger.runs(JOB.id)] == ["VideoReady"]
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("USD_PER_SECOND", "wan-ai/wan-2-2/speech-to-video:480p=0,04"),
+        ("DAILY_SPEND_LIMIT_USD", "0,04"),
+        ("RUNCOMFY_MAX_IN_FLIGHT", "-1"),
+        ("RUNCOMFY_URL", "model-api.runcomfy.net"),
+    ],
+)
+def test_a_setting_that_no_step_can_read_is_told_to_the_person(
+    account: RenderAccount, monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    step = "submit" if variable.endswith("URL") else "admit"
+    with pytest.raises(SettingUnreadable) as raised:
+        account.call(step, {}, ScriptedProvider())
+    # As Lambda tells of an exception, also of one that keeps a function from starting.
+    cause = {"errorMessage": str(raised.value), "errorType": type(raised.value).__name__}
+    run = failed_run(JOB) | {"error": {"Error": "SettingUnreadable", "Cause": json.dumps(cause)}}
+
+    failed = VideoFailed.model_validate(account.call("conclude", run, ScriptedProvider()))
+
+    assert failed.error.code == "SettingUnreadable"
+    assert failed.error.retryable
+    assert f'The parameter {parameter(variable)} is "{value}".' in failed.error.message
+    assert "Nothing was submitted" in failed.error.message
+    assert VideoFailed.model_validate_json(error_file(account, "team/anna.error.json")) == failed
+
+
+def test_a_setting_that_cannot_be_read_gives_the_slot_back_and_lets_nobody_in(
+    account: RenderAccount, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slots = DynamoDBSlots(LEDGER, account.dynamodb)
+    now = datetime.now(UTC)
+    for job in (JOB, JOB.model_copy(update={"id": "bert-0123456789abcdef", "stem": "bert"})):
+        plan = PLAN.model_copy(update={"job": job})
+        waiter = Waiter(
+            run=RunId.of(job),
+            attempt=1,
+            route=billed(plan),
+            offer=0,
+            started_at=now,
+            task_token="token",
+        )
+        assert slots.join(waiter, plan)
+    waiter, _ = slots.first_waiters(RUNCOMFY.provider, 2)
+    unlimited = Limits(in_flight={}, lease={})
+    until = now + timedelta(hours=9)
+    slots.grant(waiter, 0, by="", until=until, now=now, usd=None, limits=unlimited)
+    monkeypatch.setenv("DAILY_SPEND_LIMIT_USD", "0,04")
+
+    account.call("conclude", failed_run(waiter_job(waiter)), ScriptedProvider())
+
+    assert slots.leases(RUNCOMFY.provider) == ()
+    assert len(slots.first_waiters(RUNCOMFY.provider, 9)) == 1
+
+
+def waiter_job(waiter: Waiter) -> Job:
+    stem = waiter.run.job_id.split("-")[0]
+    return JOB.model_copy(update={"id": waiter.run.job_id, "stem": stem})
 
 
 def test_concluding_twice_is_harmless(account: RenderAccount) -> None:

@@ -24,6 +24,7 @@ from dropreel.errors import (
     ResultMissing,
     ResultRefused,
     ResultUnavailable,
+    SettingUnreadable,
     SpendLimitReached,
     SubmissionUnclear,
     UnexpectedError,
@@ -1170,6 +1171,15 @@ def test_who_is_not_admitted_any_more_is_told_who_refused_before(error: Dropreel
     failed = bench.conclude(failed_run(error))
 
     assert failed.error.message == f"{error.message} Refused before by runcomfy (NoCredit)."
+
+
+def test_a_setting_that_is_unreadable_while_a_render_is_paid_for_says_that() -> None:
+    bench = Bench(ScriptedProvider(cancels=False)).accept()
+
+    failed = bench.conclude(failed_run(SettingUnreadable("No URL.")))
+
+    assert not failed.error.retryable
+    assert "may be paid for" in failed.error.advice
 
 
 def test_all_providers_that_refused_are_told_because_one_account_may_be_mended() -> None:

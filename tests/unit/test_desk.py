@@ -107,15 +107,16 @@ def test_a_lease_outlives_trouble_when_nothing_else_takes_time(provider: Provide
     at_once = {
         "RUNCOMFY_MAX_SUBMITS_PER_MINUTE": "0",
         "WAVESPEED_MAX_SUBMITS_PER_MINUTE": "0",
-        "QUEUE_TIMEOUT_MINUTES": "0",
-        "RENDER_TIMEOUT_MINUTES": "0",
+        "QUEUE_TIMEOUT_MINUTES": "1",
+        "RENDER_TIMEOUT_MINUTES": "1",
         "THROTTLE_PATIENCE_SECONDS": "0",
     }
 
     lease = limits(at_once).lease[provider]
 
     assert lease >= trouble()
-    assert lease == limits().lease[provider] - TURN[provider] - PATIENCE - RENDER
+    waits = TURN[provider] + PATIENCE + RENDER - timedelta(minutes=2)
+    assert lease == limits().lease[provider] - waits
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import re
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, get_args
 from unittest.mock import Mock
 
 import httpx
@@ -15,6 +15,7 @@ from dropreel import (
     conform,
     inbox_sweep,
     ledger_dynamodb,
+    prices,
     settings,
     submission,
     sweeping,
@@ -803,27 +804,92 @@ def _polls(render_seconds: float, retry_seconds: float = 0) -> Iterator[int]:
     [
         ("RunComfyMaxInFlight", (0, 500)),  # 0 pauses it
         ("WaveSpeedMaxInFlight", (0, 500)),
-        ("MaxSubmissions", (1, None)),  # without one no job would have a video
+        ("MaxSubmissions", (1, 20)),  # without one no job would have a video
         ("SettleSeconds", (0, 900)),  # SQS: the longest that a queue delays
         ("IncompleteAfterMinutes", (0, 10080)),
         ("QueueTimeoutMinutes", (1, 600)),  # these by the history, see above
         ("RenderTimeoutMinutes", (1, 600)),  # with none each render would end at its first poll
         ("ThrottlePatienceSeconds", (0, 7200)),
-        ("PollMinSeconds", (0, None)),
-        ("PollMaxSeconds", (1, None)),  # no poll without a wait
-        ("RunComfyMaxSubmitsPerMinute", (0, None)),  # 0 is no limit, here and below
-        ("WaveSpeedMaxSubmitsPerMinute", (0, None)),
-        ("DailyRenderLimit", (0, None)),
-        ("DailySpendLimitUsd", (0, None)),
+        ("PollMinSeconds", (0, 3600)),
+        ("PollMaxSeconds", (1, 3600)),  # no poll without a wait
+        ("RunComfyMaxSubmitsPerMinute", (0, 10_000)),  # 0 is no limit, here and below
+        ("WaveSpeedMaxSubmitsPerMinute", (0, 10_000)),
+        ("DailyRenderLimit", (0, 1_000_000)),
+        ("DailySpendLimitUsd", (0, 1_000_000)),
     ],
 )
 def test_a_parameter_takes_a_number_within_these_bounds(
-    parameter: str, bounds: tuple[int, int | None]
+    parameter: str, bounds: tuple[int, int]
 ) -> None:
     asked = PARAMETERS[parameter]
 
     assert asked["Type"] == "Number"
-    assert (asked["MinValue"], asked.get("MaxValue")) == bounds
+    assert (asked["MinValue"], asked["MaxValue"]) == bounds
+
+
+@pytest.mark.parametrize("parameter", PARAMETERS)
+def test_a_parameter_takes_nothing_that_cannot_be_read(parameter: str) -> None:
+    asked = PARAMETERS[parameter]
+    bounds = {"MinValue", "MaxValue"} if asked["Type"] == "Number" else {"AllowedPattern"}
+
+    assert "AllowedValues" in asked or bounds <= set(asked)
+    if "AllowedPattern" in asked:
+        assert "ConstraintDescription" in asked  # nobody reads a pattern
+        assert re.search(asked["AllowedPattern"], asked["Default"])
+
+
+def settings_models() -> Iterator[type[settings.Settings]]:
+    for model in vars(settings).values():
+        if isinstance(model, type) and issubclass(model, settings.Settings):
+            yield model
+
+
+@pytest.mark.parametrize("model", list(settings_models()))
+def test_a_setting_is_read_within_the_bounds_of_its_parameter(
+    model: type[settings.Settings],
+) -> None:
+    """However it comes: an environment can be changed by hand."""
+    for name, field in model.model_fields.items():
+        asked = PARAMETERS.get(settings.parameter(name.upper()))
+        if asked is None:
+            assert VARIABLES.get(name.upper(), {}).get("Ref") not in PARAMETERS
+            continue
+        assert VARIABLES[name.upper()] == {"Ref": settings.parameter(name.upper())}
+        bounds = {key: value for it in field.metadata for key, value in vars_of(it).items()}
+        if asked["Type"] == "Number":
+            assert (bounds["ge"], bounds["le"]) == (asked["MinValue"], asked["MaxValue"]), name
+        elif "AllowedValues" in asked and name != "model":
+            assert list(get_args(field.annotation)) == asked["AllowedValues"]
+        elif "AllowedPattern" in asked and name != "usd_per_second":
+            assert bounds["pattern"] == asked["AllowedPattern"]
+
+
+def vars_of(constraint: object) -> dict[str, Any]:
+    """Of one of annotated_types, or of pydantic's own."""
+    names = ("ge", "le", "pattern")
+    return {name: getattr(constraint, name) for name in names if hasattr(constraint, name)}
+
+
+def test_a_price_is_taken_at_deploy_if_and_only_if_it_can_be_read() -> None:
+    pattern = PARAMETERS["UsdPerSecond"]["AllowedPattern"]
+    priced = [
+        f"{endpoint}:{resolution}"
+        for endpoint, resolutions in prices._resolutions().items()
+        for resolution in resolutions
+    ]
+    readable = ["", " ", f"{priced[0]}=0.04", ",".join(f"{it}=1" for it in priced)]
+    readable += [f" {priced[0]}=0 , {priced[1]}=9999.12345678 "]
+    for text in readable:
+        assert len(prices.prices_in(text)) == text.count("=")
+        assert re.search(pattern, text), text
+    unreadable = [f"{it}=0.04" for it in ("wan-3:480p", "wan-ai/wan-2-2/speech-to-video:4k")]
+    unreadable += [f"{priced[0]}{it}" for it in ("=0,04", "=", "", "=-1", "=.5", "=$1", "=1e3")]
+    unreadable += [f"{priced[0]}=1,", f",{priced[0]}=1", f"{priced[0]}=1;{priced[1]}=1", "0.04"]
+    unreadable += [f"{priced[0]}=1 {priced[1]}=1", f"{priced[0]}=1,,{priced[1]}=1"]
+    for text in unreadable:
+        with pytest.raises(prices.PricesUnreadable):
+            prices.prices_in(text)
+        assert not re.search(pattern, text), text
 
 
 # Settings

@@ -57,6 +57,7 @@ from dropreel.errors import (
     ResultMissing,
     ResultRefused,
     ResultUnavailable,
+    SettingUnreadable,
     SpendLimitReached,
     SubmissionUnclear,
     UnexpectedError,
@@ -94,7 +95,10 @@ _OUR_CODES = {error.__name__ for error in DropreelError.__subclasses__()}
 _SINCE_LONG = timedelta(days=1)
 
 # These say nothing about the render. When it goes on at the provider, the person must know.
-_OF_THE_RUN = {over.__name__ for over in (ExecutionAborted, ExecutionTimedOut, UnexpectedError)}
+_OF_THE_RUN = {
+    over.__name__
+    for over in (ExecutionAborted, ExecutionTimedOut, SettingUnreadable, UnexpectedError)
+}
 # These end a job before it has another attempt: all that it has were made before.
 _OF_ADMISSION = {refusal.__name__ for refusal in (PriceUnknown, SpendLimitReached)}
 _PAID_ADVICE = (

@@ -195,6 +195,16 @@ class PriceUnknown(DropreelError):
     )
 
 
+class SettingUnreadable(DropreelError):
+    """A parameter of the template is set to what nobody can read."""
+
+    retryable = True
+    advice = (
+        "Whoever runs this Dropreel: deploy it again with the parameter in the form that the "
+        f"message names; then {_AGAIN}."
+    )
+
+
 # The submission
 
 
