@@ -140,16 +140,18 @@ _NAMES_STAND_IN = ("code", "error_code")  # "DataInspectionFailed"; a number say
 _HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])")  # "DataInspectionFailed" is three words
 
 _NO_CREDIT = re.compile(
-    r"\b(?:insufficient|not enough|no|low|exhausted|lacks?|out of|zero|negative|exceed\w*)\W+"
+    r"(?:\b(?:insufficient|no|low|exhausted|lacks?|out of|zero|negative|exceed\w*)"
+    r"|(?:\bnot|n't)(?: have)? enough)\W+"
     r"(?:\w+\W+){0,2}?(?:credit|balance|fund)s?\b(?!\W+card)"
     r"|\b(?:credit|balance|fund)s?\b\W+(?:\w+\W+){0,3}?"
     r"(?:insufficient|low|exhausted|depleted|empty|not enough|negative|used up|run out|expired)\b"
     r"|\btop.?up\b|\brecharge\b|\bpayment\W+(?:\w+\W+)?required|arrear|\boverdue\b|\bunpaid\b"
-    r"|\bpast due\b|\btrial\W+(?:credit|account|plan)|\bgood standing\b|\bbilling\b"
+    r"|\bpast due\b|\btrial\W+(?:\w+\W+)?(?:credit|account|plan|ended|expired)"
+    r"|\bupgrade your plan|\bgood standing\b|\bbilling\b"
     r"|\badd (?:\w+ )?(?:credit|fund)s?\b|\binsufficient_quota\b"
 )
 _MODERATED = re.compile(
-    r"moderat(?:ion|ed|or)|\bnsfw\b|\bunsafe\b|\bflagged\b|\binappropriate|\bprohibited\b"
+    r"moderat(?:ion|ed|or)|\bnsfw\b|\bunsafe\b|\bflagged\b|\bfiltered\b|\binappropriate|\bprohibited\b"
     r"|\bnud(?:e|es|ity)\b|\bsexual|\bporn|\bgore\b|\bviolen(?:t|ce)\b|\boffensive\b|\bhateful\b"
     r"|\bharmful\b|\bgreen.?net\b|\bdeep.?fake|\bcelebrit|\bpublic figure"
     r"|(?<!case.)\bsensitive\b|\bpolicy violat|\bviolat\w*\b.{0,60}\b(?:polic|terms|guideline|law)"
@@ -198,7 +200,8 @@ _FAULT = (
     r"|(?:longer|shorter|larger|smaller|bigger|greater|less|more|fewer) than|at (?:least|most)"
     r"|(?:not|n't)(?: be)? (?:\w+ )?"
     r"(?:supported|allowed|valid|detected|found|recogni[sz]ed|clear|visible)"
-    r"|unsupported|invalid|missing|required|empty|silent|corrupt\w*|damaged|blurry|out of range)\b"
+    r"|unsupported|invalid|missing|required|empty|silent|corrupt\w*|damaged|truncated|blurry"
+    r"|out of range)\b"
 )
 _BAD_INPUT = re.compile(
     r"\bno (?:\w+ )?(?:face|person|people|human|body|speech|voice|sound|vocals?)s?\b"
