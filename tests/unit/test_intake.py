@@ -1003,7 +1003,7 @@ def test_a_file_of_another_top_folder_is_refused_unseen(
     (job,) = world.jobs.values()
     (problem,) = job.problems
     assert (problem.file, problem.found) == (file, f'"image" is "{path}", which is elsewhere')
-    assert "under inbox/red/ or under faces/" in problem.rule
+    assert "under inbox/red/ or under inbox/faces/" in problem.rule
     assert not [
         prefix
         for prefix in world.listed_prefixes

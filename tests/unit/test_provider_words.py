@@ -1,4 +1,5 @@
 import re
+import time
 from collections.abc import Callable
 from urllib.parse import quote
 
@@ -157,6 +158,23 @@ NO_CREDIT = FailureCause.NO_CREDIT
         ("insufficient_quota", NO_CREDIT),
         ("not enough funds", NO_CREDIT),
         ("You don't have enough credits", NO_CREDIT),
+        ("insufficient_credits", NO_CREDIT),
+        ("InsufficientBalance", NO_CREDIT),
+        ("OUT_OF_CREDITS", NO_CREDIT),
+        ("content_policy_violation", MODERATED),
+        ("NSFWDetected", MODERATED),
+        ("PROHIBITED_CONTENT", MODERATED),
+        ("risk_control", MODERATED),
+        ("IMAGE_SAFETY", MODERATED),
+        ("Content policy violation. No credits have been deducted.", MODERATED),
+        ("No face detected in the image. No credits were charged.", BAD_INPUT),
+        ("Failed to load image: safety inspection not passed", MODERATED),
+        ("Unable to access the image because of copyright infringement", MODERATED),
+        ("rejected by the risk management system", MODERATED),
+        ("rejected by our review team", MODERATED),
+        ("Content not allowed", MODERATED),
+        ("Image blocked.", MODERATED),
+        ("Real people are not permitted", MODERATED),
         ("free trial has ended", NO_CREDIT),
         ("The generated video was filtered", MODERATED),
         ("Image file is truncated", BAD_INPUT),
@@ -280,10 +298,37 @@ def letters(text: str) -> str:
         "https%3A%2F%2Fcdn.example%2F5ec7e7f00d",
         "h t t p s : / / c d n . e x a m p l e / 5ec7e7f00d",
         "Authorization: Bearer 5ec7e7f00dabcdef",
+        "Bearer%205ec7e7f00dabcdef",
+        "https:// cdn.example.com /v/5ec7e7f00d.mp4",
+        "cdn.example.com /v/5ec7e7f00d.mp4",
+        "cdn.example.com./v/5ec7e7f00d.mp4",
+        "cdn。example。com/v/5ec7e7f00d.mp4",
+        "cdn.example.com\\v\\5ec7e7f00d.mp4",
+        "cdn.example.xn--p1ai/5ec7e7f00d",
+        "/k/anna.png ? X-Amz-Credential = AKIA X-Amz-Signature = 5ec7e7f00d",
+        "https://b.example/k?X-Amz-Signature=\n5ec7e7f00d",
+        "X_Amz_Signature: 5ec7e7f00d",
+        "X-Goog-Signature 5ec7e7f00d",
+        "h\x1b[0mttps://cdn.exa\x1b[31mmple/5ec7e7f00d",
     ],
 )
 def test_urls_in_any_form_are_removed(url: str) -> None:
     assert "5ec7e7f00d" not in clean(f"cannot read {url} today", "some-other-token")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["ⅷ." * 10_000, "a." * 10_000, "%25" * 7_000, "/" * 20_000, "x-amz-" * 4_000, "a:" * 10_000],
+)
+def test_no_words_of_a_server_take_long(text: str) -> None:
+    begun = time.process_time()
+
+    assert len(clean(text, TOKEN)) <= 300
+    assert time.process_time() - begun < 0.5
+
+
+def test_token_with_the_escapes_of_a_terminal_in_it_is_removed() -> None:
+    assert clean(f"bad key {TOKEN[:9]}\x1b[0m{TOKEN[9:]}", TOKEN) == "bad key (token removed)"
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import httpx
 import pytest
 
 from dropreel.provider import (
+    Answer,
     FailureCause,
     Provider,
     Refusal,
@@ -13,6 +14,7 @@ from dropreel.provider import (
     RenderState,
     Result,
     Unclear,
+    UnknownRequest,
     Unreachable,
 )
 from tests.provider_dialects import PAYLOAD, RUNCOMFY, Network, answer, provider_of
@@ -255,17 +257,25 @@ def test_outcome_of_a_render_is_what_its_result_says(
         answer(200, {}),
         answer(200, {"error_code": 401001, "message": "Your account was flagged"}),
         answer(200, {"error_code": 429001, "message": "flagged: slow down"}),
+        answer(200, {"error": "Result not ready, try again"}),
+        answer(200, {"status": "completed", "output": {}, "error": "could not sign the URL"}),
+        answer(422, {"detail": "Output video not found yet"}),
+        answer(410, {"message": "video file missing"}),
+        answer(404, ""),
         answer(500, {"message": "internal"}),
         answer(503, {"message": "the safety system is down"}),
         httpx.ReadTimeout("no"),
     ],
 )
-def test_result_that_says_nothing_of_the_render_is_asked_for_again(
+def test_result_that_says_nothing_of_the_render_is_left_to_who_fetches_it(
     result: httpx.Response | Exception,
 ) -> None:
     provider, _ = runcomfy(answer(200, {"status": "completed"}), result)
-    with pytest.raises(Unreachable):
-        provider.ask("r1")
+    assert provider.ask("r1") == Answer(state=RenderState.COMPLETED)
+
+    provider, _ = runcomfy(result)
+    with pytest.raises((Unreachable, UnknownRequest)):
+        provider.result("r1")
 
 
 # Cancelling

@@ -6,6 +6,7 @@ lets its users bring the sockets: ours give each operation no more than the time
 httpx's own transport does not take them, so the few lines of it that we need are here.
 """
 
+import socket
 import ssl
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -120,9 +121,27 @@ class _Sockets(httpcore.NetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.NetworkStream:
-        timeout = self._deadline.within(timeout, httpcore.ConnectTimeout)
-        stream = self._sockets.connect_tcp(host, port, timeout, local_address, socket_options)
-        return _Socket(stream, self._deadline)
+        # One after the other: together they would get the whole time each.
+        failed: Exception = httpcore.ConnectError("name not found")
+        for address in _addresses(host, port):
+            left_seconds = self._deadline.within(timeout, httpcore.ConnectTimeout)
+            try:
+                stream = self._sockets.connect_tcp(
+                    address, port, left_seconds, local_address, socket_options
+                )
+            except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
+                failed = error
+                continue
+            return _Socket(stream, self._deadline)
+        raise failed
+
+
+def _addresses(host: str, port: int) -> list[str]:
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return []
+    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
 
 class _Socket(httpcore.NetworkStream):

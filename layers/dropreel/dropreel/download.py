@@ -325,7 +325,7 @@ def _public_addresses(host: str, port: int) -> Iterator[str]:
         raise httpx.ConnectError("name not found") from None
     addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
     if not all(map(is_public, addresses)):
-        raise ResultRefused(f"The video is offered at an address that is not public ({host}).")
+        raise ResultRefused("The video is offered at an address that is not public.")
     yield from addresses[:_ADDRESSES_AT_MOST]
 
 

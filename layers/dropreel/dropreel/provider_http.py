@@ -14,6 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Annotated, Generic, TypeVar
 
 import httpx
@@ -39,7 +40,7 @@ from dropreel.provider import (
     UnknownRequest,
     Unreachable,
 )
-from dropreel.provider_words import cause_of, clean, flat
+from dropreel.provider_words import cause_of, clean, flat, surely_moderated
 from dropreel.timing import retry_after_seconds
 from dropreel.tokens import Token, TokenUnreadable
 
@@ -172,15 +173,14 @@ class Reply(Generic[A]):
 
     @property
     def tells_failure(self) -> bool:
-        """An answer without a state whose error is the render's and not the call's, as its words
+        """An HTTP 200 without a state whose error is the render's and not the call's, as its words
         say: the same would be said for ever."""
         status = self.error_status
-        if status is None or self.answer.state is not None:
+        if status is None or status in _NO or not self.is_2xx or self.answer.state is not None:
             return False
-        is_of_the_call = status in _NO or not (self.is_2xx or _is_a_no(status))
-        return not is_of_the_call and cause_of(self.words) in _OF_THE_FILES
+        return cause_of(self.words) in _OF_THE_FILES
 
-    @property
+    @cached_property
     def words(self) -> str:
         """The provider's own words about what went wrong."""
         said = filter(None, map(flat, self.answer.said))
@@ -284,7 +284,7 @@ class ProviderHttp(Generic[A]):
         if no is None or not all(map(_is_a_no, statuses)):
             return Unclear(self._sentence("answered with an error", reply, status))
         if status != 401:
-            no = _no_in_words(reply.words) or no
+            no = _no_in_words(status, reply.words) or no
         return Refusal(
             no.error.__name__,
             self._sentence(no.words, reply, status),
@@ -386,12 +386,14 @@ class _NoReply(Exception):
     """The call left, at least in part, and no answer came."""
 
 
-def _no_in_words(words: str) -> _No | None:
+def _no_in_words(status: int, words: str) -> _No | None:
     """A client error in plain words, which go before its number: what is wrong with the files is
     not tried elsewhere, and what is wrong with the account is nobody's files' fault."""
     match cause_of(words):
         case FailureCause.MODERATED:
-            return _MODERATED
+            # A limit of the account has a policy, too.
+            is_sure = status not in (402, 429) or surely_moderated(words)
+            return _MODERATED if is_sure else None
         case FailureCause.NO_CREDIT:
             return _NO[402]
         case _:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, BeforeValidator
 from dropreel.catalog import ProviderName
 from dropreel.provider import (
     Answer,
+    FailureCause,
     RenderLost,
     RenderState,
     Result,
@@ -30,7 +31,7 @@ from dropreel.provider_http import (
     plain_state,
     url_in,
 )
-from dropreel.provider_words import cause_of
+from dropreel.provider_words import cause_of, flat
 from dropreel.tokens import Token
 
 # Published: in_queue, in_progress, completed, cancelled. The others are met in the wild. Not
@@ -116,14 +117,16 @@ class _Answer(AnyAnswer):
 
     @property
     def outcome_of_result(self) -> RenderState | None:
-        """What a result says of the render; None when it says nothing."""
-        if self.state is RenderState.COMPLETED or self.state is None:
-            if self.video_url is None and (self.error or self.error_message):
-                return RenderState.FAILED
-            if self.state is None and "output" not in self.model_fields_set:
-                return None
-            return RenderState.COMPLETED
-        return self.state
+        """What a result says of the render; None when it says nothing that can be relied on: an
+        error beside it may be the call's own."""
+        if self.state not in (RenderState.COMPLETED, None):
+            return self.state
+        if self.video_url is None and (words := flat([self.error, self.error_message])):
+            is_of_the_files = cause_of(words) in (FailureCause.MODERATED, FailureCause.BAD_INPUT)
+            return RenderState.FAILED if is_of_the_files else None
+        if self.state is None and "output" not in self.model_fields_set:
+            return None
+        return RenderState.COMPLETED
 
 
 class RunComfy:
@@ -163,7 +166,10 @@ class RunComfy:
         if state is RenderState.FAILED:
             return _lost(state, reply.words or self._words_of_result(request_id))
         if state is RenderState.COMPLETED:
-            return self._outcome(request_id)[0]
+            try:
+                return self._outcome(request_id)[0]
+            except (Unreachable, UnknownRequest):
+                return Answer(state=state)  # whoever fetches the video asks for it again
         if state is RenderState.QUEUED and answer.queue_position:
             place = reply.clean(answer.queue_position)
             return Answer(state=state, message=f"Position {place} in the queue.")

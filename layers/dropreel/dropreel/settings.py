@@ -10,6 +10,7 @@ from pydantic.fields import FieldInfo
 
 from dropreel.catalog import ProviderName
 from dropreel.errors import SettingUnreadable
+from dropreel.job import INBOX
 from dropreel.observability import logger
 from dropreel.prices import CATALOG_ONLY, Prices, prices_in
 
@@ -99,7 +100,7 @@ class IntakeSettings(Settings):
     ledger_table: str
     shared_folders: str = Field(
         default="",
-        pattern=r"^(|[^/, ][^,]*/(,[^/, ][^,]*/)*)$",
+        pattern=r"^(|[^/,. *][^,*]*/(,[^/,. *][^,*]*/)*)$",
         description="Folders below `inbox/`, by commas, whose files every job may name.",
         examples=["faces/,music/"],
     )
@@ -107,7 +108,8 @@ class IntakeSettings(Settings):
     @property
     def shared(self) -> tuple[str, ...]:
         """The folders, each ending in `/`."""
-        folders = (folder.strip().strip("/") for folder in self.shared_folders.split(","))
+        named = (folder.strip().strip("/") for folder in self.shared_folders.split(","))
+        folders = (folder.removeprefix(INBOX) for folder in named)
         return tuple(f"{folder}/" for folder in folders if folder)
 
 

@@ -230,7 +230,7 @@ def _not_to_be_named(key: str, kind: Role, path: str, shared_folders: Sequence[s
     own = f"under {INBOX}{top}" if top else f"in {INBOX} itself, outside of its folders"
     return Reason(
         file=key,
-        rule=f'"{kind}" as a file {" or under ".join((own, *shared_folders))}',
+        rule=f'"{kind}" as a file {" or under ".join((own, *map(INBOX.__add__, shared_folders)))}',
         found=f'"{kind}" is {_shown(path)}, which is elsewhere',
         cure=f"Put the file {own} and name it there. Whoever runs this Dropreel can also share a "
         "folder with everybody (SharedFolders).",
