@@ -15,7 +15,7 @@ from dropreel.job import INBOX, Input, Role, job_id
 from local import embedded
 from local.embedded import PROJECT, Environment, Home
 
-PATIENCE_SECONDS = 40
+PATIENCE_SECONDS = 90  # a slow machine may need half of it for the burst
 RUNCOMFY_SLOTS = 3
 WAVESPEED_SLOTS = 2
 DAILY_LIMIT_USD = 1000

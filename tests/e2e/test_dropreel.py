@@ -187,11 +187,14 @@ def test_an_aborted_execution_is_concluded_and_its_queued_request_cancelled(stac
     assert terminal_events(stack, job) == ["Video Failed"]
 
 
-@pytest.mark.parametrize("provider", ["runcomfy", "wavespeed"])
 @pytest.mark.parametrize(
-    "fault",
-    [{"do": "reset_after"}, {"status": 503, "when": "after"}, {"status": 408, "when": "after"}],
-    ids=["reset", "503", "408"],
+    ("provider", "fault"),
+    [
+        ("runcomfy", {"do": "reset_after"}),
+        ("runcomfy", {"status": 503, "when": "after"}),
+        ("wavespeed", {"status": 503, "when": "after"}),
+    ],
+    ids=["reset", "503", "wavespeed-503"],
 )
 def test_an_unclear_submission_is_never_sent_again(
     stack: Stack, provider: str, fault: dict[str, Any], request: pytest.FixtureRequest

@@ -62,7 +62,7 @@ def serving(behave: Callable[[Server, socket.socket], None]) -> Iterator[Server]
 
 @pytest.fixture(autouse=True)
 def _short_connects(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(provider_http, "CONNECT_SECONDS", 1)
+    monkeypatch.setattr(provider_http, "CONNECT_SECONDS", 0.2)
 
 
 def client(
