@@ -3,7 +3,8 @@
 URLs that come from outside can point inside. So the address is checked where the connection is
 made, for the first request as for every redirect, and the connection goes to the very address
 that was checked: a name that answers differently the second time gains nothing. Neither a log
-line nor an error ever holds a URL, because a result's URL grants access; a host name is fine.
+line nor an error ever holds a URL, because a result's URL grants access, nor its host, which can
+say anything.
 """
 
 import ipaddress
