@@ -6,7 +6,9 @@ name, and what its expressions read, shows in an account only: here it is held a
 
 import ast
 import inspect
+import json
 import re
+import subprocess
 from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
@@ -21,7 +23,7 @@ from dropreel import attempts, bus, delivery, errors, polling, tokens
 from dropreel.conclusion import FailedRun
 from dropreel.errors import DropreelError, ErrorReport
 from dropreel.events import VideoFailed, VideoReady
-from dropreel.job import Job
+from dropreel.job import Job, execution_name
 from dropreel.provider import RenderState
 from dropreel.render import (
     AdmitRequest,
@@ -32,6 +34,7 @@ from dropreel.render import (
     SubmitRequest,
     Underway,
 )
+from local.embedded import ENVIRONMENTS
 from tests.sam_template import DEFINITION, of_type, timeout_seconds
 
 State = dict[str, Any]
@@ -267,6 +270,45 @@ def test_one_catch_is_around_everything() -> None:
     assert not [name for name, state in INNER.items() if "Catch" in state]
     after = {"Conclude", "Is the video there after all?", "It is", "Announce failure", "Failed"}
     assert set(OUTER) == {"Is it ours?", "Not ours", "Render", "Announce"} | after
+
+
+def test_an_execution_is_ours_if_and_only_if_it_has_the_name_of_its_job_and_run() -> None:
+    """By the expression itself, in the interpreter that the embedded AWS has."""
+    (choice,) = OUTER["Is it ours?"]["Choices"]
+    digest = "0123456789abcdef"
+    given = [
+        {"id": f"{slug}-{digest}", **run}
+        for slug in ("a", "anna", "x" * 47, "y" * 58, "z" * 63)
+        for run in ({}, {"run": 1}, {"run": 2}, {"run": 10}, {"run": 12345})
+    ]
+    names = [execution_name(one["id"], one.get("run", 1)) for one in given]
+    cases = [
+        (one, called, called == name)
+        for one, name in zip(given, names, strict=True)
+        for called in (name, f"{name}-r2", "by-hand", one["id"] + "x")
+    ]
+    cases += [({}, "anna", False), ({"run": 2}, "-r2", False)]
+
+    answers = subprocess.run(
+        [
+            str(ENVIRONMENTS / "aws/bin/python"),
+            "-c",
+            "import json, sys, jsonata\n"
+            "ask, cases = json.load(sys.stdin)\n"
+            "def judge(given, name):\n"
+            "    asked = jsonata.Jsonata(ask)\n"
+            "    context = {'Execution': {'Name': name}}\n"
+            "    asked.assign('states', {'input': given, 'context': context})\n"
+            "    return asked.evaluate(None)\n"
+            "print(json.dumps([judge(given, name) for given, name, _ in cases]))",
+        ],
+        input=json.dumps([choice["Condition"].strip("{% }"), cases]),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert json.loads(answers.stdout) == [is_ours for _, _, is_ours in cases]
 
 
 def test_a_job_goes_this_way() -> None:
