@@ -276,7 +276,7 @@ def test_an_execution_is_ours_if_and_only_if_it_has_the_name_of_its_job_and_run(
     """By the expression itself, in the interpreter that the embedded AWS has."""
     (choice,) = OUTER["Is it ours?"]["Choices"]
     digest = "0123456789abcdef"
-    given = [
+    given: list[dict[str, Any]] = [
         {"id": f"{slug}-{digest}", **run}
         for slug in ("a", "anna", "x" * 47, "y" * 58, "z" * 63)
         for run in ({}, {"run": 1}, {"run": 2}, {"run": 10}, {"run": 12345})
