@@ -27,6 +27,9 @@ from typing import Any
 import boto3
 import yaml
 
+from dropreel.catalog import TITLES
+from local.overlay import lay_over
+
 PROJECT = Path(__file__).resolve().parent.parent
 OUT = PROJECT / "out"
 BUILD = OUT / "build"
@@ -78,9 +81,13 @@ def up(
     *,
     standin_options: Sequence[str] = (),
     parameters: Mapping[str, str] | None = None,
+    max_wait_seconds: float | None = None,
     say: Say = print,
 ) -> Environment:
-    """Start everything, deploy, and return (and write) what a client needs to know."""
+    """Start everything, deploy, and return (and write) what a client needs to know.
+
+    `max_wait_seconds` shortens the waits between polls, for tests.
+    """
     if running(home):
         raise EmbeddedAwsFailed(f"One is running already ({home.path}). Stop it: make down")
     home.path.mkdir(parents=True, exist_ok=True)
@@ -96,23 +103,14 @@ def up(
             [str(_tool("aws", "ministack"))],
             _ministack_environment(aws_port) | {"TMPDIR": str(home.scratch)},
         )
-        runcomfy_url = _start_standin(home, "runcomfy", standin_options)
-        wavespeed_url = _start_standin(home, "wavespeed", standin_options)
+        standins = {name: _start_standin(home, name, standin_options) for name in TITLES}
         _wait_until_ready(home, f"{environment['AWS_ENDPOINT_URL']}/_ministack/health")
         say("Building the template (sam build)")
         build(home)
         say("Deploying it (sam deploy)")
-        outputs = _deploy(
-            home,
-            environment,
-            {
-                "Architecture": ARCHITECTURE,
-                "RunComfyUrl": runcomfy_url,
-                "WaveSpeedUrl": wavespeed_url,
-                "TrustedDownloadOrigins": f"{runcomfy_url},{wavespeed_url}",
-                **(parameters or {}),
-            },
-        )
+        template = _laid_over(home, standins, max_wait_seconds)
+        given = {"Architecture": ARCHITECTURE, **(parameters or {})}
+        outputs = _deploy(home, template, environment, given)
         environment |= {
             "UPLOAD_BUCKET": outputs["UploadBucket"],
             "VIDEO_BUCKET": outputs["VideoBucket"],
@@ -122,12 +120,11 @@ def up(
             "EVENTS_QUEUE_URL": subscribe_queue(
                 environment, outputs["EventBusName"], "dropreel-events"
             ),
-            "RUNCOMFY_URL": runcomfy_url,
-            "WAVESPEED_URL": wavespeed_url,
+            **{f"{name.upper()}_URL": url for name, url in standins.items()},
         }
-        for secret in ("RunComfyTokenArn", "WaveSpeedTokenArn"):
+        for title in TITLES.values():
             client(environment, "secretsmanager").put_secret_value(
-                SecretId=outputs[secret], SecretString=STANDIN_TOKEN
+                SecretId=outputs[f"{title}TokenArn"], SecretString=STANDIN_TOKEN
             )
     except BaseException:
         down(home)
@@ -333,19 +330,16 @@ def build(home: Home) -> None:
             "LAYER_COMPILER": sys.executable,
         },
     )
-    _definition_as_json()
     stamp.write_text(sources)
 
 
-def _definition_as_json() -> None:
-    """CloudFormation takes the state machine as YAML; MiniStack reads the same as JSON only."""
-    definition = yaml.safe_load((PROJECT / "statemachine/render.asl.yaml").read_text())
-    (BUILD / "render.asl.json").write_text(json.dumps(definition))
-    built = BUILD / "template.yaml"
-    text = built.read_text()
-    (line,) = (line for line in text.splitlines() if "DefinitionUri:" in line)
-    indent = line[: line.index("D")]
-    built.write_text(text.replace(line, f"{indent}DefinitionUri: render.asl.json"))
+def _laid_over(home: Home, standins: Mapping[str, str], max_wait_seconds: float | None) -> Path:
+    """The built template with `overlay`'s changes."""
+    template = yaml.safe_load((BUILD / "template.yaml").read_text())
+    lay_over(template, home.path, standins, max_wait_seconds)
+    laid_over = BUILD / f"{home.path.name}.yaml"  # beside the built one: its paths are relative
+    laid_over.write_text(yaml.safe_dump(template, sort_keys=False))
+    return laid_over
 
 
 def _sources_digest() -> str:
@@ -358,7 +352,9 @@ def _sources_digest() -> str:
     return digest.hexdigest()
 
 
-def _deploy(home: Home, environment: Environment, parameters: Mapping[str, str]) -> dict[str, str]:
+def _deploy(
+    home: Home, template: Path, environment: Environment, parameters: Mapping[str, str]
+) -> dict[str, str]:
     """`sam deploy`, and the stack's outputs."""
     client(environment, "s3").create_bucket(
         Bucket="sam-artifacts", CreateBucketConfiguration={"LocationConstraint": REGION}
@@ -366,7 +362,11 @@ def _deploy(home: Home, environment: Environment, parameters: Mapping[str, str])
     overrides = [f"{name}={value}" for name, value in parameters.items()]
     _sam(
         home,
-        ["deploy", "--config-env", "embedded", "--parameter-overrides", *overrides],
+        [
+            *("deploy", "--config-env", "embedded", "--template-file", str(template)),
+            *("--config-file", str(PROJECT / "samconfig.toml")),
+            *("--parameter-overrides", *overrides),
+        ],
         environment,
     )
     (stack,) = client(environment, "cloudformation").describe_stacks(StackName=STACK)["Stacks"]

@@ -5,12 +5,11 @@ python -m local.models
 
 from pathlib import Path
 
-from dropreel.catalog import MODELS, AudioLimits, ImageLimits, Offer, Option
+from dropreel.catalog import MODELS, TITLES, AudioLimits, ImageLimits, Offer, Option
 
 README = Path(__file__).resolve().parent.parent / "README.md"
 BEGIN, END = "<!-- models: made by `make events` -->", "<!-- end of models -->"
 
-PROVIDERS = {"runcomfy": "RunComfy", "wavespeed": "WaveSpeed"}
 
 
 def table() -> str:
@@ -24,7 +23,7 @@ def table() -> str:
             name = f"`{model.name}`: {model.does}" if place == 0 else "the same, then"
             cells = (
                 name,
-                PROVIDERS[offer.provider],
+                TITLES[offer.provider],
                 _picture(offer.image),
                 _voice(offer.audio),
                 _options(offer),

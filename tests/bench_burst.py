@@ -95,13 +95,10 @@ FAULTS: Mapping[str, tuple[dict[str, object], ...]] = {
 STANDIN_OPTIONS = ("--queue-seconds", "0", "--render-seconds", "2")
 PARAMETERS = {
     "SettleSeconds": "0",
-    "PollMinSeconds": "3",  # a render and the fetching of its inputs are over by then
-    "PollMaxSeconds": "3",
     "RunComfyMaxInFlight": str(IN_FLIGHT_AT_MOST),
     "WaveSpeedMaxInFlight": str(IN_FLIGHT_AT_MOST),
     "RunComfyMaxSubmitsPerMinute": "0",
     "WaveSpeedMaxSubmitsPerMinute": "0",
-    "ThrottlePatienceSeconds": "600",
     "DailyRenderLimit": "0",
     "DailySpendLimitUsd": "0",
 }
@@ -553,7 +550,11 @@ def one_burst(home: Home, jobs: int, console: Console) -> Burst:
     embedded.down(home)  # what an interrupted one left
     console.print(f"Deploying for a burst of {jobs}")
     environment = embedded.up(
-        home, standin_options=STANDIN_OPTIONS, parameters=PARAMETERS, say=lambda _: None
+        home,
+        standin_options=STANDIN_OPTIONS,
+        parameters=PARAMETERS,
+        max_wait_seconds=3,  # a render and the fetching of its inputs are over by then
+        say=lambda _: None,
     )
     try:
         warm_up(environment)

@@ -20,7 +20,7 @@ from dropreel.tracing import tracer
 settings = DeliverSettings.from_environment()
 ledger = DynamoDBLedger(settings.ledger_table)
 storage = S3Storage()
-download = Download(settings.trusted_download_origins)
+download = Download()
 
 
 @logger.inject_lambda_context

@@ -29,6 +29,5 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
         slots=admission,
         providers=partial(provider_of, settings=settings),
         clock=partial(datetime.now, UTC),
-        settings=settings,
     )
     return progress.model_dump(mode="json")

@@ -10,12 +10,12 @@ from dropreel import resumption, validation
 from dropreel.job import Job
 from dropreel.ledger_dynamodb import DynamoDBLedger
 from dropreel.observability import logger
-from dropreel.settings import ValidateSettings
+from dropreel.settings import ProviderSettings
 from dropreel.storage import S3Storage
 from dropreel.tokens import configured
 from dropreel.tracing import tracer
 
-settings = ValidateSettings.from_environment()
+settings = ProviderSettings.from_environment()
 ledger = DynamoDBLedger(settings.ledger_table)
 uploads = S3Storage()
 

@@ -12,8 +12,8 @@ from local.standin.server import Dialect, Settings, Standin, listening, url_of
 from local.standin.wavespeed import WaveSpeed
 
 DIALECTS: Mapping[ProviderName, Dialect] = {
-    ProviderName.RUNCOMFY: RunComfy(),
-    ProviderName.WAVESPEED: WaveSpeed(),
+    "runcomfy": RunComfy(),
+    "wavespeed": WaveSpeed(),
 }
 
 
@@ -22,9 +22,7 @@ def main() -> None:
         prog="python -m local.standin",
         description="A stand-in for a provider on this machine. It makes no AI video.",
     )
-    parser.add_argument(
-        "--provider", choices=[name.value for name in DIALECTS], default=ProviderName.RUNCOMFY.value
-    )
+    parser.add_argument("--provider", choices=list(DIALECTS), default="runcomfy")
     parser.add_argument("--token", required=True, help="the one token that is accepted")
     parser.add_argument("--port", type=int, default=0, help="0, the default, is any free port")
     parser.add_argument("--port-file", type=Path, help="write the port here once it is open")
@@ -34,7 +32,7 @@ def main() -> None:
 
     settings = Settings(given.token, given.queue_seconds, given.render_seconds)
     say = functools.partial(print, flush=True)
-    dialect = DIALECTS[ProviderName(given.provider)]
+    dialect = DIALECTS[given.provider]
     with listening(Standin(dialect, settings).app(log=say), given.port) as (server, door):
         say(f"The stand-in for {dialect.title} listens on {url_of(door)}")
         if given.port_file:

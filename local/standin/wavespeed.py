@@ -7,14 +7,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from dropreel.catalog import ProviderName
 from dropreel.provider import FailureCause, RenderState
 from local.standin.faults import Preset, Stage
 from local.standin.orders import Order, Wrong, offers_of, read_order
 from local.standin.renders import FINAL, Render
 from local.standin.server import Standin, parsed, video_url
 
-OFFERS = offers_of(ProviderName.WAVESPEED)
+OFFERS = offers_of("wavespeed")
 
 STATES = {
     RenderState.QUEUED: "created",

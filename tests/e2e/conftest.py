@@ -237,8 +237,6 @@ def stack() -> Iterator[Stack]:
         parameters={
             "SettleSeconds": "0",
             "IncompleteAfterMinutes": "0.15",
-            "PollMinSeconds": "1",
-            "PollMaxSeconds": "2",
             "RunComfyMaxInFlight": str(RUNCOMFY_SLOTS),
             "WaveSpeedMaxInFlight": str(WAVESPEED_SLOTS),
             "WaveSpeedMaxSubmitsPerMinute": "60",
@@ -246,6 +244,7 @@ def stack() -> Iterator[Stack]:
             "DailySpendLimitUsd": str(DAILY_LIMIT_USD),
             "UsdPerSecond": PRICES,
         },
+        max_wait_seconds=1,
         say=lambda _: None,
     )
     yield Stack(environment, home)

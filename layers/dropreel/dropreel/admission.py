@@ -1,66 +1,57 @@
 """Admission: which job gets a slot of its provider, and when.
 
 A slot is one of the renders that a provider's account may have in flight. Every job first joins
-its provider's queue, with the task token by which its execution is told to go on. Then whoever has
-changed something serves the queue: a job that joined, a render that is over, a run that ended, the
-daily sweep. The first in the queue gets a free slot, until either runs out. Whoever writes last
-sees what all others wrote, so that no slot stays free beside a job that waits for it.
+its provider's queue, with the task token that lets its execution continue. Then whoever changed
+something serves the queue: a job that joined, a render that is over, a run that ended, the sweep.
+The call gives the first job in the queue a free slot. Whoever writes last sees what all others
+wrote, so that no slot stays free while a job waits for it.
 
-The queue is ordered by when the executions started: who was dropped first is served first, also
-when it comes from another offer that refused it.
+The queue is ordered by the start of the executions: first dropped, first served, also for a job
+that comes from another offer which refused it.
 
-Every step may be cut off and run again:
-- a slot is given in one transaction with the end of the wait and with the day's spend, and given
-  back in one with the end of the charge;
-- an attempt is admitted once: what has left neither comes back nor is submitted, however late a
-  call for it comes;
-- whoever gave it tells the execution afterwards, and tells it again when called again;
-- a slot is a lease. When it has run out without having been returned, whoever needs it makes sure
-  that its holder was told, and takes it back;
-- a refund makes room in every queue, so every queue is served after one. (What a provider's late
-  answer gives back, when the run is over already, serves within a minute.)
+Every step may be interrupted and run again:
+- one transaction gives the slot, ends the wait and charges the day; one returns slot and charge;
+- an attempt is admitted once: after it has left it neither comes back nor is submitted, however
+  late a call for it arrives;
+- the call that gave a slot notifies the execution afterwards, and again when it is repeated;
+- a slot is a lease. When it expires without having been returned, the next call that needs it
+  makes sure that its holder was notified, and takes it back;
+- a refund makes room in every queue, so every queue is served after one.
 
-What an owner allows may change while jobs wait. So it counts when a job is served: what its render
-costs by today's prices, and whether its offer may be asked at all. A job goes on to the next offer
-of its route when its own has no price beside a limit on spending, or when its provider is paused:
-the run says which offer it was admitted for, and that is the one to be asked. Nobody calls when a
-setting changes or a day begins, so every minute somebody serves who waits.
+A call gives one slot to each queue, because each job that it admits does the same at its end; every
+minute a call of its own gives all that are free. That call also acts on changed settings and on a
+new day. So limits and prices count at the moment when a job is served: a job goes on to the next
+offer of its route when its own has no price beside a limit on spending, or when its provider is
+paused. The run says which offer it was admitted for, and submit asks that one.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from enum import Enum, auto
-from typing import Literal, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from dropreel.attempts import NOT_SUBMITTED, is_kept
 from dropreel.catalog import ProviderName
-from dropreel.errors import DropreelError, ExecutionAborted, PriceUnknown, SpendLimitReached
+from dropreel.errors import DropreelError, ExecutionAborted
 from dropreel.job import Job, execution_name
 from dropreel.ledger import Attempt
 from dropreel.observability import logger
-from dropreel.prices import CATALOG_ONLY, Billed, Prices, billed, estimated_usd
+from dropreel.prices import Billed, billed, estimated_usd
 from dropreel.render import AdmitRequest, Plan
+from dropreel.spending import Day, Limits, Room, offer_to_ask, price_unknown, room_for, spent
 
-_LOOKS_AT_MOST = 1000
-"""So often one call may look at a queue, and so much of one it looks at; only after a long silence
-does one come near."""
+_MAX_LOOKS = 1000
+"""At a queue by one call, and waiters that it looks at."""
 
-_GIVES_AT_MOST = 4
-"""So many slots one call may give that has something else to do, too. It gives more than the one
-that it made free, so that what was left lying is soon taken up: each of those it serves does the
-same in the end. It gives no more, because while many jobs end at once there is always another free
-slot, and one call would serve them all until its time is up."""
-
-_RACES_AT_MOST = 20
-"""So often may others change a run between a look at it and the write that follows."""
-
+_MAX_RACES = 20
+"""How often others may change a run between our read of it and our write."""
 
 ASIDE = "~"
-"""Sorts after every digit, with which a place begins otherwise."""
+"""Sorts after every digit; other places begin with one."""
 
 
 class RunId(NamedTuple):
@@ -137,13 +128,6 @@ class Standing(BaseModel):
         return (self.place, self.slot, self.charged_on) != (None, None, None)
 
 
-class Day(NamedTuple):
-    """What was submitted in a day (UTC), but for what was given back."""
-
-    renders: int = 0
-    spent_usd: Decimal = Decimal(0)
-
-
 class Refund(Enum):
     """What a run that leaves an attempt gives back to the day that it was charged on."""
 
@@ -174,13 +158,13 @@ class Served(Enum):
     GIVEN = auto()
     GONE = auto()  # its execution is: what it was given is given back
     MOVED = auto()  # to the queue of another offer
-    OTHERWISE = auto()  # it is refused, or another call was quicker: look again
+    LOOK_AGAIN = auto()  # it is refused, or another call was quicker
     WAITS_ON = auto()
 
 
 class Slots(Protocol):
-    """The ledger's side of it. Reads see every write before them, and every write is conditional:
-    it happens once, or says that things have changed."""
+    """Slots, queues and spending in the ledger. Reads are strongly consistent. Every write is
+    conditional: it happens once, or reports that the state has changed."""
 
     def standing(self, run: RunId) -> Standing: ...
 
@@ -206,7 +190,7 @@ class Slots(Protocol):
         until: datetime,
         now: datetime,
         usd: Decimal | None,
-        limits: "Limits",
+        limits: Limits,
     ) -> Granting:
         """The end of the wait, the slot and the charge to the day, all or nothing."""
 
@@ -248,18 +232,6 @@ class Attempts(Protocol):
 
 
 @dataclass(frozen=True)
-class Limits:
-    """What an account's owner allows."""
-
-    in_flight: Mapping[ProviderName, int]  # 0 pauses a provider
-    lease: Mapping[ProviderName, timedelta]
-    daily_renders: int | None = None
-    daily_usd: Decimal | None = None
-    on_daily_usd: Literal["wait", "fail"] = "wait"
-    prices: Prices = CATALOG_ONLY
-
-
-@dataclass(frozen=True)
 class Admission:
     """Gives slots and takes them back."""
 
@@ -270,13 +242,13 @@ class Admission:
     limits: Limits
 
     def admit(self, request: AdmitRequest) -> None:
-        """Let the run join the queue of its offer's provider, and serve that.
+        """Put the run into the queue of its offer's provider, and serve that queue.
 
-        The answer goes to the execution by its task token: now, when there is a slot, or whenever
-        there is one. May be called again, with a newer token.
+        The answer goes to the execution by its task token: now, when there is a slot, or as soon
+        as there is one. May be called again, with a newer token.
         """
         plan, turn = request.plan, request.next
-        run, route = RunId.of(plan.job), billed(plan)
+        run = RunId.of(plan.job)
         standing = self.slots.standing(run)
         if standing.attempt is not None and standing.attempt > turn.attempt:
             return  # a call that Step Functions gave up on long ago
@@ -286,40 +258,37 @@ class Admission:
         waiter = Waiter(
             run=run,
             attempt=turn.attempt,
-            route=route,
+            route=billed(plan),
             offer=turn.offer,
             started_at=request.started_at,
             task_token=request.task_token,
             call=request.call,
         )
-        offer = self._offer_to_ask(waiter)
+        offer = offer_to_ask(waiter.route, waiter.offer, self.limits)
         if offer is not None:
             waiter = waiter.model_copy(update={"offer": offer})
         if offer is None and (standing.slot is None or comes_back):
-            self.executions.refuse(request.task_token, self._price_unknown(waiter))
+            self.executions.refuse(request.task_token, price_unknown(waiter.route, self.limits))
         elif self.slots.join(waiter, plan):
             logger.info("In the queue for a slot", provider=waiter.provider, job_id=run.job_id)
         else:
             self._answer_instead(run, waiter)
         # Only now, so that it keeps its turn when it asks the same provider again.
-        if comes_back:
-            self._serve_all(run.execution_name)
-        else:
-            self._serve_first(waiter.provider, by=run.execution_name)
+        self._serve([*self.limits.in_flight] if comes_back else [waiter.provider], run)
 
     def rendered(self, job: Job, attempt: int) -> None:
         """The provider is done with the run's attempt: its slot goes to the next waiter."""
         run = RunId.of(job)
-        for standing in self._looks_at(run):
-            if standing.slot is None or standing.attempt != attempt:
-                break
-            if self.slots.free(run, standing, self.clock()):
-                break
+        standing = self._change(
+            run,
+            lambda seen: seen.slot is not None and seen.attempt == attempt,
+            lambda seen: self.slots.free(run, seen, self.clock()),
+        )
         if standing.provider:
-            self._serve_first(standing.provider, by=run.execution_name, first_of_all=standing.slot)
+            self._serve([standing.provider], run)
 
     def leave(self, job: Job) -> None:
-        """Out of the queue and out of the slot, whichever it is, and on with the next.
+        """Take the run out of the queue or the slot that it has, and serve who waits.
 
         The estimate goes back to its day, unless the render may be paid for.
         """
@@ -327,29 +296,27 @@ class Admission:
         standing = self.slots.standing(run)
         self._leave(run)
         if standing.task_token and (standing.place or standing.slot is not None):
-            # Who waits with it after all was redriven before this end was known.
-            self.executions.refuse(standing.task_token, _over())
-        self._serve_all(run.execution_name)
+            # A redriven execution may already wait with this token.
+            self.executions.refuse(standing.task_token, _run_is_over())
+        self._serve([*self.limits.in_flight], run)
 
     def serve_all(self) -> None:
-        """Serve every queue, and tell all holders of slots again: most of them know. The sweep."""
-        self._serve_all(by="", is_thorough=True)
+        """Serve every queue, and notify all holders of slots again, for the daily sweep."""
+        self._serve([*self.limits.in_flight], by="", everyone=True)
 
     def serve_waiting(self, call: str) -> None:
-        """Serve all who may go on by now: a setting was changed, or a day has begun. Every minute,
-        so it looks at no more than it must."""
-        self._serve_all(call, is_thorough=True)
+        """Serve all jobs that can go on by now: a setting was changed, or a day has begun."""
+        self._serve([*self.limits.in_flight], by=call, everyone=True)
 
     # Leaving
 
     def _leave(self, run: RunId, before: int | None = None) -> None:
         """The run gives back what it has; or only what an attempt before this one has."""
-        for standing in self._looks_at(run):
-            is_later = before and standing.attempt and standing.attempt >= before
-            if is_later or not standing.has_something:
-                return
-            if self.slots.leave(run, standing, self._refund(run, standing)):
-                return
+        self._change(
+            run,
+            lambda seen: seen.has_something and not (before and (seen.attempt or 0) >= before),
+            lambda seen: self.slots.leave(run, seen, self._refund(run, seen)),
+        )
 
     def _refund(self, run: RunId, standing: Standing) -> Refund:
         attempt = self.attempts.find(run.job_id, standing.attempt or 0)
@@ -357,105 +324,77 @@ class Admission:
             return Refund.ALL
         return Refund.NOTHING if is_kept(attempt) else Refund.USD
 
-    def _looks_at(self, run: RunId) -> Iterator[Standing]:
-        """How the run stands, looked at anew each time that it has changed under the last look."""
-        for _ in range(_RACES_AT_MOST):
-            yield self.slots.standing(run)
+    def _change(
+        self,
+        run: RunId,
+        applies: Callable[[Standing], bool],
+        change: Callable[[Standing], bool],
+    ) -> Standing:
+        """Change the run while it applies, with a new look each time that others were quicker.
+        Returns the run as it was last seen before the change."""
+        for _ in range(_MAX_RACES):
+            seen = self.slots.standing(run)
+            if not applies(seen) or change(seen):
+                return seen
         raise RuntimeError("The run changed under each look.")
 
     # Serving
 
-    def _serve_all(self, by: str, *, is_thorough: bool = False) -> None:
-        to_serve = [*ProviderName]
+    def _serve(
+        self, providers: Sequence[ProviderName], by: RunId | str, *, everyone: bool = False
+    ) -> None:
+        """Serve these queues; the others, too, when that changed something for them."""
+        caller = by.execution_name if isinstance(by, RunId) else by
+        to_serve = list(providers)
         while to_serve:
             provider = to_serve.pop(0)
-            if self._serve(provider, by, is_thorough=is_thorough):
-                to_serve += [other for other in ProviderName if other not in (provider, *to_serve)]
+            if self._serve_queue(provider, caller, everyone=everyone):
+                others = [it for it in self.limits.in_flight if it not in (provider, *to_serve)]
+                to_serve += others
 
-    def _serve_first(
-        self, provider: ProviderName, by: str, first_of_all: int | None = None
-    ) -> None:
-        """Serve one queue; the others, too, when that changed something for them."""
-        if self._serve(provider, by, first_of_all):
-            self._serve_all(by)
-
-    def _serve(
-        self,
-        provider: ProviderName,
-        by: str,
-        first_of_all: int | None = None,
-        *,
-        is_thorough: bool = False,
-    ) -> bool:
-        """Give free slots to who waits, the one that the caller made free `first_of_all`; all of
-        them only if the call has nothing else to do. Returns whether there is something new for
-        the other queues: somebody was gone, and gave back what it had, or has moved there."""
+    def _serve_queue(self, provider: ProviderName, by: str, *, everyone: bool) -> bool:
+        """Give a free slot to the first waiter, or all free slots to `everyone`. Returns whether
+        there is news for the other queues: a waiter was gone and gave back what it had, or has
+        moved there."""
         leases = self.slots.leases(provider)
         mine = [lease for lease in leases if lease.granted_by == by or not by]
-        is_news = False
-        for lease in mine:
-            is_news |= not self._tell_again(lease)
+        heard = [self._notify_again(lease) for lease in mine]
+        is_news = not all(heard)
         if mine:
             leases = self.slots.leases(provider)
         if not self.limits.in_flight[provider]:
-            return is_news | (is_thorough and self._empty(provider))
-        given = 0
-        for _ in range(_LOOKS_AT_MOST):
+            return is_news | (everyone and self._move_everyone(provider))
+        for _ in range(_MAX_LOOKS):
             now = self.clock()
-            # The queue is looked at only when there is something to give, and then no more of it
-            # than that: what a job costs does not grow with the number of those that wait.
-            turn = self._next_turn(provider, leases, first_of_all, now)
-            if turn is None:
+            # The queue is read only when there is a slot to give, and only its first entry: the
+            # cost of a job does not grow with the number of waiters.
+            free = self._free_slot(provider, leases, now)
+            waiter = next(iter(self.slots.first_waiters(provider, 1)), None) if free else None
+            if waiter is None or free is None:
                 return is_news
-            waiter, free = turn
             served = self._serve_one(waiter, free, by, now)
             is_news |= served in (Served.GONE, Served.MOVED)
-            given += served is Served.GIVEN
-            if served is Served.WAITS_ON or (given >= _GIVES_AT_MOST and not is_thorough):
+            if served is Served.WAITS_ON or (served is Served.GIVEN and not everyone):
                 return is_news
             leases = self.slots.leases(provider)
-            if served is Served.OTHERWISE:
-                self._tell_unheard(waiter, leases, by)
+            if served is Served.LOOK_AGAIN:
+                self._notify_if_given(waiter, leases, by)
         logger.warning("More jobs wait than one call may serve", provider=provider)
         return is_news
 
-    def _empty(self, provider: ProviderName) -> bool:
-        """Let who waits for a paused provider go elsewhere, as far as it can. Returns whether
-        somebody did."""
-        waiters = self.slots.first_waiters(provider, _LOOKS_AT_MOST)
-        return Served.MOVED in [self._go_elsewhere(waiter) for waiter in waiters]
-
-    def _next_turn(
-        self,
-        provider: ProviderName,
-        leases: Sequence[Lease],
-        first_of_all: int | None,
-        now: datetime,
-    ) -> tuple[Waiter, FreeSlot] | None:
-        """The first in the queue, and a slot for it.
-
-        When several slots are free, several calls are about to give them. Each takes the one that
-        it made free, and of the queue the place that the slot has among the free ones, so that
-        they do not all reach for the same. With a limit on spending the order is strict.
-        """
-        slots = self._slots_to_have(provider, leases, now)
-        if not slots:
-            return None
-        place = 0
-        if not self.limits.daily_usd:
-            place = next((i for i, free in enumerate(slots) if free.number == first_of_all), 0)
-        waiters = self.slots.first_waiters(provider, place + 1)
-        return (waiters[-1], slots[place]) if waiters else None
+    def _move_everyone(self, provider: ProviderName) -> bool:
+        """Move the waiters of a paused provider to their next offers. Returns whether one moved."""
+        waiters = self.slots.first_waiters(provider, _MAX_LOOKS)
+        return Served.MOVED in [self._move_on(waiter) for waiter in waiters]
 
     def _serve_one(self, waiter: Waiter, free: FreeSlot, by: str, now: datetime) -> Served:
-        """Give who is next what it waits for."""
-        if elsewhere := self._go_elsewhere(waiter):
-            return elsewhere
+        if moved := self._move_on(waiter):
+            return moved
         usd = estimated_usd(waiter.route[waiter.offer], self.limits.prices)
         if over := self._over_a_limit(waiter, usd, now):
             return over
-        if free.expired and not self._is_taken_back(free.expired, now):
-            return Served.OTHERWISE
+        if free.expired and not self._take_back_expired(free.expired, now):
+            return Served.LOOK_AGAIN
         granted = self.slots.grant(
             waiter,
             free.number,
@@ -472,16 +411,18 @@ class Admission:
                 slot=free.number,
                 job_id=waiter.run.job_id,
             )
-            return Served.GIVEN if self._tell(waiter.run, waiter.task_token) else Served.GONE
+            return Served.GIVEN if self._notify(waiter.run, waiter.task_token) else Served.GONE
         if granted is Granting.CLOSED:
             self.slots.dismiss(waiter)
-        return Served.OTHERWISE
+        return Served.LOOK_AGAIN
 
-    def _tell_unheard(self, waiter: Waiter, leases: Sequence[Lease], by: str) -> None:
+    # Notifying
+
+    def _notify_if_given(self, waiter: Waiter, leases: Sequence[Lease], by: str) -> None:
         """Another call was quicker; or this very one, if the answer to its first try was lost."""
         for lease in leases:
             if lease.run == waiter.run and lease.granted_by == by:
-                self._tell_again(lease)
+                self._notify_again(lease)
 
     def _answer_instead(self, run: RunId, waiter: Waiter) -> None:
         """The run may not join: an earlier call had it admitted, but its answer came too soon for
@@ -490,46 +431,49 @@ class Admission:
         if standing.slot is not None and standing.attempt == waiter.attempt:
             self.executions.go_on(waiter.task_token)
         elif standing.is_closed or standing.left_attempt >= waiter.attempt:
-            self.executions.refuse(waiter.task_token, _over())
+            self.executions.refuse(waiter.task_token, _run_is_over())
 
-    def _tell_again(self, lease: Lease) -> bool:
-        """Who gave the slot may have been cut off before telling. The lease begins anew first:
-        its holder may only begin now. False when its execution is gone."""
+    def _notify_again(self, lease: Lease) -> bool:
+        """The call that gave the slot may have been interrupted before it notified the holder. The
+        lease is renewed first: the holder may begin only now. False when its execution is gone."""
         if not self.slots.renew(lease, self.clock() + self.limits.lease[lease.provider]):
             return True
         task_token = self._token_of(lease)
-        return task_token is None or self._tell(lease.run, task_token)
+        return task_token is None or self._notify(lease.run, task_token)
 
     def _token_of(self, lease: Lease) -> str | None:
         standing = self.slots.standing(lease.run)
         return standing.task_token if standing.slot == lease.slot else None
 
-    def _tell(self, run: RunId, task_token: str) -> bool:
-        """Tell the holder of a slot to go on. False when its execution is gone: it is skipped."""
+    def _notify(self, run: RunId, task_token: str) -> bool:
+        """Let the holder of a slot go on. False when its execution is gone: it is skipped."""
         if self.executions.go_on(task_token) or self.executions.is_running(run.execution_name):
             return True
         logger.info("Its execution is gone: skipped", job_id=run.job_id)
         self._leave(run)
         return False
 
-    def _slots_to_have(
+    # Slots
+
+    def _free_slot(
         self, provider: ProviderName, leases: Sequence[Lease], now: datetime
-    ) -> Sequence[FreeSlot]:
-        """The free slots, lowest first, then those whose lease has run out; no more than there is
-        room for, while slots above a lowered limit are still taken."""
-        at_most = self.limits.in_flight[provider]
+    ) -> FreeSlot | None:
+        """The lowest free slot, else one whose lease has expired; none while slots above a lowered
+        limit are still taken."""
+        max_in_flight = self.limits.in_flight[provider]
         expired = [lease for lease in leases if lease.until <= now]
-        room = at_most - (len(leases) - len(expired))
+        if len(leases) - len(expired) >= max_in_flight:
+            return None
         taken = {lease.slot for lease in leases}
         free = (
-            *(FreeSlot(slot) for slot in range(at_most) if slot not in taken),
-            *(FreeSlot(lease.slot, lease) for lease in expired if lease.slot < at_most),
+            *(FreeSlot(slot) for slot in range(max_in_flight) if slot not in taken),
+            *(FreeSlot(lease.slot, lease) for lease in expired if lease.slot < max_in_flight),
         )
-        return free[: max(room, 0)]
+        return next(iter(free), None)
 
-    def _is_taken_back(self, lease: Lease, now: datetime) -> bool:
-        """Make the slot of an expired lease free; False when its holder was still waiting to be
-        told, and begins now. It is renewed before it is told: both may be cut off."""
+    def _take_back_expired(self, lease: Lease, now: datetime) -> bool:
+        """Free the slot of an expired lease. False when its holder still waited to be notified, and
+        begins now. The lease is renewed before that: both may be interrupted."""
         renewed = self.slots.renew(lease, now + self.limits.lease[lease.provider])
         if renewed is None:
             return False
@@ -540,24 +484,13 @@ class Admission:
 
     # What the owner allows
 
-    def _offer_to_ask(self, waiter: Waiter) -> int | None:
-        """The first offer from its own on that has a price, when it needs one, and whose provider
-        is not paused; or is, when all are. None when none has a price."""
-        payable = [
-            place
-            for place in range(waiter.offer, len(waiter.route))
-            if not self._lacks_a_price(waiter.route[place])
-        ]
-        is_open = [it for it in payable if self.limits.in_flight[waiter.route[it].provider]]
-        return next(iter(is_open or payable), None)
-
-    def _go_elsewhere(self, waiter: Waiter) -> Served | None:
-        """None when it waits where it should."""
-        offer = self._offer_to_ask(waiter)
+    def _move_on(self, waiter: Waiter) -> Served | None:
+        """Move a waiter to the offer that it should ask. None when it is there already."""
+        offer = offer_to_ask(waiter.route, waiter.offer, self.limits)
         if offer == waiter.offer:
             return None
         if offer is None:
-            return self._refuse(waiter, self._price_unknown(waiter))
+            return self._refuse(waiter, price_unknown(waiter.route, self.limits))
         to = waiter.model_copy(update={"offer": offer, "is_aside": False})
         logger.info(
             "Goes on to the next offer, before anything was submitted",
@@ -568,80 +501,54 @@ class Admission:
         return self._move(waiter, to, Served.MOVED)
 
     def _over_a_limit(self, waiter: Waiter, usd: Decimal | None, now: datetime) -> Served | None:
-        """None when the day has room for it."""
-        limits, job_id = self.limits, waiter.run.job_id
-        if not limits.daily_renders and not limits.daily_usd:
+        """None when the day has room for the render."""
+        if not self.limits.daily_renders and not self.limits.daily_usd:
             return None
         day = self.slots.day(now.date())
-        if limits.daily_renders and day.renders >= limits.daily_renders:
-            logger.info(
-                "Waits for midnight UTC, and so does who comes after it: the day has had the "
-                "renders of DailyRenderLimit",
-                job_id=job_id,
-                renders=day.renders,
-                daily_render_limit=limits.daily_renders,
-            )
-            return Served.WAITS_ON
-        if not limits.daily_usd or not usd or day.spent_usd + usd <= limits.daily_usd:
-            return None
-        if limits.on_daily_usd == "fail":
-            return self._refuse(waiter, _spent(limits.daily_usd, usd, day, now))
-        if usd > limits.daily_usd:
-            return self._step_aside(waiter, usd, limits.daily_usd)
-        logger.info(
-            "Waits for midnight UTC or a refund, and so does who comes after it: the day has no "
-            "room for it within DailySpendLimitUsd",
-            job_id=job_id,
-            estimated_usd=str(usd),
-            spent_usd=str(day.spent_usd),
-            daily_spend_limit_usd=str(limits.daily_usd),
-        )
-        return Served.WAITS_ON
+        match room_for(usd, day, self.limits):
+            case Room.THERE:
+                return None
+            case Room.NO_RENDERS_LEFT:
+                self._log_wait(waiter, "Waits for midnight UTC, for DailyRenderLimit", usd, day)
+                return Served.WAITS_ON
+            case _ if self.limits.on_daily_usd == "fail":
+                return self._refuse(waiter, spent(usd, day, self.limits, now))
+            case Room.NO_USD_LEFT:
+                self._log_wait(waiter, "Waits for midnight UTC, for DailySpendLimitUsd", usd, day)
+                return Served.WAITS_ON
+            case Room.NEVER:
+                self._log_wait(waiter, "Waits until DailySpendLimitUsd is raised", usd, day)
+                return self._step_aside(waiter)
 
-    def _step_aside(self, waiter: Waiter, usd: Decimal, limit_usd: Decimal) -> Served:
-        """No midnight makes room for it: it waits for its owner, behind all whom one can help."""
-        logger.warning(
-            "Waits until DailySpendLimitUsd is raised, and lets all others go first: its render "
-            "alone costs more than a whole day may",
-            job_id=waiter.run.job_id,
-            estimated_usd=str(usd),
-            daily_spend_limit_usd=str(limit_usd),
-        )
+    def _step_aside(self, waiter: Waiter) -> Served:
+        """No new day makes room for it: it waits for the owner, behind all that can go on."""
         if waiter.is_aside:
             return Served.WAITS_ON
-        return self._move(waiter, waiter.model_copy(update={"is_aside": True}), Served.OTHERWISE)
+        aside = waiter.model_copy(update={"is_aside": True})
+        return self._move(waiter, aside, Served.LOOK_AGAIN)
+
+    def _log_wait(self, waiter: Waiter, what: str, usd: Decimal | None, day: Day) -> None:
+        logger.info(
+            what,
+            job_id=waiter.run.job_id,
+            estimated_usd=str(usd),
+            renders=day.renders,
+            spent_usd=str(day.spent_usd),
+            daily_render_limit=self.limits.daily_renders,
+            daily_spend_limit_usd=str(self.limits.daily_usd),
+        )
 
     def _move(self, waiter: Waiter, to: Waiter, moved: Served) -> Served:
         if self.slots.move(waiter, to):
             return moved
         self.slots.dismiss(waiter)  # if it was left over there
-        return Served.OTHERWISE
+        return Served.LOOK_AGAIN
 
     def _refuse(self, waiter: Waiter, error: DropreelError) -> Served:
         self.executions.refuse(waiter.task_token, error)
         self.slots.dismiss(waiter)
-        return Served.OTHERWISE
-
-    def _lacks_a_price(self, render: Billed) -> bool:
-        return bool(self.limits.daily_usd) and estimated_usd(render, self.limits.prices) is None
-
-    def _price_unknown(self, waiter: Waiter) -> PriceUnknown:
-        unknown = [str(render) for render in waiter.route if self._lacks_a_price(render)]
-        return PriceUnknown(
-            f"DailySpendLimitUsd is set, and nobody has said the price of {', '.join(unknown)}."
-        )
+        return Served.LOOK_AGAIN
 
 
-def _spent(limit_usd: Decimal, usd: Decimal, day: Day, now: datetime) -> SpendLimitReached:
-    if usd > limit_usd:
-        return SpendLimitReached(
-            f"This render costs about {usd} USD, more than a whole day's limit of {limit_usd} USD."
-        )
-    return SpendLimitReached(
-        f"This render costs about {usd} USD; {day.spent_usd} USD of the {limit_usd} USD of "
-        f"{now:%Y-%m-%d} (UTC) are spent."
-    )
-
-
-def _over() -> ExecutionAborted:
+def _run_is_over() -> ExecutionAborted:
     return ExecutionAborted("This run of the job is over: a redrive cannot go on with it.")

@@ -1,8 +1,8 @@
 """The attempts of one job: whether a lost one gets a successor, where, and how they are told.
 
 Pure, so that who pays for what can be read and tested as a table. An attempt is one submission,
-whatever became of it; `max_submissions` bounds those of one run. What earlier runs of the job
-have submitted is theirs.
+whatever became of it; a run makes at most `MAX_SUBMISSIONS`. What earlier runs of the job have
+submitted is theirs.
 """
 
 from collections.abc import Iterable
@@ -22,8 +22,11 @@ from dropreel.errors import (
 )
 from dropreel.events import AttemptSummary
 from dropreel.ledger import Attempt, AttemptState
-from dropreel.provider import Answer, FailureCause, RenderState
-from dropreel.render import Next, Plan, Ticket
+from dropreel.provider import Answer, FailureCause, RenderState, Ticket
+from dropreel.render import Next, Plan
+
+MAX_SUBMISSIONS = 2
+"""Of one run. A second try mends what passes; a third would mostly pay for the same failure."""
 
 OF_AN_ACCOUNT = {
     refusal.__name__
@@ -38,16 +41,11 @@ OF_AN_ACCOUNT = {
 """Refusals that are not the job's fault, but the account's or the provider's."""
 
 
-def after_refusal(plan: Plan, attempt: Attempt, code: str, max_submissions: int) -> Next | None:
+def after_refusal(plan: Plan, attempt: Attempt, code: str) -> Next | None:
     """Where a job goes that an offer has definitely refused: on along its route, never back."""
     if code not in OF_AN_ACCOUNT:
         return None
-    return _next(plan, attempt.number + 1, attempt.offer + 1, max_submissions)
-
-
-def after_unclear(plan: Plan, attempt: Attempt, max_submissions: int) -> Next | None:
-    """Where a job goes of which nobody knows whether it was accepted, if its owner lets it."""
-    return _next(plan, attempt.number + 1, attempt.offer, max_submissions)
+    return _next(plan, attempt.number + 1, attempt.offer + 1)
 
 
 def after_loss(
@@ -55,7 +53,6 @@ def after_loss(
     ticket: Ticket,
     answer: Answer,
     attempts: Iterable[Attempt],
-    max_submissions: int,
 ) -> Next | None:
     """Where a job goes whose render was lost. It may have been paid: so once in a run, not more.
 
@@ -76,14 +73,14 @@ def after_loss(
             offer = min(ticket.offer + 1, len(plan.route) - 1)
         case FailureCause.MODERATED | FailureCause.BAD_INPUT:
             return None
-    return _next(plan, max(ticket.attempt + 1, plan.first_attempt), offer, max_submissions)
+    return _next(plan, max(ticket.attempt + 1, plan.first_attempt), offer)
 
 
-def after_timeout(plan: Plan, ticket: Ticket, max_submissions: int) -> Next | None:
+def after_timeout(plan: Plan, ticket: Ticket) -> Next | None:
     """Where a job goes that waited too long in a provider's queue and was cancelled there, which
     costs nothing."""
     attempt = max(ticket.attempt + 1, plan.first_attempt)
-    return _next(plan, attempt, ticket.offer + 1, max_submissions)
+    return _next(plan, attempt, ticket.offer + 1)
 
 
 def loss_of(answer: Answer, ticket: Ticket) -> DropreelError:
@@ -108,8 +105,8 @@ def code_of_loss(loss: DropreelError) -> str:
     return RenderFailed.__name__ if isinstance(loss, NoCredit) else type(loss).__name__
 
 
-def _next(plan: Plan, attempt: int, offer: int, max_submissions: int) -> Next | None:
-    if attempt - plan.first_attempt >= max_submissions or offer >= len(plan.route):
+def _next(plan: Plan, attempt: int, offer: int) -> Next | None:
+    if attempt - plan.first_attempt >= MAX_SUBMISSIONS or offer >= len(plan.route):
         return None
     return Next(attempt=attempt, offer=offer)
 

@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-import boto3
-from botocore.config import Config
 from pydantic import BaseModel
 
+from dropreel import clients
 from dropreel.events import SOURCE, DetailType
 
 if TYPE_CHECKING:
@@ -29,9 +28,7 @@ class Bus:
     def _client(self) -> "EventBridgeClient":
         """Made when it is first needed: most runs say nothing here, and a client costs a cold
         start a tenth of a second."""
-        return self._given or boto3.client(
-            "events", config=Config(retries={"mode": "standard", "max_attempts": 5})
-        )
+        return self._given or clients.events()
 
     def announce(
         self, detail_type: DetailType, detail: BaseModel, resources: Sequence[str] = ()

@@ -7,6 +7,7 @@ are inclusive. Megabytes are read as 1,000,000 bytes, the smaller of the two rea
 what passes here passes there.
 """
 
+from collections.abc import Mapping
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Literal
@@ -16,9 +17,13 @@ from pydantic import BaseModel, ConfigDict, Field
 OptionValue = str | int | bool
 
 
-class ProviderName(StrEnum):
-    RUNCOMFY = "runcomfy"
-    WAVESPEED = "wavespeed"
+ProviderName = str
+"""How settings, secrets and the ledger name a provider; also the module that speaks its dialect."""
+
+TITLES: Mapping[ProviderName, str] = MappingProxyType(
+    {"runcomfy": "RunComfy", "wavespeed": "WaveSpeed"}
+)
+"""How people call the providers."""
 
 
 class ImageFormat(StrEnum):
@@ -133,7 +138,7 @@ _JPEG_PNG_BMP_WEBP = (ImageFormat.JPEG, ImageFormat.PNG, ImageFormat.BMP, ImageF
 
 # RunComfy: wan-ai/wan-2-2/speech-to-video
 _RUNCOMFY_S2V = Offer(
-    provider=ProviderName.RUNCOMFY,
+    provider="runcomfy",
     endpoint="wan-ai/wan-2-2/speech-to-video",
     page="RunComfy: wan-ai/wan-2-2/speech-to-video",
     image_field="image_url",
@@ -172,7 +177,7 @@ _RUNCOMFY_S2V = Offer(
 # WaveSpeedAI: Wan 2.2 Speech To Video. The page says nothing of formats, sizes or pixels: we send
 # what every service of the kind reads.
 _WAVESPEED_S2V = Offer(
-    provider=ProviderName.WAVESPEED,
+    provider="wavespeed",
     endpoint="wavespeed-ai/wan-2.2/speech-to-video",
     page="WaveSpeedAI: Wan 2.2 Speech To Video",
     image_field="image",
@@ -207,7 +212,7 @@ _WAVESPEED_S2V = Offer(
 # RunComfy: wan-ai/wan-2-2/image-to-video (two pages of it; they differ in what they allow the
 # prompt, 800 characters or fewer than 800: the stricter one is safe on both)
 _RUNCOMFY_I2V = Offer(
-    provider=ProviderName.RUNCOMFY,
+    provider="runcomfy",
     endpoint="wan-ai/wan-2-2/image-to-video",
     page="RunComfy: wan-ai/wan-2-2/image-to-video",
     image_field="img_url",
@@ -240,7 +245,7 @@ _RUNCOMFY_I2V = Offer(
 
 # RunComfy: wan-ai/wan-2-6/flash/image-to-video
 _RUNCOMFY_FLASH = Offer(
-    provider=ProviderName.RUNCOMFY,
+    provider="runcomfy",
     endpoint="wan-ai/wan-2-6/flash/image-to-video",
     page="RunComfy: wan-ai/wan-2-6/flash/image-to-video",
     image_field="img_url",

@@ -74,8 +74,7 @@ from dropreel.job import Job
 from dropreel.ledger import Attempt, AttemptState, Ledger, Run
 from dropreel.observability import logger
 from dropreel.precedence import Owner, is_same_run, owner_of
-from dropreel.provider import Provider
-from dropreel.render import Ticket
+from dropreel.provider import Provider, Ticket
 
 # After these the provider has nothing left to cancel, although the ledger has the attempt open.
 _RENDER_OVER = {over.__name__ for over in (ResultMissing, ResultRefused, ResultUnavailable)}
@@ -251,15 +250,6 @@ def conclude(
     if isinstance(ending, EndedRun) and _is_marked(ending, runs):
         return None
     before = _concluded_before(ending, videos, video_bucket)
-    if (
-        isinstance(ending, EndedRun)
-        and ending.status != "FAILED"
-        and before
-        and _this(job, runs) is None
-    ):
-        # Concluded and told by a version that kept no runs: this one notes them before it writes.
-        ledger.end(job, before.error.code, clock())
-        return None
     if isinstance(ending, EndedRun) and _is_announced(ending, before):
         ledger.close(job, clock())
         slots.leave(job)
@@ -462,8 +452,6 @@ def _minding_an_open_submission(report: ErrorReport, attempts: tuple[Attempt, ..
     that ended the job then."""
     latest = attempts[-1] if attempts else None
     is_open = latest is not None and latest.state is AttemptState.BEGUN
-    if not is_open and any(made.state is AttemptState.UNCLEAR for made in attempts):
-        return report.model_copy(update={"advice": SubmissionUnclear.advice, "retryable": False})
     if latest is None or not is_open:
         return report
     if report.code == UnexpectedError.__name__:
@@ -521,7 +509,7 @@ def _end_request(
 
 def _is_cancelled(ticket: Ticket, providers: Callable[[ProviderName], Provider]) -> bool:
     try:
-        return providers(ticket.provider).cancel(ticket.request_id)
+        return providers(ticket.provider).cancel(ticket)
     except Exception:  # the person is told all the same
         logger.exception("Request %s could not be cancelled", ticket.request_id)
         return False

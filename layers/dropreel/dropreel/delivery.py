@@ -199,7 +199,7 @@ def _copy(
     def fresh_url() -> str:
         nonlocal nsfw
         try:
-            result = provider.result(ticket.request_id)
+            result = provider.result(ticket)
         except RenderLost as lost:
             loss = loss_of(lost.answer, ticket)
             ledger.lose(underway.plan.job.id, ticket, code_of_loss(loss), loss.message)

@@ -61,15 +61,15 @@ class Download:
 
     def __init__(
         self,
-        trusted_origins: str = "",
         *,
         size_at_most_bytes: int = MAX_VIDEO_BYTES,
+        deadline: Deadline | None = None,
         transport: httpx.BaseTransport | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._deadline = Deadline()
+        self._deadline = deadline or Deadline()
         self._client = httpx.Client(
-            transport=transport or GuardedTransport(trusted_origins, deadline=self._deadline),
+            transport=transport or GuardedTransport(self._deadline),
             timeout=_TIMEOUT,
             trust_env=False,
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
@@ -265,7 +265,7 @@ def _strong_etag(response: httpx.Response) -> str:
 
 
 class GuardedTransport(httpx.BaseTransport):
-    """Lets requests out only over https to public addresses, or to a trusted origin.
+    """Lets requests out only over https to public addresses.
 
     It looks the name up itself and connects to the address that it has checked; TLS still
     verifies the name. No connection is kept: the next one is checked anew.
@@ -273,22 +273,14 @@ class GuardedTransport(httpx.BaseTransport):
 
     def __init__(
         self,
-        trusted_origins: str = "",
+        deadline: Deadline | None = None,
         *,
         inner: httpx.BaseTransport | None = None,
         tls: ssl.SSLContext | None = None,
-        deadline: Deadline | None = None,
     ) -> None:
-        self._trusted = {
-            _origin(httpx.URL(origin.strip()))
-            for origin in trusted_origins.split(",")
-            if origin.strip()
-        }
         self._inner = inner or DeadlineTransport(deadline or Deadline(), tls)
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        if _origin(request.url) in self._trusted:
-            return self._inner.handle_request(request)
         if request.url.scheme != "https":
             raise ResultRefused("The video is offered over a connection that is not https.")
         host = request.url.raw_host.decode("ascii")
@@ -302,10 +294,6 @@ class GuardedTransport(httpx.BaseTransport):
 
     def close(self) -> None:
         self._inner.close()
-
-
-def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
-    return url.scheme, url.host, url.port
 
 
 def _pinned(request: httpx.Request, host: str, address: str) -> httpx.Request:

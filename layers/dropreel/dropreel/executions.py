@@ -6,14 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal
 
-import boto3
-from botocore.config import Config
-
+from dropreel import clients
 from dropreel.job import Job
 
 if TYPE_CHECKING:
+    from mypy_boto3_lambda import LambdaClient
     from mypy_boto3_stepfunctions import SFNClient
 
 
@@ -44,9 +43,7 @@ class Executions:
 
     def __init__(self, state_machine_arn: str, client: "SFNClient | None" = None) -> None:
         self._state_machine_arn = state_machine_arn
-        self._client: SFNClient = client or boto3.client(
-            "stepfunctions", config=Config(retries={"mode": "standard", "max_attempts": 5})
-        )
+        self._client = client or clients.stepfunctions()
 
     def start(self, job: Job) -> None:
         """Start the job's execution, unless it was started before.
@@ -89,24 +86,17 @@ class Executions:
         return Ending(told.get("input", ""), told.get("error"), told.get("cause"))
 
 
-class LambdaClient(Protocol):
-    def invoke(self, *, FunctionName: str, InvocationType: str, Payload: bytes) -> object: ...  # noqa: N803
-
-
 class ConcludeFunction:
     """Conclude, told as EventBridge tells it. Made once per function environment."""
 
-    def __init__(self, name: str, client: LambdaClient | None = None) -> None:
+    def __init__(self, name: str, client: "LambdaClient | None" = None) -> None:
         self._name = name
         self._given = client
 
     @cached_property
-    def _client(self) -> LambdaClient:
+    def _client(self) -> "LambdaClient":
         """Made when it is first needed: most sweeps find nothing to conclude."""
-        made: LambdaClient = self._given or boto3.client(
-            "lambda", config=Config(retries={"mode": "standard", "max_attempts": 5})
-        )
-        return made
+        return self._given or clients.functions()
 
     def tell(self, execution: EndedExecution, ending: Ending) -> None:
         """Let conclude know, without waiting for what it does: it has retries and dead letters of

@@ -4,9 +4,9 @@ import json
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-import boto3
-from botocore.config import Config
 from pydantic import BaseModel
+
+from dropreel import clients
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
@@ -22,9 +22,7 @@ class IntakeQueue:
     @cached_property
     def _client(self) -> "SQSClient":
         """Made when it is first needed, for the sake of cold starts."""
-        return self._given or boto3.client(
-            "sqs", config=Config(retries={"mode": "standard", "max_attempts": 5})
-        )
+        return self._given or clients.sqs()
 
     def send(self, message: BaseModel, delay_seconds: int) -> None:
         """Let intake have the message after the delay; SQS holds one for at most 900 seconds."""

@@ -13,14 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from dropreel.catalog import ProviderName
 from dropreel.job import Job
-from dropreel.render import (
-    QUEUE_TIMEOUT_SECONDS,
-    RENDER_TIMEOUT_SECONDS,
-    Next,
-    Plan,
-    PlannedOffer,
-    Ticket,
-)
+from dropreel.provider import QUEUE_TIMEOUT_SECONDS, RENDER_TIMEOUT_SECONDS, Ticket
+from dropreel.render import Next, Plan, PlannedOffer
 
 
 class AttemptState(StrEnum):
@@ -29,7 +23,6 @@ class AttemptState(StrEnum):
     POSTPONED = "postponed"  # refused for now: the only state that may be begun again
     REFUSED = "refused"
     LOST = "lost"  # accepted, and then failed, cancelled or forgotten at the provider
-    UNCLEAR = "unclear"  # begun, and given up on: another attempt was made in its place
 
 
 class Attempt(BaseModel):
@@ -158,9 +151,6 @@ class Ledger(Protocol):
 
     def is_closed(self, job: Job) -> bool:
         """Whether the run is being concluded, or was."""
-
-    def give_up(self, attempt: Attempt, code: str, message: str) -> None:
-        """Its outcome will never be known, and another attempt takes its place."""
 
     def take_turn(self, provider: ProviderName, per_minute: int, now: datetime) -> datetime:
         """The next free moment for a call, of which no minute has more than so many. Each call

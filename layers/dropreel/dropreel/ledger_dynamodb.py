@@ -17,60 +17,34 @@ was refused.
 
 import math
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-import boto3
-from botocore.config import Config
-from tenacity import retry, retry_if_exception, stop_after_delay, wait_random_exponential
-
+from dropreel import clients
 from dropreel.attempts import NOT_KEPT
 from dropreel.catalog import ProviderName
 from dropreel.job import Job
 from dropreel.ledger import Admitted, Attempt, AttemptState, Run, RunClosed
 from dropreel.observability import logger
-from dropreel.render import (
-    QUEUE_TIMEOUT_SECONDS,
-    RENDER_TIMEOUT_SECONDS,
-    Next,
-    Plan,
-    PlannedOffer,
-    Ticket,
+from dropreel.provider import QUEUE_TIMEOUT_SECONDS, RENDER_TIMEOUT_SECONDS, Ticket
+from dropreel.render import Next, Plan, PlannedOffer
+from dropreel.table import (
+    CONDITION_FAILED,
+    KEPT,
+    again_on_conflict,
+    attempt_key,
+    give_back,
+    is_conflict,
+    run_key,
 )
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
     from mypy_boto3_dynamodb.type_defs import AttributeValueTypeDef, UpdateTypeDef
 
-# Longer than the 90 days for which Step Functions remembers an execution's name: as long as a job
-# cannot start again, its attempts are known.
-KEPT = timedelta(days=180)
-_RACES_AT_MOST = 20
-
-
-CONDITION_FAILED = "ConditionalCheckFailed"  # of one of a transaction's writes
-
-
-def is_conflict(error: BaseException) -> bool:
-    """Another transaction was at the same item at the same moment: nothing has happened."""
-    response = getattr(error, "response", {})
-    code = response.get("Error", {}).get("Code")
-    reasons = {reason.get("Code") for reason in response.get("CancellationReasons", [])}
-    return code == "TransactionConflictException" or (
-        code == "TransactionCanceledException"
-        and "TransactionConflict" in reasons
-        and CONDITION_FAILED not in reasons
-    )
-
-
-again_on_conflict = retry(
-    retry=retry_if_exception(is_conflict),
-    wait=wait_random_exponential(multiplier=0.02, max=1),
-    stop=stop_after_delay(8),
-    reraise=True,
-)
+_MAX_RACES = 20
 
 
 class DynamoDBLedger:
@@ -83,7 +57,7 @@ class DynamoDBLedger:
 
     def __init__(self, table: str, client: "DynamoDBClient | None" = None) -> None:
         self._table = table
-        self._client: DynamoDBClient = client or boto3.client("dynamodb", config=config())
+        self._client = client or clients.dynamodb()
 
     def find(self, job_id: str, number: int) -> Attempt | None:
         got = self._client.get_item(
@@ -108,8 +82,8 @@ class DynamoDBLedger:
             TableName=self._table, Key=run_key(job.id, job.run), ConsistentRead=True
         )
         run = {name: value["N"] for name, value in got.get("Item", {}).items() if "N" in value}
-        if run.get("attempt") != str(attempt) or "offer" not in run:
-            return None  # the version before noted no offer
+        if run.get("attempt") != str(attempt):
+            return None
         return Admitted(
             offer=int(run["offer"]),
             estimated_usd=float(run["charged_usd"]) if "charged_usd" in run else None,
@@ -228,12 +202,9 @@ class DynamoDBLedger:
         )
         self._refund_what_was_kept(written["Attributes"])
 
-    def give_up(self, attempt: Attempt, code: str, message: str) -> None:
-        self._replace(attempt, {"state": AttemptState.UNCLEAR, "code": code, "message": message})
-
     def take_turn(self, provider: ProviderName, per_minute: int, now: datetime) -> datetime:
         now_ms, apart_ms = int(now.timestamp() * 1000), math.ceil(60_000 / per_minute)
-        for _ in range(_RACES_AT_MOST):
+        for _ in range(_MAX_RACES):
             for starting, condition in (
                 ("next_at_ms", "next_at_ms > :now"),
                 (":now", "attribute_not_exists(pk) OR next_at_ms <= :now"),
@@ -393,31 +364,6 @@ class DynamoDBLedger:
             logger.info("Given back already", attempt=attempt["sk"]["S"])
 
 
-def attempt_key(job_id: str, number: int) -> "dict[str, AttributeValueTypeDef]":
-    return {"pk": {"S": f"job#{job_id}"}, "sk": {"S": f"attempt#{number:03}"}}
-
-
-def run_key(job_id: str, number: int) -> "dict[str, AttributeValueTypeDef]":
-    """Of a run's item, which the slots' adapter writes to as well."""
-    return {"pk": {"S": f"job#{job_id}"}, "sk": {"S": f"run#{number:03}"}}
-
-
-def give_back(table: str, day: str, usd: Decimal | None, *, is_submitted: bool) -> "UpdateTypeDef":
-    """An update: of a day's renders and spend, what a render did not come to."""
-    back = {":renders": {"N": "0" if is_submitted else "-1"}, ":usd": {"N": str(-(usd or 0))}}
-    return {
-        "TableName": table,
-        "Key": spend_key(day),
-        "UpdateExpression": "ADD renders :renders, spent_usd :usd",
-        "ExpressionAttributeValues": back,
-    }
-
-
-def spend_key(day: str) -> "dict[str, AttributeValueTypeDef]":
-    """Of a day's spend."""
-    return {"pk": {"S": "spend"}, "sk": {"S": day}}
-
-
 def _run(item: "dict[str, AttributeValueTypeDef]") -> Run:
     fields = {name: value["S"] for name, value in item.items() if "S" in value}
     plan = fields.pop("plan", None)
@@ -442,11 +388,4 @@ def _fields(attempt: Attempt) -> "dict[str, AttributeValueTypeDef]":
 def _attempt(item: "dict[str, AttributeValueTypeDef]") -> Attempt:
     return Attempt.model_validate(
         {name: value["S"] for name, value in item.items() if "S" in value}
-    )
-
-
-def config() -> Config:
-    """Short waits and many tries: the table answers in milliseconds, or not at all."""
-    return Config(
-        retries={"mode": "standard", "max_attempts": 5}, connect_timeout=2, read_timeout=3
     )

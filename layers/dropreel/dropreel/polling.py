@@ -19,11 +19,11 @@ from dropreel.provider import (
     Answer,
     Provider,
     RenderState,
+    Ticket,
     UnknownRequest,
     Unreachable,
 )
-from dropreel.render import Next, Progress, Ticket, Underway
-from dropreel.settings import PollSettings
+from dropreel.render import Next, Progress, Underway
 from dropreel.timing import next_wait_seconds
 
 _FORGOTTEN_AFTER_SECONDS = 300
@@ -47,7 +47,6 @@ def poll(
     slots: Slots,
     providers: Callable[[ProviderName], Provider],
     clock: Callable[[], datetime],
-    settings: PollSettings,
 ) -> Progress:
     """One question to the provider. An unanswered one leaves the render as it was.
 
@@ -66,14 +65,14 @@ def poll(
     if not ticket.is_recorded:
         _confirm(underway, ledger)
     try:
-        answer = provider.ask(ticket.request_id)
+        answer = provider.ask(ticket)
     except Unreachable as silence:
         answer = Answer(state=before.state, message=str(silence))
         retry_after_seconds = silence.retry_after_seconds
         unknown_since = before.unknown_since  # this says nothing of it
     except UnknownRequest:
         unknown_since = before.unknown_since or clock()
-        _lose_if_forgotten(underway, ledger, unknown_since, clock())
+        _give_up_if_forgotten(underway, ledger, unknown_since, clock())
         answer = Answer(state=before.state, message="The request is not known there at present.")
     now = clock()
     logger.info("Request %s is %s. %s", ticket.request_id, answer.state, answer.message)
@@ -83,9 +82,9 @@ def poll(
     left_seconds = _left_seconds(underway, rendering_since, now)
     if answer.state is RenderState.CANCELLED and left_seconds <= 0:
         # By an earlier call, which was cut off before it could say so.
-        return _overdue(underway, answer, rendering_since, ledger, settings, cancelled=True)
+        return _overdue(underway, answer, rendering_since, ledger, cancelled=True)
     if answer.state in (RenderState.FAILED, RenderState.CANCELLED):
-        following = _after_loss(underway, answer, ledger, settings)
+        following = _record_loss(underway, answer, ledger)
         return Progress(state=answer.state, wait_seconds=0, next=following)
     if answer.state is RenderState.COMPLETED:
         slots.rendered(underway.plan.job, ticket.attempt)
@@ -97,11 +96,9 @@ def poll(
         )
     if left_seconds <= 0:
         cancelled = _cancel(provider, ticket)
-        return _overdue(underway, answer, rendering_since, ledger, settings, cancelled=cancelled)
+        return _overdue(underway, answer, rendering_since, ledger, cancelled=cancelled)
     wait_seconds = next_wait_seconds(
         (now - _begun_at(underway)).total_seconds(),
-        min_seconds=settings.poll_min_seconds,
-        max_seconds=settings.poll_max_seconds,
         retry_after_seconds=retry_after_seconds,
     )
     return Progress(
@@ -135,7 +132,7 @@ def _confirm(underway: Underway, ledger: Ledger) -> None:
         logger.exception("The ledger could not record request %s", underway.ticket.request_id)
 
 
-def _lose_if_forgotten(
+def _give_up_if_forgotten(
     underway: Underway, ledger: Ledger, unknown_since: datetime, now: datetime
 ) -> None:
     if (now - unknown_since).total_seconds() < _FORGOTTEN_AFTER_SECONDS:
@@ -150,14 +147,12 @@ def _lose_if_forgotten(
     raise forgotten from None
 
 
-def _after_loss(underway: Underway, answer: Answer, ledger: Ledger, settings: PollSettings) -> Next:
+def _record_loss(underway: Underway, answer: Answer, ledger: Ledger) -> Next:
     """Write down that the render is lost, then say what to submit next, or raise."""
     plan, ticket = underway.plan, underway.ticket
     loss = loss_of(answer, ticket)
     ledger.lose(plan.job.id, ticket, code_of_loss(loss), loss.message)
-    following = after_loss(
-        plan, ticket, answer, ledger.attempts(plan.job.id), settings.max_submissions
-    )
+    following = after_loss(plan, ticket, answer, ledger.attempts(plan.job.id))
     if following is None:
         raise loss
     logger.info("Submitting again, to offer %s of the route", following.offer + 1)
@@ -169,7 +164,6 @@ def _overdue(
     answer: Answer,
     rendering_since: datetime | None,
     ledger: Ledger,
-    settings: PollSettings,
     *,
     cancelled: bool,
 ) -> Progress:
@@ -188,7 +182,7 @@ def _overdue(
     if not cancelled:
         raise late
     ledger.lose(plan.job.id, ticket, late.report.code, late.message)
-    following = after_timeout(plan, ticket, settings.max_submissions) if is_queued else None
+    following = after_timeout(plan, ticket) if is_queued else None
     if following is None:
         raise late
     logger.info("Too long in the queue, next is offer %s of the route", following.offer + 1)
@@ -198,7 +192,7 @@ def _overdue(
 def _cancel(provider: Provider, ticket: Ticket) -> bool:
     """As far as possible: conclude tries again, and no failure here may hide the timeout."""
     try:
-        return provider.cancel(ticket.request_id)
+        return provider.cancel(ticket)
     except Exception:
         logger.exception("Request %s could not be cancelled", ticket.request_id)
         return False

@@ -1,12 +1,17 @@
 """What Dropreel asks of a provider. One module per provider speaks its dialect (`runcomfy`)."""
 
 from collections.abc import Mapping
+from datetime import datetime
 from enum import StrEnum
 from typing import Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from dropreel.catalog import ProviderName
+
+QUEUE_TIMEOUT_SECONDS = 120 * 60.0
+RENDER_TIMEOUT_SECONDS = 60 * 60.0
+"""The template's defaults."""
 
 
 class RenderState(StrEnum):
@@ -17,6 +22,29 @@ class RenderState(StrEnum):
     COMPLETED = "completed"
     FAILED = "failed"
     CANCELLED = "cancelled"
+
+
+class Ticket(BaseModel):
+    """The proof that a provider accepted an attempt."""
+
+    model_config = ConfigDict(frozen=True)
+
+    provider: ProviderName
+    endpoint: str
+    request_id: str
+    attempt: int = Field(ge=1)
+    offer: int = Field(ge=0, description="The offer's place in the plan's route.")
+    submitted_at: datetime
+    queue_timeout_seconds: float = Field(
+        default=QUEUE_TIMEOUT_SECONDS, description="From the submission. Fixed by then."
+    )
+    render_timeout_seconds: float = Field(
+        default=RENDER_TIMEOUT_SECONDS,
+        description="From when a poll first saw it rendering. Fixed when it was submitted.",
+    )
+    is_recorded: bool = Field(
+        default=True, description="False when the ledger could not note it at the time."
+    )
 
 
 class FailureCause(StrEnum):
@@ -97,22 +125,20 @@ class UnknownRequest(Exception):
 class Provider(Protocol):
     """A hosted video model's API. No answer of it ever carries a token or leaves a URL in a log."""
 
-    name: ProviderName
-
     def submit(self, endpoint: str, payload: Mapping[str, object]) -> str:
         """Ask for one render of an offer's endpoint, once, and return the request id.
 
         Raises `Refusal` (certainly not accepted) or `Unclear` (perhaps accepted).
         """
 
-    def ask(self, request_id: str) -> Answer:
+    def ask(self, ticket: Ticket) -> Answer:
         """The state of accepted work. Raises `Unreachable` or `UnknownRequest`."""
 
-    def result(self, request_id: str) -> Result:
+    def result(self, ticket: Ticket) -> Result:
         """What a completed render offers. Raises `RenderLost`, `Unreachable` (ask again) or
         `UnknownRequest`."""
 
-    def cancel(self, request_id: str) -> bool:
+    def cancel(self, ticket: Ticket) -> bool:
         """Cancel work that is still queued. True when the provider says it is cancelled.
 
         Raises `Unreachable`.

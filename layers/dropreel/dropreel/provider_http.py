@@ -11,11 +11,11 @@ themselves.
 import re
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import Annotated, Generic, TypeVar
+from typing import Annotated, ClassVar, Generic, TypeVar
 
 import httpx
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
@@ -33,9 +33,12 @@ from dropreel.errors import (
     TokenRejected,
 )
 from dropreel.provider import (
+    Answer,
     FailureCause,
     Refusal,
     RenderState,
+    Result,
+    Ticket,
     Unclear,
     UnknownRequest,
     Unreachable,
@@ -112,8 +115,36 @@ def plain_state(state: str) -> str:
     return state.strip().lower().replace("-", "_").replace(" ", "_")
 
 
+def _urls(value: object) -> Iterable[str]:
+    return map(url_in, value) if isinstance(value, list) else ()
+
+
+def _object(value: object) -> object:
+    return value if isinstance(value, dict) else {}
+
+
 Text = Annotated[str, BeforeValidator(_text)]
 """A string or a number; anything else counts as empty."""
+
+Urls = Annotated[tuple[str, ...], BeforeValidator(_urls)]
+"""The URLs of a list; anything else counts as none."""
+
+OrEmpty = BeforeValidator(_object)
+"""For a model inside an answer: what is no object counts as an empty one."""
+
+STATES: Mapping[str, RenderState] = {
+    "queued": RenderState.QUEUED,
+    "pending": RenderState.QUEUED,
+    "processing": RenderState.RENDERING,
+    "in_progress": RenderState.RENDERING,
+    "running": RenderState.RENDERING,
+    "completed": RenderState.COMPLETED,
+    "succeeded": RenderState.COMPLETED,
+    "failed": RenderState.FAILED,
+    "cancelled": RenderState.CANCELLED,
+    "canceled": RenderState.CANCELLED,
+}
+"""What most services of the kind say; a dialect adds its own."""
 
 
 class AnyAnswer(BaseModel, ABC):
@@ -199,17 +230,19 @@ class Reply(Generic[A]):
         return clean(text, self.token)
 
 
-class ProviderHttp(Generic[A]):
-    """The calls to one provider. Nothing is retried in here, and a submission least of all.
+class HttpProvider(ABC, Generic[A]):
+    """A `dropreel.provider.Provider` behind an HTTP API: the base of each dialect.
 
-    One exception: a call that is answered with 401 is made once more if the token was rotated
-    meanwhile. A 401 is a definite refusal, so this is no second submission.
+    Nothing is retried in here, and a submission least of all. One exception: a call that is
+    answered with 401 is made once more if the token was rotated meanwhile. A 401 is a definite
+    refusal, so this is no second submission.
     """
+
+    title: ClassVar[str]
+    answers: type[A]
 
     def __init__(
         self,
-        provider: str,
-        answers: type[A],
         base_url: str,
         token: Token,
         *,
@@ -217,8 +250,6 @@ class ProviderHttp(Generic[A]):
         submit_timeout_seconds: float = SUBMISSION_ANSWER_SECONDS,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        self._provider = provider
-        self._answers = answers
         self._base_url = base_url.rstrip("/")
         self._token = token
         self._timeout_seconds = timeout_seconds
@@ -231,7 +262,23 @@ class ProviderHttp(Generic[A]):
             transport=transport or DeadlineTransport(self._deadline),
         )
 
-    def submit(self, path: str, payload: Mapping[str, object]) -> str:
+    @abstractmethod
+    def submit(self, endpoint: str, payload: Mapping[str, object]) -> str: ...
+
+    @abstractmethod
+    def ask(self, ticket: Ticket) -> Answer: ...
+
+    @abstractmethod
+    def result(self, ticket: Ticket) -> Result: ...
+
+    @abstractmethod
+    def cancel(self, ticket: Ticket) -> bool: ...
+
+    def authorization(self, token: str) -> Mapping[str, str]:
+        """The headers that carry the token."""
+        return {"Authorization": f"Bearer {token}"}
+
+    def _submit(self, path: str, payload: Mapping[str, object]) -> str:
         """Send a submission and return the request id. Raises `Refusal` or `Unclear`."""
         try:
             reply = self._call("POST", path, payload, self._submit_timeout_seconds)
@@ -244,15 +291,15 @@ class ProviderHttp(Generic[A]):
             raise self._no_to_submission(reply, status)
         request_id = reply.answer.accepted_id
         if not reply.is_usable_id(request_id):
-            raise Unclear(f"{self._provider} answered without a request id.")
+            raise Unclear(f"{self.title} answered without a request id.")
         return request_id
 
-    def get(self, path: str) -> Reply[A]:
+    def _get(self, path: str) -> Reply[A]:
         """An answer about accepted work that can be believed.
 
         Raises `Unreachable` or `UnknownRequest`.
         """
-        reply = self.ask("GET", path)
+        reply = self._ask("GET", path)
         status = reply.error_status
         if status is None or (reply.is_2xx and reply.answer.state is not None):
             # A failed render may come with its error's code: then the state is the answer.
@@ -260,17 +307,28 @@ class ProviderHttp(Generic[A]):
         if reply.tells_failure and status != 404:
             return reply
         if status == 404:
-            raise UnknownRequest(f"{self._provider} does not know the request.")
-        raise self.unreachable(reply, status)
+            raise UnknownRequest(f"{self.title} does not know the request.")
+        raise self._unreachable(reply, status)
 
-    def ask(self, method: str, path: str) -> Reply[A]:
+    def _ask(self, method: str, path: str) -> Reply[A]:
         """Any answer about accepted work, an error too. Raises `Unreachable` without one."""
         try:
             return self._call(method, path)
         except (_NotSent, _NoReply) as err:
             raise Unreachable(str(err)) from None
 
-    def unreachable(self, reply: Reply[A], status: int) -> Unreachable:
+    def _in_progress(self, reply: Reply[A], status: str) -> Answer:
+        """The answer for a state that is not known: the render may go on."""
+        return Answer(
+            state=RenderState.RENDERING,
+            message=f"{self.title} reports a state that is not known: {reply.clean(status)}.",
+        )
+
+    def _raise_unless_over(self, state: RenderState | None) -> None:
+        if state in (RenderState.QUEUED, RenderState.RENDERING):
+            raise Unreachable(f"{self.title} says that the render is not complete yet.")
+
+    def _unreachable(self, reply: Reply[A], status: int) -> Unreachable:
         return Unreachable(
             self._sentence("answered with an error", reply, status),
             retry_after_seconds=reply.retry_after_seconds,
@@ -293,7 +351,7 @@ class ProviderHttp(Generic[A]):
         )
 
     def _sentence(self, what: str, reply: Reply[A], status: int) -> str:
-        sentence = f"{self._provider} {what}" + (f" ({status})" if status else "")
+        sentence = f"{self.title} {what}" + (f" ({status})" if status else "")
         return f"{sentence}: {reply.words}" if reply.words else f"{sentence}."
 
     def _call(
@@ -336,7 +394,7 @@ class ProviderHttp(Generic[A]):
                 method,
                 self._base_url + path,
                 json=payload,
-                headers={"Authorization": f"Bearer {token}"},
+                headers=self.authorization(token),
                 timeout=httpx.Timeout(answer_seconds, connect=CONNECT_SECONDS),
             ) as response:
                 body = _body(response)
@@ -359,18 +417,18 @@ class ProviderHttp(Generic[A]):
         ) as err:
             raise _NotSent(
                 ProviderUnavailable,
-                f"{self._provider} could not be reached ({type(err).__name__}).",
+                f"{self.title} could not be reached ({type(err).__name__}).",
                 again=True,
             ) from None
         except httpx.HTTPError as err:
-            raise _NoReply(f"{self._provider} gave no answer ({type(err).__name__}).") from None
+            raise _NoReply(f"{self.title} gave no answer ({type(err).__name__}).") from None
 
     def _parsed(self, body: bytes) -> A:
         """An answer without anything in it, when the body is no JSON object."""
         try:
-            return self._answers.model_validate_json(body)
+            return self.answers.model_validate_json(body)
         except ValidationError:
-            return self._answers()
+            return self.answers()
 
 
 class _NotSent(Exception):

@@ -9,11 +9,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from dropreel.catalog import AudioFormat, ImageFormat, OptionValue, ProviderName
 from dropreel.job import Input, Job
-from dropreel.provider import RenderState
-
-QUEUE_TIMEOUT_SECONDS = 120 * 60.0
-RENDER_TIMEOUT_SECONDS = 60 * 60.0
-"""The template's defaults."""
+from dropreel.provider import RenderState, Ticket
 
 
 class ImageFacts(BaseModel):
@@ -46,32 +42,6 @@ class PlannedOffer(BaseModel):
     endpoint: str
     fields: dict[str, OptionValue] = Field(
         description="The request's body in the provider's spelling, without the media's URLs."
-    )
-    estimated_usd: float | None = Field(
-        default=None, description="Unused. The version before cannot read a plan without it."
-    )
-
-
-class Ticket(BaseModel):
-    """The proof that a provider accepted an attempt."""
-
-    model_config = ConfigDict(frozen=True)
-
-    provider: ProviderName
-    endpoint: str
-    request_id: str
-    attempt: int = Field(ge=1)
-    offer: int = Field(ge=0, description="The offer's place in the plan's route.")
-    submitted_at: datetime
-    queue_timeout_seconds: float = Field(
-        default=QUEUE_TIMEOUT_SECONDS, description="From the submission. Fixed by then."
-    )
-    render_timeout_seconds: float = Field(
-        default=RENDER_TIMEOUT_SECONDS,
-        description="From when a poll first saw it rendering. Fixed when it was submitted.",
-    )
-    is_recorded: bool = Field(
-        default=True, description="False when the ledger could not note it at the time."
     )
 
 

@@ -5,7 +5,8 @@ from typing import Protocol
 
 from dropreel.job import Job
 from dropreel.ledger import Attempt, Run
-from dropreel.render import Plan, Ticket
+from dropreel.provider import Ticket
+from dropreel.render import Plan
 
 
 class History(Protocol):

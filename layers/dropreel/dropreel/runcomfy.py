@@ -4,62 +4,45 @@ The page says what the four endpoints take; what they answer is said less exactl
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 from urllib.parse import quote
 
-import httpx
 from pydantic import BaseModel, BeforeValidator
 
-from dropreel.catalog import ProviderName
 from dropreel.provider import (
     Answer,
     FailureCause,
     RenderLost,
     RenderState,
     Result,
+    Ticket,
     UnknownRequest,
     Unreachable,
 )
 from dropreel.provider_http import (
-    ANSWER_SECONDS,
-    SUBMISSION_ANSWER_SECONDS,
+    STATES,
     AnyAnswer,
-    ProviderHttp,
+    HttpProvider,
+    OrEmpty,
     Reply,
     Text,
+    Urls,
     is_about_the_request,
     plain_state,
     url_in,
 )
 from dropreel.provider_words import cause_of, flat
-from dropreel.tokens import Token
 
-# Published: in_queue, in_progress, completed, cancelled. The others are met in the wild. Not
-# `error` or `success`: they may as well be about the answer, and a render is not failed on a guess.
-_STATES = {
-    "in_queue": RenderState.QUEUED,
-    "queued": RenderState.QUEUED,
-    "pending": RenderState.QUEUED,
-    "in_progress": RenderState.RENDERING,
-    "processing": RenderState.RENDERING,
-    "running": RenderState.RENDERING,
-    "completed": RenderState.COMPLETED,
-    "succeeded": RenderState.COMPLETED,
-    "failed": RenderState.FAILED,
-    "cancelled": RenderState.CANCELLED,
-    "canceled": RenderState.CANCELLED,
-}
-_UNFINISHED = {RenderState.QUEUED, RenderState.RENDERING}
+# Published: in_queue, in_progress, completed, cancelled. Not `error` or `success`: they may as well
+# be about the answer, and a render is not failed on a guess.
+_STATES = {**STATES, "in_queue": RenderState.QUEUED}
 
 
 class _Output(BaseModel):
     """A result's output: one video, or several, or (for other models) images."""
 
     video: Annotated[str, BeforeValidator(url_in)] = ""
-    videos: Annotated[
-        tuple[str, ...],
-        BeforeValidator(lambda found: map(url_in, found) if isinstance(found, list) else ()),
-    ] = ()
+    videos: Urls = ()
 
 
 class _Answer(AnyAnswer):
@@ -67,9 +50,7 @@ class _Answer(AnyAnswer):
     status: Text = ""
     outcome: Text = ""
     queue_position: Text = ""
-    output: Annotated[
-        _Output, BeforeValidator(lambda found: found if isinstance(found, dict) else {})
-    ] = _Output()
+    output: Annotated[_Output, OrEmpty] = _Output()
     error_code: Text = ""
     error: Any = None
     error_message: Any = None
@@ -129,45 +110,27 @@ class _Answer(AnyAnswer):
         return RenderState.COMPLETED
 
 
-class RunComfy:
-    """A `dropreel.provider.Provider`."""
+class RunComfy(HttpProvider[_Answer]):
+    """RunComfy's dialect."""
 
-    name: ProviderName = ProviderName.RUNCOMFY
-
-    def __init__(
-        self,
-        base_url: str,
-        token: Token,
-        *,
-        timeout_seconds: float = ANSWER_SECONDS,
-        submit_timeout_seconds: float = SUBMISSION_ANSWER_SECONDS,
-        transport: httpx.BaseTransport | None = None,
-    ) -> None:
-        self._http = ProviderHttp(
-            "RunComfy",
-            _Answer,
-            base_url,
-            token,
-            timeout_seconds=timeout_seconds,
-            submit_timeout_seconds=submit_timeout_seconds,
-            transport=transport,
-        )
+    title: ClassVar[str] = "RunComfy"
+    answers = _Answer
 
     def submit(self, endpoint: str, payload: Mapping[str, object]) -> str:
-        return self._http.submit(f"/v1/models/{quote(endpoint)}", payload)
+        return self._submit(f"/v1/models/{quote(endpoint)}", payload)
 
-    def ask(self, request_id: str) -> Answer:
+    def ask(self, ticket: Ticket) -> Answer:
         """How far it is. Once the state is final the result tells what came of it: RunComfy's
         command line, its MCP client and its partner nodes all take the outcome from there, and
         know no state `failed`."""
-        reply = self._get_status(request_id)
+        reply = self._get_status(ticket)
         answer = reply.answer
         state = RenderState.FAILED if reply.tells_failure else answer.state
         if state is RenderState.FAILED:
-            return _lost(state, reply.words or self._words_of_result(request_id))
+            return _lost(state, reply.words or self._words_of_result(ticket))
         if state is RenderState.COMPLETED:
             try:
-                return self._outcome(request_id)[0]
+                return self._outcome(ticket)[0]
             except (Unreachable, UnknownRequest):
                 return Answer(state=state)  # whoever fetches the video asks for it again
         if state is RenderState.QUEUED and answer.queue_position:
@@ -175,22 +138,18 @@ class RunComfy:
             return Answer(state=state, message=f"Position {place} in the queue.")
         if state is not None:
             return Answer(state=state)
-        return Answer(
-            state=RenderState.RENDERING,
-            message=f"RunComfy reports a state that is not known: {reply.clean(answer.status)}.",
-        )
+        return self._in_progress(reply, answer.status)
 
-    def result(self, request_id: str) -> Result:
-        outcome, video_url = self._outcome(request_id)
-        if outcome.state in _UNFINISHED:
-            raise Unreachable("RunComfy says that the render is not complete yet.")
+    def result(self, ticket: Ticket) -> Result:
+        outcome, video_url = self._outcome(ticket)
+        self._raise_unless_over(outcome.state)
         if outcome.state is not RenderState.COMPLETED:
             raise RenderLost(outcome)
         return Result(video_url=video_url)
 
-    def _outcome(self, request_id: str) -> tuple[Answer, str | None]:
+    def _outcome(self, ticket: Ticket) -> tuple[Answer, str | None]:
         """What the result says of the render, and where its first video is, if it has one."""
-        reply = self._http.get(_path(request_id, "result"))
+        reply = self._get(_path(ticket, "result"))
         state = RenderState.FAILED if reply.tells_failure else reply.answer.outcome_of_result
         if state is None:
             raise Unreachable("RunComfy answered without a result.")
@@ -198,7 +157,7 @@ class RunComfy:
             return _lost(state, reply.words), None
         return Answer(state=state), reply.answer.video_url
 
-    def cancel(self, request_id: str) -> bool:
+    def cancel(self, ticket: Ticket) -> bool:
         """Cancel work that is still queued. True when RunComfy says that it is cancelled.
 
         Asking to cancel is not being told that it is done, and a second cancellation may be
@@ -206,24 +165,24 @@ class RunComfy:
         Raises `Unreachable`.
         """
         try:
-            reply = self._http.ask("POST", _path(request_id, "cancel"))
+            reply = self._ask("POST", _path(ticket, "cancel"))
             status = reply.error_status
             if status is None and reply.answer.is_cancelled:
                 return True
             if status is not None and not is_about_the_request(status):
-                raise self._http.unreachable(reply, status)
-            return self._get_status(request_id).answer.state is RenderState.CANCELLED
+                raise self._unreachable(reply, status)
+            return self._get_status(ticket).answer.state is RenderState.CANCELLED
         except UnknownRequest:
             return False
 
-    def _words_of_result(self, request_id: str) -> str:
+    def _words_of_result(self, ticket: Ticket) -> str:
         try:
-            return self._http.get(_path(request_id, "result")).words
+            return self._get(_path(ticket, "result")).words
         except (Unreachable, UnknownRequest):
             return ""
 
-    def _get_status(self, request_id: str) -> Reply[_Answer]:
-        reply = self._http.get(_path(request_id, "status"))
+    def _get_status(self, ticket: Ticket) -> Reply[_Answer]:
+        reply = self._get(_path(ticket, "status"))
         if not reply.answer.status:
             raise Unreachable("RunComfy answered without a status.")
         return reply
@@ -236,6 +195,9 @@ def _lost(state: RenderState, words: str) -> Answer:
     return Answer(state=state, message=words or "RunComfy gives no reason.", cause=cause_of(words))
 
 
-def _path(request_id: str, what: str) -> str:
+def _path(ticket: Ticket, what: str) -> str:
     # Built here, and not taken from the answer's own status_url: that could point anywhere.
-    return f"/v1/requests/{quote(request_id, safe='')}/{what}"
+    return f"/v1/requests/{quote(ticket.request_id, safe='')}/{what}"
+
+
+Dialect = RunComfy

@@ -16,27 +16,27 @@ from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-import boto3
 from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
 from pydantic import TypeAdapter
 
-from dropreel.admission import ASIDE, Day, Granting, Lease, Limits, Refund, RunId, Standing, Waiter
+from dropreel import clients
+from dropreel.admission import ASIDE, Granting, Lease, Refund, RunId, Standing, Waiter
 from dropreel.attempts import MAY_BE_PAID, NOT_SUBMITTED
 from dropreel.catalog import ProviderName
 from dropreel.ledger import AttemptState
-from dropreel.ledger_dynamodb import (
+from dropreel.prices import Billed
+from dropreel.render import Plan
+from dropreel.spending import Day, Limits
+from dropreel.table import (
     CONDITION_FAILED,
     KEPT,
     again_on_conflict,
     attempt_key,
-    config,
     give_back,
     is_conflict,
     run_key,
     spend_key,
 )
-from dropreel.prices import Billed, billed
-from dropreel.render import Plan
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -52,7 +52,7 @@ class DynamoDBSlots:
 
     def __init__(self, table: str, client: "DynamoDBClient | None" = None) -> None:
         self._table = table
-        self._client: DynamoDBClient = client or boto3.client("dynamodb", config=config())
+        self._client = client or clients.dynamodb()
 
     # Reading
 
@@ -83,20 +83,12 @@ class DynamoDBSlots:
         )
         return [_plain(item) for page in pages for item in page["Items"]]
 
-    def _waiter(self, item: dict[str, Any]) -> Waiter:
+    @staticmethod
+    def _waiter(item: dict[str, Any]) -> Waiter:
         run = RunId(item["job_id"], int(item["number"]))
-        if "route" in item:
-            route = _ROUTE.validate_json(item["route"])
-        else:  # it joined under the version before, which left the plan alone
-            route = self._route_of(run)
-            asked = [offer.provider == _provider(item) for offer in route]
-            item["offer"] = asked.index(True)
+        route = _ROUTE.validate_json(item["route"])
         is_aside = item["sk"].startswith(ASIDE)
         return Waiter.model_validate(item | {"run": run, "route": route, "is_aside": is_aside})
-
-    def _route_of(self, run: RunId) -> tuple[Billed, ...]:
-        got = self._client.get_item(TableName=self._table, Key=run_key(*run), ConsistentRead=True)
-        return billed(Plan.model_validate_json(got["Item"]["plan"]["S"]))
 
     # Waiting
 

@@ -5,10 +5,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, BinaryIO
 
-import boto3
-from botocore.config import Config
 from botocore.exceptions import ClientError
 
+from dropreel import clients
 from dropreel.errors import InputGone
 from dropreel.job import Input
 from dropreel.reader import buffered
@@ -89,7 +88,7 @@ class S3Storage:
     """Both buckets. Made once per function environment."""
 
     def __init__(self, client: "S3Client | None" = None) -> None:
-        self._client: S3Client = client or boto3.client("s3", config=presigning_config())
+        self._client = client or clients.s3()
 
     def current_versions(self, bucket: str, prefix: str) -> Iterator[ObjectVersion]:
         """The objects whose key begins with the prefix, as they are now."""
@@ -229,18 +228,3 @@ class S3Storage:
             Bucket=bucket, Key=key, ContentType=content_type
         )
         return MultipartUpload(self._client, bucket, key, begun["UploadId"])
-
-
-def presigning_config() -> Config:
-    """SigV4 and the bucket's regional address: what KMS and the newer regions insist on.
-
-    botocore still presigns the old way in us-east-1, and with the global address elsewhere,
-    unless it is told otherwise.
-    """
-    return Config(
-        signature_version="s3v4",
-        s3={"addressing_style": "virtual"},
-        retries={"mode": "standard", "max_attempts": 5},
-        connect_timeout=5,
-        read_timeout=30,
-    )

@@ -3,8 +3,7 @@
 Everything that can fail without a call to the provider comes before the attempt is begun in the
 ledger, and so does the wait for its turn within the minute. From then on each way out is written
 down: accepted, postponed, or refused, after which the job may go on to the next offer of its
-route. What is killed in between stays begun, and is never sent again; unless the owner has chosen
-otherwise: then it is given up, and another attempt is made in its place.
+route. What is killed in between stays begun, and is never sent again.
 """
 
 import math
@@ -13,7 +12,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Protocol
 
-from dropreel.attempts import after_refusal, after_unclear
+from dropreel.attempts import after_refusal
 from dropreel.catalog import OptionValue, ProviderName, offer_of
 from dropreel.errors import (
     DropreelError,
@@ -32,10 +31,15 @@ from dropreel.errors import (
 from dropreel.job import Input, Job, Role
 from dropreel.ledger import Attempt, AttemptState, Ledger, RunClosed
 from dropreel.observability import logger
-from dropreel.provider import Provider, Refusal, Unclear
-from dropreel.render import Next, Plan, PlannedOffer, Submission, SubmitRequest, Ticket
+from dropreel.provider import Provider, Refusal, Ticket, Unclear
+from dropreel.render import Next, Plan, PlannedOffer, Submission, SubmitRequest
 from dropreel.settings import SubmitSettings
-from dropreel.timing import next_wait_seconds, retry_wait_seconds, throttled_wait_seconds
+from dropreel.timing import (
+    POLL_MIN_SECONDS,
+    next_wait_seconds,
+    retry_wait_seconds,
+    throttled_wait_seconds,
+)
 
 MAX_TRIES = 8
 """Calls to a provider that takes nothing for now, some minutes in all. One that throttles is asked
@@ -91,13 +95,13 @@ def submit(
     A submission without a ticket asks to be called again after its wait, with its `next`: the
     same attempt while the provider takes nothing for now, has no turn free, or the function has
     too little time left; another one, for which `falls_over` says so, on the next offer when it
-    definitely refused, or on the same one when an unclear outcome is given up. Raises
-    `SubmissionUnclear`, `InputGone`, or what the last refusal stands for.
+    definitely refused. Raises `SubmissionUnclear`, `InputGone`, or what the last refusal stands
+    for.
     """
     plan, turn = request.plan, request.next
     sent = ledger.find(plan.job.id, turn.attempt)
     if sent and sent.state is not AttemptState.POSTPONED:
-        return _from_ledger(sent, request, clock(), ledger, settings)
+        return _from_ledger(sent, request, clock())
 
     # Admission may have passed over the offer that it was asked for.
     admitted = ledger.admitted(plan.job, turn.attempt)
@@ -108,8 +112,8 @@ def submit(
     provider = providers(offer.provider)
     payload = _payload(plan, offer, uploads)
     if seconds_left() < CALL_NEEDS_SECONDS:
-        return _out_of_time(turn, clock(), settings, jitter)
-    if its_turn := _wait_for_turn(turn, offer.provider, ledger, clock(), settings):
+        return _out_of_time(turn, clock(), jitter)
+    if its_turn := _turn_or_wait(turn, offer.provider, ledger, clock(), settings):
         return its_turn
     try:
         attempt = ledger.begin(
@@ -125,7 +129,7 @@ def submit(
     except RunClosed:
         raise ExecutionAborted("The run was concluded before it was submitted.") from None
     if attempt is None:  # another call was quicker, just now
-        return _ask_again(turn, settings.poll_min_seconds)
+        return _ask_again(turn, POLL_MIN_SECONDS)
     return _send(
         attempt,
         request,
@@ -133,7 +137,6 @@ def submit(
         provider=provider,
         ledger=ledger,
         clock=clock,
-        settings=settings,
         jitter=jitter,
     )
 
@@ -157,11 +160,11 @@ def _payload(plan: Plan, offer: PlannedOffer, uploads: Uploads) -> dict[str, Opt
     }
 
 
-def _wait_for_turn(
+def _turn_or_wait(
     turn: Next, provider: ProviderName, ledger: Ledger, now: datetime, settings: SubmitSettings
 ) -> Submission | None:
     """None when the provider may be called now. Each call takes a turn of its own."""
-    per_minute = settings.max_submits_per_minute(provider)
+    per_minute = settings.providers[provider].max_submits_per_minute
     if turn.is_paced or per_minute <= 0:
         return None
     left_seconds = (ledger.take_turn(provider, per_minute, now) - now).total_seconds()
@@ -176,26 +179,21 @@ def _from_ledger(
     sent: Attempt,
     request: SubmitRequest,
     now: datetime,
-    ledger: Ledger,
-    settings: SubmitSettings,
 ) -> Submission:
     """The answer for an attempt that an earlier call has sent, or is sending right now."""
     if sent.request_id and sent.accepted_at:
-        return _accepted(sent, sent.request_id, sent.accepted_at, request.next, settings)
+        return _accepted(sent, sent.request_id, sent.accepted_at, request.next)
     if sent.state is AttemptState.REFUSED:
-        return _fall_over(sent, sent.code or "", sent.message, request.plan, settings)
-    if sent.state is AttemptState.UNCLEAR:
-        return _try_in_its_place(sent, sent.message, request.plan, settings)
+        return _fall_over(sent, sent.code or "", sent.message, request.plan)
     left_seconds = CALL_LIFE_SECONDS - (now - sent.begun_at).total_seconds()
     if left_seconds > 0:
         # Step Functions calls again when it loses the first call, which may still be at work: its
         # ticket is worth the wait.
         return _ask_again(request.next, left_seconds)
-    message = (
+    raise SubmissionUnclear(
         f"The request to {sent.provider} was begun at {sent.begun_at:%Y-%m-%d %H:%M:%S} UTC and "
         "never finished: whether it was accepted is unknown."
     )
-    return _unclear(sent, message, request.plan, ledger, settings)
 
 
 def _send(
@@ -206,7 +204,6 @@ def _send(
     provider: Provider,
     ledger: Ledger,
     clock: Callable[[], datetime],
-    settings: SubmitSettings,
     jitter: Callable[[], float],
 ) -> Submission:
     """The one call to the provider, and what becomes of the attempt."""
@@ -219,20 +216,16 @@ def _send(
             request,
             now=clock(),
             ledger=ledger,
-            settings=settings,
             jitter=jitter,
         )
     except Unclear as unclear:
-        message = (
+        raise SubmissionUnclear(
             f"The request was sent to {attempt.provider}, and whether it was accepted is unknown: "
             f"{unclear}"
-        )
-        return _unclear(attempt, message, request.plan, ledger, settings)
+        ) from None
     accepted_at = clock()
     is_recorded = _accept(ledger, attempt, request_id, accepted_at)
-    submission = _accepted(
-        attempt, request_id, accepted_at, request.next, settings, is_recorded=is_recorded
-    )
+    submission = _accepted(attempt, request_id, accepted_at, request.next, is_recorded=is_recorded)
     if submission.ticket:
         _cancel_what_nobody_waits_for(submission.ticket, request.plan.job, ledger, provider)
     return submission
@@ -244,7 +237,7 @@ def _cancel_what_nobody_waits_for(
     """The execution may have been stopped, and concluded, while the provider was called. No
     trouble here may lose the ticket."""
     try:
-        if ledger.is_closed(job) and provider.cancel(ticket.request_id):
+        if ledger.is_closed(job) and provider.cancel(ticket):
             ledger.lose(job.id, ticket, ExecutionAborted.__name__, "Stopped while submitting.")
     except Exception:
         logger.exception("Request %s could not be looked after", ticket.request_id)
@@ -270,7 +263,6 @@ def _accepted(
     request_id: str,
     accepted_at: datetime,
     turn: Next,
-    settings: SubmitSettings,
     *,
     is_recorded: bool = True,
 ) -> Submission:
@@ -286,32 +278,9 @@ def _accepted(
             render_timeout_seconds=attempt.render_timeout_seconds,
             is_recorded=is_recorded,
         ),
-        wait_seconds=next_wait_seconds(
-            0, min_seconds=settings.poll_min_seconds, max_seconds=settings.poll_max_seconds
-        ),
+        wait_seconds=next_wait_seconds(0),
         next=_unpaced(turn, turn.tries + 1),
     )
-
-
-def _unclear(
-    attempt: Attempt, message: str, plan: Plan, ledger: Ledger, settings: SubmitSettings
-) -> Submission:
-    """The end of the job, unless the owner would rather risk to pay twice."""
-    if settings.on_unclear_submission == "fail":
-        raise SubmissionUnclear(message) from None
-    another = _try_in_its_place(attempt, message, plan, settings)
-    ledger.give_up(attempt, SubmissionUnclear.__name__, message)
-    logger.warning("Given up, and submitted again: %s", message)
-    return another
-
-
-def _try_in_its_place(
-    attempt: Attempt, message: str, plan: Plan, settings: SubmitSettings
-) -> Submission:
-    following = after_unclear(plan, attempt, settings.max_submissions)
-    if following is None:
-        raise SubmissionUnclear(message) from None
-    return Submission(wait_seconds=0, next=following, falls_over=True)
 
 
 def _refused(
@@ -321,7 +290,6 @@ def _refused(
     *,
     now: datetime,
     ledger: Ledger,
-    settings: SubmitSettings,
     jitter: Callable[[], float],
 ) -> Submission:
     """Try again while that may help; else go on to the next offer, or end the job."""
@@ -330,10 +298,10 @@ def _refused(
         turn = turn.model_copy(update={"throttled_since": now})
     wait_seconds = None
     if refusal.again:
-        wait_seconds = _wait_to_retry(turn, now, settings, jitter, refusal.retry_after_seconds)
+        wait_seconds = _wait_to_retry(turn, now, jitter, refusal.retry_after_seconds)
     if wait_seconds is None:
         ledger.refuse(attempt, refusal.code, refusal.message)
-        return _fall_over(attempt, refusal.code, refusal.message, request.plan, settings)
+        return _fall_over(attempt, refusal.code, refusal.message, request.plan)
     ledger.postpone(attempt, refusal.code, refusal.message)
     logger.info("Refused with %s, next try in %s s", refusal.code, wait_seconds)
     return Submission(wait_seconds=wait_seconds, next=turn)
@@ -342,7 +310,6 @@ def _refused(
 def _wait_to_retry(
     turn: Next,
     now: datetime,
-    settings: SubmitSettings,
     jitter: Callable[[], float],
     retry_after_seconds: float = 0,
 ) -> int | None:
@@ -355,7 +322,6 @@ def _wait_to_retry(
         return throttled_wait_seconds(
             turn.tries,
             throttled_seconds=(now - turn.throttled_since).total_seconds(),
-            patience_seconds=settings.throttle_patience_seconds,
             retry_after_seconds=retry_after_seconds,
             jitter=jitter,
         )
@@ -364,10 +330,8 @@ def _wait_to_retry(
     return retry_wait_seconds(turn.tries, retry_after_seconds=retry_after_seconds, jitter=jitter)
 
 
-def _fall_over(
-    attempt: Attempt, code: str, message: str, plan: Plan, settings: SubmitSettings
-) -> Submission:
-    following = after_refusal(plan, attempt, code, settings.max_submissions)
+def _fall_over(attempt: Attempt, code: str, message: str, plan: Plan) -> Submission:
+    following = after_refusal(plan, attempt, code)
     if following is None:
         raise _REFUSALS.get(code, RequestRefused)(message) from None
     logger.info("Refused with %s, next is offer %s of the route", code, following.offer + 1)
@@ -379,12 +343,10 @@ def _ask_again(turn: Next, seconds: float) -> Submission:
     return Submission(wait_seconds=math.ceil(seconds), next=_unpaced(turn, max(1, turn.tries)))
 
 
-def _out_of_time(
-    turn: Next, now: datetime, settings: SubmitSettings, jitter: Callable[[], float]
-) -> Submission:
+def _out_of_time(turn: Next, now: datetime, jitter: Callable[[], float]) -> Submission:
     """The uploads' bucket answered slowly. Nothing was begun: a fresh call has all its time."""
     turn = _unpaced(turn, turn.tries + 1)
-    wait_seconds = _wait_to_retry(turn, now, settings, jitter)
+    wait_seconds = _wait_to_retry(turn, now, jitter)
     if wait_seconds is None:
         raise UnexpectedError("The uploads could not be looked at in time, however often.")
     return Submission(wait_seconds=wait_seconds, next=turn)

@@ -9,33 +9,31 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
+# WaveSpeed's page asks for 5 s or more between two questions. A minute is little beside a render
+# that has taken ten already.
 POLL_MIN_SECONDS = 5.0
 POLL_MAX_SECONDS = 60.0
+
+# How long a job keeps asking a provider that answers 429 before it goes to the next offer. Each
+# try is about ten of the 25,000 events that an execution may have.
+THROTTLE_PATIENCE_SECONDS = 900.0
 
 # A provider may ask for more patience than we would have, but not for a whole afternoon.
 RETRY_AFTER_MAX_SECONDS = 300.0
 
 
-def next_wait_seconds(
-    since_submission_seconds: float,
-    *,
-    min_seconds: float = POLL_MIN_SECONDS,
-    max_seconds: float = POLL_MAX_SECONDS,
-    retry_after_seconds: float = 0,
-) -> int:
+def next_wait_seconds(since_submission_seconds: float, *, retry_after_seconds: float = 0) -> int:
     """How long to wait until the next poll: a tenth of the time since submission, within bounds.
 
     So a render is seen at most a tenth later than it was ready, for few polls in all.
     """
-    ours = min(max(since_submission_seconds / 10, min_seconds), max_seconds)
+    ours = min(max(since_submission_seconds / 10, POLL_MIN_SECONDS), POLL_MAX_SECONDS)
     return math.ceil(max(ours, _asked_seconds(retry_after_seconds)))
 
 
 def retry_wait_seconds(
     tries: int,
     *,
-    min_seconds: float = POLL_MIN_SECONDS,
-    max_seconds: float = POLL_MAX_SECONDS,
     retry_after_seconds: float = 0,
     jitter: Callable[[], float] = random.random,
 ) -> int:
@@ -45,7 +43,7 @@ def retry_wait_seconds(
     refused together do not come back together. `jitter` gives 0 to 1.
     """
     doublings = min(max(tries - 1, 0), 30)
-    half = min(math.ldexp(min_seconds, doublings), max_seconds) / 2
+    half = min(math.ldexp(POLL_MIN_SECONDS, doublings), POLL_MAX_SECONDS) / 2
     return math.ceil(max(half, _asked_seconds(retry_after_seconds)) + half * jitter())
 
 
@@ -53,7 +51,7 @@ def throttled_wait_seconds(
     tries: int,
     *,
     throttled_seconds: float,
-    patience_seconds: float,
+    patience_seconds: float = THROTTLE_PATIENCE_SECONDS,
     retry_after_seconds: float = 0,
     jitter: Callable[[], float] = random.random,
 ) -> int | None:

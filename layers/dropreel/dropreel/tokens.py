@@ -10,7 +10,7 @@ from aws_lambda_powertools.utilities.parameters.exceptions import GetParameterEr
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from dropreel.catalog import ProviderName
+from dropreel.catalog import TITLES, ProviderName
 from dropreel.errors import TokenMissing
 from dropreel.settings import ProviderSettings
 
@@ -88,16 +88,12 @@ def configured(settings: ProviderSettings) -> frozenset[ProviderName]:
     A secret that cannot be read just now counts as one with a token, so that a hiccup never
     takes an offer off the route.
     """
-    return frozenset(name for name in ProviderName if _has_token(token_of(name, settings)))
+    return frozenset(name for name in settings.providers if _has_token(token_of(name, settings)))
 
 
 def token_of(name: ProviderName, settings: ProviderSettings) -> SecretToken:
     """A provider's token, in the secret that the settings name."""
-    match name:
-        case ProviderName.RUNCOMFY:
-            return SecretToken(settings.runcomfy_secret, "RunComfy")
-        case ProviderName.WAVESPEED:
-            return SecretToken(settings.wavespeed_secret, "WaveSpeed")
+    return SecretToken(settings.providers[name].secret, TITLES.get(name, name))
 
 
 def _has_token(token: SecretToken) -> bool:

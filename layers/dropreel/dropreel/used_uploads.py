@@ -19,9 +19,7 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-import boto3
-from botocore.config import Config
-
+from dropreel import clients
 from dropreel.job import Job
 
 if TYPE_CHECKING:
@@ -47,12 +45,7 @@ class UsedUploads:
     ) -> None:
         self._table = table
         self._sleep = sleep
-        self._client: DynamoDBClient = client or boto3.client(
-            "dynamodb",
-            config=Config(
-                retries={"mode": "standard", "max_attempts": 5}, connect_timeout=2, read_timeout=3
-            ),
-        )
+        self._client = client or clients.dynamodb()
 
     def claim(self, fingerprint: str, job: Job) -> Job:
         """Make the job the one of these uploads, unless another is; return the one that is."""
@@ -96,27 +89,16 @@ class UsedUploads:
         found = set[str]()
         asked: KeysAndAttributesTypeDef | KeysAndAttributesOutputTypeDef = {
             "Keys": [{"pk": {"S": pk}, "sk": {"S": "job"}} for pk in wanted],
-            "ProjectionExpression": "pk, expires_at",
+            "ProjectionExpression": "pk",
         }
         for call in range(_CALLS_AT_MOST):
             got = self._client.batch_get_item(RequestItems={self._table: asked})
-            notes = got["Responses"].get(self._table, [])
-            found |= {note["pk"]["S"] for note in notes}
-            for pk in (note["pk"] for note in notes if "expires_at" in note):
-                self._keep(pk)
+            found |= {note["pk"]["S"] for note in got["Responses"].get(self._table, [])}
             if self._table not in got["UnprocessedKeys"]:
                 return found
             asked = got["UnprocessedKeys"][self._table]
             self._sleep(min(0.05 * 2**call, 1) * random.random())  # noqa: S311 - jitter
         raise RuntimeError("DynamoDB left keys unread each time.")
-
-    def _keep(self, pk: "AttributeValueTypeDef") -> None:
-        """Notes of an earlier version expired: the sweep would pay for their uploads again."""
-        self._client.update_item(
-            TableName=self._table,
-            Key={"pk": pk, "sk": {"S": "job"}},
-            UpdateExpression="REMOVE expires_at",
-        )
 
     def note_used(self, bucket: str, key: str, version_id: str) -> None:
         """A job of another name was made with it. That answers nothing: its own job may come."""

@@ -8,10 +8,10 @@ import json
 from collections.abc import Callable, Collection, Iterator, Sequence
 from difflib import get_close_matches
 from functools import cached_property
-from typing import BinaryIO, Final, Protocol
+from typing import BinaryIO, Protocol
 
 from dropreel import fitting, media, options
-from dropreel.catalog import MODELS, Model, Offer, ProviderName, offer_of
+from dropreel.catalog import MODELS, TITLES, Model, Offer, ProviderName, offer_of
 from dropreel.errors import InputRejected, Reason, TokenMissing
 from dropreel.fitting import listed, megabytes, strictest
 from dropreel.job import INBOX, Input, Job, Role
@@ -21,8 +21,6 @@ from dropreel.render import Plan, PlannedOffer
 __all__ = ["Uploads", "plan", "settle", "strictest"]
 
 _Verdict = tuple[Offer, tuple[Reason, ...]]
-
-PROVIDERS: Final = {ProviderName.RUNCOMFY: "RunComfy", ProviderName.WAVESPEED: "WaveSpeed"}
 
 
 class Uploads(Protocol):
@@ -43,7 +41,7 @@ def plan(
     every offer when none takes the job, `TokenMissing` and `InputGone`.
     """
     model = _model(job)
-    names = [PROVIDERS[name] for name in dict.fromkeys(offer.provider for offer in model.route)]
+    names = [TITLES[name] for name in dict.fromkeys(offer.provider for offer in model.route)]
     if not any(offer.provider in configured for offer in model.route):
         raise TokenMissing(f"No token is stored for {listed(names, 'or for')}.")
     uploaded = _Uploaded(job, uploads)
@@ -88,7 +86,7 @@ def settle(plan: Plan, picture: Picture, sound: Sound | None) -> Plan:
         verdicts.append((offer, tuple(reasons)))
     route = [offer for offer, reasons in verdicts if not reasons]
     if not route:
-        raise InputRejected(_told(job, verdicts, tuple(PROVIDERS)))
+        raise InputRejected(_told(job, verdicts, tuple(TITLES)))
     return plan.model_copy(
         update={
             "route": tuple(_planned(job, offer) for offer in route),
@@ -334,17 +332,17 @@ def _told(
 
 def _title(model: Model, offer: Offer) -> str:
     """How people tell an offer from the others of its model."""
-    namesakes = [other for other in model.route if other.provider is offer.provider]
-    return PROVIDERS[offer.provider] if len(namesakes) == 1 else offer.page
+    namesakes = [other for other in model.route if other.provider == offer.provider]
+    return TITLES[offer.provider] if len(namesakes) == 1 else offer.page
 
 
 def _no_token(model: Model, offer: Offer, file: str) -> Reason:
     return Reason(
         file=file,
         offer=_title(model, offer),
-        rule=f"a token for {PROVIDERS[offer.provider]}",
+        rule=f"a token for {TITLES[offer.provider]}",
         found="no token is stored",
-        cure=f"{PROVIDERS[offer.provider]} would take these files: ask whoever runs this Dropreel "
+        cure=f"{TITLES[offer.provider]} would take these files: ask whoever runs this Dropreel "
         "to store its token, then drop the files again.",
     )
 

@@ -3,9 +3,7 @@
 import json
 from typing import TYPE_CHECKING
 
-import boto3
-from botocore.config import Config
-
+from dropreel import clients
 from dropreel.errors import DropreelError
 
 if TYPE_CHECKING:
@@ -17,9 +15,7 @@ class WaitingExecutions:
 
     def __init__(self, state_machine_arn: str, client: "SFNClient | None" = None) -> None:
         self._executions = state_machine_arn.replace(":stateMachine:", ":execution:", 1)
-        self._client: SFNClient = client or boto3.client(
-            "stepfunctions", config=Config(retries={"mode": "standard", "max_attempts": 8})
-        )
+        self._client = client or clients.stepfunctions()
         missing = self._client.exceptions
         self._nobody_waits = (missing.TaskTimedOut, missing.TaskDoesNotExist, missing.InvalidToken)
 

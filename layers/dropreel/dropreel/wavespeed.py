@@ -7,52 +7,40 @@ with its `code`. Numbers come from the page "WaveSpeedAI: Error Codes".
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 from urllib.parse import quote, urlsplit
 
-import httpx
 from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
 
-from dropreel.catalog import ProviderName
 from dropreel.provider import (
     Answer,
     FailureCause,
     RenderLost,
     RenderState,
     Result,
+    Ticket,
     Unreachable,
 )
 from dropreel.provider_http import (
-    ANSWER_SECONDS,
-    SUBMISSION_ANSWER_SECONDS,
+    STATES,
     AnyAnswer,
-    ProviderHttp,
+    HttpProvider,
+    OrEmpty,
     Reply,
     Text,
+    Urls,
     plain_state,
-    url_in,
 )
 from dropreel.provider_words import cause_of, flat
-from dropreel.tokens import Token
 
 # Published: created, processing, completed, failed. Its own client takes cancelled, timeout and
-# deleted as final, too; the others are what such services say.
+# deleted as final, too.
 _STATES = {
+    **STATES,
     "created": RenderState.QUEUED,
-    "queued": RenderState.QUEUED,
-    "pending": RenderState.QUEUED,
-    "processing": RenderState.RENDERING,
-    "in_progress": RenderState.RENDERING,
-    "running": RenderState.RENDERING,
-    "completed": RenderState.COMPLETED,
-    "succeeded": RenderState.COMPLETED,
-    "failed": RenderState.FAILED,
     "timeout": RenderState.FAILED,
-    "cancelled": RenderState.CANCELLED,
-    "canceled": RenderState.CANCELLED,
     "deleted": RenderState.CANCELLED,  # by somebody who did not want it any more
 }
-_UNFINISHED = {RenderState.QUEUED, RenderState.RENDERING}
 _REASONS = {
     "timeout": "It took too long at WaveSpeed.",
     "deleted": "It was deleted at WaveSpeed.",
@@ -82,6 +70,10 @@ def _number(code: str) -> int:
     return int(code[:9]) if code.isascii() and code.isdigit() else 0
 
 
+def _booleans(found: object) -> list[bool]:
+    return [one for one in found if isinstance(one, bool)] if isinstance(found, list) else []
+
+
 class _Task(BaseModel):
     """`data`: the task, which is also called a prediction."""
 
@@ -91,18 +83,8 @@ class _Task(BaseModel):
     status: Text = ""
     code: Text = ""
     error: Any = None
-    outputs: Annotated[
-        tuple[str, ...],
-        BeforeValidator(lambda found: map(url_in, found) if isinstance(found, list) else ()),
-    ] = ()
-    has_nsfw_contents: Annotated[
-        tuple[bool, ...],
-        BeforeValidator(
-            lambda found: (
-                [one for one in found if isinstance(one, bool)] if isinstance(found, list) else ()
-            )
-        ),
-    ] = ()
+    outputs: Urls = ()
+    has_nsfw_contents: Annotated[tuple[bool, ...], BeforeValidator(_booleans)] = ()
 
 
 class _Envelope(AnyAnswer):
@@ -111,9 +93,7 @@ class _Envelope(AnyAnswer):
     error_message: Any = None
     error: Any = None
     detail: Any = None
-    data: Annotated[
-        _Task, BeforeValidator(lambda found: found if isinstance(found, dict) else {})
-    ] = _Task()
+    data: Annotated[_Task, OrEmpty] = _Task()
 
     @model_validator(mode="before")
     @classmethod
@@ -168,35 +148,17 @@ class _Envelope(AnyAnswer):
         )
 
 
-class WaveSpeed:
-    """A `dropreel.provider.Provider`."""
+class WaveSpeed(HttpProvider[_Envelope]):
+    """WaveSpeedAI's dialect."""
 
-    name: ProviderName = ProviderName.WAVESPEED
-
-    def __init__(
-        self,
-        base_url: str,
-        token: Token,
-        *,
-        timeout_seconds: float = ANSWER_SECONDS,
-        submit_timeout_seconds: float = SUBMISSION_ANSWER_SECONDS,
-        transport: httpx.BaseTransport | None = None,
-    ) -> None:
-        self._http = ProviderHttp(
-            "WaveSpeed",
-            _Envelope,
-            base_url,
-            token,
-            timeout_seconds=timeout_seconds,
-            submit_timeout_seconds=submit_timeout_seconds,
-            transport=transport,
-        )
+    title: ClassVar[str] = "WaveSpeed"
+    answers = _Envelope
 
     def submit(self, endpoint: str, payload: Mapping[str, object]) -> str:
-        return self._http.submit(f"/api/v3/{quote(endpoint)}", payload)
+        return self._submit(f"/api/v3/{quote(endpoint)}", payload)
 
-    def ask(self, request_id: str) -> Answer:
-        reply = self._get(request_id)
+    def ask(self, ticket: Ticket) -> Answer:
+        reply = self._get_task(ticket)
         state, status = reply.answer.state, reply.answer.data.status
         if state is RenderState.FAILED or reply.tells_failure:
             return _failure(reply)
@@ -204,16 +166,12 @@ class WaveSpeed:
             return Answer(state=state, message=_reason(reply))
         if not status:
             raise Unreachable("WaveSpeed answered without a status.")
-        return Answer(
-            state=RenderState.RENDERING,
-            message=f"WaveSpeed reports a state that is not known: {reply.clean(status)}.",
-        )
+        return self._in_progress(reply, status)
 
-    def result(self, request_id: str) -> Result:
-        reply = self._get(request_id)
+    def result(self, ticket: Ticket) -> Result:
+        reply = self._get_task(ticket)
         answer = reply.answer
-        if answer.state in _UNFINISHED:
-            raise Unreachable("WaveSpeed says that the render is not complete yet.")
+        self._raise_unless_over(answer.state)
         if answer.state is RenderState.FAILED or reply.tells_failure:
             raise RenderLost(_failure(reply))
         if answer.state is RenderState.CANCELLED:
@@ -226,13 +184,13 @@ class WaveSpeed:
             nsfw=any(task.has_nsfw_contents) if task.has_nsfw_contents else None,
         )
 
-    def cancel(self, request_id: str) -> bool:  # noqa: ARG002 - no endpoint for it is published
+    def cancel(self, ticket: Ticket) -> bool:  # noqa: ARG002 - no endpoint for it is published
         """Always False: what WaveSpeed has accepted, it renders."""
         return False
 
-    def _get(self, request_id: str) -> Reply[_Envelope]:
+    def _get_task(self, ticket: Ticket) -> Reply[_Envelope]:
         # Built here, and not taken from the answer's own urls.get: that could point anywhere.
-        return self._http.get(f"/api/v3/predictions/{quote(request_id, safe='')}/result")
+        return self._get(f"/api/v3/predictions/{quote(ticket.request_id, safe='')}/result")
 
 
 def _reason(reply: Reply[_Envelope]) -> str:
@@ -258,3 +216,6 @@ def _may_be_video(url: str) -> bool:
         return bool(url) and not urlsplit(url).path.lower().endswith(_NO_VIDEO)
     except ValueError:
         return True  # whatever it is, the download has the last word
+
+
+Dialect = WaveSpeed

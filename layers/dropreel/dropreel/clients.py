@@ -1,0 +1,53 @@
+"""boto3's clients, all with the same patience. Each adapter makes its own, once."""
+
+from typing import TYPE_CHECKING
+
+import boto3
+from botocore.config import Config
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+    from mypy_boto3_events import EventBridgeClient
+    from mypy_boto3_lambda import LambdaClient
+    from mypy_boto3_s3 import S3Client
+    from mypy_boto3_sqs import SQSClient
+    from mypy_boto3_stepfunctions import SFNClient
+
+_PATIENT = Config(retries={"mode": "standard", "max_attempts": 5})
+
+TABLE = Config(retries={"mode": "standard", "max_attempts": 5}, connect_timeout=2, read_timeout=3)
+"""Short waits and many tries: the table answers in milliseconds, or not at all."""
+
+# SigV4 and the bucket's regional address, as KMS and the newer regions require. botocore still
+# presigns the old way in us-east-1, and with the global address elsewhere, unless it is told.
+BUCKETS = Config(
+    signature_version="s3v4",
+    s3={"addressing_style": "virtual"},
+    retries={"mode": "standard", "max_attempts": 5},
+    connect_timeout=5,
+    read_timeout=30,
+)
+
+
+def dynamodb() -> "DynamoDBClient":
+    return boto3.client("dynamodb", config=TABLE)
+
+
+def events() -> "EventBridgeClient":
+    return boto3.client("events", config=_PATIENT)
+
+
+def functions() -> "LambdaClient":
+    return boto3.client("lambda", config=_PATIENT)
+
+
+def s3() -> "S3Client":
+    return boto3.client("s3", config=BUCKETS)
+
+
+def sqs() -> "SQSClient":
+    return boto3.client("sqs", config=_PATIENT)
+
+
+def stepfunctions() -> "SFNClient":
+    return boto3.client("stepfunctions", config=_PATIENT)

@@ -1,0 +1,79 @@
+"""The ledger's table: its keys, and what every adapter of it does alike."""
+
+import random
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from decimal import Decimal
+from functools import wraps
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
+
+from botocore.exceptions import ClientError
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb.type_defs import AttributeValueTypeDef, UpdateTypeDef
+
+KEPT = timedelta(days=180)
+"""Longer than the 90 days for which Step Functions remembers an execution's name: as long as a job
+cannot start again, its attempts are known."""
+
+CONDITION_FAILED = "ConditionalCheckFailed"  # of one of a transaction's writes
+
+_MAX_CONFLICTS = 12  # with the waits below about eight seconds
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def is_conflict(error: ClientError) -> bool:
+    """A concurrent transaction touched the same item; ours wrote nothing."""
+    code = error.response["Error"].get("Code")
+    cancelled: list[dict[str, str]] = error.response.get("CancellationReasons", [])  # type: ignore[assignment]
+    reasons = {reason.get("Code") for reason in cancelled}
+    return code == "TransactionConflictException" or (
+        code == "TransactionCanceledException"
+        and "TransactionConflict" in reasons
+        and CONDITION_FAILED not in reasons
+    )
+
+
+def again_on_conflict(write: Callable[P, R]) -> Callable[P, R]:
+    """Repeat a write that a concurrent transaction kept from happening, after a random wait."""
+
+    @wraps(write)
+    def repeated(*args: P.args, **kwargs: P.kwargs) -> R:
+        for conflict in range(_MAX_CONFLICTS):
+            try:
+                return write(*args, **kwargs)
+            except ClientError as error:
+                if not is_conflict(error):
+                    raise
+            time.sleep(min(0.02 * 2**conflict, 1) * random.random())  # noqa: S311 - jitter
+        return write(*args, **kwargs)
+
+    return repeated
+
+
+def attempt_key(job_id: str, number: int) -> "dict[str, AttributeValueTypeDef]":
+    return {"pk": {"S": f"job#{job_id}"}, "sk": {"S": f"attempt#{number:03}"}}
+
+
+def run_key(job_id: str, number: int) -> "dict[str, AttributeValueTypeDef]":
+    """Of a run's item, which the slots' adapter writes to as well."""
+    return {"pk": {"S": f"job#{job_id}"}, "sk": {"S": f"run#{number:03}"}}
+
+
+def give_back(table: str, day: str, usd: Decimal | None, *, is_submitted: bool) -> "UpdateTypeDef":
+    """An update: of a day's renders and spend, what a render did not come to."""
+    back = {":renders": {"N": "0" if is_submitted else "-1"}, ":usd": {"N": str(-(usd or 0))}}
+    return {
+        "TableName": table,
+        "Key": spend_key(day),
+        "UpdateExpression": "ADD renders :renders, spent_usd :usd",
+        "ExpressionAttributeValues": back,
+    }
+
+
+def spend_key(day: str) -> "dict[str, AttributeValueTypeDef]":
+    """Of a day's spend."""
+    return {"pk": {"S": "spend"}, "sk": {"S": day}}

@@ -1,0 +1,79 @@
+"""What the embedded AWS needs otherwise than an account, laid over the built template.
+
+This is all of it. The template that people deploy holds none of it, and no switch for it.
+"""
+
+import json
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+PROJECT = Path(__file__).resolve().parent.parent
+
+_CALLBACKS = ["states:SendTaskSuccess", "states:SendTaskFailure"]
+_URL = re.compile(r'("(\w+)": \{"url": )"[^"]*"')
+
+
+def lay_over(
+    template: dict[str, Any],
+    folder: Path,
+    standins: Mapping[str, str],
+    max_wait_seconds: float | None = None,
+) -> None:
+    """Change the template in place. The files that it then names lie in `folder`.
+
+    `standins` are the stand-ins' URLs by provider. `max_wait_seconds` shortens the waits between
+    polls, for tests.
+    """
+    resources = template["Resources"]
+    _call_the_standins(template["Globals"]["Function"]["Environment"]["Variables"], standins)
+    _fetch_from_the_standins(resources["DeliverFunction"]["Properties"], folder, standins)
+    for policy in _of_type(resources, "AWS::S3::BucketPolicy"):
+        for statement in policy["PolicyDocument"]["Statement"]:
+            # It has no TLS. An account's buckets refuse plain http from everywhere.
+            statement["Condition"]["NotIpAddress"] = {"aws:SourceIp": "127.0.0.0/8"}
+    for role in _of_type(resources, "AWS::IAM::Role"):
+        for statement in role["Policies"][0]["PolicyDocument"]["Statement"]:
+            if statement["Action"] == _CALLBACKS:
+                statement["Resource"] = "*"  # MiniStack checks these without their state machine
+    machine = resources["RenderStateMachine"]["Properties"]
+    machine["DefinitionUri"] = str(_definition(folder, max_wait_seconds))
+
+
+def _call_the_standins(variables: dict[str, Any], standins: Mapping[str, str]) -> None:
+    """The URL of each provider is its stand-in's."""
+    providers: str = variables["PROVIDERS"]["Fn::Sub"]
+    variables["PROVIDERS"]["Fn::Sub"] = _URL.sub(
+        lambda found: f"{found[1]}{json.dumps(standins[found[2]])}", providers
+    )
+
+
+def _fetch_from_the_standins(
+    deliver: dict[str, Any], folder: Path, standins: Mapping[str, str]
+) -> None:
+    """Deliver fetches videos over https from public addresses only. Here it has another handler
+    around its own, which lets it fetch from the stand-ins, too."""
+    code = folder / "deliver"
+    shutil.copytree(PROJECT / "functions/deliver", code, dirs_exist_ok=True)
+    shutil.copy(PROJECT / "local/standin_videos.py", code)
+    deliver["CodeUri"], deliver["Handler"] = str(code), "standin_videos.handler"
+    deliver["Environment"]["Variables"]["STANDINS"] = ",".join(standins.values())
+
+
+def _definition(folder: Path, max_wait_seconds: float | None) -> Path:
+    """The state machine as JSON, because MiniStack reads no YAML."""
+    definition = yaml.safe_load((PROJECT / "statemachine/render.asl.yaml").read_text())
+    if max_wait_seconds is not None:
+        wait = definition["States"]["Render"]["Branches"][0]["States"]["Wait"]
+        wait["Seconds"] = f"{{% $min([$wait_seconds, {max_wait_seconds:g}]) %}}"
+    written = folder / "render.asl.json"
+    written.write_text(json.dumps(definition))
+    return written
+
+
+def _of_type(resources: dict[str, Any], kind: str) -> Iterator[dict[str, Any]]:
+    return (it["Properties"] for it in resources.values() if it["Type"] == kind)
