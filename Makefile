@@ -92,13 +92,13 @@ hunt: environments ## look long for what breaks admission, about two examples a 
 	@EXAMPLES=$(EXAMPLES) $(DEV)/pytest tests/integration/test_admission_interleaved.py
 
 bench-deliver: environments ## measure deliver's memory while it copies 1 GiB
-	@$(DEV)/python -m tests.bench_deliver
+	@$(DEV)/python -m tests.bench.deliver
 
 bench-burst: environments ## drop N pairs at once on a bad day, compare with 50: [N=1000]
-	@$(DEV)/python -m tests.bench_burst --jobs $(N) --compare
+	@$(DEV)/python -m tests.bench.burst --jobs $(N) --compare
 
 bench-latency: environments ## measure the time from the last upload to the call at the provider
-	@$(DEV)/python -m tests.bench_latency
+	@$(DEV)/python -m tests.bench.latency
 
 # --- A real account ---
 

@@ -11,9 +11,9 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
-from dropreel.errors import DropreelError
-from dropreel.events import DetailType, UploadIncomplete, VideoFailed, VideoReady
-from dropreel.wish import JobFile
+from dropreel.inbox.job_file import JobFile
+from dropreel.model.errors import DropreelError
+from dropreel.model.events import DetailType, UploadIncomplete, VideoFailed, VideoReady
 
 EVENTS = Path(__file__).resolve().parent.parent / "events"
 

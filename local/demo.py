@@ -21,9 +21,9 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from dropreel.catalog import MODELS
-from dropreel.job import INBOX, Role, slug
-from dropreel.pairing import AUDIO_ENDINGS, IMAGE_ENDINGS, name_of
+from dropreel.inbox.pairing import AUDIO_ENDINGS, IMAGE_ENDINGS, name_of
+from dropreel.model.catalog import MODELS
+from dropreel.model.job import INBOX, Role, slug
 from local import embedded
 from local.embedded import Environment, Home
 
@@ -205,7 +205,7 @@ def _answers(environment: Environment, dropped: Dropped) -> list[dict[str, Any]]
 
 
 def _show(answer: dict[str, Any], board: Board) -> None:
-    """One line for a function's answer, known by its shape (`dropreel.render`)."""
+    """One line for a function's answer, known by its shape (`dropreel.model.messages`)."""
     if "route" in answer:
         _show_plan(answer, board)
     elif "ticket" in answer:

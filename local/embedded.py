@@ -27,7 +27,7 @@ from typing import Any
 import boto3
 import yaml
 
-from dropreel.catalog import TITLES
+from dropreel.model.catalog import TITLES
 from local.overlay import lay_over
 
 PROJECT = Path(__file__).resolve().parent.parent

@@ -5,11 +5,10 @@ python -m local.models
 
 from pathlib import Path
 
-from dropreel.catalog import MODELS, TITLES, AudioLimits, ImageLimits, Offer, Option
+from dropreel.model.catalog import MODELS, TITLES, AudioLimits, ImageLimits, Offer, Option
 
 README = Path(__file__).resolve().parent.parent / "README.md"
 BEGIN, END = "<!-- models: made by `make events` -->", "<!-- end of models -->"
-
 
 
 def table() -> str:

@@ -7,8 +7,8 @@ from collections.abc import Collection
 import app  # type: ignore[import-not-found]
 import httpx
 
-from dropreel.deadline import Deadline
-from dropreel.download import Download, GuardedTransport
+from dropreel.providers.deadline import Deadline
+from dropreel.providers.download import Download, GuardedTransport
 
 
 class StandInsToo(GuardedTransport):

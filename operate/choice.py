@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, Protocol
 
-from dropreel.errors import (
+from dropreel.model.errors import (
     DropreelError,
     ExecutionAborted,
     ExecutionTimedOut,
@@ -22,9 +22,9 @@ from dropreel.errors import (
     RequestForgotten,
     SubmissionUnclear,
 )
-from dropreel.job import Job, execution_name
-from dropreel.ledger import Attempt, AttemptState, Run
-from dropreel.submission import CALL_LIFE_SECONDS
+from dropreel.model.job import Job, execution_name
+from dropreel.model.ledger import Attempt, AttemptState, Run
+from dropreel.render.submission import CALL_LIFE_SECONDS
 
 _CONCLUDED_AFTER: Final = timedelta(minutes=5)
 """An execution that was stopped is concluded within seconds, if its status event is not lost."""

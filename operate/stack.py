@@ -8,10 +8,10 @@ import boto3
 from botocore.config import Config
 from pydantic import ValidationError
 
-from dropreel.job import Job
-from dropreel.ledger import Attempt, Run
-from dropreel.ledger_dynamodb import DynamoDBLedger
-from dropreel.used_uploads import UsedUploads
+from dropreel.aws.ledger import DynamoDBLedger
+from dropreel.aws.uploads import UsedUploads
+from dropreel.model.job import Job
+from dropreel.model.ledger import Attempt, Run
 from operate.choice import Execution
 
 if TYPE_CHECKING:

@@ -4,11 +4,11 @@ from typing import Any
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from dropreel.desk import admission_of
-from dropreel.observability import logger
-from dropreel.render import AdmitRequest
-from dropreel.settings import AdmissionSettings
-from dropreel.tracing import tracer
+from dropreel.aws.wiring import admission_of
+from dropreel.model.messages import AdmitRequest
+from dropreel.runtime.log import logger
+from dropreel.runtime.settings import AdmissionSettings
+from dropreel.runtime.tracing import tracer
 
 settings = AdmissionSettings.from_environment()
 admission = admission_of(settings)

@@ -7,15 +7,15 @@ from typing import Any
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from dropreel.bus import Bus
-from dropreel.conclusion import conclude, ending_in
-from dropreel.desk import admission_of
-from dropreel.ledger_dynamodb import DynamoDBLedger
-from dropreel.observability import logger
-from dropreel.providers import provider_of
-from dropreel.settings import ConcludeSettings
-from dropreel.storage import S3Storage
-from dropreel.tracing import tracer
+from dropreel.aws.bus import Bus
+from dropreel.aws.ledger import DynamoDBLedger
+from dropreel.aws.s3 import S3Storage
+from dropreel.aws.wiring import admission_of
+from dropreel.outcome.conclusion import conclude, ending_in
+from dropreel.providers.registry import provider_of
+from dropreel.runtime.log import logger
+from dropreel.runtime.settings import ConcludeSettings
+from dropreel.runtime.tracing import tracer
 
 settings = ConcludeSettings.from_environment()
 ledger = DynamoDBLedger(settings.ledger_table)

@@ -4,13 +4,13 @@ from typing import Any
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from dropreel.conform import conform
-from dropreel.conform_audio import fit_recording
-from dropreel.conform_image import fit_picture
-from dropreel.observability import logger
-from dropreel.render import Plan
-from dropreel.storage import S3Storage
-from dropreel.tracing import tracer
+from dropreel.aws.s3 import S3Storage
+from dropreel.media.audio import fit_recording
+from dropreel.media.image import fit_picture
+from dropreel.model.messages import Plan
+from dropreel.render.conform import conform
+from dropreel.runtime.log import logger
+from dropreel.runtime.tracing import tracer
 
 uploads = S3Storage()
 

@@ -7,15 +7,15 @@ from typing import Any
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from dropreel.delivery import deliver
-from dropreel.download import Download
-from dropreel.ledger_dynamodb import DynamoDBLedger
-from dropreel.observability import logger
-from dropreel.providers import provider_of
-from dropreel.render import Underway
-from dropreel.settings import DeliverSettings
-from dropreel.storage import S3Storage
-from dropreel.tracing import tracer
+from dropreel.aws.ledger import DynamoDBLedger
+from dropreel.aws.s3 import S3Storage
+from dropreel.model.messages import Underway
+from dropreel.outcome.delivery import deliver
+from dropreel.providers.download import Download
+from dropreel.providers.registry import provider_of
+from dropreel.runtime.log import logger
+from dropreel.runtime.settings import DeliverSettings
+from dropreel.runtime.tracing import tracer
 
 settings = DeliverSettings.from_environment()
 ledger = DynamoDBLedger(settings.ledger_table)

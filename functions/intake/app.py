@@ -12,16 +12,17 @@ from aws_lambda_powertools.utilities.batch.types import PartialItemFailureRespon
 from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from dropreel.bus import Bus
-from dropreel.executions import Executions
-from dropreel.inbox_sweep import InboxSweep
-from dropreel.intake import Intake, Sweep, message_in
-from dropreel.intake_queue import IntakeQueue
-from dropreel.observability import logger
-from dropreel.settings import IntakeSettings
-from dropreel.storage import S3Storage
-from dropreel.tracing import tracer
-from dropreel.used_uploads import UsedUploads
+from dropreel.aws.bus import Bus
+from dropreel.aws.executions import Executions
+from dropreel.aws.queue import IntakeQueue
+from dropreel.aws.s3 import S3Storage
+from dropreel.aws.uploads import UsedUploads
+from dropreel.inbox.intake import Intake
+from dropreel.inbox.messages import Sweep, message_in
+from dropreel.inbox.sweep import InboxSweep
+from dropreel.runtime.log import logger
+from dropreel.runtime.settings import IntakeSettings
+from dropreel.runtime.tracing import tracer
 
 settings = IntakeSettings.from_environment()
 # Powertools takes its own logger here and types it as the standard one.

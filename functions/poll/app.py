@@ -6,14 +6,14 @@ from typing import Any
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from dropreel.desk import admission_of
-from dropreel.ledger_dynamodb import DynamoDBLedger
-from dropreel.observability import logger
-from dropreel.polling import poll
-from dropreel.providers import provider_of
-from dropreel.render import Underway
-from dropreel.settings import PollSettings
-from dropreel.tracing import tracer
+from dropreel.aws.ledger import DynamoDBLedger
+from dropreel.aws.wiring import admission_of
+from dropreel.model.messages import Underway
+from dropreel.providers.registry import provider_of
+from dropreel.render.polling import poll
+from dropreel.runtime.log import logger
+from dropreel.runtime.settings import PollSettings
+from dropreel.runtime.tracing import tracer
 
 settings = PollSettings.from_environment()
 ledger = DynamoDBLedger(settings.ledger_table)

@@ -6,14 +6,14 @@ from typing import Any
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from dropreel.ledger_dynamodb import DynamoDBLedger
-from dropreel.observability import logger
-from dropreel.providers import provider_of
-from dropreel.render import SubmitRequest
-from dropreel.settings import SubmitSettings
-from dropreel.storage import S3Storage
-from dropreel.submission import submit
-from dropreel.tracing import tracer
+from dropreel.aws.ledger import DynamoDBLedger
+from dropreel.aws.s3 import S3Storage
+from dropreel.model.messages import SubmitRequest
+from dropreel.providers.registry import provider_of
+from dropreel.render.submission import submit
+from dropreel.runtime.log import logger
+from dropreel.runtime.settings import SubmitSettings
+from dropreel.runtime.tracing import tracer
 
 settings = SubmitSettings.from_environment()
 ledger = DynamoDBLedger(settings.ledger_table)

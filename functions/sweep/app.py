@@ -6,14 +6,14 @@ from typing import Any
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from dropreel.desk import admission_of
-from dropreel.executions import ConcludeFunction, Executions
-from dropreel.intake_queue import IntakeQueue
-from dropreel.ledger_dynamodb import DynamoDBLedger
-from dropreel.observability import logger
-from dropreel.settings import SweepSettings
-from dropreel.sweeping import DailySweep
-from dropreel.tracing import tracer
+from dropreel.aws.executions import ConcludeFunction, Executions
+from dropreel.aws.ledger import DynamoDBLedger
+from dropreel.aws.queue import IntakeQueue
+from dropreel.aws.wiring import admission_of
+from dropreel.outcome.daily_sweep import DailySweep
+from dropreel.runtime.log import logger
+from dropreel.runtime.settings import SweepSettings
+from dropreel.runtime.tracing import tracer
 
 settings = SweepSettings.from_environment()
 admission = admission_of(settings)

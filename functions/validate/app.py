@@ -6,14 +6,14 @@ from typing import Any
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from dropreel import resumption, validation
-from dropreel.job import Job
-from dropreel.ledger_dynamodb import DynamoDBLedger
-from dropreel.observability import logger
-from dropreel.settings import ProviderSettings
-from dropreel.storage import S3Storage
-from dropreel.tokens import configured
-from dropreel.tracing import tracer
+from dropreel.aws.ledger import DynamoDBLedger
+from dropreel.aws.s3 import S3Storage
+from dropreel.model.job import Job
+from dropreel.providers.tokens import configured
+from dropreel.render import resumption, validation
+from dropreel.runtime.log import logger
+from dropreel.runtime.settings import ProviderSettings
+from dropreel.runtime.tracing import tracer
 
 settings = ProviderSettings.from_environment()
 ledger = DynamoDBLedger(settings.ledger_table)

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Mapping
 from pathlib import Path
 
-from dropreel.catalog import ProviderName
+from dropreel.model.catalog import ProviderName
 from local.standin.runcomfy import RunComfy
 from local.standin.server import Dialect, Settings, Standin, listening, url_of
 from local.standin.wavespeed import WaveSpeed

@@ -7,7 +7,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, PrivateAttr, model_validator
 
-from dropreel.provider import FailureCause
+from dropreel.model.provider import FailureCause
 
 
 class Stage(StrEnum):

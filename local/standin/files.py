@@ -18,7 +18,7 @@ from PIL import (
 )
 from pydantic import JsonValue
 
-from dropreel.catalog import AudioFormat, AudioLimits, ImageFormat, ImageLimits
+from dropreel.model.catalog import AudioFormat, AudioLimits, ImageFormat, ImageLimits
 
 _IMAGE_FORMATS = {
     "JPEG": ImageFormat.JPEG,

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import httpx
 from pydantic import JsonValue
 
-from dropreel.catalog import AudioLimits, ImageLimits, Offer
-from dropreel.provider import FailureCause
+from dropreel.model.catalog import AudioLimits, ImageLimits, Offer
+from dropreel.model.provider import FailureCause
 from local.standin.files import Look, listen_to_voice, look_at_picture
 from local.standin.orders import Order, path_of
 

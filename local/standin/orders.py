@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
 
-from dropreel.catalog import MODELS, Offer, Option, OptionValue, ProviderName
+from dropreel.model.catalog import MODELS, Offer, Option, OptionValue, ProviderName
 
 _KINDS: Mapping[str, type] = {"string": str, "integer": int, "boolean": bool}
 

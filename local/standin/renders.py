@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 
 from pydantic import JsonValue
 
-from dropreel.provider import FailureCause, RenderState
+from dropreel.model.provider import FailureCause, RenderState
 from local.standin.faults import Fault
 from local.standin.film import SHORT_SIDE_PIXELS, Script, Studio
 from local.standin.inputs import InputRefused, Reception

@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from dropreel.provider import RenderState
+from dropreel.model.provider import RenderState
 from local.standin.faults import Preset, Stage
 from local.standin.orders import Order, offers_of, read_order
 from local.standin.renders import FINAL, Render

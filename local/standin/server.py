@@ -24,7 +24,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from dropreel.provider import RenderState
+from dropreel.model.provider import RenderState
 from local.standin.answers import HangUp, ShapedAnswer, file_answer, hung_up
 from local.standin.connection import ReachableConnection
 from local.standin.faults import Fault, Faults, Preset, Stage, UnknownPreset, merge_patch

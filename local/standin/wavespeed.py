@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from dropreel.provider import FailureCause, RenderState
+from dropreel.model.provider import FailureCause, RenderState
 from local.standin.faults import Preset, Stage
 from local.standin.orders import Order, Wrong, offers_of, read_order
 from local.standin.renders import FINAL, Render

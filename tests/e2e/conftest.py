@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from dropreel.catalog import MODELS
-from dropreel.job import INBOX, Input, Role, job_id
+from dropreel.model.catalog import MODELS
+from dropreel.model.job import INBOX, Input, Role, job_id
 from local import embedded
 from local.embedded import PROJECT, Environment, Home
 

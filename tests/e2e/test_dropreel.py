@@ -9,7 +9,7 @@ import av
 import jsonschema
 import pytest
 
-from dropreel.events import DetailType
+from dropreel.model.events import DetailType
 from local.contract import schema
 from local.embedded import STANDIN_TOKEN
 from tests.e2e.conftest import PORTRAIT, SPEECH, Event, Stack, job_of, until

@@ -8,9 +8,9 @@ from typing import Any
 import av
 import pytest
 
-from dropreel.catalog import MODELS
+from dropreel.model.catalog import MODELS
 from tests.e2e.conftest import PORTRAIT, SPEECH, Event, Stack
-from tests.phone import heic_photo, m4a_memo
+from tests.support.phone import heic_photo, m4a_memo
 
 SPEECH_SECONDS = 8.3
 

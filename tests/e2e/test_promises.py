@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from dropreel.job import execution_name
+from dropreel.model.job import execution_name
 from local import embedded
 from local.embedded import PROJECT
 from tests.e2e.conftest import (

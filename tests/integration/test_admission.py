@@ -12,15 +12,16 @@ import pytest
 from botocore.exceptions import ClientError
 from moto import mock_aws
 
-from dropreel.admission import Admission, Granting, Limits, Refund, RunId, Waiter
-from dropreel.catalog import ProviderName
-from dropreel.job import Job
-from dropreel.ledger import Admitted, RunClosed
-from dropreel.ledger_dynamodb import DynamoDBLedger
-from dropreel.observability import logger
-from dropreel.render import AdmitRequest, Next, PlannedOffer
-from dropreel.slots_dynamodb import DynamoDBSlots
-from tests.admission_fakes import (
+from dropreel.aws.ledger import DynamoDBLedger
+from dropreel.aws.slots import DynamoDBSlots
+from dropreel.model.catalog import ProviderName
+from dropreel.model.job import Job
+from dropreel.model.ledger import Admitted, RunClosed
+from dropreel.model.messages import AdmitRequest, Next, PlannedOffer
+from dropreel.render.admission import Admission, Granting, Refund, RunId, Waiter
+from dropreel.render.spending import Limits
+from dropreel.runtime.log import logger
+from tests.support.admission_fakes import (
     LEASE,
     RUNCOMFY_PRICED,
     FakeExecutions,
@@ -28,9 +29,9 @@ from tests.admission_fakes import (
     job_named,
     request_of,
 )
-from tests.render_account import LEDGER, REGION, create_ledger_table
-from tests.render_fakes import NOON, RUNCOMFY, TICKET, WAVESPEED, FakeClock
-from tests.sam_template import DEFINITION, RESOURCES
+from tests.support.render_account import LEDGER, REGION, create_ledger_table
+from tests.support.render_fakes import NOON, RUNCOMFY, TICKET, WAVESPEED, FakeClock
+from tests.support.sam_template import DEFINITION, RESOURCES
 
 UNLIMITED = Limits(in_flight={}, lease={})
 LARGE = WAVESPEED.model_copy(update={"fields": {"resolution": "720p"}})  # no page has its price
@@ -59,7 +60,7 @@ class Desk:
         self.admission.admit(request)
         return request
 
-    def holders(self, provider: ProviderName = ProviderName.RUNCOMFY) -> list[str]:
+    def holders(self, provider: ProviderName = "runcomfy") -> list[str]:
         return [lease.run.job_id.split("-")[0] for lease in self.slots.leases(provider)]
 
     def told(self) -> list[str]:
@@ -125,7 +126,7 @@ def test_providers_have_slots_of_their_own(at: Desk) -> None:
     at.admit(BEN, route=(WAVESPEED,))
 
     assert at.told() == ["anna", "ben"]
-    assert at.holders(ProviderName.WAVESPEED) == ["ben"]
+    assert at.holders("wavespeed") == ["ben"]
 
 
 def test_admit_called_again_gives_the_same_answer_to_the_newer_token(at: Desk) -> None:
@@ -279,7 +280,7 @@ def test_another_attempt_gives_back_the_slot_of_the_last(at: Desk) -> None:
     at.admit(ANNA, attempt=2, offer=1)
 
     assert at.holders() == []
-    assert at.holders(ProviderName.WAVESPEED) == ["anna"]
+    assert at.holders("wavespeed") == ["anna"]
     assert at.told() == ["anna", "anna"]
 
 
@@ -289,7 +290,7 @@ def test_a_late_call_for_an_earlier_attempt_takes_nothing_away(at: Desk) -> None
 
     at.admission.admit(request_of(ANNA, attempt=1))
 
-    assert at.holders(ProviderName.WAVESPEED) == ["anna"]
+    assert at.holders("wavespeed") == ["anna"]
     assert at.holders() == []
 
 
@@ -328,7 +329,7 @@ def test_calls_that_serve_at_the_same_time_do_not_reach_for_the_same(
         at.admit(job, minute=minute)
     anna = RunId.of(ANNA)
     assert at.slots.free(anna, at.slots.standing(anna), NOON)
-    monkeypatch.setattr("dropreel.admission._GIVES_AT_MOST", 1)
+    monkeypatch.setattr("dropreel.render.admission._GIVES_AT_MOST", 1)
     writes: list[str] = []
     at.dynamodb.meta.events.register(
         "before-call.dynamodb.TransactWriteItems", lambda **_: writes.append("")
@@ -536,7 +537,7 @@ def test_an_offer_without_a_price_is_passed_over(at: Desk) -> None:
     at.admit(ANNA, route=(RUNCOMFY, WAVESPEED))
 
     assert (at.executions.refused, at.told()) == ({}, ["anna"])
-    assert at.holders(ProviderName.WAVESPEED) == ["anna"]
+    assert at.holders("wavespeed") == ["anna"]
     assert at.ledger.admitted(ANNA, 1) == Admitted(offer=1, estimated_usd=0.105)
 
 
@@ -580,7 +581,7 @@ def test_a_job_that_waits_goes_elsewhere_when_a_limit_is_set(at: Desk) -> None:
     at.admission.rendered(ANNA, 1)
 
     assert (at.executions.refused, at.told()) == ({}, ["anna", "ben"])
-    assert at.holders(ProviderName.WAVESPEED) == ["ben"]
+    assert at.holders("wavespeed") == ["ben"]
     assert at.items("waiters#") == 0
 
 
@@ -638,7 +639,7 @@ def test_the_days_renders_hold_for_who_read_an_older_count(at: Desk) -> None:
     at.open(in_flight=9, daily_renders=1)
     at.admit(ANNA)
     at.admit(BEN, minute=1)
-    (waiter,) = at.slots.first_waiters(ProviderName.RUNCOMFY, 1)
+    (waiter,) = at.slots.first_waiters("runcomfy", 1)
 
     granted = at.slots.grant(
         waiter,
@@ -699,7 +700,7 @@ def test_what_was_not_submitted_is_no_render_of_the_day(
 # A provider that is paused
 
 
-RUNCOMFY_PAUSED = {ProviderName.RUNCOMFY: 0, ProviderName.WAVESPEED: 2}
+RUNCOMFY_PAUSED = {"runcomfy": 0, "wavespeed": 2}
 
 
 def test_a_job_of_a_paused_provider_goes_elsewhere(at: Desk) -> None:
@@ -708,7 +709,7 @@ def test_a_job_of_a_paused_provider_goes_elsewhere(at: Desk) -> None:
     at.admit(ANNA)
 
     assert at.told() == ["anna"]
-    assert at.holders(ProviderName.WAVESPEED) == ["anna"]
+    assert at.holders("wavespeed") == ["anna"]
 
 
 def test_a_job_of_a_paused_provider_waits_when_it_can_go_nowhere_else(at: Desk) -> None:
@@ -736,7 +737,7 @@ def test_who_waits_when_its_provider_is_paused_goes_elsewhere_within_a_minute(at
 
     assert at.told() == ["anna", "cleo"]  # past ben, who can go nowhere else
     assert at.holders() == ["anna"]  # what is in flight finishes
-    assert at.holders(ProviderName.WAVESPEED) == ["cleo"]
+    assert at.holders("wavespeed") == ["cleo"]
     at.admission.rendered(ANNA, 1)
     assert at.holders() == []
     at.open()
@@ -789,7 +790,7 @@ def test_a_late_call_of_another_mind_puts_no_older_token_in_the_place_of_a_newer
     at.admit(ANNA)
     at.admit(CLEO, route=(WAVESPEED,))
     stale = request_of(BEN, minute=1)
-    at.open(in_flight={ProviderName.RUNCOMFY: 0, ProviderName.WAVESPEED: 1})
+    at.open(in_flight={"runcomfy": 0, "wavespeed": 1})
     at.admit(BEN, minute=1, retry=1)  # waits for WaveSpeed
     at.open(in_flight=1)
     at.admission.admit(stale)  # would wait for RunComfy
@@ -798,7 +799,7 @@ def test_a_late_call_of_another_mind_puts_no_older_token_in_the_place_of_a_newer
     at.admission.rendered(CLEO, 1)
 
     assert at.told() == ["anna", "cleo", "ben"]
-    assert at.holders(ProviderName.WAVESPEED) == ["ben"]
+    assert at.holders("wavespeed") == ["ben"]
 
 
 def test_a_run_that_is_over_is_not_moved(at: Desk) -> None:
@@ -811,7 +812,7 @@ def test_a_run_that_is_over_is_not_moved(at: Desk) -> None:
     at.admission.serve_waiting("a minute later")
 
     assert at.items("waiters#") == 0
-    assert at.holders(ProviderName.WAVESPEED) == []
+    assert at.holders("wavespeed") == []
 
 
 def test_every_minute_serves_more_than_a_job_that_ends_does(at: Desk) -> None:
@@ -859,7 +860,7 @@ def test_the_limit_holds_for_who_read_an_older_sum(at: Desk) -> None:
     at.open(in_flight=9, daily_usd="0.2")
     at.admit(ANNA, route=(WAVESPEED,))
     at.admit(BEN, route=(WAVESPEED,), minute=1)
-    (waiter,) = at.slots.first_waiters(ProviderName.WAVESPEED, 1)
+    (waiter,) = at.slots.first_waiters("wavespeed", 1)
 
     granted = at.slots.grant(
         waiter,
@@ -917,15 +918,15 @@ def test_a_slot_that_is_taken_is_given_to_nobody_else(at: Desk) -> None:
     at.open(in_flight=1)
     at.admit(ANNA)
     at.admit(BEN, minute=1)
-    (ben,) = at.slots.first_waiters(ProviderName.RUNCOMFY, 1)
-    before = at.slots.leases(ProviderName.RUNCOMFY)
+    (ben,) = at.slots.first_waiters("runcomfy", 1)
+    before = at.slots.leases("runcomfy")
 
     granted = at.slots.grant(
         ben, 0, by="someone", until=NOON + LEASE, now=NOON, usd=None, limits=UNLIMITED
     )
 
     assert granted is Granting.OVERTAKEN
-    assert at.slots.leases(ProviderName.RUNCOMFY) == before
+    assert at.slots.leases("runcomfy") == before
     assert at.items("waiters#") == 1
 
 
@@ -939,7 +940,7 @@ def test_a_late_run_takes_no_slot_from_a_later_run_of_its_job(at: Desk) -> None:
 
     at.admission.leave(ANNA)
 
-    (lease,) = at.slots.leases(ProviderName.RUNCOMFY)
+    (lease,) = at.slots.leases("runcomfy")
     assert lease.run == RunId.of(again)
 
 
@@ -972,12 +973,12 @@ def test_a_call_that_is_overtaken_by_another_attempt_joins_no_queue(at: Desk) ->
     at.admit(BEN)
     request = request_of(ANNA, minute=1)
     at.admission.admit(request)
-    (before,) = at.slots.first_waiters(ProviderName.RUNCOMFY, 1)
+    (before,) = at.slots.first_waiters("runcomfy", 1)
     at.admit(ANNA, minute=1, attempt=2)
 
     assert not at.slots.join(before, request.plan)
 
-    (waiter,) = at.slots.first_waiters(ProviderName.RUNCOMFY, 1)
+    (waiter,) = at.slots.first_waiters("runcomfy", 1)
     assert waiter.attempt == 2
 
 
@@ -986,14 +987,14 @@ def test_a_lease_that_was_renewed_meanwhile_is_neither_renewed_nor_taken_back(
     at: Desk, later: timedelta
 ) -> None:
     at.admit(ANNA)
-    (seen,) = at.slots.leases(ProviderName.RUNCOMFY)
+    (seen,) = at.slots.leases("runcomfy")
     renewed = at.slots.renew(seen, seen.until + later)
     assert renewed
 
     assert at.slots.renew(seen, NOON + 9 * LEASE) is None
     assert not at.slots.take_back(seen)
 
-    assert at.slots.leases(ProviderName.RUNCOMFY) == (renewed,)
+    assert at.slots.leases("runcomfy") == (renewed,)
 
 
 def test_who_waits_is_not_forgotten_before_its_execution_times_out(at: Desk) -> None:
@@ -1024,7 +1025,7 @@ def test_what_was_given_back_because_its_execution_is_gone_is_not_admitted_again
         at.ledger.begin(ANNA.id, Next(), WAVESPEED, NOON)
     at.executions.end(ANNA.execution_name)
     at.admission.serve_all()
-    assert at.holders(ProviderName.WAVESPEED) == []
+    assert at.holders("wavespeed") == []
 
     at.admission.admit(request)  # a copy of the call comes late
 
@@ -1103,7 +1104,7 @@ def test_who_waits_for_another_offer_is_not_put_back_into_the_queue_of_the_last(
     at.admit(CLEO, route=(WAVESPEED,))
     first = request_of(ANNA, minute=1)
     at.admission.admit(first)
-    (before,) = at.slots.first_waiters(ProviderName.RUNCOMFY, 1)
+    (before,) = at.slots.first_waiters("runcomfy", 1)
 
     at.admit(ANNA, minute=1, attempt=2, offer=1)
 
@@ -1112,14 +1113,14 @@ def test_who_waits_for_another_offer_is_not_put_back_into_the_queue_of_the_last(
     at.admission.rendered(BEN, 1)
     at.admission.rendered(CLEO, 1)
     assert at.holders() == []
-    assert at.holders(ProviderName.WAVESPEED) == ["anna"]
+    assert at.holders("wavespeed") == ["anna"]
 
 
 def test_who_is_dismissed_with_an_older_token_waits_on(at: Desk) -> None:
     at.open(in_flight=1)
     at.admit(BEN)
     at.admit(ANNA, minute=1)
-    (older,) = at.slots.first_waiters(ProviderName.RUNCOMFY, 1)
+    (older,) = at.slots.first_waiters("runcomfy", 1)
     at.admit(ANNA, minute=1, retry=1)
 
     at.slots.dismiss(older)
@@ -1158,7 +1159,7 @@ def test_a_slot_taken_back_goes_to_the_next_when_the_first_in_the_queue_is_close
 
 def test_who_takes_a_slot_back_that_another_call_has_taken_back_takes_nothing(at: Desk) -> None:
     at.admit(ANNA)
-    (lease,) = at.slots.leases(ProviderName.RUNCOMFY)
+    (lease,) = at.slots.leases("runcomfy")
     assert at.slots.take_back(lease)
     assert at.slots.take_back(lease)  # its first answer was lost
     at.admit(BEN)
@@ -1170,7 +1171,7 @@ def test_who_takes_a_slot_back_that_another_call_has_taken_back_takes_nothing(at
 
 def test_a_renewal_whose_answer_was_lost_is_repeated(at: Desk) -> None:
     at.admit(ANNA)
-    (lease,) = at.slots.leases(ProviderName.RUNCOMFY)
+    (lease,) = at.slots.leases("runcomfy")
     until = at.clock() + timedelta(hours=9)
 
     assert at.slots.renew(lease, until)
@@ -1370,7 +1371,7 @@ def test_a_look_at_the_queue_reads_one_waiter_however_many_wait(at: Desk) -> Non
         "after-call.dynamodb.Query", lambda parsed, **_: scanned.append(parsed["ScannedCount"])
     )
 
-    at.slots.first_waiters(ProviderName.RUNCOMFY, 1)
+    at.slots.first_waiters("runcomfy", 1)
 
     assert scanned == [1]
 

@@ -27,25 +27,26 @@ from hypothesis.stateful import (
 )
 from moto import mock_aws
 
-from dropreel.admission import Admission, Day
-from dropreel.attempts import NOT_SUBMITTED
-from dropreel.catalog import ProviderName
-from dropreel.job import Job
-from dropreel.ledger import Attempt
-from dropreel.ledger_dynamodb import DynamoDBLedger
-from dropreel.prices import billed
-from dropreel.render import Next
-from dropreel.slots_dynamodb import DynamoDBSlots
-from tests.admission_fakes import FakeExecutions, desk, job_named, request_of
-from tests.render_account import REGION, create_ledger_table
-from tests.render_fakes import PLAN, RUNCOMFY, WAVESPEED, FakeClock
+from dropreel.aws.ledger import DynamoDBLedger
+from dropreel.aws.slots import DynamoDBSlots
+from dropreel.model.catalog import TITLES, ProviderName
+from dropreel.model.job import Job
+from dropreel.model.ledger import Attempt
+from dropreel.model.messages import Next
+from dropreel.model.prices import billed
+from dropreel.render.admission import Admission
+from dropreel.render.attempts import NOT_SUBMITTED
+from dropreel.render.spending import Day
+from tests.support.admission_fakes import FakeExecutions, desk, job_named, request_of
+from tests.support.render_account import REGION, create_ledger_table
+from tests.support.render_fakes import PLAN, RUNCOMFY, WAVESPEED, FakeClock
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
 # In 720p, of which no page says the price: the owner may, and may not.
 ROUTE = (WAVESPEED.model_copy(update={"fields": {"resolution": "720p"}}), RUNCOMFY)
-USD = {ProviderName.WAVESPEED: Decimal("0.15"), ProviderName.RUNCOMFY: Decimal("0.1")}
+USD = {"wavespeed": Decimal("0.15"), "runcomfy": Decimal("0.1")}
 SECONDS = 3.5  # of the fakes' recording
 DEAR_USD = Decimal("0.6")  # more than a day may cost
 
@@ -159,8 +160,8 @@ class Machine(RuleBasedStateMachine):
         self.spent, self.perhaps_spent = Decimal(0), Decimal(0)
 
     @rule(
-        paused=st.sampled_from([None, *ProviderName]),
-        unpriced=st.sampled_from([None, *ProviderName]),
+        paused=st.sampled_from([None, *TITLES]),
+        unpriced=st.sampled_from([None, *TITLES]),
         is_dear=st.booleans(),
     )
     def deploy(
@@ -169,7 +170,7 @@ class Machine(RuleBasedStateMachine):
         """Calls that are under way know the settings of before."""
         self.is_news = True  # that nobody has acted on yet
         self.paused = paused
-        self.usd = USD | ({ProviderName.WAVESPEED: DEAR_USD} if is_dear else {})
+        self.usd = USD | ({"wavespeed": DEAR_USD} if is_dear else {})
         if unpriced:
             del self.usd[unpriced]
         stepped: Any = Stepped(self.client)
@@ -382,7 +383,7 @@ class Machine(RuleBasedStateMachine):
             self.is_news = False
         items = self.client.scan(TableName=self.table, ConsistentRead=True)["Items"]
         day = DynamoDBSlots(self.table, self.client).day(self.clock().date())
-        for provider in ProviderName:
+        for provider in TITLES:
             taken = [i for i in items if i["pk"]["S"] == f"slots#{provider}"]
             waiting = [i for i in items if i["pk"]["S"] == f"waiters#{provider}"]
             if provider is self.paused:

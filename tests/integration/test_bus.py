@@ -8,9 +8,9 @@ import pytest
 from botocore.stub import Stubber
 from moto import mock_aws
 
-from dropreel.bus import Bus, EventNotTaken
-from dropreel.events import DetailType, IncompleteUpload, UploadIncomplete
-from dropreel.job import Role
+from dropreel.aws.bus import Bus, EventNotTaken
+from dropreel.model.events import DetailType, IncompleteUpload, UploadIncomplete
+from dropreel.model.job import Role
 
 REGION = "eu-central-1"
 DETAIL = UploadIncomplete(

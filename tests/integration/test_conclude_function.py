@@ -7,23 +7,18 @@ from typing import Any
 
 import pytest
 
-from dropreel.admission import Limits, RunId, Waiter
-from dropreel.errors import RenderTimedOut, SettingUnreadable
-from dropreel.events import (
-    DeliveredVideo,
-    JobSummary,
-    RenderSummary,
-    VideoFailed,
-    VideoReady,
-)
-from dropreel.job import Job
-from dropreel.ledger import AttemptState
-from dropreel.prices import billed
-from dropreel.render import Next
-from dropreel.settings import parameter
-from dropreel.slots_dynamodb import DynamoDBSlots
-from tests.render_account import LEDGER, ROOT, VIDEOS, RenderAccount, render_account
-from tests.render_fakes import JOB, NOON, PLAN, RUNCOMFY, ScriptedProvider
+from dropreel.aws.slots import DynamoDBSlots
+from dropreel.model.errors import RenderTimedOut, SettingUnreadable
+from dropreel.model.events import DeliveredVideo, JobSummary, RenderSummary, VideoFailed, VideoReady
+from dropreel.model.job import Job
+from dropreel.model.ledger import AttemptState
+from dropreel.model.messages import Next
+from dropreel.model.prices import billed
+from dropreel.render.admission import RunId, Waiter
+from dropreel.render.spending import Limits
+from dropreel.runtime.settings import parameter
+from tests.support.render_account import LEDGER, ROOT, VIDEOS, RenderAccount, render_account
+from tests.support.render_fakes import JOB, NOON, PLAN, RUNCOMFY, ScriptedProvider
 
 ABORTED = json.loads((ROOT / "events/samples/execution_aborted.json").read_text())
 

@@ -10,13 +10,13 @@ import pytest
 from moto import mock_aws
 from PIL import Image
 
-from dropreel import validation
-from dropreel.catalog import ProviderName
-from dropreel.errors import ErrorReport, InputGone, InputRejected
-from dropreel.job import Input, Job, Role
-from dropreel.render import Plan
-from tests import media_samples as samples
-from tests import more_media as media
+from dropreel.model.catalog import TITLES
+from dropreel.model.errors import ErrorReport, InputGone, InputRejected
+from dropreel.model.job import Input, Job, Role
+from dropreel.model.messages import Plan
+from dropreel.render import validation
+from tests.support import media_samples as samples
+from tests.support import more_media as media
 
 UPLOAD_BUCKET = "dropreel-uploads"
 
@@ -48,7 +48,7 @@ def app(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
         s3.put_bucket_versioning(
             Bucket=UPLOAD_BUCKET, VersioningConfiguration={"Status": "Enabled"}
         )
-        from dropreel.storage import S3Storage
+        from dropreel.aws.s3 import S3Storage
         from functions.conform import app
 
         monkeypatch.setattr(app, "uploads", S3Storage())
@@ -69,7 +69,7 @@ def plan_of(app: ModuleType, *inputs: Input) -> Plan:
         model="wan-2.2-speech-to-video",
         inputs=inputs,
     )
-    return validation.plan(job, app.uploads, tuple(ProviderName))
+    return validation.plan(job, app.uploads, tuple(TITLES))
 
 
 def content_of(pinned: Input) -> bytes:

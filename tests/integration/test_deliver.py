@@ -18,15 +18,15 @@ from moto import mock_aws
 from moto.backends import get_backend
 from moto.core.models import DEFAULT_ACCOUNT_ID
 
-from dropreel.delivery import Concluded
-from dropreel.download import Download
-from dropreel.errors import ResultRefused, ResultUnavailable
-from dropreel.events import VideoReady
-from dropreel.provider import RenderState, Result
-from dropreel.render import Next, Plan, Progress, Underway
-from tests.render_account import create_ledger_table
-from tests.render_fakes import ENVIRONMENT, JOB, NOON, PLAN, RUNCOMFY, TICKET
-from tests.videos import padded, tiny_video
+from dropreel.model.errors import ResultRefused, ResultUnavailable
+from dropreel.model.events import VideoReady
+from dropreel.model.messages import Next, Plan, Progress, Underway
+from dropreel.model.provider import RenderState, Result
+from dropreel.outcome.delivery import Concluded
+from dropreel.providers.download import Download
+from tests.support.render_account import create_ledger_table
+from tests.support.render_fakes import ENVIRONMENT, JOB, NOON, PLAN, RUNCOMFY, TICKET
+from tests.support.videos import padded, tiny_video
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping
 
 import pytest
 
-from dropreel.catalog import ProviderName
-from dropreel.download import GuardedTransport
-from dropreel.errors import DropreelError, ResultRefused, ResultUnavailable
-from tests.fault_account import (
+from dropreel.model.catalog import ProviderName
+from dropreel.model.errors import DropreelError, ResultRefused, ResultUnavailable
+from dropreel.providers.download import GuardedTransport
+from tests.support.fault_account import (
     KEY,
     RUNCOMFY,
     WAVESPEED,

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping
 
 import pytest
 
-from dropreel.catalog import ProviderName
-from dropreel.errors import (
+from dropreel.model.catalog import ProviderName
+from dropreel.model.errors import (
     DropreelError,
     NoCredit,
     ProviderThrottled,
@@ -22,10 +22,10 @@ from dropreel.errors import (
     SubmissionUnclear,
     TokenRejected,
 )
-from dropreel.ledger import AttemptState
-from dropreel.provider import RenderState
-from dropreel.render import Next, Plan, Submission
-from tests.fault_account import (
+from dropreel.model.ledger import AttemptState
+from dropreel.model.messages import Next, Plan, Submission
+from dropreel.model.provider import RenderState
+from tests.support.fault_account import (
     KEY,
     LONG_AGO_SECONDS,
     RUNCOMFY,

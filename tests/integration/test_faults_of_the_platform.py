@@ -22,20 +22,21 @@ from aws_lambda_powertools.utilities.parameters.constants import DEFAULT_PROVIDE
 from botocore.client import BaseClient
 from botocore.exceptions import ClientError
 
-from dropreel.admission import Limits, RunId
-from dropreel.bus import EventNotTaken
-from dropreel.catalog import ProviderName
-from dropreel.errors import DropreelError, RenderTimedOut
-from dropreel.events import VideoFailed, VideoReady
-from dropreel.job import Job
-from dropreel.ledger import AttemptState, Run
-from dropreel.provider import Answer, RenderState, Result, UnknownRequest
-from dropreel.render import Next, Plan, Progress, Submission, Ticket, Underway
-from dropreel.slots_dynamodb import DynamoDBSlots
-from tests.admission_fakes import FakeExecutions, desk, job_named, request_of
-from tests.render_account import LEDGER, ROOT, VIDEOS, RenderAccount, render_account
-from tests.render_fakes import PLAN, RUNCOMFY, ScriptedProvider, by_name
-from tests.videos import tiny_video
+from dropreel.aws.bus import EventNotTaken
+from dropreel.aws.slots import DynamoDBSlots
+from dropreel.model.catalog import ProviderName
+from dropreel.model.errors import DropreelError, RenderTimedOut
+from dropreel.model.events import VideoFailed, VideoReady
+from dropreel.model.job import Job
+from dropreel.model.ledger import AttemptState, Run
+from dropreel.model.messages import Next, Plan, Progress, Submission, Underway
+from dropreel.model.provider import Answer, RenderState, Result, Ticket, UnknownRequest
+from dropreel.render.admission import RunId
+from dropreel.render.spending import Limits
+from tests.support.admission_fakes import FakeExecutions, desk, job_named, request_of
+from tests.support.render_account import LEDGER, ROOT, VIDEOS, RenderAccount, render_account
+from tests.support.render_fakes import PLAN, RUNCOMFY, ScriptedProvider, by_name
+from tests.support.videos import tiny_video
 
 ABORTED = json.loads((ROOT / "events/samples/execution_aborted.json").read_text())
 URL = "https://cdn.example/video.mp4?signature=secret"

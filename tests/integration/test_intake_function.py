@@ -16,9 +16,9 @@ from botocore.stub import Stubber
 from moto import mock_aws
 from moto.sqs.models import sqs_backends
 
-from dropreel.events import UploadIncomplete
-from dropreel.intake import Sighting, message_in
-from dropreel.job import Job, Role
+from dropreel.inbox.messages import Sighting, message_in
+from dropreel.model.events import UploadIncomplete
+from dropreel.model.job import Job, Role
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient

@@ -15,25 +15,24 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from moto import mock_aws
 
-from dropreel.admission import RunId, Waiter
-from dropreel.catalog import ProviderName
-from dropreel.errors import DropreelError
-from dropreel.job import Input
-from dropreel.ledger import Attempt, AttemptState, Ledger, RunClosed
-from dropreel.ledger_dynamodb import DynamoDBLedger
-from dropreel.prices import billed
-from dropreel.provider import Refusal, Unclear
-from dropreel.render import Next, SubmitRequest
-from dropreel.slots_dynamodb import DynamoDBSlots
-from dropreel.submission import CALL_LIFE_SECONDS, submit
-from tests.render_account import (
+from dropreel.aws.ledger import DynamoDBLedger
+from dropreel.aws.slots import DynamoDBSlots
+from dropreel.model.errors import DropreelError
+from dropreel.model.job import Input
+from dropreel.model.ledger import Attempt, AttemptState, Ledger, RunClosed
+from dropreel.model.messages import Next, SubmitRequest
+from dropreel.model.prices import billed
+from dropreel.model.provider import Refusal, Unclear
+from dropreel.render.admission import RunId, Waiter
+from dropreel.render.submission import CALL_LIFE_SECONDS, submit
+from tests.support.render_account import (
     LEDGER,
     REGION,
     RenderAccount,
     create_ledger_table,
     render_account,
 )
-from tests.render_fakes import (
+from tests.support.render_fakes import (
     JOB,
     NOON,
     PLAN,
@@ -642,7 +641,7 @@ class WitnessProvider(ScriptedProvider):
     """Remembers what it said in each call, also to those that did not live to hear it."""
 
     def __init__(self) -> None:
-        super().__init__(ProviderName.RUNCOMFY)
+        super().__init__("runcomfy")
         self.said: list[str] = []
         self.call: Call | None = None
 

@@ -5,12 +5,12 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from dropreel.errors import ErrorReport, RenderTimedOut, RequestForgotten
-from dropreel.ledger import AttemptState
-from dropreel.provider import Answer, RenderState, UnknownRequest
-from dropreel.render import Next, Progress, Underway
-from tests.render_account import RenderAccount, render_account
-from tests.render_fakes import JOB, NOON, PLAN, RUNCOMFY, TICKET, ScriptedProvider
+from dropreel.model.errors import ErrorReport, RenderTimedOut, RequestForgotten
+from dropreel.model.ledger import AttemptState
+from dropreel.model.messages import Next, Progress, Underway
+from dropreel.model.provider import Answer, RenderState, UnknownRequest
+from tests.support.render_account import RenderAccount, render_account
+from tests.support.render_fakes import JOB, NOON, PLAN, RUNCOMFY, TICKET, ScriptedProvider
 
 
 @pytest.fixture

@@ -11,15 +11,15 @@ from botocore.stub import Stubber
 from moto import mock_aws
 from moto.stepfunctions.models import stepfunctions_backends
 
-from dropreel.job import Job
-from dropreel.ledger import AttemptState
-from dropreel.ledger_dynamodb import DynamoDBLedger
-from dropreel.render import Next
-from dropreel.used_uploads import UsedUploads
+from dropreel.aws.ledger import DynamoDBLedger
+from dropreel.aws.uploads import UsedUploads
+from dropreel.model.job import Job
+from dropreel.model.ledger import AttemptState
+from dropreel.model.messages import Next
 from operate import rerun
 from operate.stack import DeployedStack, OutputMissing, outputs_of
-from tests.render_account import LEDGER, REGION, VIDEOS, create_ledger_table
-from tests.render_fakes import ENVIRONMENT, JOB, RUNCOMFY
+from tests.support.render_account import LEDGER, REGION, VIDEOS, create_ledger_table
+from tests.support.render_fakes import ENVIRONMENT, JOB, RUNCOMFY
 
 OUTPUTS = {
     "StateMachineArn": ENVIRONMENT["STATE_MACHINE_ARN"],

@@ -5,13 +5,12 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from dropreel.catalog import ProviderName
-from dropreel.errors import InputGone, NoCredit, SubmissionUnclear
-from dropreel.ledger import AttemptState
-from dropreel.provider import Refusal, Unclear
-from dropreel.render import Next, Plan, Submission
-from tests.render_account import LEDGER, UPLOADS, RenderAccount, render_account
-from tests.render_fakes import AUDIO, JOB, PLAN, WAVESPEED, ScriptedProvider
+from dropreel.model.errors import InputGone, NoCredit, SubmissionUnclear
+from dropreel.model.ledger import AttemptState
+from dropreel.model.messages import Next, Plan, Submission
+from dropreel.model.provider import Refusal, Unclear
+from tests.support.render_account import LEDGER, UPLOADS, RenderAccount, render_account
+from tests.support.render_fakes import AUDIO, JOB, PLAN, WAVESPEED, ScriptedProvider
 
 THROTTLED = Refusal("ProviderThrottled", "Too many requests.", again=True)
 
@@ -101,12 +100,12 @@ def test_refused_job_goes_to_the_provider_of_the_next_offer(
 ) -> None:
     no_credit = Refusal("NoCredit", "Not enough credit.")
     refused = submit(account, plan, ScriptedProvider(submissions=[no_credit]))
-    wavespeed = ScriptedProvider(ProviderName.WAVESPEED, submissions=["prediction-1"])
+    wavespeed = ScriptedProvider("wavespeed", submissions=["prediction-1"])
 
     accepted = submit(account, plan, wavespeed, refused.next)
 
     assert accepted.ticket is not None
-    assert (accepted.ticket.provider, accepted.ticket.attempt) == (ProviderName.WAVESPEED, 2)
+    assert (accepted.ticket.provider, accepted.ticket.attempt) == ("wavespeed", 2)
     assert [attempt.code for attempt in account.ledger.attempts(JOB.id)] == ["NoCredit", None]
 
 
@@ -138,7 +137,7 @@ def test_patience_with_a_provider_that_throttles_is_the_deployers(
 
 
 def test_job_beyond_the_minute_waits_for_its_turn(account: RenderAccount, plan: Plan) -> None:
-    provider = ScriptedProvider(ProviderName.WAVESPEED, submissions=["p-1", "p-2"])
+    provider = ScriptedProvider("wavespeed", submissions=["p-1", "p-2"])
     first = plan.model_copy(update={"route": (WAVESPEED,)})
     job = plan.job.model_copy(update={"id": "bob-0123456789abcdef"})
     second = first.model_copy(update={"job": job})
@@ -161,7 +160,7 @@ def test_how_many_calls_a_minute_has_is_the_deployers(
     monkeypatch.setenv("WAVESPEED_MAX_SUBMITS_PER_MINUTE", "0")
     monkeypatch.setenv("RUNCOMFY_MAX_SUBMITS_PER_MINUTE", "1")
     unavailable = Refusal("ProviderUnavailable", "Unavailable.", again=True)
-    wavespeed = ScriptedProvider(ProviderName.WAVESPEED, submissions=[unavailable])
+    wavespeed = ScriptedProvider("wavespeed", submissions=[unavailable])
     only_wavespeed = plan.model_copy(update={"route": (WAVESPEED,)})
 
     for _ in range(3):

@@ -12,14 +12,15 @@ import boto3
 import pytest
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from dropreel.admission import Admission
-from dropreel.conclusion import EndedRun, ending_in
-from dropreel.executions import ConcludeFunction, EndedExecution, Ending, Executions
-from dropreel.intake import Bookmark, Sweep, message_in
-from dropreel.job import Job
-from tests.render_account import REGION, ROOT, RenderAccount, render_account
-from tests.render_fakes import JOB
-from tests.sam_template import of_type
+from dropreel.aws.executions import ConcludeFunction, Executions
+from dropreel.inbox.messages import Bookmark, Sweep, message_in
+from dropreel.model.executions import EndedExecution, Ending
+from dropreel.model.job import Job
+from dropreel.outcome.conclusion import EndedRun, ending_in
+from dropreel.render.admission import Admission
+from tests.support.render_account import REGION, ROOT, RenderAccount, render_account
+from tests.support.render_fakes import JOB
+from tests.support.sam_template import of_type
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient

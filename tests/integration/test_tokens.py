@@ -8,11 +8,11 @@ from aws_lambda_powertools.utilities.parameters.constants import DEFAULT_PROVIDE
 from botocore.exceptions import ClientError
 from moto import mock_aws
 
-from dropreel.catalog import ProviderName
-from dropreel.errors import TokenMissing
-from dropreel.providers import provider_of
-from dropreel.settings import ProviderSettings
-from dropreel.tokens import SecretToken, TokenUnreadable, configured
+from dropreel.model.catalog import TITLES, ProviderName
+from dropreel.model.errors import TokenMissing
+from dropreel.providers.registry import provider_of
+from dropreel.providers.tokens import SecretToken, TokenUnreadable, configured
+from dropreel.runtime.settings import ProviderSettings
 
 if TYPE_CHECKING:
     from mypy_boto3_secretsmanager import SecretsManagerClient
@@ -125,7 +125,7 @@ def test_secret_that_is_not_handed_out_is_unreadable_not_missing(
         TOKEN()
 
 
-@pytest.mark.parametrize("name", list(ProviderName))
+@pytest.mark.parametrize("name", list(TITLES))
 def test_one_adapter_serves_an_execution_environment(name: ProviderName) -> None:
     one = provider_of(name, settings("https://one.example"))
     assert one.name is name
@@ -175,7 +175,7 @@ def test_token_stored_meanwhile_is_configured_at_once(secrets: "SecretsManagerCl
     secrets.put_secret_value(SecretId=SECRET, SecretString="rc-1")
     secrets.put_secret_value(SecretId=OTHER_SECRET, SecretString="ws-1")
 
-    assert configured(settings()) == set(ProviderName)
+    assert configured(settings()) == set(TITLES)
 
 
 def test_secret_that_cannot_be_read_just_now_stays_configured(
@@ -188,4 +188,4 @@ def test_secret_that_cannot_be_read_just_now_stays_configured(
             )
 
     monkeypatch.setitem(DEFAULT_PROVIDERS, "secrets", Hiccup())
-    assert configured(settings()) == set(ProviderName)
+    assert configured(settings()) == set(TITLES)

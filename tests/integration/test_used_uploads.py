@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 import pytest
 from botocore.stub import Stubber
 
-from dropreel.job import Input, Job, Role
-from dropreel.used_uploads import UsedUploads
-from tests.render_account import LEDGER, RenderAccount, render_account
+from dropreel.aws.uploads import UsedUploads
+from dropreel.model.job import Input, Job, Role
+from tests.support.render_account import LEDGER, RenderAccount, render_account
 
 KEY = "inbox/a b+c%20d'#/é😀.png"
 

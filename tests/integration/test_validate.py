@@ -13,17 +13,17 @@ import pytest
 from botocore.exceptions import ClientError
 from moto import mock_aws
 
-from dropreel.admission import RunId, Waiter
-from dropreel.catalog import ProviderName
-from dropreel.errors import ErrorReport, InputGone, InputRejected, TokenMissing
-from dropreel.job import Input, Job, Role
-from dropreel.ledger import Attempt
-from dropreel.ledger_dynamodb import DynamoDBLedger
-from dropreel.prices import billed
-from dropreel.render import Next, Plan
-from dropreel.slots_dynamodb import DynamoDBSlots
-from tests import media_samples as samples
-from tests.render_account import create_ledger_table
+from dropreel.aws.ledger import DynamoDBLedger
+from dropreel.aws.slots import DynamoDBSlots
+from dropreel.model.catalog import TITLES
+from dropreel.model.errors import ErrorReport, InputGone, InputRejected, TokenMissing
+from dropreel.model.job import Input, Job, Role
+from dropreel.model.ledger import Attempt
+from dropreel.model.messages import Next, Plan
+from dropreel.model.prices import billed
+from dropreel.render.admission import RunId, Waiter
+from tests.support import media_samples as samples
+from tests.support.render_account import create_ledger_table
 
 UPLOAD_BUCKET = "dropreel-uploads"
 SETTINGS = {
@@ -61,12 +61,12 @@ def app(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
         s3.put_bucket_versioning(
             Bucket=UPLOAD_BUCKET, VersioningConfiguration={"Status": "Enabled"}
         )
-        from dropreel.storage import S3Storage
+        from dropreel.aws.s3 import S3Storage
         from functions.validate import app
 
         monkeypatch.setattr(app, "uploads", S3Storage())
         monkeypatch.setattr(app, "ledger", DynamoDBLedger(SETTINGS["LEDGER_TABLE"]))
-        monkeypatch.setattr(app, "configured", lambda settings: frozenset(ProviderName))
+        monkeypatch.setattr(app, "configured", lambda settings: frozenset(TITLES))
         yield app
 
 
@@ -112,11 +112,11 @@ def test_good_job_gives_its_plan(app: ModuleType) -> None:
 def test_only_offers_with_a_token_are_on_the_route(
     app: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(app, "configured", lambda settings: {ProviderName.WAVESPEED})
+    monkeypatch.setattr(app, "configured", lambda settings: {"wavespeed"})
 
     plan = Plan.model_validate(app.handler(good_event(), Context()))
 
-    assert [offer.provider for offer in plan.route] == [ProviderName.WAVESPEED]
+    assert [offer.provider for offer in plan.route] == ["wavespeed"]
 
 
 def test_no_token_at_all_is_said(app: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,7 +167,7 @@ def test_only_ranges_of_the_pinned_version_are_read(app: ModuleType) -> None:
     )
 
     with storage.open(UPLOAD_BUCKET, given) as file:
-        from dropreel.media import read_recording
+        from dropreel.media.recordings import read_recording
 
         sound = read_recording(file, given.size_bytes)
 

@@ -14,17 +14,17 @@ from botocore.exceptions import ClientError
 from botocore.stub import ANY, Stubber
 from moto import mock_aws
 
-from dropreel.conclusion import StepError
-from dropreel.errors import (
+from dropreel.aws.task_tokens import WaitingExecutions
+from dropreel.model.errors import (
     DropreelError,
     InputRejected,
     PriceUnknown,
     Reason,
     SpendLimitReached,
 )
-from dropreel.waiting_executions import WaitingExecutions
-from tests.render_account import REGION
-from tests.render_fakes import ENVIRONMENT, JOB
+from dropreel.outcome.conclusion import StepError
+from tests.support.render_account import REGION
+from tests.support.render_fakes import ENVIRONMENT, JOB
 
 if TYPE_CHECKING:
     from mypy_boto3_stepfunctions import SFNClient

@@ -2,12 +2,12 @@
 
 import pytest
 
-from dropreel.attempts import after_loss, after_refusal, after_unclear, is_kept, summary
-from dropreel.events import AttemptSummary
-from dropreel.ledger import Attempt, AttemptState
-from dropreel.provider import Answer, FailureCause, RenderState
-from dropreel.render import Next, Plan, Ticket
-from tests.render_fakes import JOB, NOON, ONE_OFFER, PLAN, RUNCOMFY, TICKET, WAVESPEED
+from dropreel.model.events import AttemptSummary
+from dropreel.model.ledger import Attempt, AttemptState
+from dropreel.model.messages import Next, Plan
+from dropreel.model.provider import Answer, FailureCause, RenderState, Ticket
+from dropreel.render.attempts import after_loss, after_refusal, after_unclear, is_kept, summary
+from tests.support.render_fakes import JOB, NOON, ONE_OFFER, PLAN, RUNCOMFY, TICKET, WAVESPEED
 
 FIFTH_FIRST = PLAN.model_copy(update={"first_attempt": 5})
 THREE_OFFERS = PLAN.model_copy(update={"route": (*PLAN.route, RUNCOMFY)})

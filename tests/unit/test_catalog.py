@@ -11,8 +11,8 @@ from typing import Any
 import jsonschema
 import pytest
 
-from dropreel import options
-from dropreel.catalog import MODELS, Offer, Option, OptionValue, offer_of
+from dropreel.model.catalog import MODELS, Offer, Option, OptionValue, offer_of
+from dropreel.render import options
 
 PAGES = Path(__file__).parents[1] / "pages"
 SPEECH, IMAGE, FLASH = (

@@ -9,9 +9,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from dropreel.attempts import is_kept
-from dropreel.conclusion import EndedRun, conclude, ending_in, needs_conclusion
-from dropreel.errors import (
+from dropreel.model.errors import (
     DropreelError,
     InputGone,
     InputRejected,
@@ -29,7 +27,7 @@ from dropreel.errors import (
     SubmissionUnclear,
     UnexpectedError,
 )
-from dropreel.events import (
+from dropreel.model.events import (
     AttemptSummary,
     DeliveredVideo,
     DetailType,
@@ -39,12 +37,14 @@ from dropreel.events import (
     VideoFailed,
     VideoReady,
 )
-from dropreel.job import Job
-from dropreel.ledger import AttemptState, Run
-from dropreel.polling import poll
-from dropreel.provider import Answer, RenderState, UnknownRequest, Unreachable
-from dropreel.render import Next, Progress, Underway
-from tests.render_fakes import (
+from dropreel.model.job import Job
+from dropreel.model.ledger import AttemptState, Run
+from dropreel.model.messages import Next, Progress, Underway
+from dropreel.model.provider import Answer, RenderState, UnknownRequest, Unreachable
+from dropreel.outcome.conclusion import EndedRun, conclude, ending_in, needs_conclusion
+from dropreel.render.attempts import is_kept
+from dropreel.render.polling import poll
+from tests.support.render_fakes import (
     JOB,
     NOON,
     PLAN,
@@ -57,7 +57,7 @@ from tests.render_fakes import (
     ScriptedProvider,
     by_name,
 )
-from tests.sam_template import RESOURCES
+from tests.support.sam_template import RESOURCES
 
 RUN = "arn:aws:states:eu-west-1:123456789012:execution:dropreel-render:anna-0123456789abcdef"
 SAMPLES = Path(__file__).parents[2] / "events" / "samples"

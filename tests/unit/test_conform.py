@@ -7,14 +7,16 @@ from typing import BinaryIO
 
 import pytest
 
-from dropreel import conform as conforming
-from dropreel.catalog import AudioFormat, AudioLimits, ImageFormat, ImageLimits, ProviderName
-from dropreel.conform import Alarm, Copy, Damaged, OutOfTime, TooLong, Unfit, Watched, conform
-from dropreel.errors import InputGone, InputRejected
-from dropreel.job import Input, Job, Role
-from dropreel.media import Picture, Sound
-from dropreel.render import Plan, PlannedOffer
-from tests import media_samples as samples
+from dropreel.media.making import Alarm, Copy, Damaged, OutOfTime, TooLong, Unfit, Watched
+from dropreel.media.pictures import Picture
+from dropreel.media.recordings import Sound
+from dropreel.model.catalog import AudioFormat, AudioLimits, ImageFormat, ImageLimits
+from dropreel.model.errors import InputGone, InputRejected
+from dropreel.model.job import Input, Job, Role
+from dropreel.model.messages import Plan, PlannedOffer
+from dropreel.render import conform as conforming
+from dropreel.render.conform import conform
+from tests.support import media_samples as samples
 
 MODEL = "wan-2.2-speech-to-video"
 CLEAN_PICTURE = samples.picture("PNG")
@@ -23,12 +25,12 @@ HEIC = samples.heic()
 M4A = samples.encoded("ipod", "aac", 4)
 ROUTE = (
     PlannedOffer(
-        provider=ProviderName.RUNCOMFY,
+        provider="runcomfy",
         endpoint="wan-ai/wan-2-2/speech-to-video",
         fields={},
     ),
     PlannedOffer(
-        provider=ProviderName.WAVESPEED,
+        provider="wavespeed",
         endpoint="wavespeed-ai/wan-2.2/speech-to-video",
         fields={},
     ),
@@ -246,7 +248,7 @@ def test_recording_longer_than_it_promised_leaves_the_route_to_who_takes_it() ->
 
     settled = conformed(plan, bucket, Codecs(sound=samples.mp3_of_rising_bitrate(2500)))
 
-    assert [offer.provider for offer in settled.route] == [ProviderName.WAVESPEED]
+    assert [offer.provider for offer in settled.route] == ["wavespeed"]
     assert settled.audio_facts
     assert settled.audio_facts.duration_seconds == pytest.approx(60, abs=0.1)
 

@@ -6,15 +6,15 @@ from io import BytesIO
 import av
 import pytest
 
-from dropreel import kinds
-from dropreel.catalog import AudioFormat, AudioLimits
-from dropreel.conform import Copy, Damaged, OutOfTime, TooLong, Unfit, Watched
-from dropreel.conform_audio import fit_recording
-from dropreel.media import Sound, read_recording
-from dropreel.reader import buffered
-from tests import media_samples as samples
-from tests import more_media as media
-from tests.more_media import heard
+from dropreel.media import kinds
+from dropreel.media.audio import fit_recording
+from dropreel.media.making import Copy, Damaged, OutOfTime, TooLong, Unfit, Watched
+from dropreel.media.reader import buffered
+from dropreel.media.recordings import Sound, read_recording
+from dropreel.model.catalog import AudioFormat, AudioLimits
+from tests.support import media_samples as samples
+from tests.support import more_media as media
+from tests.support.more_media import heard
 
 LIMITS = AudioLimits(
     formats=(AudioFormat.WAV, AudioFormat.MP3),

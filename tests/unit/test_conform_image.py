@@ -8,13 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageChops, ImageCms
 
-from dropreel import conform_image
-from dropreel.catalog import ImageFormat, ImageLimits
-from dropreel.conform import Copy, Damaged, OutOfTime, Unfit, Watched
-from dropreel.conform_image import fit_picture
-from dropreel.media import read_picture
-from tests import media_samples as samples
-from tests import more_media as media
+from dropreel.media import image as conform_image
+from dropreel.media.image import fit_picture
+from dropreel.media.making import Copy, Damaged, OutOfTime, Unfit, Watched
+from dropreel.media.pictures import read_picture
+from dropreel.model.catalog import ImageFormat, ImageLimits
+from tests.support import media_samples as samples
+from tests.support import more_media as media
 
 LIMITS = ImageLimits(
     formats=(ImageFormat.JPEG, ImageFormat.PNG, ImageFormat.WEBP), side_under_pixels=2000

@@ -5,9 +5,9 @@ import json
 import jsonschema
 import pytest
 
-from dropreel.events import SOURCE, DetailType
-from dropreel.job import Role
-from dropreel.wish import said_in
+from dropreel.inbox.job_file import said_in
+from dropreel.model.events import SOURCE, DetailType
+from dropreel.model.job import Role
 from local.contract import DETAILS, EVENTS, JOB_FILE, file_stem, job_file_schema, schema
 
 

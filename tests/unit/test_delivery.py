@@ -9,8 +9,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dropreel.delivery import Concluded, Overtaken, VideoCopy, deliver
-from dropreel.errors import (
+from dropreel.model.errors import (
     DropreelError,
     NoCredit,
     RenderCancelled,
@@ -22,7 +21,7 @@ from dropreel.errors import (
     ResultRefused,
     ResultUnavailable,
 )
-from dropreel.events import (
+from dropreel.model.events import (
     AttemptSummary,
     IncompleteUpload,
     JobSummary,
@@ -30,9 +29,10 @@ from dropreel.events import (
     VideoFailed,
     VideoReady,
 )
-from dropreel.job import Role
-from dropreel.ledger import AttemptState
-from dropreel.provider import (
+from dropreel.model.job import Role
+from dropreel.model.ledger import AttemptState
+from dropreel.model.messages import Next, Progress, Underway
+from dropreel.model.provider import (
     Answer,
     FailureCause,
     RenderLost,
@@ -40,8 +40,8 @@ from dropreel.provider import (
     Result,
     UnknownRequest,
 )
-from dropreel.render import Next, Progress, Underway
-from tests.render_fakes import (
+from dropreel.outcome.delivery import Concluded, Overtaken, VideoCopy, deliver
+from tests.support.render_fakes import (
     JOB,
     NOON,
     PLAN,
@@ -52,7 +52,7 @@ from tests.render_fakes import (
     ScriptedProvider,
     by_name,
 )
-from tests.videos import HEIGHT, WIDTH, padded, tiny_video
+from tests.support.videos import HEIGHT, WIDTH, padded, tiny_video
 
 MACHINE = Path(__file__).parents[2] / "statemachine" / "render.asl.yaml"
 DELIVERED_AT = NOON + timedelta(seconds=80)

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from dropreel.admission import Limits
-from dropreel.catalog import ProviderName
-from dropreel.desk import limits_of
-from dropreel.settings import AdmissionSettings
-from tests.render_fakes import ENVIRONMENT
-from tests.sam_template import DEFINITION
+from dropreel.aws.wiring import limits_of
+from dropreel.model.catalog import ProviderName
+from dropreel.render.spending import Limits
+from dropreel.runtime.settings import AdmissionSettings
+from tests.support.render_fakes import ENVIRONMENT
+from tests.support.sam_template import DEFINITION
 
 STATES: dict[str, dict[str, Any]] = DEFINITION["States"]["Render"]["Branches"][0]["States"]
 # No two alike, and none the default, so that none can stand for another.
@@ -29,7 +29,7 @@ LIMITS = {
     "ON_SPEND_LIMIT": "fail",
 }
 PATIENCE, RENDER = timedelta(minutes=10), timedelta(minutes=90 + 40)
-TURN = {ProviderName.RUNCOMFY: timedelta(minutes=4), ProviderName.WAVESPEED: timedelta(minutes=2)}
+TURN = {"runcomfy": timedelta(minutes=4), "wavespeed": timedelta(minutes=2)}
 
 EACH_PROVIDER = pytest.mark.parametrize("provider", ProviderName)
 
@@ -39,7 +39,7 @@ def limits(changes: dict[str, str] | None = None) -> Limits:
 
 
 def test_each_provider_has_as_many_slots_as_its_own_setting_says() -> None:
-    assert limits().in_flight == {ProviderName.RUNCOMFY: 12, ProviderName.WAVESPEED: 8}
+    assert limits().in_flight == {"runcomfy": 12, "wavespeed": 8}
 
 
 @pytest.mark.parametrize(
@@ -139,8 +139,8 @@ def test_what_may_take_longer_lengthens_the_lease_by_as_much(
     after = limits({setting: value}).lease
 
     assert {provider: after[provider] - before[provider] for provider in ProviderName} == {
-        ProviderName.RUNCOMFY: timedelta(minutes=runcomfy_minutes),
-        ProviderName.WAVESPEED: timedelta(minutes=wavespeed_minutes),
+        "runcomfy": timedelta(minutes=runcomfy_minutes),
+        "wavespeed": timedelta(minutes=wavespeed_minutes),
     }
 
 

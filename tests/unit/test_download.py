@@ -3,9 +3,9 @@ from collections.abc import Callable, Iterator
 import httpx
 import pytest
 
-from dropreel.download import Download
-from dropreel.errors import ResultMissing, ResultRefused, ResultUnavailable
-from dropreel.provider import Unreachable
+from dropreel.model.errors import ResultMissing, ResultRefused, ResultUnavailable
+from dropreel.model.provider import Unreachable
+from dropreel.providers.download import Download
 
 URL = "https://cdn.example/video.mp4?signature=secret"
 BODY = bytes(range(100))

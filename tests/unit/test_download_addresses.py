@@ -13,9 +13,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from dropreel import download
-from dropreel.download import Download, GuardedTransport, is_public
-from dropreel.errors import ResultRefused
+from dropreel.model.errors import ResultRefused
+from dropreel.providers import download
+from dropreel.providers.download import Download, GuardedTransport, is_public
 
 PUBLIC, OTHER_PUBLIC, PRIVATE = "93.184.215.14", "2606:2800:21f:cb07::1", "10.0.0.7"
 

@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-from dropreel.draft import NAMED_AT_MOST, Draft
-from dropreel.job import Role
-from dropreel.pairing import Group, name_of
-from dropreel.storage import ObjectVersion
-from dropreel.wish import PROBLEMS_AT_MOST, nearest_wins, said_in
+from dropreel.inbox.job_file import PROBLEMS_AT_MOST, nearest_wins, said_in
+from dropreel.inbox.pairing import Group, name_of
+from dropreel.inbox.pending_job import NAMED_AT_MOST, Draft
+from dropreel.model.job import Role
+from dropreel.model.uploads import ObjectVersion
 
 SPEECH = "wan-2.2-speech-to-video"
 MOTION = "wan-2.2-image-to-video"

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dropreel import errors
-from dropreel.conclusion import StepError
-from dropreel.errors import DropreelError, InputRejected, Reason, RequestRefused
+from dropreel.model import errors
+from dropreel.model.errors import DropreelError, InputRejected, Reason, RequestRefused
+from dropreel.outcome.conclusion import StepError
 
 # A Cause has 32,768; Lambda's stack trace is in it too.
 CHARACTERS_AT_MOST = 30_000

@@ -4,9 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from dropreel import fitting, kinds
-from dropreel.catalog import MODELS, AudioFormat, AudioLimits, ImageFormat, ImageLimits
-from dropreel.media import Picture, Sound
+from dropreel.media import fitting, kinds
+from dropreel.media.pictures import Picture
+from dropreel.media.recordings import Sound
+from dropreel.model.catalog import MODELS, AudioFormat, AudioLimits, ImageFormat, ImageLimits
 
 SPEECH = MODELS["wan-2.2-speech-to-video"].route
 IMAGE = MODELS["wan-2.2-image-to-video"].route

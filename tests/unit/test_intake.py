@@ -13,13 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
-from dropreel import wish
-from dropreel.events import DetailType, UploadIncomplete
-from dropreel.inbox_sweep import InboxSweep
-from dropreel.intake import LISTED_AT_MOST, Bookmark, Intake, Sighting, Sweep, message_in
-from dropreel.job import Input, Job, Role
-from dropreel.pairing import name_of
-from dropreel.storage import ObjectVersion, Page, WrittenObject
+from dropreel.inbox import job_file as wish
+from dropreel.inbox.intake import LISTED_AT_MOST, Intake
+from dropreel.inbox.messages import Bookmark, Sighting, Sweep, message_in
+from dropreel.inbox.pairing import name_of
+from dropreel.inbox.sweep import InboxSweep
+from dropreel.model.events import DetailType, UploadIncomplete
+from dropreel.model.job import Input, Job, Role
+from dropreel.model.uploads import ObjectVersion, Page, WrittenObject
 
 UPLOADS = "uploads"
 VIDEOS = "videos"

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from dropreel.job import LONGEST_KEY_BYTES, Input, Job, Role, error_key, job_id, slug
+from dropreel.model.job import LONGEST_KEY_BYTES, Input, Job, Role, error_key, job_id, slug
 
 MODEL = "wan-2.2-speech-to-video"
 

@@ -11,21 +11,23 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from dropreel import media
-from dropreel.catalog import AudioFormat, ImageFormat
-from dropreel.reader import RangedFile, buffered
-from tests import media_samples as samples
+from dropreel.media.kinds import NotUsable
+from dropreel.media.pictures import Picture, read_picture
+from dropreel.media.reader import RangedFile, buffered
+from dropreel.media.recordings import Sound, read_recording
+from dropreel.model.catalog import AudioFormat, ImageFormat
+from tests.support import media_samples as samples
 
 GPS, EXIF = "the place where it was taken (GPS)", "camera data (EXIF)"
 TAGS = "tags (title, artist, picture...)"
 
 
-def picture_of(content: bytes) -> media.Picture:
-    return media.read_picture(BytesIO(content), len(content))
+def picture_of(content: bytes) -> Picture:
+    return read_picture(BytesIO(content), len(content))
 
 
-def sound_of(content: bytes) -> media.Sound:
-    return media.read_recording(BytesIO(content), len(content))
+def sound_of(content: bytes) -> Sound:
+    return read_recording(BytesIO(content), len(content))
 
 
 @pytest.mark.parametrize(
@@ -146,7 +148,7 @@ def test_cut_picture_is_noticed(image_format: str, kept: float) -> None:
 
     try:
         damage = picture_of(whole[: int(len(whole) * kept)]).damage
-    except media.NotUsable as error:
+    except NotUsable as error:
         assert error.broken
         damage = error.found
 
@@ -322,7 +324,7 @@ def test_cut_recording_is_noticed(content: bytes, damage: str) -> None:
     ],
 )
 def test_no_picture_is_named_in_words(content: bytes, found: str) -> None:
-    with pytest.raises(media.NotUsable) as refusal:
+    with pytest.raises(NotUsable) as refusal:
         picture_of(content)
 
     assert refusal.value.found == found
@@ -347,7 +349,7 @@ def test_no_picture_is_named_in_words(content: bytes, found: str) -> None:
     ],
 )
 def test_no_recording_is_named_in_words(content: bytes, found: str) -> None:
-    with pytest.raises(media.NotUsable) as refusal:
+    with pytest.raises(NotUsable) as refusal:
         sound_of(content)
 
     assert refusal.value.found == found
@@ -409,14 +411,14 @@ def vast_wav() -> Vast:
 @pytest.mark.parametrize(
     ("made", "read"),
     [
-        (vast_jpeg, media.read_picture),
-        (vast_png, media.read_picture),
-        (vast_mov, media.read_recording),
-        (vast_wav, media.read_recording),
+        (vast_jpeg, read_picture),
+        (vast_png, read_picture),
+        (vast_mov, read_recording),
+        (vast_wav, read_recording),
     ],
 )
 def test_little_of_a_large_file_is_read(
-    made: Callable[[], Vast], read: Callable[..., media.Picture | media.Sound]
+    made: Callable[[], Vast], read: Callable[..., Picture | Sound]
 ) -> None:
     vast = made()
 
@@ -434,7 +436,7 @@ def test_what_could_not_be_fetched_is_no_fault_of_the_file() -> None:
         raise ConnectionError("cut off")
 
     with pytest.raises(ConnectionError):
-        media.read_recording(buffered(fetch, 10_000_000), 10_000_000)
+        read_recording(buffered(fetch, 10_000_000), 10_000_000)
 
 
 def test_ranged_file_reads_like_any_other() -> None:
@@ -503,7 +505,7 @@ def test_no_bytes_make_reading_crash(content: bytes) -> None:
     for read in (picture_of, sound_of):
         try:
             judged = read(content)
-        except media.NotUsable as error:
+        except NotUsable as error:
             assert error.found
         else:
             assert judged.kind.name
@@ -539,10 +541,10 @@ def test_hostile_file_takes_neither_long_nor_much_memory(name: str) -> None:
     file = BytesIO(content)
     tracemalloc.start()
     began = time.perf_counter()
-    for read in (media.read_picture, media.read_recording):
+    for read in (read_picture, read_recording):
         try:
             read(file, len(content))
-        except media.NotUsable as error:
+        except NotUsable as error:
             assert error.found
     took_seconds = time.perf_counter() - began
     _, peak_bytes = tracemalloc.get_traced_memory()

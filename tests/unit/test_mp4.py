@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dropreel.errors import ResultRefused
-from dropreel.mp4 import Mp4Check, VideoFacts
-from tests.videos import HEIGHT, WIDTH, box, tiny_sound, tiny_video
+from dropreel.media.mp4 import Mp4Check, VideoFacts
+from dropreel.model.errors import ResultRefused
+from tests.support.videos import HEIGHT, WIDTH, box, tiny_sound, tiny_video
 
 FACTS = VideoFacts(duration_seconds=1.0, width=WIDTH, height=HEIGHT)
 FTYP = box(b"ftyp", b"isom\0\0\0\0isom")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dropreel import observability
+from dropreel.runtime import log as observability
 from local.embedded import PROJECT
 
 HANDLERS = sorted(PROJECT.glob("functions/*/app.py"))

@@ -2,10 +2,10 @@
 
 import pytest
 
-from dropreel import options
-from dropreel.catalog import MODELS, Offer, OptionValue
-from dropreel.errors import Reason
-from dropreel.job import Job
+from dropreel.model.catalog import MODELS, Offer, OptionValue
+from dropreel.model.errors import Reason
+from dropreel.model.job import Job
+from dropreel.render import options
 
 SPEECH = MODELS["wan-2.2-speech-to-video"]
 IMAGE = MODELS["wan-2.2-image-to-video"]

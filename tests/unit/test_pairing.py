@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dropreel.job import Role
-from dropreel.pairing import Group, Name, name_of
-from dropreel.storage import ObjectVersion
+from dropreel.inbox.pairing import Group, Name, name_of
+from dropreel.model.job import Role
+from dropreel.model.uploads import ObjectVersion
 
 
 def group_of(*files: str) -> Group:

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from dropreel.errors import (
+from dropreel.model.errors import (
     DropreelError,
     NoCredit,
     RenderCancelled,
@@ -16,13 +16,13 @@ from dropreel.errors import (
     RenderTimedOut,
     RequestForgotten,
 )
-from dropreel.job import Job
-from dropreel.ledger import AttemptState
-from dropreel.polling import poll
-from dropreel.provider import Answer, FailureCause, RenderState, UnknownRequest, Unreachable
-from dropreel.render import Next, Plan, Progress, Underway
-from dropreel.settings import PollSettings
-from tests.render_fakes import (
+from dropreel.model.job import Job
+from dropreel.model.ledger import AttemptState
+from dropreel.model.messages import Next, Plan, Progress, Underway
+from dropreel.model.provider import Answer, FailureCause, RenderState, UnknownRequest, Unreachable
+from dropreel.render.polling import poll
+from dropreel.runtime.settings import PollSettings
+from tests.support.render_fakes import (
     JOB,
     NOON,
     ONE_OFFER,

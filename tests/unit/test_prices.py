@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from dropreel import options, prices
-from dropreel.catalog import MODELS, Offer, OptionValue, ProviderName
-from dropreel.prices import (
+from dropreel.model import prices
+from dropreel.model.catalog import MODELS, Offer, OptionValue
+from dropreel.model.messages import AudioFacts, Plan, PlannedOffer
+from dropreel.model.prices import (
     CATALOG_ONLY,
     Billed,
     Prices,
@@ -18,8 +19,8 @@ from dropreel.prices import (
     estimated_usd,
     prices_in,
 )
-from dropreel.render import AudioFacts, Plan, PlannedOffer
-from tests.render_fakes import PLAN
+from dropreel.render import options
+from tests.support.render_fakes import PLAN
 
 RUNCOMFY = "wan-ai/wan-2-2/speech-to-video"
 WAVESPEED = "wavespeed-ai/wan-2.2/speech-to-video"
@@ -131,16 +132,14 @@ OURS = prices_in(f"{WAVESPEED}:480p=0.05,{RUNCOMFY}:720p=0")
 def test_a_render_costs_its_seconds_times_the_price_of_its_resolution(
     endpoint: str, resolution: str, prices: Prices, usd: str | None
 ) -> None:
-    provider = ProviderName.WAVESPEED if endpoint == WAVESPEED else ProviderName.RUNCOMFY
+    provider = "wavespeed" if endpoint == WAVESPEED else "runcomfy"
     render = Billed(provider=provider, endpoint=endpoint, resolution=resolution, video_seconds=10)
 
     assert estimated_usd(render, prices) == (None if usd is None else Decimal(usd))
 
 
 def test_nothing_is_said_of_a_video_whose_length_is_not_known() -> None:
-    render = Billed(
-        provider=ProviderName.WAVESPEED, endpoint=WAVESPEED, resolution="480p", video_seconds=None
-    )
+    render = Billed(provider="wavespeed", endpoint=WAVESPEED, resolution="480p", video_seconds=None)
 
     assert estimated_usd(render, CATALOG_ONLY) is None
 

@@ -12,9 +12,9 @@ from typing import Any
 import httpx
 import pytest
 
-from dropreel import errors
-from dropreel.errors import DropreelError, TokenMissing
-from dropreel.provider import (
+from dropreel.model import errors
+from dropreel.model.errors import DropreelError, TokenMissing
+from dropreel.model.provider import (
     Provider,
     Refusal,
     RenderLost,
@@ -22,8 +22,8 @@ from dropreel.provider import (
     UnknownRequest,
     Unreachable,
 )
-from dropreel.tokens import TokenUnreadable
-from tests.provider_dialects import (
+from dropreel.providers.tokens import TokenUnreadable
+from tests.support.provider_dialects import (
     BASE,
     PAYLOAD,
     PRESIGNED,

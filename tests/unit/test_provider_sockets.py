@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from dropreel import provider_http
-from dropreel.download import Download
-from dropreel.errors import ResultUnavailable
-from dropreel.provider import Provider, Refusal, RenderState, Unclear, Unreachable
-from tests.provider_dialects import Dialect, each_dialect
+from dropreel.model.errors import ResultUnavailable
+from dropreel.model.provider import Provider, Refusal, RenderState, Unclear, Unreachable
+from dropreel.providers import http as provider_http
+from dropreel.providers.download import Download
+from tests.support.provider_dialects import Dialect, each_dialect
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\n"
 MEGABYTE = 1_000_000

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dropreel.provider import FailureCause
-from dropreel.provider_words import cause_of, clean, flat, speak_of_credit
+from dropreel.model.provider import FailureCause
+from dropreel.providers.words import cause_of, clean, flat, speak_of_credit
 
 MODERATED = FailureCause.MODERATED
 UNREADABLE = FailureCause.MEDIA_UNREADABLE

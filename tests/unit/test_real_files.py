@@ -10,17 +10,17 @@ from typing import BinaryIO
 import pytest
 from PIL import Image
 
-from dropreel import validation
-from dropreel.catalog import MODELS, ProviderName
-from dropreel.conform import conform
-from dropreel.conform_audio import fit_recording
-from dropreel.conform_image import fit_picture
-from dropreel.errors import InputRejected
-from dropreel.fitting import strictest
-from dropreel.job import Input, Job, Role
-from dropreel.render import Plan
-from tests import media_samples as samples
-from tests import more_media as media
+from dropreel.media.audio import fit_recording
+from dropreel.media.fitting import strictest
+from dropreel.media.image import fit_picture
+from dropreel.model.catalog import MODELS, TITLES
+from dropreel.model.errors import InputRejected
+from dropreel.model.job import Input, Job, Role
+from dropreel.model.messages import Plan
+from dropreel.render import validation
+from dropreel.render.conform import conform
+from tests.support import media_samples as samples
+from tests.support import more_media as media
 
 S2V = "wan-2.2-speech-to-video"
 I2V = "wan-2.2-image-to-video"
@@ -210,7 +210,7 @@ def _plan(model: str, picture: bytes, recording: bytes | None, bucket: Bucket) -
         prompt=None if model == S2V else "She smiles.",
         inputs=tuple(inputs),
     )
-    plan = validation.plan(job, bucket, tuple(ProviderName))
+    plan = validation.plan(job, bucket, tuple(TITLES))
     if not plan.conform:
         return plan
     return conform(
@@ -328,4 +328,4 @@ def test_copy_keeps_the_limits_of_every_offer_on_its_route() -> None:
     limits, _ = strictest(MODELS[S2V].route)
     assert plan.image_facts
     assert limits.side_under_pixels == plan.image_facts.width + 1
-    assert [planned.provider for planned in plan.route] == list(ProviderName)
+    assert [planned.provider for planned in plan.route] == list(TITLES)

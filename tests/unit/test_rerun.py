@@ -7,13 +7,13 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from dropreel.errors import DropreelError
-from dropreel.job import Job
-from dropreel.ledger import Attempt, AttemptState, Run
-from dropreel.submission import CALL_LIFE_SECONDS
+from dropreel.model.errors import DropreelError
+from dropreel.model.job import Job
+from dropreel.model.ledger import Attempt, AttemptState, Run
+from dropreel.render.submission import CALL_LIFE_SECONDS
 from operate.choice import Execution, LastRun, NoSuchRun, choose, failed_runs, last_run
 from operate.rerun import moment
-from tests.render_fakes import JOB, NOON, RUNCOMFY
+from tests.support.render_fakes import JOB, NOON, RUNCOMFY
 
 NOW = NOON + timedelta(hours=1)
 YESTERDAY = NOON - timedelta(days=1)

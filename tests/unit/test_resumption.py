@@ -7,14 +7,14 @@ from typing import BinaryIO
 
 import pytest
 
-from dropreel import resumption, validation
-from dropreel.catalog import ProviderName
-from dropreel.conform import conform
-from dropreel.job import Input, Job
-from dropreel.ledger import Attempt, AttemptState, Run
-from dropreel.render import Next, Plan, PlannedOffer
-from tests import media_samples as samples
-from tests.render_fakes import (
+from dropreel.model.catalog import TITLES
+from dropreel.model.job import Input, Job
+from dropreel.model.ledger import Attempt, AttemptState, Run
+from dropreel.model.messages import Next, Plan, PlannedOffer
+from dropreel.render import resumption, validation
+from dropreel.render.conform import conform
+from tests.support import media_samples as samples
+from tests.support.render_fakes import (
     AUDIO,
     IMAGE,
     JOB,
@@ -98,7 +98,7 @@ def test_a_later_attempt_keeps_its_number_and_its_offer(ledger: MemoryLedger) ->
     assert plan.resume
     assert plan.first_attempt == plan.resume.attempt == 2
     assert plan.route[plan.resume.offer] == WAVESPEED
-    assert plan.resume.provider is ProviderName.WAVESPEED
+    assert plan.resume.provider == "wavespeed"
 
 
 def test_a_run_that_resumed_can_itself_be_run_again(ledger: MemoryLedger) -> None:
@@ -222,7 +222,7 @@ def test_conform_s_answer_keeps_what_was_resumed() -> None:
             )
         }
     )
-    planned = validation.plan(job, Uploads(), frozenset(ProviderName))
+    planned = validation.plan(job, Uploads(), frozenset(TITLES))
     later = TICKET.model_copy(update={"attempt": 4, "submitted_at": NOON + timedelta(hours=1)})
     resumed = planned.model_copy(update={"first_attempt": 4, "resume": later, "conform": ("x",)})
 

@@ -5,7 +5,7 @@ from typing import Any
 import httpx
 import pytest
 
-from dropreel.provider import (
+from dropreel.model.provider import (
     Answer,
     FailureCause,
     Provider,
@@ -17,7 +17,7 @@ from dropreel.provider import (
     UnknownRequest,
     Unreachable,
 )
-from tests.provider_dialects import PAYLOAD, RUNCOMFY, Network, answer, provider_of
+from tests.support.provider_dialects import PAYLOAD, RUNCOMFY, Network, answer, provider_of
 
 ENDPOINT = RUNCOMFY.endpoint
 

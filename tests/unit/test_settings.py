@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from dropreel.errors import SettingUnreadable
-from dropreel.settings import (
+from dropreel.model.errors import SettingUnreadable
+from dropreel.runtime.settings import (
     AdmissionSettings,
     ConcludeSettings,
     DeliverSettings,
@@ -17,7 +17,7 @@ from dropreel.settings import (
     SweepSettings,
     parameter,
 )
-from tests.render_fakes import ENVIRONMENT
+from tests.support.render_fakes import ENVIRONMENT
 
 NAMES = ("MODEL", "QUEUE_URL", "EVENT_BUS", "UPLOAD_BUCKET", "VIDEO_BUCKET", "CONCLUDE_FUNCTION")
 WHOLE = ENVIRONMENT | dict.fromkeys(NAMES, "a name") | {"INCOMPLETE_AFTER_MINUTES": "60"}

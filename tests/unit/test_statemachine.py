@@ -19,13 +19,12 @@ import pytest
 from aws_lambda_powertools.utilities.parameters import exceptions as parameters
 from pydantic import BaseModel
 
-from dropreel import attempts, bus, delivery, errors, polling, tokens
-from dropreel.conclusion import FailedRun
-from dropreel.errors import DropreelError, ErrorReport
-from dropreel.events import VideoFailed, VideoReady
-from dropreel.job import Job, execution_name
-from dropreel.provider import RenderState
-from dropreel.render import (
+from dropreel.aws import bus
+from dropreel.model import errors
+from dropreel.model.errors import DropreelError, ErrorReport
+from dropreel.model.events import VideoFailed, VideoReady
+from dropreel.model.job import Job, execution_name
+from dropreel.model.messages import (
     AdmitRequest,
     Next,
     Plan,
@@ -34,8 +33,13 @@ from dropreel.render import (
     SubmitRequest,
     Underway,
 )
+from dropreel.model.provider import RenderState
+from dropreel.outcome import delivery
+from dropreel.outcome.conclusion import FailedRun
+from dropreel.providers import tokens
+from dropreel.render import attempts, polling
 from local.embedded import ENVIRONMENTS
-from tests.sam_template import DEFINITION, of_type, timeout_seconds
+from tests.support.sam_template import DEFINITION, of_type, timeout_seconds
 
 State = dict[str, Any]
 OUTER: dict[str, State] = DEFINITION["States"]

@@ -5,9 +5,9 @@ from urllib.parse import parse_qs, urlsplit
 import boto3
 import pytest
 
-from dropreel import submission
-from dropreel.job import Input, Role
-from dropreel.storage import S3Storage
+from dropreel.aws.s3 import S3Storage
+from dropreel.model.job import Input, Role
+from dropreel.render import submission
 
 PICTURE = Input(role=Role.IMAGE, key="inbox/a b+c%/😀.png", version_id="v1", size_bytes=1)
 

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from dropreel.catalog import ProviderName
-from dropreel.errors import (
+from dropreel.model.catalog import ProviderName
+from dropreel.model.errors import (
     DropreelError,
     ExecutionAborted,
     InputGone,
@@ -26,14 +26,14 @@ from dropreel.errors import (
     TokenMissing,
     UnexpectedError,
 )
-from dropreel.job import Input, Job, Role
-from dropreel.ledger import Admitted, Attempt, AttemptState
-from dropreel.polling import poll
-from dropreel.provider import Answer, FailureCause, Refusal, RenderState, Unclear
-from dropreel.render import Next, Plan, PlannedOffer, Submission, SubmitRequest, Ticket, Underway
-from dropreel.settings import SubmitSettings
-from dropreel.submission import CALL_LIFE_SECONDS, CALL_NEEDS_SECONDS, MAX_TRIES, submit
-from tests.render_fakes import (
+from dropreel.model.job import Input, Job, Role
+from dropreel.model.ledger import Admitted, Attempt, AttemptState
+from dropreel.model.messages import Next, Plan, PlannedOffer, Submission, SubmitRequest, Underway
+from dropreel.model.provider import Answer, FailureCause, Refusal, RenderState, Ticket, Unclear
+from dropreel.render.polling import poll
+from dropreel.render.submission import CALL_LIFE_SECONDS, CALL_NEEDS_SECONDS, MAX_TRIES, submit
+from dropreel.runtime.settings import SubmitSettings
+from tests.support.render_fakes import (
     AUDIO,
     IMAGE,
     JOB,
@@ -78,9 +78,7 @@ class Bench:
     """Submit with everything around it replaced."""
 
     runcomfy: ScriptedProvider
-    wavespeed: ScriptedProvider = field(
-        default_factory=lambda: ScriptedProvider(ProviderName.WAVESPEED)
-    )
+    wavespeed: ScriptedProvider = field(default_factory=lambda: ScriptedProvider("wavespeed"))
     ledger: MemoryLedger = field(default_factory=MemoryLedger)
     uploads: FakeUploads = field(default_factory=FakeUploads)
     clock: FakeClock = field(default_factory=FakeClock)
@@ -205,7 +203,7 @@ def test_conformed_copy_that_has_expired_is_gone() -> None:
 
 def test_job_without_a_voice_sends_none() -> None:
     flash = PlannedOffer(
-        provider=ProviderName.RUNCOMFY,
+        provider="runcomfy",
         endpoint="wan-ai/wan-2-6/flash/image-to-video",
         fields={"prompt": "She smiles.", "duration": 5, "audio": True},
     )
@@ -461,7 +459,7 @@ def falling_over(*submissions: str | Exception, plan: Plan = PLAN) -> Bench:
     """RunComfy refuses, WaveSpeed accepts."""
     return Bench(
         ScriptedProvider(submissions=submissions),
-        ScriptedProvider(ProviderName.WAVESPEED, submissions=["prediction-1"]),
+        ScriptedProvider("wavespeed", submissions=["prediction-1"]),
         plan=plan,
     )
 
@@ -476,7 +474,7 @@ def test_definite_refusal_that_is_not_the_jobs_fault_goes_to_the_next_offer_at_o
 
     accepted = bench.submit(refused.next)
     assert accepted.ticket == Ticket(
-        provider=ProviderName.WAVESPEED,
+        provider="wavespeed",
         endpoint="wavespeed-ai/wan-2.2/speech-to-video",
         request_id="prediction-1",
         attempt=2,
@@ -490,7 +488,7 @@ def test_definite_refusal_that_is_not_the_jobs_fault_goes_to_the_next_offer_at_o
 
 def test_the_offer_that_it_was_admitted_for_is_asked_and_its_estimate_is_noted() -> None:
     """Admission passes over an offer that has no price, or whose provider is paused."""
-    wavespeed = ScriptedProvider(ProviderName.WAVESPEED, submissions=["req-1"])
+    wavespeed = ScriptedProvider("wavespeed", submissions=["req-1"])
     bench = Bench(ScriptedProvider(), wavespeed)
     bench.ledger.admits[1] = Admitted(offer=1, estimated_usd=0.105)
 
@@ -505,7 +503,7 @@ def test_the_offer_that_it_was_admitted_for_is_asked_and_its_estimate_is_noted()
 
 def test_an_offer_that_was_passed_over_is_not_fallen_back_to() -> None:
     refusal = Refusal("NoCredit", "Top up.")
-    wavespeed = ScriptedProvider(ProviderName.WAVESPEED, submissions=[refusal])
+    wavespeed = ScriptedProvider("wavespeed", submissions=[refusal])
     bench = Bench(ScriptedProvider(), wavespeed)
     bench.ledger.admits[1] = Admitted(offer=1, estimated_usd=0.105)
 
@@ -558,7 +556,7 @@ def test_last_refusal_whose_answer_was_lost_is_raised_again_without_a_call() -> 
 def test_job_that_every_offer_refuses_ends_with_the_last_refusal() -> None:
     bench = falling_over(NO_CREDIT)
     bench.wavespeed = ScriptedProvider(
-        ProviderName.WAVESPEED, submissions=[Refusal("TokenMissing", "No token is stored.")]
+        "wavespeed", submissions=[Refusal("TokenMissing", "No token is stored.")]
     )
 
     with pytest.raises(TokenMissing, match="No token is stored"):
@@ -673,7 +671,7 @@ class CountingLedger(MemoryLedger):
 def pacing(*submissions: str | Exception) -> tuple[Bench, CountingLedger]:
     """WaveSpeed, two calls a minute."""
     ledger = CountingLedger()
-    wavespeed = ScriptedProvider(ProviderName.WAVESPEED, submissions=submissions)
+    wavespeed = ScriptedProvider("wavespeed", submissions=submissions)
     return Bench(ScriptedProvider(), wavespeed, ledger=ledger, plan=WAVESPEED_ONLY), ledger
 
 
@@ -720,7 +718,7 @@ def test_refusal_uses_the_turn_up() -> None:
 
 def test_waiting_for_a_turn_forgets_nothing() -> None:
     bench, ledger = pacing(THROTTLED)
-    ledger.take_turn(ProviderName.WAVESPEED, 2, NOON)
+    ledger.take_turn("wavespeed", 2, NOON)
     turn = Next(attempt=2, tries=9, throttled_since=NOON)
 
     assert bench.submit(turn).next == turn.model_copy(update={"is_paced": True})
@@ -853,7 +851,7 @@ def test_later_run_has_its_own_submissions() -> None:
     later = PLAN.model_copy(update={"first_attempt": 5})
     bench = Bench(
         provider,
-        ScriptedProvider(ProviderName.WAVESPEED, submissions=[NO_CREDIT]),
+        ScriptedProvider("wavespeed", submissions=[NO_CREDIT]),
         plan=later,
     )
 
@@ -1006,8 +1004,8 @@ class NeverPayTwice(RuleBasedStateMachine):
     def drop(self, max_submissions: int, first_attempt: int, policy: str) -> None:
         self.ledger = InterruptedLedger()
         self.providers = (
-            MoodyProvider(ProviderName.RUNCOMFY, self.ledger),
-            MoodyProvider(ProviderName.WAVESPEED, self.ledger),
+            MoodyProvider("runcomfy", self.ledger),
+            MoodyProvider("wavespeed", self.ledger),
         )
         flash = RUNCOMFY.model_copy(update={"endpoint": "wan-ai/wan-2-6/flash/image-to-video"})
         self.bench = Bench(

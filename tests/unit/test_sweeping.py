@@ -11,17 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from dropreel import inbox_sweep, sweeping
-from dropreel.executions import EndedExecution, Ending, UnhappyEnd
-from dropreel.inbox_sweep import REST_SECONDS, InboxSweep
-from dropreel.intake import Bookmark, Sighting, Sweep, message_in
-from dropreel.job import INBOX, Job
-from dropreel.ledger import Run
-from dropreel.observability import logger
-from dropreel.pairing import name_of
-from dropreel.storage import Page, WrittenObject
-from dropreel.sweeping import LOOKS_BACK, DailySweep
-from tests.render_fakes import JOB, NOON, MemoryLedger
+from dropreel.inbox import sweep as inbox_sweep
+from dropreel.inbox.messages import Bookmark, Sighting, Sweep, message_in
+from dropreel.inbox.pairing import name_of
+from dropreel.inbox.sweep import REST_SECONDS, InboxSweep
+from dropreel.model.executions import EndedExecution, Ending, UnhappyEnd
+from dropreel.model.job import INBOX, Job
+from dropreel.model.ledger import Run
+from dropreel.model.uploads import Page, WrittenObject
+from dropreel.outcome import daily_sweep as sweeping
+from dropreel.outcome.daily_sweep import LOOKS_BACK, DailySweep
+from dropreel.runtime.log import logger
+from tests.support.render_fakes import JOB, NOON, MemoryLedger
 
 # Through the inbox
 

@@ -11,26 +11,30 @@ import httpx
 import pytest
 from httpx import MockTransport
 
-from dropreel import (
-    conform,
-    inbox_sweep,
-    ledger_dynamodb,
-    prices,
-    settings,
-    submission,
-    sweeping,
-    tokens,
-)
-from dropreel.catalog import MODELS, ProviderName
-from dropreel.ledger_dynamodb import DynamoDBLedger
-from dropreel.provider import Unclear, Unreachable
-from dropreel.render import Next, PlannedOffer
-from dropreel.runcomfy import RunComfy
-from dropreel.timing import next_wait_seconds, throttled_wait_seconds
-from dropreel.wavespeed import WaveSpeed
+from dropreel.aws import ledger as ledger_dynamodb
+from dropreel.aws.ledger import DynamoDBLedger
+from dropreel.inbox import sweep as inbox_sweep
+from dropreel.model import prices
+from dropreel.model.catalog import MODELS
+from dropreel.model.messages import Next, PlannedOffer
+from dropreel.model.provider import Unclear, Unreachable
+from dropreel.model.timing import next_wait_seconds, throttled_wait_seconds
+from dropreel.outcome import daily_sweep as sweeping
+from dropreel.providers import tokens
+from dropreel.providers.runcomfy import RunComfy
+from dropreel.providers.wavespeed import WaveSpeed
+from dropreel.render import conform, submission
+from dropreel.runtime import settings
 from local import demo
 from local.embedded import PROJECT
-from tests.sam_template import DEFINITION, RESOURCES, TEMPLATE, as_list, of_type, timeout_seconds
+from tests.support.sam_template import (
+    DEFINITION,
+    RESOURCES,
+    TEMPLATE,
+    as_list,
+    of_type,
+    timeout_seconds,
+)
 
 PARAMETERS: dict[str, dict[str, Any]] = TEMPLATE["Parameters"]
 
@@ -220,7 +224,7 @@ def test_the_ledger_can_be_restored() -> None:
 def test_the_ledger_forgets_by_what_is_written_into_it() -> None:
     forgets = RESOURCES["Ledger"]["Properties"]["TimeToLiveSpecification"]
     table = Mock()
-    offer = PlannedOffer(provider=ProviderName.RUNCOMFY, endpoint="a/model", fields={})
+    offer = PlannedOffer(provider="runcomfy", endpoint="a/model", fields={})
 
     DynamoDBLedger("ledger", table).begin("anna-1", Next(), offer, datetime.now(UTC))
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dropreel.timing import (
+from dropreel.model.timing import (
     RETRY_AFTER_MAX_SECONDS,
     next_wait_seconds,
     retry_after_seconds,

@@ -10,13 +10,16 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from dropreel import catalog, kinds, validation
-from dropreel.catalog import MODELS, ImageFormat, Model, OptionValue, ProviderName
-from dropreel.errors import ErrorReport, InputGone, InputRejected, Reason, TokenMissing
-from dropreel.job import Input, Job, Role
-from dropreel.media import Picture, Sound
-from dropreel.render import Plan
-from tests import media_samples as samples
+from dropreel.media import kinds
+from dropreel.media.pictures import Picture
+from dropreel.media.recordings import Sound
+from dropreel.model import catalog
+from dropreel.model.catalog import MODELS, TITLES, ImageFormat, Model, OptionValue, ProviderName
+from dropreel.model.errors import ErrorReport, InputGone, InputRejected, Reason, TokenMissing
+from dropreel.model.job import Input, Job, Role
+from dropreel.model.messages import Plan
+from dropreel.render import validation
+from tests.support import media_samples as samples
 
 SPEECH = "wan-2.2-speech-to-video"
 IMAGE = "wan-2.2-image-to-video"
@@ -31,9 +34,9 @@ ROLES = {
     ".mp3": Role.AUDIO,
     ".wav": Role.AUDIO,
 }
-BOTH = frozenset(ProviderName)
-RUNCOMFY = frozenset({ProviderName.RUNCOMFY})
-WAVESPEED = frozenset({ProviderName.WAVESPEED})
+BOTH = frozenset(TITLES)
+RUNCOMFY = frozenset({"runcomfy"})
+WAVESPEED = frozenset({"wavespeed"})
 
 CLEAN = samples.picture("PNG")
 SPEECH_OF_2_SECONDS = samples.wav(2)
@@ -139,8 +142,8 @@ def test_good_job_gets_a_plan() -> None:
 
     assert plan.job == job
     assert [(offer.provider, offer.endpoint, offer.fields) for offer in plan.route] == [
-        (ProviderName.RUNCOMFY, "wan-ai/wan-2-2/speech-to-video", {}),
-        (ProviderName.WAVESPEED, "wavespeed-ai/wan-2.2/speech-to-video", {}),
+        ("runcomfy", "wan-ai/wan-2-2/speech-to-video", {}),
+        ("wavespeed", "wavespeed-ai/wan-2.2/speech-to-video", {}),
     ]
     assert (plan.image.key, plan.audio and plan.audio.key) == (IMAGE_KEY, AUDIO_KEY)
     assert plan.image_facts is not None

@@ -5,7 +5,7 @@ from typing import Any
 import httpx
 import pytest
 
-from dropreel.provider import (
+from dropreel.model.provider import (
     FailureCause,
     Provider,
     Refusal,
@@ -15,7 +15,7 @@ from dropreel.provider import (
     Unclear,
     Unreachable,
 )
-from tests.provider_dialects import PAYLOAD, WAVESPEED, Network, answer, provider_of
+from tests.support.provider_dialects import PAYLOAD, WAVESPEED, Network, answer, provider_of
 
 ENDPOINT = WAVESPEED.endpoint
 ONE, TWO = "https://cdn.example/1.mp4?s=1", "https://cdn.example/2.mp4?s=2"

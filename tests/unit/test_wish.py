@@ -7,9 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dropreel.catalog import MODELS
-from dropreel.job import Role
-from dropreel.wish import (
+from dropreel.inbox.job_file import (
     LONGEST_DOCUMENT_BYTES,
     LONGEST_TEXT_CHARACTERS,
     PROBLEMS_AT_MOST,
@@ -21,6 +19,8 @@ from dropreel.wish import (
     together,
     too_large,
 )
+from dropreel.model.catalog import MODELS
+from dropreel.model.job import Role
 
 ANNA = "inbox/team/anna.json"
 

@@ -1,0 +1,206 @@
+"""S3, as Dropreel uses it: an adapter, and the only module that knows S3's API."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, BinaryIO
+
+from botocore.exceptions import ClientError
+
+from dropreel.aws import clients
+from dropreel.media.reader import buffered
+from dropreel.model.errors import InputGone
+from dropreel.model.job import Input
+from dropreel.model.uploads import ObjectVersion, Page, WrittenObject
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+    from mypy_boto3_s3.type_defs import CompletedPartTypeDef, ListObjectVersionsRequestTypeDef
+
+_GONE = {"NoSuchKey", "NoSuchVersion", "404", "MethodNotAllowed"}
+
+
+@dataclass
+class MultipartUpload:
+    """An object in the making: invisible until it is completed, gone when it is aborted.
+
+    Every part but the last must have at least 5 MiB; there are at most 10,000.
+    """
+
+    client: "S3Client"
+    bucket: str
+    key: str
+    upload_id: str
+    parts: "list[CompletedPartTypeDef]" = field(default_factory=list)
+
+    def add(self, body: bytes) -> None:
+        number = len(self.parts) + 1
+        sent = self.client.upload_part(
+            Bucket=self.bucket,
+            Key=self.key,
+            UploadId=self.upload_id,
+            PartNumber=number,
+            Body=body,
+        )
+        self.parts.append({"PartNumber": number, "ETag": sent["ETag"]})
+
+    def complete(self) -> str:
+        """Make the object and return its version id."""
+        made = self.client.complete_multipart_upload(
+            Bucket=self.bucket,
+            Key=self.key,
+            UploadId=self.upload_id,
+            MultipartUpload={"Parts": self.parts},
+        )
+        return made["VersionId"]
+
+    def abort(self) -> None:
+        self.client.abort_multipart_upload(
+            Bucket=self.bucket, Key=self.key, UploadId=self.upload_id
+        )
+
+
+class S3Storage:
+    """Both buckets. Made once per function environment."""
+
+    def __init__(self, client: "S3Client | None" = None) -> None:
+        self._client = client or clients.s3()
+
+    def current_versions(self, bucket: str, prefix: str) -> Iterator[ObjectVersion]:
+        """The objects whose key begins with the prefix, as they are now."""
+        pages = self._client.get_paginator("list_object_versions").paginate(
+            Bucket=bucket, Prefix=prefix
+        )
+        for page in pages:
+            for version in page.get("Versions", []):
+                if version["IsLatest"]:
+                    yield ObjectVersion(version["Key"], version["VersionId"], version["Size"])
+
+    def page(self, bucket: str, prefix: str, after: str | None) -> Page:
+        """What one request lists of the objects as they are now, from behind a key.
+
+        It can be little or nothing, and the listing still go on: what was replaced or deleted is
+        counted too.
+        """
+        request: ListObjectVersionsRequestTypeDef = {"Bucket": bucket, "Prefix": prefix}
+        if after is not None:
+            # With a key and no version, S3 goes on behind the key and all of its versions.
+            request["KeyMarker"] = after
+        listed = self._client.list_object_versions(**request)
+        versions, deleted = listed.get("Versions", []), listed.get("DeleteMarkers", [])
+        return Page(
+            objects=tuple(
+                WrittenObject(
+                    version["Key"], version["VersionId"], version["Size"], version["LastModified"]
+                )
+                for version in versions
+                if version["IsLatest"]
+            ),
+            goes_on_after=max(one["Key"] for one in (*versions, *deleted))
+            if listed["IsTruncated"]
+            else None,
+        )
+
+    def exists(self, bucket: str, pinned: Input) -> bool:
+        """Whether the pinned version is still there, and nobody has deleted its key.
+
+        Who deletes a file withdraws it, although a versioned bucket keeps what it held. Who
+        replaces it does not: another version is another job's.
+        """
+        try:
+            self._client.head_object(Bucket=bucket, Key=pinned.key, VersionId=pinned.version_id)
+            self._client.head_object(Bucket=bucket, Key=pinned.key)
+        except ClientError as error:
+            if error.response["Error"]["Code"] in _GONE:
+                return False
+            raise
+        return True
+
+    def open(self, bucket: str, pinned: Input) -> BinaryIO:
+        """The pinned version as a file that fetches what is read. Reading raises `InputGone`."""
+
+        def fetch(start: int, size_bytes: int) -> bytes:
+            try:
+                got = self._client.get_object(
+                    Bucket=bucket,
+                    Key=pinned.key,
+                    VersionId=pinned.version_id,
+                    Range=f"bytes={start}-{start + size_bytes - 1}",
+                )
+                body = got["Body"].read()
+                # The embedded AWS sends a version whole, whatever the range.
+                return body if "ContentRange" in got else body[start : start + size_bytes]
+            except ClientError as error:
+                if error.response["Error"]["Code"] in _GONE:
+                    raise InputGone(f"{pinned.key} was deleted before it could be read.") from error
+                raise
+
+        return buffered(fetch, pinned.size_bytes)
+
+    def read(self, bucket: str, pinned: Input) -> bytes:
+        """All bytes of the pinned version. Raises `InputGone`."""
+        try:
+            got = self._client.get_object(
+                Bucket=bucket, Key=pinned.key, VersionId=pinned.version_id
+            )
+        except ClientError as error:
+            if error.response["Error"]["Code"] in _GONE:
+                raise InputGone(f"{pinned.key} was deleted before it could be read.") from error
+            raise
+        return got["Body"].read()
+
+    def presigned_url(self, bucket: str, pinned: Input, valid_seconds: int) -> str:
+        """A URL that lets its holder read the pinned version. A secret: never log or return it."""
+        return self._client.generate_presigned_url(
+            "get_object",
+            Params={"Bucket": bucket, "Key": pinned.key, "VersionId": pinned.version_id},
+            ExpiresIn=valid_seconds,
+        )
+
+    def text(self, bucket: str, key: str) -> str | None:
+        """The current text of an object, None when there is none. It may be of anybody."""
+        try:
+            body = self._client.get_object(Bucket=bucket, Key=key)["Body"].read()
+            return body.decode(errors="replace")
+        except ClientError as error:
+            if error.response["Error"]["Code"] in _GONE:
+                return None
+            raise
+
+    def written_at(self, bucket: str, key: str) -> datetime | None:
+        """When the current version of an object was written, None when there is none."""
+        try:
+            return self._client.head_object(Bucket=bucket, Key=key)["LastModified"]
+        except ClientError as error:
+            if error.response["Error"]["Code"] in _GONE:
+                return None
+            raise
+
+    def current_version(self, bucket: str, key: str) -> str | None:
+        """The version id of an object as it is now, None when there is none."""
+        try:
+            return self._client.head_object(Bucket=bucket, Key=key)["VersionId"]
+        except ClientError as error:
+            if error.response["Error"]["Code"] in _GONE:
+                return None
+            raise
+
+    def put_json(self, bucket: str, key: str, document: str) -> None:
+        self._client.put_object(
+            Bucket=bucket, Key=key, Body=document.encode(), ContentType="application/json"
+        )
+
+    def put(self, bucket: str, key: str, body: BinaryIO, content_type: str) -> str:
+        """Write an object from a file and return its version id."""
+        put = self._client.put_object(Bucket=bucket, Key=key, Body=body, ContentType=content_type)
+        return put["VersionId"]
+
+    def delete(self, bucket: str, key: str) -> None:
+        """Hide the object; its versions stay. Does nothing when there is none."""
+        self._client.delete_object(Bucket=bucket, Key=key)
+
+    def begin_upload(self, bucket: str, key: str, content_type: str) -> MultipartUpload:
+        begun = self._client.create_multipart_upload(
+            Bucket=bucket, Key=key, ContentType=content_type
+        )
+        return MultipartUpload(self._client, bucket, key, begun["UploadId"])

@@ -1,0 +1,47 @@
+"""Executions that wait with a task token: an adapter for Step Functions' callbacks."""
+
+import json
+from typing import TYPE_CHECKING
+
+from dropreel.aws import clients
+from dropreel.model.errors import DropreelError
+
+if TYPE_CHECKING:
+    from mypy_boto3_stepfunctions import SFNClient
+
+
+class WaitingExecutions:
+    """Made once per function environment. Satisfies `admission.Executions`."""
+
+    def __init__(self, state_machine_arn: str, client: "SFNClient | None" = None) -> None:
+        self._executions = state_machine_arn.replace(":stateMachine:", ":execution:", 1)
+        self._client = client or clients.stepfunctions()
+        missing = self._client.exceptions
+        self._nobody_waits = (missing.TaskTimedOut, missing.TaskDoesNotExist, missing.InvalidToken)
+
+    def go_on(self, task_token: str) -> bool:
+        try:
+            self._client.send_task_success(taskToken=task_token, output="{}")
+        except self._nobody_waits:
+            return False
+        return True
+
+    def refuse(self, task_token: str, error: DropreelError) -> bool:
+        """The error looks like one that a function raised."""
+        report = error.report
+        try:
+            self._client.send_task_failure(
+                taskToken=task_token,
+                error=report.code,
+                cause=json.dumps({"errorMessage": report.model_dump_json()}),
+            )
+        except self._nobody_waits:
+            return False
+        return True
+
+    def is_running(self, name: str) -> bool:
+        try:
+            described = self._client.describe_execution(executionArn=f"{self._executions}:{name}")
+        except self._client.exceptions.ExecutionDoesNotExist:
+            return False
+        return described["status"] in ("RUNNING", "PENDING_REDRIVE")

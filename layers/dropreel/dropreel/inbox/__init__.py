@@ -1,0 +1,1 @@
+"""What an upload becomes: files are paired, read and made into a job."""

@@ -1,0 +1,81 @@
+"""The messages of the intake queue: what S3 reports, and what intake sends itself."""
+
+from typing import Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter
+
+
+class Sighting(BaseModel):
+    """An upload that S3 told of, or that a sweep came across. Also the message by which intake
+    reminds itself to look again."""
+
+    model_config = ConfigDict(frozen=True)
+
+    bucket: str
+    key: str
+    version_id: str | None = Field(description="None when the event does not say it.")
+    first_seen: AwareDatetime
+    swept: bool = Field(default=False, description="Whether a sweep came across it.")
+
+
+class Bookmark(BaseModel):
+    """How far a sweep of the inbox has come."""
+
+    model_config = ConfigDict(frozen=True)
+
+    bucket: str | None = Field(default=None, description="None is the upload bucket.")
+    after: str | None = Field(default=None, description="The last key that was looked at.")
+
+
+class Sweep(BaseModel):
+    """The message that sends intake through the inbox, from a bookmark on (`inbox_sweep`)."""
+
+    model_config = ConfigDict(frozen=True)
+
+    sweep: Bookmark
+
+
+# Powertools has a model of this event too. It comes with the models of all other services, whose
+# import would be a third of this function's cold start.
+
+
+class _CreatedObject(BaseModel):
+    key: str
+    version_id: str | None = Field(default=None, alias="version-id")
+
+
+class _Bucket(BaseModel):
+    name: str
+
+
+class _CreatedDetail(BaseModel):
+    bucket: _Bucket
+    object: _CreatedObject
+
+
+class ObjectCreated(BaseModel):
+    """What intake reads of S3's event on EventBridge (`events/samples/object_created.json`)."""
+
+    source: Literal["aws.s3"]
+    time: AwareDatetime
+    detail: _CreatedDetail
+
+    @property
+    def sighting(self) -> Sighting:
+        return Sighting(
+            bucket=self.detail.bucket.name,
+            key=self.detail.object.key,
+            version_id=self.detail.object.version_id,
+            first_seen=self.time,
+        )
+
+
+_MESSAGE: TypeAdapter[ObjectCreated | Sighting | Sweep] = TypeAdapter(
+    ObjectCreated | Sighting | Sweep
+)
+
+
+def message_in(message: str) -> Sighting | Sweep:
+    """Read a message of the intake queue. Raises pydantic's `ValidationError`."""
+    parsed = _MESSAGE.validate_json(message)
+    return parsed.sighting if isinstance(parsed, ObjectCreated) else parsed

@@ -1,0 +1,1 @@
+"""Opening pictures, recordings and videos, and making them fit."""

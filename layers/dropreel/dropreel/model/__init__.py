@@ -1,0 +1,1 @@
+"""The words that all other packages use: jobs, offers, errors, events and messages."""

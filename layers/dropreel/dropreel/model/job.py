@@ -1,0 +1,164 @@
+"""The job: the uploads that together make one video, and the names that follow from them."""
+
+import hashlib
+import json
+import re
+import unicodedata
+from enum import StrEnum
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+from dropreel.model.catalog import OptionValue
+from dropreel.model.errors import Reason
+
+INBOX = "inbox/"
+LONGEST_KEY_BYTES = 1024  # S3: in UTF-8
+_LONGEST_EXECUTION_NAME = 80
+
+# What we ourselves put between a stem and its last ending: `.error`, or a job id.
+_OUR_ENDING = re.compile(r"\.(error|[a-z0-9-]{1,63}-[0-9a-f]{16})_*\Z", re.IGNORECASE)
+
+
+class Role(StrEnum):
+    """What an upload is to its job."""
+
+    IMAGE = "image"
+    AUDIO = "audio"
+    PROMPT = "prompt"  # anna.txt
+    OPTIONS = "options"  # anna.json
+    DEFAULTS = "defaults"  # _defaults.json, of each folder down to the job's
+
+
+class Input(BaseModel):
+    """One upload, pinned to the version that the job was made from."""
+
+    model_config = ConfigDict(frozen=True)
+
+    role: Role
+    key: str = Field(description="The key in the upload bucket.")
+    version_id: str
+    size_bytes: int = Field(ge=0)
+
+
+class Job(BaseModel):
+    """The input of an execution: which uploads make which video."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str = Field(description="A slug of the stem and a digest; names its first execution.")
+    bucket: str = Field(description="The upload bucket.")
+    folder: str = Field(description="The folders below `inbox/`, ending in `/`, or empty.")
+    stem: str = Field(description="The file name that the uploads share, without its ending.")
+    model: str = Field(description="The model that the user asks for.")
+    prompt: str | None = None
+    options: dict[str, OptionValue] = Field(
+        default_factory=dict, description="In the user's spelling; not judged yet."
+    )
+    inputs: tuple[Input, ...]
+    problems: tuple[Reason, ...] = Field(
+        default=(), description="What is wrong with the files that say what the job wants."
+    )
+    run: int = Field(
+        default=1, ge=1, description="Counts the executions of this job: more when it is run again."
+    )
+    dropped_at: AwareDatetime | None = Field(
+        default=None,
+        description="When its files were found complete. Of two jobs of one output the later one "
+        "has the plain names; a job that is run again keeps its place.",
+    )
+
+    @property
+    def execution_name(self) -> str:
+        return execution_name(self.id, self.run)
+
+    @property
+    def video_key(self) -> str:
+        return f"{self.folder}{_name(self.stem)}.mp4"
+
+    @property
+    def manifest_key(self) -> str:
+        return manifest_key(self.folder, self.stem)
+
+    @property
+    def error_key(self) -> str:
+        return error_key(self.folder, self.stem)
+
+    @property
+    def own_video_key(self) -> str:
+        """For a video that comes after that of a later job, which keeps the plain name."""
+        return _fitting(f"{self.folder}{_name(self.stem)}", f".{self.id}.mp4")
+
+    @property
+    def own_manifest_key(self) -> str:
+        return _fitting(f"{self.folder}{_name(self.stem)}", f".{self.id}.json")
+
+    def is_run_by(self, execution_arn: str) -> bool:
+        """Whether an execution has the name that we start this run under. One that has another
+        name was started by hand."""
+        return execution_arn.rpartition(":")[2] == self.execution_name
+
+    def of(self, role: Role) -> tuple[Input, ...]:
+        return tuple(given for given in self.inputs if given.role is role)
+
+    def only(self, role: Role) -> Input:
+        """The one input of a role. Validation has seen to it that there is exactly one."""
+        (one,) = (given for given in self.inputs if given.role is role)
+        return one
+
+
+def manifest_key(folder: str, stem: str) -> str:
+    return f"{folder}{_name(stem)}.json"
+
+
+def error_key(folder: str, stem: str) -> str:
+    return _fitting(f"{folder}{_name(stem)}", ".error.json")
+
+
+def _name(stem: str) -> str:
+    """What a stem's files are called. `anna.error` becomes `anna.error_`, because its manifest
+    would else be the error file of `anna`: no two stems share a key."""
+    return f"{stem}_" if _OUR_ENDING.search(stem) else stem
+
+
+def _fitting(name: str, ending: str) -> str:
+    """A key that S3 takes. Too long a name is cut, and told from others by a digest: an upload's
+    own key may already have all of the bytes that there are."""
+    if len((name + ending).encode()) <= LONGEST_KEY_BYTES:
+        return name + ending
+    ending = f"-{hashlib.sha256(name.encode()).hexdigest()[:16]}{ending}"
+    room_bytes = LONGEST_KEY_BYTES - len(ending)
+    return name.encode()[:room_bytes].decode(errors="ignore") + ending
+
+
+def top_folder(key: str) -> str:
+    """The first folder below the inbox, ending in `/`; empty for what lies in the inbox itself."""
+    folder, slash, _ = key.removeprefix(INBOX).partition("/")
+    return folder + slash if slash else ""
+
+
+def job_id(stem: str, model: str, inputs: tuple[Input, ...]) -> str:
+    """Name a job after its content: the same pinned inputs always give the same id.
+
+    At most 80 characters of `[a-z0-9-]`, as Step Functions asks of an execution's name.
+    """
+    pinned = sorted((given.role, given.key, given.version_id) for given in inputs)
+    # JSON, because a key may hold any separator that one could think of.
+    digest = hashlib.sha256(json.dumps([model, pinned]).encode()).hexdigest()[:16]
+    return f"{slug(stem)}-{digest}"
+
+
+def execution_name(job_id: str, run: int) -> str:
+    """The job id, with the run's number behind it from the second run on.
+
+    At most 80 characters, as Step Functions asks: a long slug is cut, the digest never.
+    """
+    if run == 1:
+        return job_id
+    ending = f"-{job_id[-16:]}-r{run}"
+    return f"{job_id[:-17][: _LONGEST_EXECUTION_NAME - len(ending)]}{ending}"
+
+
+def slug(stem: str) -> str:
+    """The stem in at most 63 characters of `[a-z0-9-]`; `job` when nothing of it is left."""
+    plain = unicodedata.normalize("NFKD", stem).encode("ascii", "ignore").decode()
+    return re.sub(r"[^a-z0-9]+", "-", plain.lower()).strip("-")[:63].strip("-") or "job"

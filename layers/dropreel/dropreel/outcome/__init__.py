@@ -1,0 +1,1 @@
+"""How a job ends: its video is delivered, its failure is explained, nothing is forgotten."""

@@ -1,0 +1,344 @@
+"""Deliver: from the provider into the videos bucket, part by part, and only as a whole.
+
+An aborted execution does not stop a copy that is under way. What conclude has closed by then is
+told as failed: its video is left at the provider, for when the job is run again, because a video
+beside the error that says there is none would be a second truth.
+"""
+
+import hashlib
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import datetime
+from typing import NamedTuple, Protocol
+
+from pydantic import ValidationError
+
+from dropreel.media.mp4 import Mp4Check
+from dropreel.model.catalog import ProviderName
+from dropreel.model.errors import RequestForgotten, ResultMissing
+from dropreel.model.events import (
+    AttemptSummary,
+    DeliveredVideo,
+    JobSummary,
+    RenderSummary,
+    UsedInput,
+    VideoReady,
+)
+from dropreel.model.ledger import Ledger, Run
+from dropreel.model.messages import Underway
+from dropreel.model.provider import Provider, RenderLost, UnknownRequest
+from dropreel.outcome.ownership import is_same_run, owner_of
+from dropreel.render.attempts import code_of_loss, loss_of, summary
+
+_PART_BYTES = 8 * 1024**2
+
+
+class Upload(Protocol):
+    """An object in the making: invisible until it is completed, gone when it is aborted."""
+
+    def add(self, body: bytes) -> None: ...
+
+    def complete(self) -> str: ...
+
+    def abort(self) -> None: ...
+
+
+class VideoStore(Protocol):
+    """What deliver needs of the bucket that the videos go to (`storage.S3Storage`)."""
+
+    def begin_upload(self, bucket: str, key: str, content_type: str) -> Upload: ...
+
+    def current_version(self, bucket: str, key: str) -> str | None: ...
+
+    def text(self, bucket: str, key: str) -> str | None: ...
+
+    def written_at(self, bucket: str, key: str) -> datetime | None: ...
+
+    def put_json(self, bucket: str, key: str, document: str) -> None: ...
+
+    def delete(self, bucket: str, key: str) -> None: ...
+
+
+class Fetch(Protocol):
+    """Writes the body at a URL into the copy, asking for a fresh URL as often as it needs one."""
+
+    def __call__(self, fresh_url: Callable[[], str], sink: "VideoCopy") -> None: ...
+
+
+class Overtaken(Exception):
+    """A later job's video came while this one was copied. The next call puts this one beside it."""
+
+
+class Concluded(Exception):
+    """The run was ended while its video was copied, and was told as failed."""
+
+
+def deliver(
+    underway: Underway,
+    *,
+    ledger: Ledger,
+    providers: Callable[[ProviderName], Provider],
+    storage: VideoStore,
+    fetch: Fetch,
+    video_bucket: str,
+    now: Callable[[], datetime],
+    clock: Callable[[], float] = time.monotonic,
+) -> VideoReady:
+    """Copy a completed render's video into the bucket and write its manifest beside it.
+
+    Of two jobs of one stem, the plain names are the later one's. When its video is there already,
+    this older one, which is paid for all the same, comes to lie beside it under its job's id, and
+    nothing of the later job's is touched.
+
+    At last the ledger has the run as ended in `VideoReady`: delivered, which is not yet announced.
+
+    Called again after it succeeded, it answers the same and copies nothing; nor does a later run
+    of the job copy what an earlier one has delivered. Raises `ResultMissing`, `ResultUnavailable`,
+    `ResultRefused`, `RequestForgotten`, `Overtaken`, `Concluded`, or what poll raises when the
+    result says that the render came to nothing; then there is neither a new object nor an
+    unfinished upload.
+    """
+    job = underway.plan.job
+    place = _place(underway, storage, video_bucket)
+    ready = _delivered_before(underway, place, storage)
+    if ready and not is_same_run(ready.job, job, underway.started_at):
+        ready = ready.model_copy(update={"job": JobSummary.of(job, underway.started_at)})
+        _write_manifest(ready, place, storage)
+    if ready is None:
+        attempts = _attempts(underway, ledger)
+        provider = providers(underway.ticket.provider)
+        begun = clock()
+        video = _copy(underway, place, provider, storage, fetch, ledger=ledger)
+        ready = VideoReady(
+            job=JobSummary.of(job, underway.started_at),
+            inputs=UsedInput.all_of(job),
+            changes=underway.plan.changes,
+            video=video,
+            render=_summary(underway, attempts, copying_seconds=clock() - begun),
+        )
+        _write_manifest(ready, place, storage)
+    if not place.is_late:
+        _remove_error_file(underway, storage, video_bucket)
+    ledger.end(job, VideoReady.__name__, now())
+    return ready
+
+
+class _Place(NamedTuple):
+    """Where the video and its manifest go; late is who comes after a later job's video."""
+
+    bucket: str
+    video_key: str
+    manifest_key: str
+    is_late: bool
+
+
+def _place(underway: Underway, storage: VideoStore, bucket: str) -> _Place:
+    job = underway.plan.job
+    if _is_late(underway, storage, bucket):
+        return _Place(bucket, job.own_video_key, job.own_manifest_key, is_late=True)
+    return _Place(bucket, job.video_key, job.manifest_key, is_late=False)
+
+
+def _is_late(underway: Underway, storage: VideoStore, bucket: str) -> bool:
+    """Whether the plain names are a later job's."""
+    job = underway.plan.job
+    owner = owner_of(storage.text(bucket, job.manifest_key))
+    return owner is not None and owner.came_after(job, underway.started_at)
+
+
+def _write_manifest(ready: VideoReady, place: _Place, storage: VideoStore) -> None:
+    storage.put_json(place.bucket, place.manifest_key, ready.model_dump_json(indent=2) + "\n")
+
+
+def _remove_error_file(underway: Underway, storage: VideoStore, bucket: str) -> None:
+    """Unless it tells of something later than this job."""
+    job, started_at = underway.plan.job, underway.started_at
+    error_file = storage.text(bucket, job.error_key)
+    if error_file is None:  # deleting it would leave a delete marker in a versioned bucket
+        return
+    if owner := owner_of(error_file):
+        is_later = owner.came_after(job, started_at)
+    else:  # of uploads that wait in vain: these have no job, and no start
+        written_at, dropped_at = storage.written_at(bucket, job.error_key), job.dropped_at
+        since = dropped_at or started_at
+        is_later = bool(written_at and since and written_at > since)
+    if not is_later:
+        storage.delete(bucket, job.error_key)
+
+
+def _delivered_before(underway: Underway, place: _Place, storage: VideoStore) -> VideoReady | None:
+    """The manifest of this very render, whichever run brought it, if its video still lies where
+    it says."""
+    job = underway.plan.job
+    manifest = storage.text(place.bucket, place.manifest_key)
+    if manifest is None:
+        return None
+    try:
+        ready = VideoReady.model_validate_json(manifest)
+    except ValidationError:
+        return None
+    is_this_render = (ready.job.id, ready.render.request_id) == (job.id, underway.ticket.request_id)
+    there = storage.current_version(place.bucket, place.video_key)
+    return ready if is_this_render and there == ready.video.version_id else None
+
+
+def _copy(
+    underway: Underway,
+    place: _Place,
+    provider: Provider,
+    storage: VideoStore,
+    fetch: Fetch,
+    *,
+    ledger: Ledger,
+) -> DeliveredVideo:
+    bucket, key = place.bucket, place.video_key
+    ticket = underway.ticket
+    nsfw: bool | None = None
+
+    def fresh_url() -> str:
+        nonlocal nsfw
+        try:
+            result = provider.result(ticket)
+        except RenderLost as lost:
+            loss = loss_of(lost.answer, ticket)
+            ledger.lose(underway.plan.job.id, ticket, code_of_loss(loss), loss.message)
+            raise loss from None
+        except UnknownRequest:
+            raise RequestForgotten(
+                "The provider no longer knows the request whose video is to be fetched."
+            ) from None
+        if result.video_url is None:
+            raise ResultMissing("The render completed, but its output offers no video.")
+        nsfw = result.nsfw
+        return result.video_url
+
+    copy = VideoCopy(lambda: storage.begin_upload(bucket, key, "video/mp4"))
+    try:
+        fetch(fresh_url, copy)
+        if not place.is_late and _is_late(underway, storage, bucket):
+            raise Overtaken("A later job's video came to lie there meanwhile.")
+        if _is_concluded(underway, ledger.runs(underway.plan.job.id)):
+            raise Concluded("The run was ended meanwhile, and told as failed.")
+        return copy.finish(bucket, key, nsfw=nsfw)
+    except BaseException:
+        copy.abandon()
+        raise
+
+
+def _is_concluded(underway: Underway, runs: tuple[Run, ...]) -> bool:
+    """Whether conclude has begun with this run; or with one long ago that had its name."""
+    return any(
+        run.number == underway.plan.job.run
+        and run.closed_at is not None
+        and (underway.started_at is None or run.closed_at >= underway.started_at)
+        for run in runs
+    )
+
+
+class VideoCopy:
+    """A video on its way into the bucket: measured, hashed and checked as it passes."""
+
+    def __init__(self, begin_upload: Callable[[], Upload]) -> None:
+        self._begin_upload = begin_upload
+        self._upload: Upload | None = None
+        self._forget()
+
+    def begin(self) -> None:
+        """Start at the first byte, without whatever came before."""
+        self.abandon()
+        self._forget()
+        self._upload = self._begin_upload()
+
+    def write(self, chunk: bytes) -> None:
+        """Raises `ResultRefused` as soon as this cannot become a video any more."""
+        self._check.feed(chunk)
+        self._sha256.update(chunk)
+        self._size_bytes += len(chunk)
+        self._part += chunk
+        if len(self._part) >= _PART_BYTES:
+            self._send_part()
+
+    @property
+    def is_whole(self) -> bool:
+        return self._check.is_whole
+
+    def finish(self, bucket: str, key: str, *, nsfw: bool | None = None) -> DeliveredVideo:
+        """Make the object. Raises `ResultRefused`, and makes none, if it is not a video."""
+        facts = self._check.facts()
+        if self._part:
+            self._send_part()
+        return DeliveredVideo(
+            bucket=bucket,
+            key=key,
+            version_id=self._open_upload.complete(),
+            size_bytes=self._size_bytes,
+            duration_seconds=facts.duration_seconds,
+            width=facts.width,
+            height=facts.height,
+            sha256=self._sha256.hexdigest(),
+            nsfw=nsfw,
+        )
+
+    def abandon(self) -> None:
+        """Leave nothing behind. What cannot be removed now, the bucket's lifecycle rule removes."""
+        if self._upload is not None:
+            with suppress(Exception):  # the reason for giving up is the error that matters
+                self._upload.abort()
+        self._upload = None
+
+    def _forget(self) -> None:
+        self._part = bytearray()
+        self._sha256 = hashlib.sha256()
+        self._check = Mp4Check()
+        self._size_bytes = 0
+
+    @property
+    def _open_upload(self) -> Upload:
+        if self._upload is None:
+            raise RuntimeError("write() or finish() before begin()")
+        return self._upload
+
+    def _send_part(self) -> None:
+        self._open_upload.add(bytes(self._part))
+        self._part.clear()
+
+
+def _attempts(underway: Underway, ledger: Ledger) -> tuple[AttemptSummary, ...]:
+    """The attempts that came to nothing, then the one whose video this is."""
+    ticket = underway.ticket
+    earlier = (
+        summary(attempt)
+        for attempt in ledger.attempts(underway.plan.job.id)
+        if attempt.number < ticket.attempt
+    )
+    delivered = AttemptSummary(
+        number=ticket.attempt,
+        provider=ticket.provider,
+        model=ticket.endpoint,
+        request_id=ticket.request_id,
+        outcome=VideoReady.__name__,
+    )
+    return (*earlier, delivered)
+
+
+def _summary(
+    underway: Underway, attempts: tuple[AttemptSummary, ...], copying_seconds: float
+) -> RenderSummary:
+    """How long each part took, as far as the polls saw it."""
+    submitted_at = underway.ticket.submitted_at
+    completed_at = (underway.progress and underway.progress.completed_at) or submitted_at
+    rendering_since = (underway.progress and underway.progress.rendering_since) or completed_at
+    return RenderSummary(
+        provider=underway.ticket.provider,
+        model=underway.ticket.endpoint,
+        request_id=underway.ticket.request_id,
+        queued_seconds=_tenths((rendering_since - submitted_at).total_seconds()),
+        rendering_seconds=_tenths((completed_at - rendering_since).total_seconds()),
+        copying_seconds=_tenths(copying_seconds),
+        attempts=attempts,
+    )
+
+
+def _tenths(seconds: float) -> float:
+    return round(max(seconds, 0.0), 1)

@@ -1,0 +1,495 @@
+"""How we call any provider: one HTTP client, and what its answers mean whatever the dialect.
+
+A dialect (`runcomfy`, `wavespeed`) says where to call and how to read an answer. What holds for
+all of them is here: a submission is sent once, a definite refusal is told apart from an unclear
+outcome, a rotated token is taken up, and no answer can be too large, too slow or too talkative.
+
+Answers are read leniently: fields that are missing, new or of another type are no error by
+themselves.
+"""
+
+import re
+import zlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import Annotated, ClassVar, Generic, TypeVar
+
+import httpx
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic_core import from_json
+
+from dropreel.model.errors import (
+    DropreelError,
+    NoCredit,
+    ProviderThrottled,
+    ProviderUnavailable,
+    RenderModerated,
+    RequestRefused,
+    TokenMissing,
+    TokenRejected,
+)
+from dropreel.model.provider import (
+    Answer,
+    FailureCause,
+    Refusal,
+    RenderState,
+    Result,
+    Ticket,
+    Unclear,
+    UnknownRequest,
+    Unreachable,
+)
+from dropreel.model.timing import retry_after_seconds
+from dropreel.providers.deadline import Deadline, DeadlineTransport
+from dropreel.providers.tokens import Token, TokenUnreadable
+from dropreel.providers.words import cause_of, clean, flat, surely_moderated
+
+# Answers are a few hundred bytes; whatever sends more is not answering.
+_ANSWER_MAX_BYTES = 1_048_576
+# RunComfy's own client takes [a-zA-Z0-9_-]{1,128}; other services put dots and colons into theirs.
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+
+CONNECT_SECONDS = 5
+ANSWER_SECONDS = 20
+"""For a question. It can be asked again."""
+SUBMISSION_ANSWER_SECONDS = 60
+"""For a submission, which cannot be sent again: work that is accepted late is paid for like any
+other. WaveSpeed's own client reads the answer for 60 s, RunComfy's for 90 s, others for 120 s."""
+
+
+@dataclass(frozen=True)
+class _No:
+    """What a client error says to a submission: nothing was accepted."""
+
+    error: type[DropreelError]
+    words: str
+    again: bool = False
+
+
+_OTHER_4XX = _No(RequestRefused, "refused the request")
+# These are a definite no by their number alone. Any other one is a no only in the provider's own
+# words: a gateway before it may answer with a page of its own, whatever became of the request.
+_NO = {
+    401: _No(TokenRejected, "does not accept the token"),
+    402: _No(NoCredit, "has not enough credit in the account"),
+    # Not the files' fault, and another account's token mends it.
+    403: _No(TokenRejected, "does not let the token's account use this model"),
+    413: _OTHER_4XX,
+    429: _No(ProviderThrottled, "takes no more requests for now", again=True),
+}
+_OF_THE_FILES = (FailureCause.MODERATED, FailureCause.BAD_INPUT)
+_MODERATED = _No(RenderModerated, "does not render this")
+# Where an error's words stand, by both providers' pages and clients.
+_ERROR_FIELDS = frozenset(
+    {"code", "error_code", "message", "error_message", "error", "detail", "details"}
+)
+
+
+def is_about_the_request(status: int) -> bool:
+    """Whether a client error speaks of the request, and not of the account or of our pace."""
+    return _is_a_no(status) and _NO.get(status, _OTHER_4XX) is _OTHER_4XX
+
+
+def _is_a_no(status: int) -> bool:
+    """Whether an error says that nothing was accepted. A request that timed out (408) may have
+    been, and behind a 5xx anything may have happened."""
+    return 400 <= status < 500 and status != 408
+
+
+def _text(value: object) -> str:
+    return str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""
+
+
+def url_in(value: object) -> str:
+    """The URL that an output gives, plainly or as `{"url": ...}`; empty when it gives none."""
+    if isinstance(value, dict):
+        value = value.get("url")
+    return value.strip() if isinstance(value, str) else ""
+
+
+def plain_state(state: str) -> str:
+    """A state as the pages spell it."""
+    return state.strip().lower().replace("-", "_").replace(" ", "_")
+
+
+def _urls(value: object) -> Iterable[str]:
+    return map(url_in, value) if isinstance(value, list) else ()
+
+
+def _object(value: object) -> object:
+    return value if isinstance(value, dict) else {}
+
+
+Text = Annotated[str, BeforeValidator(_text)]
+"""A string or a number; anything else counts as empty."""
+
+Urls = Annotated[tuple[str, ...], BeforeValidator(_urls)]
+"""The URLs of a list; anything else counts as none."""
+
+OrEmpty = BeforeValidator(_object)
+"""For a model inside an answer: what is no object counts as an empty one."""
+
+STATES: Mapping[str, RenderState] = {
+    "queued": RenderState.QUEUED,
+    "pending": RenderState.QUEUED,
+    "processing": RenderState.RENDERING,
+    "in_progress": RenderState.RENDERING,
+    "running": RenderState.RENDERING,
+    "completed": RenderState.COMPLETED,
+    "succeeded": RenderState.COMPLETED,
+    "failed": RenderState.FAILED,
+    "cancelled": RenderState.CANCELLED,
+    "canceled": RenderState.CANCELLED,
+}
+"""What most services of the kind say; a dialect adds its own."""
+
+
+class AnyAnswer(BaseModel, ABC):
+    """Whatever a provider answers, with every field that one of its endpoints may send."""
+
+    model_config = ConfigDict(frozen=True)
+
+    @property
+    @abstractmethod
+    def accepted_id(self) -> str:
+        """The provider's name for the work; empty when the answer names none."""
+
+    @property
+    @abstractmethod
+    def state(self) -> RenderState | None:
+        """None when there is no state or one that is not known."""
+
+    @property
+    @abstractmethod
+    def error_status(self) -> int | None:
+        """The HTTP status of an error as the answer itself has it, also inside an HTTP 200; 0 for
+        an error without a status that is known; None for a good answer."""
+
+    @property
+    @abstractmethod
+    def said(self) -> tuple[object, ...]:
+        """Wherever the provider's words about what went wrong may stand."""
+
+
+A = TypeVar("A", bound=AnyAnswer)
+
+
+@dataclass(frozen=True)
+class Reply(Generic[A]):
+    """What came back from one call."""
+
+    http_status: int
+    answer: A
+    has_error_fields: bool
+    retry_after_seconds: float
+    token: str = field(repr=False)
+
+    @property
+    def is_2xx(self) -> bool:
+        return 200 <= self.http_status < 300
+
+    @property
+    def is_contradictory(self) -> bool:
+        """An error by its status or its code, and yet a request id: it may have been accepted."""
+        could_be = self.is_2xx or self.http_status == 429 or self.http_status >= 500
+        return could_be and self.error_status is not None and bool(self.answer.accepted_id)
+
+    @property
+    def error_status(self) -> int | None:
+        """The HTTP status of an error, also of one inside an HTTP 200; None for a good answer."""
+        return self.answer.error_status if self.is_2xx else self.http_status
+
+    @property
+    def tells_failure(self) -> bool:
+        """An HTTP 200 without a state whose error is the render's and not the call's, as its words
+        say: the same would be said for ever."""
+        status = self.error_status
+        if status is None or status in _NO or not self.is_2xx or self.answer.state is not None:
+            return False
+        return cause_of(self.words) in _OF_THE_FILES
+
+    @cached_property
+    def words(self) -> str:
+        """The provider's own words about what went wrong."""
+        said = filter(None, map(flat, self.answer.said))
+        return self.clean(" - ".join(dict.fromkeys(said)))
+
+    def is_usable_id(self, request_id: str) -> bool:
+        """Whether an id can be written down and put into a path: dots alone would climb out."""
+        return (
+            _REQUEST_ID.fullmatch(request_id) is not None
+            and request_id.strip(".") != ""
+            and request_id == self.clean(request_id)
+        )
+
+    def clean(self, text: str) -> str:
+        """The text in one bounded line, without anything secret."""
+        return clean(text, self.token)
+
+
+class HttpProvider(ABC, Generic[A]):
+    """A `dropreel.model.provider.Provider` behind an HTTP API: the base of each dialect.
+
+    Nothing is retried in here, and a submission least of all. One exception: a call that is
+    answered with 401 is made once more if the token was rotated meanwhile. A 401 is a definite
+    refusal, so this is no second submission.
+    """
+
+    title: ClassVar[str]
+    answers: type[A]
+
+    def __init__(
+        self,
+        base_url: str,
+        token: Token,
+        *,
+        timeout_seconds: float = ANSWER_SECONDS,
+        submit_timeout_seconds: float = SUBMISSION_ANSWER_SECONDS,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        self._base_url = base_url.rstrip("/")
+        self._token = token
+        self._timeout_seconds = timeout_seconds
+        self._submit_timeout_seconds = submit_timeout_seconds
+        self._deadline = Deadline()
+        self._client = httpx.Client(
+            headers={"Accept": "application/json", "Accept-Encoding": "identity"},
+            follow_redirects=False,
+            trust_env=False,
+            transport=transport or DeadlineTransport(self._deadline),
+        )
+
+    @abstractmethod
+    def submit(self, endpoint: str, payload: Mapping[str, object]) -> str: ...
+
+    @abstractmethod
+    def ask(self, ticket: Ticket) -> Answer: ...
+
+    @abstractmethod
+    def result(self, ticket: Ticket) -> Result: ...
+
+    @abstractmethod
+    def cancel(self, ticket: Ticket) -> bool: ...
+
+    def authorization(self, token: str) -> Mapping[str, str]:
+        """The headers that carry the token."""
+        return {"Authorization": f"Bearer {token}"}
+
+    def _submit(self, path: str, payload: Mapping[str, object]) -> str:
+        """Send a submission and return the request id. Raises `Refusal` or `Unclear`."""
+        try:
+            reply = self._call("POST", path, payload, self._submit_timeout_seconds)
+        except _NotSent as err:
+            raise Refusal(err.error.__name__, str(err), again=err.again) from None
+        except _NoReply as err:
+            raise Unclear(str(err)) from None
+        status = reply.error_status
+        if status is not None:
+            raise self._no_to_submission(reply, status)
+        request_id = reply.answer.accepted_id
+        if not reply.is_usable_id(request_id):
+            raise Unclear(f"{self.title} answered without a request id.")
+        return request_id
+
+    def _get(self, path: str) -> Reply[A]:
+        """An answer about accepted work that can be believed.
+
+        Raises `Unreachable` or `UnknownRequest`.
+        """
+        reply = self._ask("GET", path)
+        status = reply.error_status
+        if status is None or (reply.is_2xx and reply.answer.state is not None):
+            # A failed render may come with its error's code: then the state is the answer.
+            return reply
+        if reply.tells_failure and status != 404:
+            return reply
+        if status == 404:
+            raise UnknownRequest(f"{self.title} does not know the request.")
+        raise self._unreachable(reply, status)
+
+    def _ask(self, method: str, path: str) -> Reply[A]:
+        """Any answer about accepted work, an error too. Raises `Unreachable` without one."""
+        try:
+            return self._call(method, path)
+        except (_NotSent, _NoReply) as err:
+            raise Unreachable(str(err)) from None
+
+    def _in_progress(self, reply: Reply[A], status: str) -> Answer:
+        """The answer for a state that is not known: the render may go on."""
+        return Answer(
+            state=RenderState.RENDERING,
+            message=f"{self.title} reports a state that is not known: {reply.clean(status)}.",
+        )
+
+    def _raise_unless_over(self, state: RenderState | None) -> None:
+        if state in (RenderState.QUEUED, RenderState.RENDERING):
+            raise Unreachable(f"{self.title} says that the render is not complete yet.")
+
+    def _unreachable(self, reply: Reply[A], status: int) -> Unreachable:
+        return Unreachable(
+            self._sentence("answered with an error", reply, status),
+            retry_after_seconds=reply.retry_after_seconds,
+        )
+
+    def _no_to_submission(self, reply: Reply[A], status: int) -> Refusal | Unclear:
+        if reply.is_contradictory:
+            return Unclear(self._sentence("answered with an error and a request id", reply, status))
+        no = _NO.get(status) or (_OTHER_4XX if reply.has_error_fields else None)
+        statuses = {status, reply.answer.error_status or status}
+        if no is None or not all(map(_is_a_no, statuses)):
+            return Unclear(self._sentence("answered with an error", reply, status))
+        if status != 401:
+            no = _no_in_words(status, reply.words) or no
+        return Refusal(
+            no.error.__name__,
+            self._sentence(no.words, reply, status),
+            again=no.again,
+            retry_after_seconds=reply.retry_after_seconds,
+        )
+
+    def _sentence(self, what: str, reply: Reply[A], status: int) -> str:
+        sentence = f"{self.title} {what}" + (f" ({status})" if status else "")
+        return f"{sentence}: {reply.words}" if reply.words else f"{sentence}."
+
+    def _call(
+        self,
+        method: str,
+        path: str,
+        payload: Mapping[str, object] | None = None,
+        answer_seconds: float = 0,
+    ) -> Reply[A]:
+        token = self._fetch_token(fresh=False)
+        seconds = answer_seconds or self._timeout_seconds
+        reply = self._send(method, path, payload, token, seconds)
+        if reply.error_status != 401 or reply.is_contradictory:
+            return reply
+        try:
+            rotated = self._fetch_token(fresh=True)
+        except _NotSent:
+            return reply
+        return reply if rotated == token else self._send(method, path, payload, rotated, seconds)
+
+    def _fetch_token(self, *, fresh: bool) -> str:
+        try:
+            return self._token(fresh=fresh)
+        except TokenMissing as err:
+            raise _NotSent(TokenMissing, err.message) from None
+        except TokenUnreadable as err:
+            raise _NotSent(ProviderUnavailable, str(err), again=True) from None
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        payload: Mapping[str, object] | None,
+        token: str,
+        answer_seconds: float,
+    ) -> Reply[A]:
+        self._deadline.begin(CONNECT_SECONDS + answer_seconds)
+        try:
+            with self._client.stream(
+                method,
+                self._base_url + path,
+                json=payload,
+                headers=self.authorization(token),
+                timeout=httpx.Timeout(answer_seconds, connect=CONNECT_SECONDS),
+            ) as response:
+                body = _body(response)
+                return Reply(
+                    http_status=response.status_code,
+                    answer=self._parsed(body),
+                    has_error_fields=_has_error_fields(body),
+                    retry_after_seconds=retry_after_seconds(
+                        response.headers.get("Retry-After"), datetime.now(UTC)
+                    ),
+                    token=token,
+                )
+        # The text of these errors can hold what was sent, so only their names go on.
+        except (
+            httpx.ConnectError,
+            httpx.ConnectTimeout,
+            httpx.PoolTimeout,
+            httpx.UnsupportedProtocol,
+            httpx.InvalidURL,
+        ) as err:
+            raise _NotSent(
+                ProviderUnavailable,
+                f"{self.title} could not be reached ({type(err).__name__}).",
+                again=True,
+            ) from None
+        except httpx.HTTPError as err:
+            raise _NoReply(f"{self.title} gave no answer ({type(err).__name__}).") from None
+
+    def _parsed(self, body: bytes) -> A:
+        """An answer without anything in it, when the body is no JSON object."""
+        try:
+            return self.answers.model_validate_json(body)
+        except ValidationError:
+            return self.answers()
+
+
+class _NotSent(Exception):
+    """The call never left: certainly nothing was accepted."""
+
+    def __init__(self, error: type[DropreelError], message: str, *, again: bool = False) -> None:
+        super().__init__(message)
+        self.error = error
+        self.again = again
+
+
+class _NoReply(Exception):
+    """The call left, at least in part, and no answer came."""
+
+
+def _no_in_words(status: int, words: str) -> _No | None:
+    """A client error in plain words, which go before its number: what is wrong with the files is
+    not tried elsewhere, and what is wrong with the account is nobody's files' fault."""
+    match cause_of(words):
+        case FailureCause.MODERATED:
+            # A limit of the account has a policy, too.
+            is_sure = status not in (402, 429) or surely_moderated(words)
+            return _MODERATED if is_sure else None
+        case FailureCause.NO_CREDIT:
+            return _NO[402]
+        case _:
+            return None
+
+
+def _body(response: httpx.Response) -> bytes:
+    """The body as it was packed; empty when it is too large, too late, cut off or packed in any
+    other way than we asked for, or once with gzip: the status stands without it."""
+    # Without this header httpx hands out the bytes as they came. It would unpack whatever the
+    # header names, one in the other, without a bound.
+    encoding = response.headers.pop("Content-Encoding", "identity").strip().lower()
+    body = bytearray()
+    try:
+        for chunk in response.iter_bytes():
+            body += chunk
+            if len(body) > _ANSWER_MAX_BYTES:
+                return b""
+    except httpx.HTTPError:
+        return b""
+    if encoding in ("", "identity"):
+        return bytes(body)
+    return _unzipped(bytes(body)) if encoding == "gzip" else b""
+
+
+def _unzipped(body: bytes) -> bytes:
+    unpacking = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
+    try:
+        plain = unpacking.decompress(body, _ANSWER_MAX_BYTES)
+    except zlib.error:
+        return b""
+    return plain if unpacking.eof and not unpacking.unused_data else b""
+
+
+def _has_error_fields(body: bytes) -> bool:
+    """Whether a body is an error in the provider's own words, and not somebody's page."""
+    try:
+        answer = from_json(body)
+    except ValueError:
+        return False
+    return isinstance(answer, dict) and not _ERROR_FIELDS.isdisjoint(answer)

@@ -1,0 +1,203 @@
+"""RunComfy's model API: submit, status, result, cancel.
+
+The page says what the four endpoints take; what they answer is said less exactly.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar
+from urllib.parse import quote
+
+from pydantic import BaseModel, BeforeValidator
+
+from dropreel.model.provider import (
+    Answer,
+    FailureCause,
+    RenderLost,
+    RenderState,
+    Result,
+    Ticket,
+    UnknownRequest,
+    Unreachable,
+)
+from dropreel.providers.http import (
+    STATES,
+    AnyAnswer,
+    HttpProvider,
+    OrEmpty,
+    Reply,
+    Text,
+    Urls,
+    is_about_the_request,
+    plain_state,
+    url_in,
+)
+from dropreel.providers.words import cause_of, flat
+
+# Published: in_queue, in_progress, completed, cancelled. Not `error` or `success`: they may as well
+# be about the answer, and a render is not failed on a guess.
+_STATES = {**STATES, "in_queue": RenderState.QUEUED}
+
+
+class _Output(BaseModel):
+    """A result's output: one video, or several, or (for other models) images."""
+
+    video: Annotated[str, BeforeValidator(url_in)] = ""
+    videos: Urls = ()
+
+
+class _Answer(AnyAnswer):
+    request_id: Text = ""
+    status: Text = ""
+    outcome: Text = ""
+    queue_position: Text = ""
+    output: Annotated[_Output, OrEmpty] = _Output()
+    error_code: Text = ""
+    error: Any = None
+    error_message: Any = None
+    message: Any = None
+    detail: Any = None
+    details: Any = None
+
+    @property
+    def accepted_id(self) -> str:
+        return self.request_id
+
+    @property
+    def state(self) -> RenderState | None:
+        return _STATES.get(plain_state(self.status))
+
+    @property
+    def is_cancelled(self) -> bool:
+        return RenderState.CANCELLED in (self.state, _STATES.get(plain_state(self.outcome)))
+
+    @property
+    def error_status(self) -> int | None:
+        """`error_code` is the status and three digits more: 401001."""
+        code = self.error_code.strip()
+        if not code.strip("0"):
+            return None
+        status = code[:3]
+        return int(status) if status.isascii() and status.isdigit() else 0
+
+    @property
+    def said(self) -> tuple[object, ...]:
+        """Its clients read `error_message` first, also under an HTTP 200 with an `error_code`."""
+        code = self.error_code if not self.error_code.strip().isdigit() else ""
+        return (
+            code,
+            self.message,
+            self.error_message,
+            self.error,
+            self.detail,
+            self.details,
+        )
+
+    @property
+    def video_url(self) -> str | None:
+        return next(filter(None, (self.output.video, *self.output.videos)), None)
+
+    @property
+    def outcome_of_result(self) -> RenderState | None:
+        """What a result says of the render; None when it says nothing that can be relied on: an
+        error beside it may be the call's own."""
+        if self.state not in (RenderState.COMPLETED, None):
+            return self.state
+        if self.video_url is None and (words := flat([self.error, self.error_message])):
+            is_of_the_files = cause_of(words) in (FailureCause.MODERATED, FailureCause.BAD_INPUT)
+            return RenderState.FAILED if is_of_the_files else None
+        if self.state is None and "output" not in self.model_fields_set:
+            return None
+        return RenderState.COMPLETED
+
+
+class RunComfy(HttpProvider[_Answer]):
+    """RunComfy's dialect."""
+
+    title: ClassVar[str] = "RunComfy"
+    answers = _Answer
+
+    def submit(self, endpoint: str, payload: Mapping[str, object]) -> str:
+        return self._submit(f"/v1/models/{quote(endpoint)}", payload)
+
+    def ask(self, ticket: Ticket) -> Answer:
+        """How far it is. Once the state is final the result tells what came of it: RunComfy's
+        command line, its MCP client and its partner nodes all take the outcome from there, and
+        know no state `failed`."""
+        reply = self._get_status(ticket)
+        answer = reply.answer
+        state = RenderState.FAILED if reply.tells_failure else answer.state
+        if state is RenderState.FAILED:
+            return _lost(state, reply.words or self._words_of_result(ticket))
+        if state is RenderState.COMPLETED:
+            try:
+                return self._outcome(ticket)[0]
+            except (Unreachable, UnknownRequest):
+                return Answer(state=state)  # whoever fetches the video asks for it again
+        if state is RenderState.QUEUED and answer.queue_position:
+            place = reply.clean(answer.queue_position)
+            return Answer(state=state, message=f"Position {place} in the queue.")
+        if state is not None:
+            return Answer(state=state)
+        return self._in_progress(reply, answer.status)
+
+    def result(self, ticket: Ticket) -> Result:
+        outcome, video_url = self._outcome(ticket)
+        self._raise_unless_over(outcome.state)
+        if outcome.state is not RenderState.COMPLETED:
+            raise RenderLost(outcome)
+        return Result(video_url=video_url)
+
+    def _outcome(self, ticket: Ticket) -> tuple[Answer, str | None]:
+        """What the result says of the render, and where its first video is, if it has one."""
+        reply = self._get(_path(ticket, "result"))
+        state = RenderState.FAILED if reply.tells_failure else reply.answer.outcome_of_result
+        if state is None:
+            raise Unreachable("RunComfy answered without a result.")
+        if state in (RenderState.FAILED, RenderState.CANCELLED):
+            return _lost(state, reply.words), None
+        return Answer(state=state), reply.answer.video_url
+
+    def cancel(self, ticket: Ticket) -> bool:
+        """Cancel work that is still queued. True when RunComfy says that it is cancelled.
+
+        Asking to cancel is not being told that it is done, and a second cancellation may be
+        answered with an error: unless the answer is plain, the request's state tells.
+        Raises `Unreachable`.
+        """
+        try:
+            reply = self._ask("POST", _path(ticket, "cancel"))
+            status = reply.error_status
+            if status is None and reply.answer.is_cancelled:
+                return True
+            if status is not None and not is_about_the_request(status):
+                raise self._unreachable(reply, status)
+            return self._get_status(ticket).answer.state is RenderState.CANCELLED
+        except UnknownRequest:
+            return False
+
+    def _words_of_result(self, ticket: Ticket) -> str:
+        try:
+            return self._get(_path(ticket, "result")).words
+        except (Unreachable, UnknownRequest):
+            return ""
+
+    def _get_status(self, ticket: Ticket) -> Reply[_Answer]:
+        reply = self._get(_path(ticket, "status"))
+        if not reply.answer.status:
+            raise Unreachable("RunComfy answered without a status.")
+        return reply
+
+
+def _lost(state: RenderState, words: str) -> Answer:
+    """RunComfy has no codes for a failure's cause."""
+    if state is RenderState.CANCELLED:
+        return Answer(state=state, message=words)
+    return Answer(state=state, message=words or "RunComfy gives no reason.", cause=cause_of(words))
+
+
+def _path(ticket: Ticket, what: str) -> str:
+    # Built here, and not taken from the answer's own status_url: that could point anywhere.
+    return f"/v1/requests/{quote(ticket.request_id, safe='')}/{what}"
+
+
+Dialect = RunComfy

@@ -1,0 +1,106 @@
+"""The providers' tokens: read from Secrets Manager, cached for minutes, never written anywhere."""
+
+import re
+from dataclasses import dataclass
+from typing import Protocol
+
+from aws_lambda_powertools.utilities import parameters
+from aws_lambda_powertools.utilities.parameters.constants import DEFAULT_PROVIDERS
+from aws_lambda_powertools.utilities.parameters.exceptions import GetParameterError
+from botocore.config import Config
+from botocore.exceptions import ClientError
+
+from dropreel.model.catalog import TITLES, ProviderName
+from dropreel.model.errors import TokenMissing
+from dropreel.runtime.settings import ProviderSettings
+
+_MAX_AGE_SECONDS = 300
+
+# A read that hangs must not outlast the submission that it is made for.
+_IMPATIENT = Config(connect_timeout=2, read_timeout=5, retries={"total_max_attempts": 3})
+
+# What can stand in an Authorization header, and is not JSON, not a placeholder such as <token>.
+_TOKEN = re.compile(r"[^\s\"'<>{}\\]+")
+
+
+class Token(Protocol):
+    """Gives a provider's token."""
+
+    def __call__(self, *, fresh: bool = False) -> str:
+        """The token; read anew when `fresh`, for when the one at hand was rejected.
+
+        Raises `TokenMissing` or `TokenUnreadable`.
+        """
+
+
+class TokenUnreadable(Exception):
+    """Secrets Manager did not hand out the secret. Says nothing about the token in it."""
+
+
+@dataclass(frozen=True)
+class SecretToken:
+    """The token that a secret holds as its plain text.
+
+    A rotated token is seen after five minutes at the latest, and at once when `fresh` is asked for.
+    """
+
+    secret: str
+    provider: str
+
+    def __call__(self, *, fresh: bool = False) -> str:
+        value = self._read(fresh=fresh).strip()
+        if value.isascii() and value.isprintable() and _TOKEN.fullmatch(value):
+            return value
+        if not fresh:
+            # Somebody may have stored a good one since.
+            return self(fresh=True)
+        if not value:
+            raise TokenMissing(f"No token is stored for {self.provider}.")
+        raise TokenMissing(
+            f"The secret for {self.provider} holds no token: "
+            "the token alone must be its plain text, without quotes or JSON."
+        )
+
+    def _read(self, *, fresh: bool) -> str:
+        try:
+            if "secrets" not in DEFAULT_PROVIDERS:
+                DEFAULT_PROVIDERS["secrets"] = parameters.SecretsProvider(boto_config=_IMPATIENT)
+            value = parameters.get_secret(self.secret, max_age=_MAX_AGE_SECONDS, force_fetch=fresh)
+        except GetParameterError as err:
+            # Powertools says what went wrong in words only; the error itself is the context.
+            reason = err.__context__
+            if isinstance(reason, ClientError):
+                code = reason.response["Error"]["Code"]
+                if code == "ResourceNotFoundException":
+                    # Also said of a secret that exists but was never given a value.
+                    raise TokenMissing(f"No token is stored for {self.provider}.") from None
+            else:
+                code = type(reason).__name__
+            raise TokenUnreadable(
+                f"The token for {self.provider} could not be read from its secret ({code})."
+            ) from None
+        return value if isinstance(value, str) else ""
+
+
+def configured(settings: ProviderSettings) -> frozenset[ProviderName]:
+    """The providers that have a token stored: only their offers can be on a route.
+
+    A secret that cannot be read just now counts as one with a token, so that a hiccup never
+    takes an offer off the route.
+    """
+    return frozenset(name for name in settings.providers if _has_token(token_of(name, settings)))
+
+
+def token_of(name: ProviderName, settings: ProviderSettings) -> SecretToken:
+    """A provider's token, in the secret that the settings name."""
+    return SecretToken(settings.providers[name].secret, TITLES.get(name, name))
+
+
+def _has_token(token: SecretToken) -> bool:
+    try:
+        token()
+    except TokenMissing:
+        return False
+    except TokenUnreadable:
+        return True
+    return True

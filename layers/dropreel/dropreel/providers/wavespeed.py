@@ -1,0 +1,221 @@
+"""WaveSpeedAI's API: submit a task, ask for its result. It publishes no way to cancel one.
+
+Every answer is an envelope `{code, message, data}`. Three things in it can say that something is
+wrong: the HTTP status, the envelope's `code` (an HTTP status too), and the task's own `status`
+with its `code`. Numbers come from the page "WaveSpeedAI: Error Codes".
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar
+from urllib.parse import quote, urlsplit
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
+
+from dropreel.model.provider import (
+    Answer,
+    FailureCause,
+    RenderLost,
+    RenderState,
+    Result,
+    Ticket,
+    Unreachable,
+)
+from dropreel.providers.http import (
+    STATES,
+    AnyAnswer,
+    HttpProvider,
+    OrEmpty,
+    Reply,
+    Text,
+    Urls,
+    plain_state,
+)
+from dropreel.providers.words import cause_of, flat
+
+# Published: created, processing, completed, failed. Its own client takes cancelled, timeout and
+# deleted as final, too.
+_STATES = {
+    **STATES,
+    "created": RenderState.QUEUED,
+    "timeout": RenderState.FAILED,
+    "deleted": RenderState.CANCELLED,  # by somebody who did not want it any more
+}
+_REASONS = {
+    "timeout": "It took too long at WaveSpeed.",
+    "deleted": "It was deleted at WaveSpeed.",
+}
+_CAUSES = {
+    1200: FailureCause.MODERATED,  # content moderation
+    1400: FailureCause.BAD_INPUT,  # missing parameter
+    1401: FailureCause.BAD_INPUT,  # invalid parameter
+    1402: FailureCause.MEDIA_UNREADABLE,  # media access failed
+    1403: FailureCause.OTHER,  # task execution failed
+    1405: FailureCause.OTHER,  # task failed
+    5000: FailureCause.OTHER,  # internal error
+    5003: FailureCause.OTHER,  # service unavailable
+    5004: FailureCause.OTHER,  # timeout
+}
+_ABOUT_THE_INPUT = {1200, 1400, 1401, 1402}
+
+# "code 1402", "[1402] ...", "1402: ...", but not "1200 x 900 pixels"
+_CODE_IN_WORDS = re.compile(r"code\W{0,3}(\d{4})\b|^\W*(\d{4})\s*[:\])-]", re.IGNORECASE)
+
+# What a task may put out beside a video, such as its cover.
+_NO_VIDEO = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".mp3", ".wav", ".json", ".txt", ".zip")
+
+
+def _number(code: str) -> int:
+    code = code.strip()
+    return int(code[:9]) if code.isascii() and code.isdigit() else 0
+
+
+def _booleans(found: object) -> list[bool]:
+    return [one for one in found if isinstance(one, bool)] if isinstance(found, list) else []
+
+
+class _Task(BaseModel):
+    """`data`: the task, which is also called a prediction."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: Text = ""
+    status: Text = ""
+    code: Text = ""
+    error: Any = None
+    outputs: Urls = ()
+    has_nsfw_contents: Annotated[tuple[bool, ...], BeforeValidator(_booleans)] = ()
+
+
+class _Envelope(AnyAnswer):
+    code: Text = ""
+    message: Any = None
+    error_message: Any = None
+    error: Any = None
+    detail: Any = None
+    data: Annotated[_Task, OrEmpty] = _Task()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_envelope(cls, answer: object) -> object:
+        """The page of error codes shows tasks without their envelope."""
+        if isinstance(answer, dict) and "data" not in answer and "status" in answer:
+            return {"data": answer}
+        return answer
+
+    @property
+    def accepted_id(self) -> str:
+        return self.data.id
+
+    @property
+    def state(self) -> RenderState | None:
+        return _STATES.get(plain_state(self.data.status))
+
+    @property
+    def task_code(self) -> int:
+        """Of a task that failed, wherever it stands; 0 when none does."""
+        in_words = _CODE_IN_WORDS.search(flat(self.data.error))
+        said = (
+            self.data.code,
+            self.data.error.get("code") if isinstance(self.data.error, dict) else "",
+            self.code,
+            (in_words[1] or in_words[2]) if in_words else "",
+        )
+        return next((code for code in map(_number, map(str, said)) if code >= 1000), 0)
+
+    @property
+    def error_status(self) -> int | None:
+        """A code of four digits is a task's. Without a task, it is about the submission."""
+        code = self.code.strip()
+        if code and not code.isdigit():
+            return 0
+        if 300 <= _number(code) < 1000:
+            return _number(code)
+        if self.data.id or not self.task_code:
+            return None
+        return 400 if self.task_code in _ABOUT_THE_INPUT else 500
+
+    @property
+    def said(self) -> tuple[object, ...]:
+        message = flat(self.message)
+        says_nothing = message.lower().strip(".") in ("success", "ok")
+        return (
+            self.data.error,
+            "" if says_nothing else message,
+            self.error_message,
+            self.error,
+            self.detail,
+        )
+
+
+class WaveSpeed(HttpProvider[_Envelope]):
+    """WaveSpeedAI's dialect."""
+
+    title: ClassVar[str] = "WaveSpeed"
+    answers = _Envelope
+
+    def submit(self, endpoint: str, payload: Mapping[str, object]) -> str:
+        return self._submit(f"/api/v3/{quote(endpoint)}", payload)
+
+    def ask(self, ticket: Ticket) -> Answer:
+        reply = self._get_task(ticket)
+        state, status = reply.answer.state, reply.answer.data.status
+        if state is RenderState.FAILED or reply.tells_failure:
+            return _failure(reply)
+        if state is not None:
+            return Answer(state=state, message=_reason(reply))
+        if not status:
+            raise Unreachable("WaveSpeed answered without a status.")
+        return self._in_progress(reply, status)
+
+    def result(self, ticket: Ticket) -> Result:
+        reply = self._get_task(ticket)
+        answer = reply.answer
+        self._raise_unless_over(answer.state)
+        if answer.state is RenderState.FAILED or reply.tells_failure:
+            raise RenderLost(_failure(reply))
+        if answer.state is RenderState.CANCELLED:
+            raise RenderLost(Answer(state=answer.state, message=_reason(reply)))
+        task = answer.data
+        if answer.state is None and not task.outputs:
+            raise Unreachable("WaveSpeed answered without a result.")
+        return Result(
+            video_url=next(filter(_may_be_video, task.outputs), None),
+            nsfw=any(task.has_nsfw_contents) if task.has_nsfw_contents else None,
+        )
+
+    def cancel(self, ticket: Ticket) -> bool:  # noqa: ARG002 - no endpoint for it is published
+        """Always False: what WaveSpeed has accepted, it renders."""
+        return False
+
+    def _get_task(self, ticket: Ticket) -> Reply[_Envelope]:
+        # Built here, and not taken from the answer's own urls.get: that could point anywhere.
+        return self._get(f"/api/v3/predictions/{quote(ticket.request_id, safe='')}/result")
+
+
+def _reason(reply: Reply[_Envelope]) -> str:
+    """What a state says by itself; empty when it says nothing."""
+    return _REASONS.get(plain_state(reply.answer.data.status), "")
+
+
+def _failure(reply: Reply[_Envelope]) -> Answer:
+    code = reply.answer.task_code
+    words = reply.words
+    message = words or _reason(reply) or "WaveSpeed gives no reason."
+    if code and str(code) not in message:
+        message = f"{message} (code {code})"
+    # The words go before a code that gives no cause, such as 1403 "task execution failed".
+    cause = _CAUSES.get(code, FailureCause.OTHER)
+    if cause is FailureCause.OTHER:
+        cause = cause_of(words)
+    return Answer(state=RenderState.FAILED, message=message, cause=cause)
+
+
+def _may_be_video(url: str) -> bool:
+    try:
+        return bool(url) and not urlsplit(url).path.lower().endswith(_NO_VIDEO)
+    except ValueError:
+        return True  # whatever it is, the download has the last word
+
+
+Dialect = WaveSpeed

@@ -1,0 +1,276 @@
+"""A provider's own words: made safe to repeat, and read for why something failed.
+
+They can hold whatever was sent to the provider, so URLs and tokens are taken out before they go
+anywhere. What they mean is a guess, so it decides only whether and how a render is tried again.
+"""
+
+import html
+import re
+import unicodedata
+from urllib.parse import unquote
+
+from dropreel.model.provider import FailureCause
+
+# Making them safe to repeat
+
+_LINE_MAX_CHARACTERS = 300
+_LONGEST_TEXT = 1_000  # characters that are looked at; little of what comes later would be repeated
+_LONGEST_DECODED = 4_000  # one character may stand for several
+_LAYERS_AT_MOST = 6  # of encoding, one in the other
+
+_HOST = r"(?:[a-z0-9_-]{1,63}\.){1,8}(?:[a-z]{2,24}|xn--[a-z0-9-]{1,59})\.?(?::\d{0,5})?"
+_MARKER = r"x[\W_]?(?:amz|goog)[\W_]?[a-z]{1,30}|(?:\b|[a-z])signature|accesskeyid"
+_URL = re.compile(
+    rf"://|:%2f|(?:{_MARKER})\W?|\bdata:[a-z/+.-]{{0,40}}[;,]"
+    r"|(?:^|[^\w/])//\w"  # //host
+    r"|[?&][\w.%-]{1,60}="  # a query, with or without its host
+    rf"|{_HOST}[/?]\S"
+    r"|\d{1,3}(?:\.\d{1,3}){3}(?::\d{1,5})?[/?]\S|\[[0-9a-f:.]{2,45}\](?::\d{1,5})?[/?]"
+    r"|\b[a-z][a-z0-9.-]{0,60}:\d{2,5}[/?]"  # host:port/path
+)
+# What shows that the rest of a URL stands in other words.
+_BROKEN_URL = re.compile(
+    rf"://(?:\s|$)|(?:{_MARKER})\W{{0,3}}(?:\s|$)|{_HOST}\s+[/?&]\S|[?&][\w.%-]{{1,60}}=(?:\s|$)"
+)
+_URL_IN_PIECES = re.compile(
+    r"https?://|s3://|ftp://|xamz(?:signature|credential|security|date|expires|algorithm)"
+)
+_AUTHORIZATION = re.compile(r"\bbearer[\s:=\"']+(?=\S*\d|\S{16})[^\s\"',;]{6,}", re.IGNORECASE)
+_ESCAPE = re.compile(r"[\\%]u\{?0{0,4}([0-9a-f]{4})\}?|\\x([0-9a-f]{2})", re.IGNORECASE)
+# How a terminal is told to change its colours, and the like.
+_TERMINAL = re.compile(r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?")
+
+# Nothing to see of these, although Unicode takes them for letters, symbols and marks.
+_UNSEEN = frozenset(
+    "\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800\u3164\uffa0"
+) | frozenset(map(chr, (*range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0))))
+
+_TOKEN_REMOVED = "(token removed)"  # noqa: S105 - the words that stand in its place
+_URL_REMOVED = "(URL removed)"
+_ALL_REMOVED = "(words removed: they hold a token or a URL)"
+_SHORTEST_SECRET = 8  # characters; a shorter one is in every other sentence
+
+
+def clean(text: str, token: str) -> str:
+    """The text in one bounded line, without URLs, parts of signed URLs, or the token.
+
+    Whatever cannot be seen goes first. Then secrets are looked for as a program could read them:
+    in any case, decoded, and in pieces. Where they are in pieces, none of the text is repeated.
+    """
+    line = " ".join(_visible(_TERMINAL.sub("", text[:_LONGEST_TEXT])).split())
+    decoded = _decoded(line)
+    if decoded is None or _BROKEN_URL.search(decoded):
+        return _ALL_REMOVED
+    line = _AUTHORIZATION.sub(_TOKEN_REMOVED, line)
+    line = " ".join(_clean_word(word, token) for word in line.split(" "))
+    if _is_secret_in_pieces(line, token):
+        return _ALL_REMOVED
+    if len(line) <= _LINE_MAX_CHARACTERS:
+        return line
+    return line[: _LINE_MAX_CHARACTERS - 1] + "…"
+
+
+def _visible(text: str) -> str:
+    """Without what is not printable or fills no space; white space becomes blanks."""
+    return "".join(
+        " " if character.isspace() else character
+        for character in text
+        if character.isspace() or (character.isprintable() and character not in _UNSEEN)
+    )
+
+
+def _clean_word(word: str, token: str) -> str:
+    decoded, secret = _decoded(word), _letters(token)
+    if token and token in word:
+        return _TOKEN_REMOVED
+    if decoded is None or (len(secret) >= _SHORTEST_SECRET and secret in _letters(decoded)):
+        return _TOKEN_REMOVED
+    return _URL_REMOVED if _URL.search(decoded) else word
+
+
+def _is_secret_in_pieces(line: str, token: str) -> bool:
+    """Whether the line holds a secret once its blanks and fillers are left out."""
+    decoded, secret = _decoded(line), _letters(token)
+    if decoded is None or _AUTHORIZATION.search(decoded):
+        return True
+    if len(secret) >= _SHORTEST_SECRET and secret in _letters(decoded):
+        return True
+    return bool(_URL_IN_PIECES.search("".join(decoded.split()).replace("-", "")))
+
+
+def _decoded(text: str) -> str | None:
+    """In lower case, with full-width letters and the like as plain ones, and without the layers of
+    encoding that a URL or a page may have gone through. None when there is no end to them."""
+    for _ in range(_LAYERS_AT_MOST):
+        before = text
+        text = _ESCAPE.sub(lambda found: chr(int(found[1] or found[2], 16)), text)
+        text = _visible(html.unescape(unquote(text, errors="ignore")))
+        if text == before:
+            plain = unicodedata.normalize("NFKD", text)[:_LONGEST_DECODED]
+            # An accent is a mark of its own then.
+            seen = "".join(one for one in plain if not unicodedata.combining(one))
+            return seen.casefold().replace("\\/", "/").replace("\\", "/").replace("。", ".")
+    return None
+
+
+def _letters(text: str) -> str:
+    return "".join(
+        character for character in text.casefold() if character.isascii() and character.isalnum()
+    )
+
+
+def flat(said: object) -> str:
+    """An error's text, whichever of the usual shapes it has; fields are named before their fault.
+
+    `detail` is a list of `{"loc": ["body", "image_url"], "msg": "..."}`; an `error` may be an
+    object with its words under any of these names, and a code in words.
+    """
+    if isinstance(said, str):
+        return said.strip()
+    if isinstance(said, list):
+        return "; ".join(filter(None, map(flat, said)))
+    if isinstance(said, dict):
+        where = said.get("loc")
+        if isinstance(where, list):
+            where = ".".join(str(step) for step in where)
+        words = filter(None, (flat(said.get(key)) for key in _WORDS_STAND_IN))
+        what = " - ".join(dict.fromkeys(words))
+        named = [where, *(said.get(key) for key in _NAMES_STAND_IN)]
+        names = [name for name in named if isinstance(name, str) and not name.isdigit()]
+        return ": ".join(filter(None, (*dict.fromkeys(names), what))) if what or names else ""
+    return ""
+
+
+_WORDS_STAND_IN = (
+    "msg",
+    "message",
+    "error_message",
+    "error",
+    "detail",
+    "details",
+    "reason",
+    "description",
+)
+_NAMES_STAND_IN = ("code", "error_code")  # "DataInspectionFailed"; a number says nothing here
+
+# Reading them for a cause. The expressions are for text in lower case.
+
+# "DataInspectionFailed", "NSFWDetected" and "content_policy_violation" are words in one.
+_HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|_")
+# What providers add to a refusal of another kind.
+_NOT_CHARGED = re.compile(
+    r"\bno (?:credits?|balance)\W+(?:\w+\W+){0,2}?(?:charged|deducted|used|consumed|billed)\b"
+)
+
+_NO_CREDIT = re.compile(
+    r"(?:\b(?:insufficient|no|low|exhausted|lacks?|out of|zero|negative|exceed\w*)"
+    r"|(?:\bnot|n't)(?: have)? enough)\W+"
+    r"(?:\w+\W+){0,2}?(?:credit|balance|fund)s?\b(?!\W+card)"
+    r"|\b(?:credit|balance|fund)s?\b\W+(?:\w+\W+){0,3}?"
+    r"(?:insufficient|low|exhausted|depleted|empty|not enough|negative|used up|run out|expired)\b"
+    r"|\btop.?up\b|\brecharge\b|\bpayment\W+(?:\w+\W+)?required|arrear|\boverdue\b|\bunpaid\b"
+    r"|\bpast due\b|\btrial\W+(?:\w+\W+)?(?:credit|account|plan|ended|expired)"
+    r"|\bupgrade your plan|\bgood standing\b|\bbilling\b"
+    r"|\badd (?:\w+ )?(?:credit|fund)s?\b|\binsufficient quota\b"
+)
+_MODERATED = re.compile(
+    r"moderat(?:ion|ed|or)|\bnsfw\b|\bunsafe\b|\bflagged\b|\bfiltered\b|\binappropriate|\bprohibited\b"
+    r"|\bnud(?:e|es|ity)\b|\bsexual|\bporn|\bgore\b|\bviolen(?:t|ce)\b|\boffensive\b|\bhateful\b"
+    r"|\bharmful\b|\brisk (?:control|management)|\breview team\b|\bresponsible ai\b"
+    r"|\breal (?:people|persons?)\b|\bcontent\W+(?:is )?not (?:allowed|permitted)\b"
+    r"|\bgreen.?net\b|\bdeep.?fake|\bcelebrit|\bpublic figure"
+    r"|(?<!case.)\bsensitive\b|\bpolicy violat|\bviolat\w*\b.{0,60}\b(?:polic|terms|guideline|law)"
+    r"|\b(?:explicit|illegal|adult|restricted|disallowed|forbidden)\W+(?:content|material|image)"
+    r"|\bcontent\W+(?:\w+\W+)?(?:filter|check|review|audit|security|guideline|polic|restrict|block)"
+)
+# What sounds like moderation counts as it, whatever is said besides: another provider would be
+# paid to say the same. These sound so and are not.
+_SOUNDS_MODERATED = re.compile(
+    r"\bsafety\b|polic(?:y|ies)\b|inspect(?:ion|ed)|infring|copyright|trademark"
+    r"|intellectual property|censor|\bcompliance\b|\bguidelines?\b|\btrust\b"
+    r"|\b(?:is|was|been|image|picture|audio|content|prompt|video|request) blocked\b|^blocked\b"
+)
+_TECHNICAL = re.compile(
+    r"\b(?:retry|retries|bucket|cache|caching|backoff|scaling|autoscaling|restart|routing|eviction"
+    r"|scheduling|scheduler|iam|cors|timeout|network|pull|rate limit(?:ing)?|fair use)"
+    r"\W+polic(?:y|ies)\b"
+    r"|\bdata inspection(?: process\b|\W+unable to (?:download|fetch|access|read))"
+    r"|\b(?:thread|type|memory)\W+safety\b"
+)
+_MEDIA = re.compile(
+    r"(?<![a-z])(?:url|link|file|image|picture|photo|audio|voice|media|video|input|resource|asset)"
+    r"s?(?![a-z])"
+)
+_UNREADABLE = re.compile(
+    r"(?:\b(?:not|cannot|unable|fail\w*|error|timed? ?out)\b|n't\b)\W+(?:\w+\W+){0,4}?"
+    r"(?:download|fetch|read(?!y)|open|load|access|retriev|reach|identif|decod)"
+    r"|\b(?:download|fetch\w*|access|retriev\w*)\w*\W+(?:\w+\W+){0,4}?"
+    r"(?:fail|error|denied|forbidden|tim(?:ed|e)\W?out)"
+    r"|\b(?:invalid|expired|unreachable|inaccessible|bad|broken)\W*(?:\w+\W+)?(?:url|link)"
+    r"|(?:url|link)\b.{0,40}\b(?:invalid|expired|unreachable|inaccessible|denied|not available)"
+    r"|\b40[134]\b.{0,60}\burl"
+)
+_OF_STORAGE = re.compile(r"\brequest has expired\b|\bno such key\b|\bsignature does not match\b")
+# "Could not load the model checkpoint file": the provider's own things, in the same words.
+_OF_THE_PROVIDER = re.compile(
+    r"(?:download|fetch|read|open|load|access|retriev|reach|decod)\w*\W+(?:\w+\W+){0,3}?"
+    r"(?:models?|checkpoints?|weights?|encoders?|decoders?|codecs?|gpus?|workers?|latents?"
+    r"|tokenizers?|lora|vae|nodes?|database|cache|endpoint|server)\b"
+)
+_INPUT = (
+    r"\b(?:image|picture|photo|audio|voice|speech|sound|recording|video|prompt|text|file|width|height"
+    r"|duration|length|size|resolution|ratio|format|face|person|human|input|parameter|sample rate)"
+    r"(?:s|_\w+)?\b"
+)
+_FAULT = (
+    r"\b(?:must|should|exceed\w*"
+    r"|too (?:\w+ )?(?:small|large|big|short|long|low|high|many|few|blurry)"
+    r"|(?:longer|shorter|larger|smaller|bigger|greater|less|more|fewer) than|at (?:least|most)"
+    r"|(?:not|n't)(?: be)? (?:\w+ )?"
+    r"(?:supported|allowed|valid|detected|found|recogni[sz]ed|clear|visible)"
+    r"|unsupported|invalid|missing|required|empty|silent|corrupt\w*|damaged|truncated|blurry"
+    r"|out of range)\b"
+)
+_BAD_INPUT = re.compile(
+    r"\bno (?:\w+ )?(?:face|person|people|human|body|speech|voice|sound|vocals?)s?\b"
+    r"|\b(?:multiple|several|more than one|two) (?:\w+ )?(?:faces|people|persons)\b"
+    r"|\b(?:not|cannot|unable to|failed to)\W+(?:detect|find|recogni[sz]e)\W+(?:\w+\W+){0,2}"
+    r"(?:face|person|speech|voice)"
+    rf"|{_INPUT}.{{0,60}}{_FAULT}"
+    rf"|\b(?:invalid|unsupported|missing|corrupt\w*|bad|wrong|empty)\W*(?:\w+\W+)?{_INPUT}"
+)
+_OF_THE_MACHINE = re.compile(
+    r"\b(?:checkpoints?|weights|encoders?|decoders?|encoding|gpus?|cuda|workers?|latents?|vae|lora"
+    r"|tensors?|nodes?|pipeline|model file|rate limit|too many requests|concurren\w*|internal)\b"
+)
+
+
+def cause_of(words: str) -> FailureCause:
+    """Why a render failed, when its words leave no doubt; what may be moderation counts as it."""
+    if surely_moderated(words):
+        return FailureCause.MODERATED
+    if speak_of_credit(words):
+        return FailureCause.NO_CREDIT
+    lower = _plain(words)
+    if _SOUNDS_MODERATED.search(_TECHNICAL.sub("", lower)):
+        return FailureCause.MODERATED
+    is_about_media = _MEDIA.search(lower) and not _OF_THE_PROVIDER.search(lower)
+    if (is_about_media and _UNREADABLE.search(lower)) or _OF_STORAGE.search(lower):
+        return FailureCause.MEDIA_UNREADABLE
+    if _BAD_INPUT.search(lower) and not _OF_THE_MACHINE.search(lower):
+        return FailureCause.BAD_INPUT
+    return FailureCause.OTHER
+
+
+def speak_of_credit(words: str) -> bool:
+    """Whether a refusal is for want of money, whatever its status."""
+    return _NO_CREDIT.search(_plain(words)) is not None
+
+
+def surely_moderated(words: str) -> bool:
+    """Whether they say so, and do not only sound like it."""
+    return _MODERATED.search(_plain(words)) is not None
+
+
+def _plain(words: str) -> str:
+    return _NOT_CHARGED.sub("", _HUMP.sub(" ", words).lower())

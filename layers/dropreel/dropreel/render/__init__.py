@@ -1,0 +1,1 @@
+"""A job on its way to a video: validation, admission, submission and polling."""

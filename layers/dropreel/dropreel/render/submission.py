@@ -1,0 +1,357 @@
+"""Submit: ask the provider for the render, at most once for each attempt.
+
+Everything that can fail without a call to the provider comes before the attempt is begun in the
+ledger, and so does the wait for its turn within the minute. From then on each way out is written
+down: accepted, postponed, or refused, after which the job may go on to the next offer of its
+route. What is killed in between stays begun, and is never sent again.
+"""
+
+import math
+import random
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Protocol
+
+from dropreel.model.catalog import OptionValue, ProviderName, offer_of
+from dropreel.model.errors import (
+    DropreelError,
+    ExecutionAborted,
+    InputGone,
+    NoCredit,
+    ProviderThrottled,
+    ProviderUnavailable,
+    RenderModerated,
+    RequestRefused,
+    SubmissionUnclear,
+    TokenMissing,
+    TokenRejected,
+    UnexpectedError,
+)
+from dropreel.model.job import Input, Job, Role
+from dropreel.model.ledger import Attempt, AttemptState, Ledger, RunClosed
+from dropreel.model.messages import Next, Plan, PlannedOffer, Submission, SubmitRequest
+from dropreel.model.provider import Provider, Refusal, Ticket, Unclear
+from dropreel.model.timing import (
+    POLL_MIN_SECONDS,
+    next_wait_seconds,
+    retry_wait_seconds,
+    throttled_wait_seconds,
+)
+from dropreel.render.attempts import after_refusal
+from dropreel.runtime.log import logger
+from dropreel.runtime.settings import SubmitSettings
+
+MAX_TRIES = 8
+"""Calls to a provider that takes nothing for now, some minutes in all. One that throttles is asked
+for as long as the patience lasts instead."""
+
+CALL_LIFE_SECONDS = 270
+"""After this a call that began an attempt is dead: more than the submit function's timeout."""
+
+CALL_NEEDS_SECONDS = 210
+"""With less time left no attempt is begun: a call that is cut off is an unclear submission. It may
+read a token, wait a minute for an answer, do both once more when the token was rotated meanwhile,
+and write down what came of it, all of that slowly."""
+
+# Long enough for a provider that queues the request and fetches its inputs when it begins. The
+# URLs die earlier with the credentials that sign them, which Lambda renews only every few hours.
+_URL_VALID_SECONDS = 6 * 3600
+
+_REFUSALS: Mapping[str, type[DropreelError]] = {
+    refusal.__name__: refusal
+    for refusal in (
+        TokenMissing,
+        TokenRejected,
+        NoCredit,
+        RenderModerated,
+        RequestRefused,
+        ProviderThrottled,
+        ProviderUnavailable,
+    )
+}
+
+
+class Uploads(Protocol):
+    """The upload bucket, as far as submit needs it."""
+
+    def exists(self, bucket: str, pinned: Input) -> bool: ...
+
+    def presigned_url(self, bucket: str, pinned: Input, valid_seconds: int) -> str: ...
+
+
+def submit(
+    request: SubmitRequest,
+    *,
+    ledger: Ledger,
+    providers: Callable[[ProviderName], Provider],
+    uploads: Uploads,
+    clock: Callable[[], datetime],
+    seconds_left: Callable[[], float],
+    settings: SubmitSettings,
+    jitter: Callable[[], float] = random.random,
+) -> Submission:
+    """Send the attempt, or answer from the ledger when it was sent before.
+
+    A submission without a ticket asks to be called again after its wait, with its `next`: the
+    same attempt while the provider takes nothing for now, has no turn free, or the function has
+    too little time left; another one, for which `falls_over` says so, on the next offer when it
+    definitely refused. Raises `SubmissionUnclear`, `InputGone`, or what the last refusal stands
+    for.
+    """
+    plan, turn = request.plan, request.next
+    sent = ledger.find(plan.job.id, turn.attempt)
+    if sent and sent.state is not AttemptState.POSTPONED:
+        return _from_ledger(sent, request, clock())
+
+    # Admission may have passed over the offer that it was asked for.
+    admitted = ledger.admitted(plan.job, turn.attempt)
+    if admitted:
+        turn = turn.model_copy(update={"offer": admitted.offer})
+        request = request.model_copy(update={"next": turn})
+    offer = plan.route[turn.offer]
+    provider = providers(offer.provider)
+    payload = _payload(plan, offer, uploads)
+    if seconds_left() < CALL_NEEDS_SECONDS:
+        return _out_of_time(turn, clock(), jitter)
+    if its_turn := _turn_or_wait(turn, offer.provider, ledger, clock(), settings):
+        return its_turn
+    try:
+        attempt = ledger.begin(
+            plan.job.id,
+            turn,
+            offer,
+            clock(),
+            run=plan.job.run,
+            queue_timeout_seconds=settings.queue_timeout_minutes * 60,
+            render_timeout_seconds=settings.render_timeout_minutes * 60,
+            estimated_usd=admitted.estimated_usd if admitted else None,
+        )
+    except RunClosed:
+        raise ExecutionAborted("The run was concluded before it was submitted.") from None
+    if attempt is None:  # another call was quicker, just now
+        return _ask_again(turn, POLL_MIN_SECONDS)
+    return _send(
+        attempt,
+        request,
+        payload,
+        provider=provider,
+        ledger=ledger,
+        clock=clock,
+        jitter=jitter,
+    )
+
+
+def _payload(plan: Plan, offer: PlannedOffer, uploads: Uploads) -> dict[str, OptionValue]:
+    """The request's body. Its URLs grant access: it goes to the provider and nowhere else."""
+    names = offer_of(offer.provider, offer.endpoint)
+    media = {names.image_field: plan.image}
+    if plan.audio and names.audio_field:
+        media[names.audio_field] = plan.audio
+    bucket = plan.job.bucket
+    # Who deletes one of them withdraws the job. What was conformed is a copy.
+    dropped = [given for given in plan.job.inputs if given.role is not Role.DEFAULTS]
+    asked_for = dict.fromkeys((*dropped, *media.values()))
+    gone = [given.key for given in asked_for if not uploads.exists(bucket, given)]
+    if gone:
+        raise InputGone(f"Deleted before it could be sent to {offer.provider}: {', '.join(gone)}.")
+    return offer.fields | {
+        field: uploads.presigned_url(bucket, given, _URL_VALID_SECONDS)
+        for field, given in media.items()
+    }
+
+
+def _turn_or_wait(
+    turn: Next, provider: ProviderName, ledger: Ledger, now: datetime, settings: SubmitSettings
+) -> Submission | None:
+    """None when the provider may be called now. Each call takes a turn of its own."""
+    per_minute = settings.providers[provider].max_submits_per_minute
+    if turn.is_paced or per_minute <= 0:
+        return None
+    left_seconds = (ledger.take_turn(provider, per_minute, now) - now).total_seconds()
+    if left_seconds <= 0:
+        return None
+    return Submission(
+        wait_seconds=math.ceil(left_seconds), next=turn.model_copy(update={"is_paced": True})
+    )
+
+
+def _from_ledger(
+    sent: Attempt,
+    request: SubmitRequest,
+    now: datetime,
+) -> Submission:
+    """The answer for an attempt that an earlier call has sent, or is sending right now."""
+    if sent.request_id and sent.accepted_at:
+        return _accepted(sent, sent.request_id, sent.accepted_at, request.next)
+    if sent.state is AttemptState.REFUSED:
+        return _fall_over(sent, sent.code or "", sent.message, request.plan)
+    left_seconds = CALL_LIFE_SECONDS - (now - sent.begun_at).total_seconds()
+    if left_seconds > 0:
+        # Step Functions calls again when it loses the first call, which may still be at work: its
+        # ticket is worth the wait.
+        return _ask_again(request.next, left_seconds)
+    raise SubmissionUnclear(
+        f"The request to {sent.provider} was begun at {sent.begun_at:%Y-%m-%d %H:%M:%S} UTC and "
+        "never finished: whether it was accepted is unknown."
+    )
+
+
+def _send(
+    attempt: Attempt,
+    request: SubmitRequest,
+    payload: Mapping[str, OptionValue],
+    *,
+    provider: Provider,
+    ledger: Ledger,
+    clock: Callable[[], datetime],
+    jitter: Callable[[], float],
+) -> Submission:
+    """The one call to the provider, and what becomes of the attempt."""
+    try:
+        request_id = provider.submit(attempt.endpoint, payload)
+    except Refusal as refusal:
+        return _refused(
+            refusal,
+            attempt,
+            request,
+            now=clock(),
+            ledger=ledger,
+            jitter=jitter,
+        )
+    except Unclear as unclear:
+        raise SubmissionUnclear(
+            f"The request was sent to {attempt.provider}, and whether it was accepted is unknown: "
+            f"{unclear}"
+        ) from None
+    accepted_at = clock()
+    is_recorded = _accept(ledger, attempt, request_id, accepted_at)
+    submission = _accepted(attempt, request_id, accepted_at, request.next, is_recorded=is_recorded)
+    if submission.ticket:
+        _cancel_what_nobody_waits_for(submission.ticket, request.plan.job, ledger, provider)
+    return submission
+
+
+def _cancel_what_nobody_waits_for(
+    ticket: Ticket, job: Job, ledger: Ledger, provider: Provider
+) -> None:
+    """The execution may have been stopped, and concluded, while the provider was called. No
+    trouble here may lose the ticket."""
+    try:
+        if ledger.is_closed(job) and provider.cancel(ticket):
+            ledger.lose(job.id, ticket, ExecutionAborted.__name__, "Stopped while submitting.")
+    except Exception:
+        logger.exception("Request %s could not be looked after", ticket.request_id)
+
+
+def _accept(ledger: Ledger, attempt: Attempt, request_id: str, now: datetime) -> bool:
+    """Write the request id down before anything else.
+
+    When even that fails, the render is still accepted and paid for: the ticket carries the
+    request id on, and the attempt stays begun, so that no later call sends it again.
+    """
+    try:
+        ledger.accept(attempt, request_id, now)
+    except Exception:
+        logger.exception("The ledger could not record request %s", request_id)
+        return False
+    logger.info("%s accepted request %s", attempt.provider, request_id)
+    return True
+
+
+def _accepted(
+    attempt: Attempt,
+    request_id: str,
+    accepted_at: datetime,
+    turn: Next,
+    *,
+    is_recorded: bool = True,
+) -> Submission:
+    return Submission(
+        ticket=Ticket(
+            provider=attempt.provider,
+            endpoint=attempt.endpoint,
+            request_id=request_id,
+            attempt=attempt.number,
+            offer=attempt.offer,
+            submitted_at=accepted_at,
+            queue_timeout_seconds=attempt.queue_timeout_seconds,
+            render_timeout_seconds=attempt.render_timeout_seconds,
+            is_recorded=is_recorded,
+        ),
+        wait_seconds=next_wait_seconds(0),
+        next=_unpaced(turn, turn.tries + 1),
+    )
+
+
+def _refused(
+    refusal: Refusal,
+    attempt: Attempt,
+    request: SubmitRequest,
+    *,
+    now: datetime,
+    ledger: Ledger,
+    jitter: Callable[[], float],
+) -> Submission:
+    """Try again while that may help; else go on to the next offer, or end the job."""
+    turn = _unpaced(request.next, request.next.tries + 1)
+    if refusal.code == ProviderThrottled.__name__ and turn.throttled_since is None:
+        turn = turn.model_copy(update={"throttled_since": now})
+    wait_seconds = None
+    if refusal.again:
+        wait_seconds = _wait_to_retry(turn, now, jitter, refusal.retry_after_seconds)
+    if wait_seconds is None:
+        ledger.refuse(attempt, refusal.code, refusal.message)
+        return _fall_over(attempt, refusal.code, refusal.message, request.plan)
+    ledger.postpone(attempt, refusal.code, refusal.message)
+    logger.info("Refused with %s, next try in %s s", refusal.code, wait_seconds)
+    return Submission(wait_seconds=wait_seconds, next=turn)
+
+
+def _wait_to_retry(
+    turn: Next,
+    now: datetime,
+    jitter: Callable[[], float],
+    retry_after_seconds: float = 0,
+) -> int | None:
+    """How long to wait after so many tries; None when there were enough.
+
+    Once a provider has throttled, the patience with it counts and the tries do not: they may be
+    many by then, and one other refusal among them is no reason to leave.
+    """
+    if turn.throttled_since:
+        return throttled_wait_seconds(
+            turn.tries,
+            throttled_seconds=(now - turn.throttled_since).total_seconds(),
+            retry_after_seconds=retry_after_seconds,
+            jitter=jitter,
+        )
+    if turn.tries >= MAX_TRIES:
+        return None
+    return retry_wait_seconds(turn.tries, retry_after_seconds=retry_after_seconds, jitter=jitter)
+
+
+def _fall_over(attempt: Attempt, code: str, message: str, plan: Plan) -> Submission:
+    following = after_refusal(plan, attempt, code)
+    if following is None:
+        raise _REFUSALS.get(code, RequestRefused)(message) from None
+    logger.info("Refused with %s, next is offer %s of the route", code, following.offer + 1)
+    return Submission(wait_seconds=0, next=following, falls_over=True)
+
+
+def _ask_again(turn: Next, seconds: float) -> Submission:
+    """No call was made, but one is under way elsewhere: `tries` counts at least that one."""
+    return Submission(wait_seconds=math.ceil(seconds), next=_unpaced(turn, max(1, turn.tries)))
+
+
+def _out_of_time(turn: Next, now: datetime, jitter: Callable[[], float]) -> Submission:
+    """The uploads' bucket answered slowly. Nothing was begun: a fresh call has all its time."""
+    turn = _unpaced(turn, turn.tries + 1)
+    wait_seconds = _wait_to_retry(turn, now, jitter)
+    if wait_seconds is None:
+        raise UnexpectedError("The uploads could not be looked at in time, however often.")
+    return Submission(wait_seconds=wait_seconds, next=turn)
+
+
+def _unpaced(turn: Next, tries: int) -> Next:
+    """The same attempt later on: whatever turn it had within the minute is used, or over."""
+    return turn.model_copy(update={"tries": tries, "is_paced": False})

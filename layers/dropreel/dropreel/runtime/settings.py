@@ -1,0 +1,189 @@
+"""The environment variables of the functions, as typed models. The template sets them."""
+
+import json
+import os
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, Json, PlainValidator, ValidationError
+
+from dropreel.model.catalog import TITLES, ProviderName
+from dropreel.model.errors import SettingUnreadable
+from dropreel.model.job import INBOX
+from dropreel.model.prices import CATALOG_ONLY, Prices, prices_in
+from dropreel.runtime.log import logger
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+_MAX_SHOWN_CHARACTERS = 200
+_NOWHERE = "https://unreadable.invalid"  # a name that never leads anywhere (RFC 2606)
+
+# The template has the same bounds: CloudFormation refuses a wrong value before it gets here.
+_TimeoutMinutes = Annotated[float, Field(ge=1, le=600)]
+
+
+class ProviderAccount(BaseModel):
+    """Our account at one provider."""
+
+    model_config = ConfigDict(frozen=True)
+
+    url: str = Field(pattern=r"^https?://[^/?#]+$", description="Where the provider's API is.")
+    secret: str = Field(description="The ARN of the secret that holds the token.")
+    max_in_flight: int = Field(ge=0, le=500, description="Renders at once. 0 pauses the provider.")
+    max_submits_per_minute: int = Field(default=0, ge=0, le=10_000, description="0 is no limit.")
+
+
+class Settings(BaseModel):
+    """Base of each function's settings: a field `video_bucket` is read from `VIDEO_BUCKET`."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        alias_generator=str.upper,
+        populate_by_name=True,
+        hide_input_in_errors=True,  # the environment holds the function's credentials
+        allow_inf_nan=False,
+    )
+
+    @classmethod
+    def from_environment(cls) -> Self:
+        """Raises `SettingUnreadable`, which names every setting that cannot be read."""
+        try:
+            return cls.model_validate(dict(os.environ))
+        except ValidationError as error:
+            raise _unreadable(error) from None
+
+
+def _unreadable(error: ValidationError) -> SettingUnreadable:
+    return SettingUnreadable(" ".join(map(_fault, error.errors())))
+
+
+def _fault(fault: "ErrorDetails") -> str:
+    """The parameter, its value, and what is wrong with it."""
+    variable, *path = map(str, fault["loc"])
+    if variable not in os.environ:
+        return f"The environment variable {variable} is not set."
+    value = str(fault["input"]) if path else os.environ[variable]
+    if len(value) > _MAX_SHOWN_CHARACTERS:
+        value = f"{value[:_MAX_SHOWN_CHARACTERS]}…"
+    reason = fault.get("ctx", {}).get("error") or f"{fault['msg']}."
+    return f'The parameter {_parameter(variable, *path)} is "{value}". {reason}'
+
+
+def _parameter(variable: str, *path: str) -> str:
+    """The template's name of a setting: `RunComfyMaxInFlight`."""
+    if path:
+        provider, *path_in_account = path
+        variable = "_".join(path_in_account)
+        return TITLES.get(provider, provider) + _parameter(variable)
+    return "".join(word.capitalize() for word in variable.split("_"))
+
+
+class IntakeSettings(Settings):
+    model: str = Field(description="The model that jobs ask for.")
+    state_machine_arn: str
+    queue_url: str
+    event_bus: str
+    upload_bucket: str
+    video_bucket: str
+    incomplete_after_minutes: float = Field(ge=0, le=10_080)
+    ledger_table: str
+    shared_folders: str = Field(
+        default="",
+        pattern=r"^(|[^/,. *][^,*]*/(,[^/,. *][^,*]*/)*)$",
+        description="Folders below `inbox/`, by commas, whose files every job may name.",
+    )
+
+    @property
+    def shared(self) -> tuple[str, ...]:
+        """The folders, each ending in `/`."""
+        named = (folder.strip().strip("/") for folder in self.shared_folders.split(","))
+        folders = (folder.removeprefix(INBOX) for folder in named)
+        return tuple(f"{folder}/" for folder in folders if folder)
+
+
+class ProviderSettings(Settings):
+    """For every function that needs to know the providers."""
+
+    ledger_table: str
+    providers: Json[dict[ProviderName, ProviderAccount]]
+
+
+class SubmitSettings(ProviderSettings):
+    queue_timeout_minutes: _TimeoutMinutes = 120
+    render_timeout_minutes: _TimeoutMinutes = 60
+
+
+class AdmissionSettings(SubmitSettings):
+    """For every function that gives or returns slots."""
+
+    state_machine_arn: str
+    daily_render_limit: int = Field(default=200, ge=0, le=1_000_000, description="0 is no limit.")
+    daily_spend_limit_usd: Decimal = Field(
+        default=Decimal(0), ge=0, le=1_000_000, description="0 is no limit."
+    )
+    on_spend_limit: Literal["wait", "fail"] = "wait"
+    usd_per_second: Annotated[Prices, PlainValidator(prices_in)] = Field(
+        default_factory=lambda: CATALOG_ONLY,
+        description="Prices of finished video by `<endpoint>:<resolution>=<USD>`, with commas "
+        "between; they go before the catalog's.",
+    )
+
+
+class UnderwaySettings(AdmissionSettings):
+    """For the steps that finish a job which was admitted before and may be paid for.
+
+    A setting that cannot be read does not stop them: its default holds until it is corrected, and
+    no other job is admitted.
+    """
+
+    @classmethod
+    def from_environment(cls) -> Self:
+        try:
+            return cls.model_validate(dict(os.environ))
+        except ValidationError as error:
+            unreadable = _unreadable(error)
+            variables = {str(fault["loc"][0]) for fault in error.errors()}
+        if variables - set(os.environ):
+            raise unreadable
+        logger.error("No job is admitted until this is corrected. %s", unreadable.message)
+        readable = {name: it for name, it in os.environ.items() if name not in variables}
+        paused = _all_paused(os.environ.get("PROVIDERS", ""))
+        return cls.model_validate({**readable, "PROVIDERS": json.dumps(paused)})
+
+
+def _all_paused(providers: str) -> dict[str, dict[str, object]]:
+    """The accounts as far as they can be read, with no room for another render."""
+    try:
+        given: Any = json.loads(providers)
+    except ValueError:
+        given = {}
+    accounts = given if isinstance(given, Mapping) else {}
+    return {
+        name: {"url": _url(account.get("url")), "secret": account["secret"], "max_in_flight": 0}
+        for name, account in accounts.items()
+        if isinstance(account, Mapping) and isinstance(account.get("secret"), str)
+    }
+
+
+def _url(given: object) -> str:
+    return given if isinstance(given, str) and given.startswith("http") else _NOWHERE
+
+
+class PollSettings(UnderwaySettings):
+    pass
+
+
+class DeliverSettings(ProviderSettings):
+    video_bucket: str
+
+
+class ConcludeSettings(UnderwaySettings):
+    video_bucket: str
+    event_bus: str
+
+
+class SweepSettings(UnderwaySettings):
+    queue_url: str = Field(description="Of intake.")
+    conclude_function: str = Field(description="Its name.")

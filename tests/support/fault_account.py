@@ -1,0 +1,644 @@
+"""An account whose real functions meet the stand-ins over HTTP, and what can go wrong between them.
+
+Only the way there is changed: presigned URLs lead to a window on moto's buckets, because the
+stand-ins cannot reach those, and nobody really sleeps. Whatever a function returns, raises or logs
+is kept, and searched for secrets at the end of each test.
+"""
+
+import hashlib
+import importlib.util
+import json
+import logging
+import socket
+import ssl
+import struct
+import threading
+import time
+import traceback
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta, tzinfo
+from functools import cache, partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import count
+from tempfile import NamedTemporaryFile
+from types import ModuleType, SimpleNamespace
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+import boto3
+import httpx
+import pytest
+from aws_lambda_powertools.logging.formatter import LambdaPowertoolsFormatter
+from aws_lambda_powertools.utilities.parameters.constants import DEFAULT_PROVIDERS
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from httpx._transports import default
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from dropreel.aws.s3 import S3Storage
+from dropreel.model.catalog import ProviderName
+from dropreel.model.job import Input, Role
+from dropreel.model.ledger import Attempt
+from dropreel.model.messages import (
+    Next,
+    Plan,
+    PlannedOffer,
+    Progress,
+    Submission,
+    SubmitRequest,
+    Underway,
+)
+from dropreel.model.provider import RenderState
+from dropreel.providers import registry as providers
+from dropreel.providers.download import MAX_VIDEO_BYTES, Download, GuardedTransport
+from local.standin import runcomfy, wavespeed
+from local.standin.server import Dialect, Settings, Standin, running
+from tests.support import render_account, render_fakes
+from tests.support.render_account import ROOT, UPLOADS, VIDEOS, RenderAccount
+from tests.support.standin_files import FILES
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+RUNCOMFY, WAVESPEED = "runcomfy", "wavespeed"
+OFFERS: Final = {RUNCOMFY: render_fakes.RUNCOMFY, WAVESPEED: render_fakes.WAVESPEED}
+TOKENS: Final = {RUNCOMFY: "rc-5ec7e7-of-runcomfy", WAVESPEED: "ws-5ec7e7-of-wavespeed"}
+KEY = "key=5ec7e7"  # in each URL of a result that a test makes up
+SECRETS = (*TOKENS.values(), "5ec7e7", "X-Amz-", "/videos/")
+LONG_AGO_SECONDS = 600  # whoever began a call then is dead by now
+IMPATIENCE_SECONDS = 0.4
+PATIENCE_SECONDS = 20
+_RST_ON_CLOSE = struct.pack("ii", 1, 0)
+
+_CONTEXT = SimpleNamespace(
+    function_name="step",
+    memory_limit_in_mb=512,
+    invoked_function_arn="arn",
+    aws_request_id="call",
+    get_remaining_time_in_millis=lambda: 240_000,
+)
+
+Json = dict[str, Any]
+
+
+def other(provider: ProviderName) -> ProviderName:
+    return WAVESPEED if provider is RUNCOMFY else RUNCOMFY
+
+
+class StandinApi:
+    """A provider's stand-in, as a test speaks to it."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._http = httpx.Client(
+            base_url=f"{url}/_standin", trust_env=False, verify=False, timeout=PATIENCE_SECONDS
+        )
+
+    def order(self, **fault: object) -> None:
+        answer = self._http.post("/faults", json=fault)
+        assert answer.status_code == 201, answer.text
+
+    def clear(self) -> None:
+        self._http.delete("/faults")
+
+    def received(self, plan: Plan) -> list[Json]:
+        """The submissions of a job that arrived, accepted or not."""
+        submissions: list[Json] = self._http.get("/requests").json()["submissions"]
+        return [it for it in submissions if f"/{plan.image.key}" in it["inputs"]]
+
+    def accepted(self, plan: Plan) -> int:
+        """How often a job is going to be paid for."""
+        return sum(submission["accepted"] for submission in self.received(plan))
+
+    def struck(self, at: str) -> int:
+        """How often a fault at this stage has struck so far."""
+        times: int = self._http.get("/requests").json()["struck"][at]
+        return times
+
+    def close(self) -> None:
+        self._http.close()
+
+
+class _Clock:
+    """The time as the functions see it."""
+
+    def __init__(self) -> None:
+        self.ahead = timedelta()
+
+    def now(self, zone: tzinfo) -> datetime:
+        return datetime.now(zone) + self.ahead
+
+
+class _Told(logging.Handler):
+    """All that left the functions: answers, errors with their tracebacks, log lines."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setFormatter(LambdaPowertoolsFormatter())
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(self.format(record))
+
+
+class FaultAccount:
+    """Buckets, ledger, secrets, and the functions as Lambda loads them: once for many calls."""
+
+    def __init__(self, account: RenderAccount, standins: Mapping[ProviderName, StandinApi]) -> None:
+        self.s3 = account.s3
+        self.standins = standins
+        self._ledger = account.ledger
+        self._clock = _Clock()
+        self._told = _Told()
+        self._names = count(1)
+        self._rendered: dict[ProviderName, Underway] = {}
+        self._videos: dict[ProviderName, bytes] = {}
+        secrets = boto3.client("secretsmanager")
+        for provider, token in TOKENS.items():
+            name = render_fakes.ENVIRONMENT[f"{provider.upper()}_SECRET"]
+            secrets.create_secret(Name=name, SecretString=token)
+        self._voice = self._put(Role.AUDIO, "inbox/team/voice.wav", FILES["brief.wav"])
+        self.apps: dict[str, Any] = {
+            step: self._load(step) for step in ("submit", "poll", "deliver")
+        }
+        self.download_with(GuardedTransport(self.trusted_origins))
+
+    def _load(self, step: str) -> ModuleType:
+        spec = importlib.util.spec_from_file_location(
+            f"{step}_app", ROOT / "functions" / step / "app.py"
+        )
+        assert spec
+        assert spec.loader
+        app = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(app)
+        assert hasattr(app, "datetime") or step == "deliver"
+        vars(app)["datetime"] = self._clock
+        return app
+
+    # What a test gives
+
+    def drop_job(self, *route: ProviderName, fields: Json | None = None) -> Plan:
+        """A job of its own, dropped and planned."""
+        stem = f"job-{next(self._names)}"
+        picture = self._put(Role.IMAGE, f"inbox/team/{stem}.png", FILES["anna.png"])
+        return Plan(
+            job=render_fakes.JOB.model_copy(
+                update={
+                    "id": f"{stem}-0123456789abcdef",
+                    "bucket": UPLOADS,
+                    "stem": stem,
+                    "inputs": (picture, self._voice),
+                }
+            ),
+            route=tuple(_offer(provider, fields) for provider in route),
+            image=picture,
+            image_facts=render_fakes.PLAN.image_facts,
+            audio=self._voice,
+            audio_facts=render_fakes.PLAN.audio_facts,
+        )
+
+    def _put(self, role: Role, key: str, body: bytes) -> Input:
+        put = self.s3.put_object(Bucket=UPLOADS, Key=key, Body=body)
+        return Input(role=role, key=key, version_id=put["VersionId"], size_bytes=len(body))
+
+    def rendered(self, provider: ProviderName) -> Underway:
+        """A job that the provider accepted just now, and whose video is ready."""
+        if provider not in self._rendered:
+            plan = self.drop_job(provider)
+            ticket = self.submit(plan).ticket
+            assert ticket
+            underway = Underway(plan=plan, ticket=ticket, started_at=ticket.submitted_at)
+            give_up_at = time.monotonic() + PATIENCE_SECONDS
+            while self.poll(underway).state is not RenderState.COMPLETED:
+                assert time.monotonic() < give_up_at
+                time.sleep(0.02)
+            self._rendered[provider] = underway
+        underway = self._rendered[provider]
+        ticket = underway.ticket.model_copy(update={"submitted_at": datetime.now(UTC)})
+        return underway.model_copy(update={"ticket": ticket})
+
+    def video(self, provider: ProviderName) -> bytes:
+        """The true bytes of the video of `rendered`."""
+        if provider in self._videos:
+            return self._videos[provider]
+        ticket = self.rendered(provider).ticket
+        adapter = providers.provider_of(provider, self.apps["deliver"].settings)
+        url = adapter.result(ticket.request_id).video_url
+        assert url
+        self._videos[provider] = httpx.get(url, trust_env=False, verify=False).content
+        return self._videos[provider]
+
+    # What the state machine does
+
+    def submit(self, plan: Plan, turn: Next | None = None) -> Submission:
+        request = SubmitRequest(plan=plan, next=turn or Next())
+        return Submission.model_validate(self._run("submit", request.model_dump(mode="json")))
+
+    def poll(self, underway: Underway) -> Progress:
+        return Progress.model_validate(self._run("poll", underway.model_dump(mode="json")))
+
+    def deliver(self, underway: Underway) -> Json:
+        return self._run("deliver", underway.model_dump(mode="json"))
+
+    def _run(self, step: str, event: Json) -> Json:
+        try:
+            answer: Json = self.apps[step].handler(event, _CONTEXT)
+        except Exception as error:
+            self._told.lines += traceback.format_exception(error)
+            raise
+        self._told.lines.append(json.dumps(answer))
+        return answer
+
+    def pass_seconds(self, seconds: float) -> None:
+        self._clock.ahead += timedelta(seconds=seconds)
+
+    def download_with(
+        self, transport: GuardedTransport, size_at_most_bytes: int = MAX_VIDEO_BYTES
+    ) -> None:
+        self.apps["deliver"].download = Download(
+            transport=transport,
+            size_at_most_bytes=size_at_most_bytes,
+            sleep=lambda seconds: None,
+        )
+
+    @property
+    def trusted_origins(self) -> str:
+        return str(self.apps["deliver"].settings.trusted_download_origins)
+
+    def call_somewhere_else(self, provider: ProviderName, url: str) -> None:
+        """The provider is at this URL now."""
+        for app in self.apps.values():
+            changed = {f"{provider}_url": url}
+            app.settings = app.settings.model_copy(update=changed)
+
+    # What a test looks at
+
+    @property
+    def told(self) -> str:
+        return "\n".join(self._told.lines)
+
+    def attempts(self, plan: Plan) -> tuple[Attempt, ...]:
+        return self._ledger.attempts(plan.job.id)
+
+    def stored(self) -> list[str]:
+        """The key of every version in the videos bucket, delete markers included."""
+        listed = self.s3.list_object_versions(Bucket=VIDEOS)
+        return [it["Key"] for it in (*listed.get("Versions", []), *listed.get("DeleteMarkers", []))]
+
+    def unfinished_uploads(self) -> int:
+        return len(self.s3.list_multipart_uploads(Bucket=VIDEOS).get("Uploads", []))
+
+    @contextmanager
+    def watched(self) -> Iterator["FaultAccount"]:
+        """One test: nothing is there from an earlier one, and nothing secret gets out."""
+        self._tidy()
+        root = logging.getLogger()
+        level = root.level
+        root.addHandler(self._told)
+        root.setLevel(logging.INFO)
+        try:
+            yield self
+        finally:
+            root.setLevel(level)
+            root.removeHandler(self._told)
+        assert [secret for secret in SECRETS if secret in self.told] == []
+
+    def _tidy(self) -> None:
+        self._told.lines.clear()
+        self._clock.ahead = timedelta()
+        listed = self.s3.list_object_versions(Bucket=VIDEOS)
+        for it in (*listed.get("Versions", []), *listed.get("DeleteMarkers", [])):
+            self.s3.delete_object(Bucket=VIDEOS, Key=it["Key"], VersionId=it["VersionId"])
+
+
+def _offer(provider: ProviderName, fields: Json | None) -> PlannedOffer:
+    offer = OFFERS[provider]
+    return offer if fields is None else offer.model_copy(update={"fields": fields})
+
+
+@contextmanager
+def fault_account() -> Iterator[FaultAccount]:
+    dialects: dict[ProviderName, Dialect] = {
+        RUNCOMFY: runcomfy.RunComfy(),
+        WAVESPEED: wavespeed.WaveSpeed(),
+    }
+    with ExitStack() as stack:
+        patch = stack.enter_context(pytest.MonkeyPatch.context())
+        standins = {}
+        for provider, dialect in dialects.items():
+            settings = Settings(TOKENS[provider], queue_seconds=0, render_seconds=0)
+            standin = Standin(dialect, settings).app(log=lambda _line: None)
+            api = StandinApi(stack.enter_context(running(standin)))
+            stack.callback(api.close)
+            standins[provider] = api
+        # Powertools keeps its client, and we keep the adapters, for an environment's life.
+        for forget in (DEFAULT_PROVIDERS.clear, _forget_adapters):
+            forget()
+            stack.callback(forget)
+        account = stack.enter_context(render_account.render_account(patch))
+        for name, value in {
+            **{f"{provider.upper()}_URL": api.url for provider, api in standins.items()},
+            "TRUSTED_DOWNLOAD_ORIGINS": ",".join(api.url for api in standins.values()),
+            # What is not tested here would only be in the way: few tries, and no pace.
+            "THROTTLE_PATIENCE_SECONDS": "20",
+            "WAVESPEED_MAX_SUBMITS_PER_MINUTE": "0",
+        }.items():
+            patch.setenv(name, value)
+        # Reading the world's certificates takes 50 ms, for each of the many clients made here.
+        patch.setattr(default, "create_ssl_context", cache(httpx.create_ssl_context))
+        window = stack.enter_context(running(_window(account.s3)))
+        patch.setattr(S3Storage, "presigned_url", _through(window, S3Storage.presigned_url))
+        yield FaultAccount(account, standins)
+
+
+def _forget_adapters() -> None:
+    providers._runcomfy.cache_clear()
+    providers._wavespeed.cache_clear()
+
+
+def _window(s3: "S3Client") -> Starlette:
+    """The upload bucket, for whoever comes with a signature."""
+
+    def serve(request: Request) -> Response:
+        if "X-Amz-Signature" not in request.query_params:
+            return Response(status_code=403)
+        key, version_id = request.path_params["key"], request.query_params["versionId"]
+        return Response(s3.get_object(Bucket=UPLOADS, Key=key, VersionId=version_id)["Body"].read())
+
+    return Starlette(routes=[Route("/{key:path}", serve)])
+
+
+def _through(window: str, presigned_url: Callable[..., str]) -> Callable[..., str]:
+    def presigned(*args: object) -> str:
+        url = urlsplit(presigned_url(*args))
+        return url._replace(scheme="http", netloc=urlsplit(window).netloc).geturl()
+
+    return presigned
+
+
+def assert_delivered_whole(account: FaultAccount, provider: ProviderName, ready: Json) -> None:
+    """The video of `rendered` lies in the bucket, byte for byte, and nothing is unfinished."""
+    video = ready["video"]
+    stored = account.s3.get_object(Bucket=video["bucket"], Key=video["key"])["Body"].read()
+    assert stored == account.video(provider)
+    assert video["sha256"] == hashlib.sha256(stored).hexdigest()
+    assert account.unfinished_uploads() == 0
+
+
+def assert_nothing_left(account: FaultAccount) -> None:
+    """The videos bucket is as it was."""
+    assert account.stored() == []
+    assert account.unfinished_uploads() == 0
+
+
+# What goes wrong
+
+
+Strike = Callable[[FaultAccount, ProviderName, str, int | None], AbstractContextManager[None]]
+"""A fault at one of a provider's calls, so many times; it has passed when the block ends."""
+
+
+def ordered(**fault: object) -> Strike:
+    """What the stand-ins do when they are told to. A fault that never strikes would show nothing:
+    it fails the test, unless that failed already."""
+
+    @contextmanager
+    def strike(
+        account: FaultAccount, provider: ProviderName, at: str, times: int | None
+    ) -> Iterator[None]:
+        standin = account.standins[provider]
+        struck_before = standin.struck(at)
+        standin.order(at=at, times=times, **fault)
+        try:
+            yield
+        finally:
+            standin.clear()
+        assert standin.struck(at) > struck_before, f"never struck {provider}'s {at}: {fault}"
+
+    return strike
+
+
+def worded(**bodies: Json) -> Strike:
+    """A status and a body for each provider by name."""
+
+    @contextmanager
+    def strike(
+        account: FaultAccount, provider: ProviderName, at: str, times: int | None
+    ) -> Iterator[None]:
+        with ordered(**bodies[provider])(account, provider, at, times):
+            yield
+
+    return strike
+
+
+def stalling(when: str) -> Strike:
+    """No answer for longer than the function waits, which is not long here."""
+
+    @contextmanager
+    def strike(
+        account: FaultAccount, provider: ProviderName, at: str, times: int | None
+    ) -> Iterator[None]:
+        with pytest.MonkeyPatch.context() as patch:
+            for name in ("RunComfy", "WaveSpeed"):
+                adapter = partial(getattr(providers, name), timeout_seconds=IMPATIENCE_SECONDS)
+                patch.setattr(providers, name, adapter)
+            _forget_adapters()
+            with ordered(do="stall", when=when)(account, provider, at, times):
+                yield
+        _forget_adapters()
+
+    return strike
+
+
+def elsewhere(place: Callable[[str], AbstractContextManager[str]]) -> Strike:
+    """What goes wrong before a provider hears anything: calls go to another place instead."""
+
+    @contextmanager
+    def strike(
+        account: FaultAccount, provider: ProviderName, _at: str, _times: int | None
+    ) -> Iterator[None]:
+        url = account.standins[provider].url
+        with place(url) as instead:
+            account.call_somewhere_else(provider, instead)
+            try:
+                yield
+            finally:
+                account.call_somewhere_else(provider, url)
+
+    return strike
+
+
+@contextmanager
+def nobody_there(_url: str) -> Iterator[str]:
+    """A port that is taken, and that nobody listens on."""
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        yield f"https://127.0.0.1:{silent.getsockname()[1]}"
+
+
+@contextmanager
+def hangs_up_there(_url: str) -> Iterator[str]:
+    """Somebody who takes the call, and resets it before a word of it is read."""
+
+    def serve() -> None:
+        while True:
+            connection, _ = listener.accept()
+            with connection:
+                if not connection.recv(1, socket.MSG_PEEK):  # we ourselves, to end it
+                    return
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RST_ON_CLOSE)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            socket.create_connection(listener.getsockname()).close()
+            thread.join()
+
+
+@contextmanager
+def no_tls_there(url: str) -> Iterator[str]:
+    """The stand-in itself, which speaks plain HTTP."""
+    yield url.replace("http:", "https:")
+
+
+@contextmanager
+def nobody_trusted_there(_url: str) -> Iterator[str]:
+    """Somebody with a certificate that nobody vouches for."""
+    with public_hosts("127.0.0.1") as hosts:
+        yield f"https://127.0.0.1:{hosts.port}"
+
+
+# The internet
+
+
+@dataclass(frozen=True)
+class Page:
+    """What a host answers."""
+
+    status: int = 200
+    body: bytes = b""
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+class PublicHosts(ThreadingHTTPServer):
+    """One https server for all public hosts. Each gives its pages in turn, the last for ever."""
+
+    daemon_threads = True
+
+    def __init__(self, server_side: ssl.SSLContext, client_side: ssl.SSLContext) -> None:
+        super().__init__(("127.0.0.1", 0), _PageRequest)
+        self.socket = server_side.wrap_socket(self.socket, server_side=True)
+        self.trust = client_side
+        self.pages: dict[str, list[Page]] = {}
+        self.port: int = self.server_port
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """The client hung up, as it should."""
+
+
+class _PageRequest(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: PublicHosts
+
+    def do_GET(self) -> None:
+        pages = self.server.pages[self.headers["Host"].partition(":")[0]]
+        page = pages.pop(0) if len(pages) > 1 else pages[0]
+        headers = {"Content-Type": "video/mp4", "Content-Length": str(len(page.body))}
+        self.send_response(page.status)
+        for name, value in (headers | dict(page.headers)).items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(page.body)
+        self.close_connection = True
+
+    def log_message(self, *_: object) -> None: ...
+
+
+@contextmanager
+def public_hosts(*names: str) -> Iterator[PublicHosts]:
+    """Hosts of these names, and a context in which their certificate is trusted."""
+    certificate, key = _certificate(*names)
+    server_side = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    with NamedTemporaryFile() as pem:
+        pem.write(certificate + key)
+        pem.flush()
+        server_side.load_cert_chain(pem.name)
+    client_side = ssl.create_default_context(cadata=certificate.decode())
+    with PublicHosts(server_side, client_side) as hosts:
+        thread = threading.Thread(target=hosts.serve_forever, args=[0.01])
+        thread.start()
+        try:
+            yield hosts
+        finally:
+            hosts.shutdown()
+            thread.join()
+
+
+def _certificate(*names: str) -> tuple[bytes, bytes]:
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, names[0])])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(hours=1))
+        .add_extension(x509.SubjectAlternativeName(map(x509.DNSName, names)), critical=False)
+        .sign(key, hashes.SHA256())
+        .public_bytes(serialization.Encoding.PEM)
+    )
+    secret = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    return certificate, secret
+
+
+class Internet:
+    """Names, and where connections really go: every address but the stand-ins' leads to the
+    public hosts, so that one which must not be connected to would be, and is seen in `left_for`."""
+
+    def __init__(
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        hosts: PublicHosts,
+        standins: Collection[StandinApi],
+        **names: list[str],
+    ) -> None:
+        """Each name has its addresses in turn, the last for ever."""
+        self.names = names
+        self.left_for: list[str] = []
+        self._hosts = hosts
+        self._standins = {urlsplit(standin.url).port for standin in standins}
+        self._lookup = socket.getaddrinfo
+        self._connect: Callable[..., socket.socket] = socket.create_connection
+        monkeypatch.setattr(socket, "getaddrinfo", self._look_up)
+        monkeypatch.setattr(socket, "create_connection", self._connect_to)
+
+    def _look_up(self, host: str, port: int, *args: int, **kwargs: int) -> list[Any]:
+        addresses = self.names.get(host.partition(".")[0])
+        if addresses is None:
+            return self._lookup(host, port, *args, **kwargs)
+        address = addresses.pop(0) if len(addresses) > 1 else addresses[0]
+        return [(0, 0, 0, "", (address, port))]
+
+    def _connect_to(
+        self, address: tuple[str, int], *args: object, **kwargs: object
+    ) -> socket.socket:
+        if address[0] == "127.0.0.1" and address[1] in self._standins:
+            return self._connect(address, *args, **kwargs)
+        self.left_for.append(address[0])
+        return self._connect(("127.0.0.1", self._hosts.port), *args, **kwargs)

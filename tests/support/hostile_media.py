@@ -1,0 +1,215 @@
+"""Validate and conform over files made to confuse them, in a process whose memory is measured.
+
+    python -m tests.hostile_media 100
+
+Ends with an error when anything but a plan or a refusal comes of a file, when one takes longer than
+`SECONDS_AT_MOST`, or when the process ever held more than `MEMORY_AT_MOST_BYTES`.
+"""
+
+import faulthandler
+import sys
+import time
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+from typing import BinaryIO
+
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from dropreel.media.audio import fit_recording
+from dropreel.media.image import fit_picture
+from dropreel.model.catalog import MODELS, TITLES
+from dropreel.model.errors import InputRejected
+from dropreel.model.job import Input, Job, Role
+from dropreel.render import validation
+from dropreel.render.conform import conform
+from tests.support import media_samples as samples
+from tests.support import more_media as media
+
+MEMORY_AT_MOST_BYTES = 512 * 1024 * 1024
+SECONDS_AT_MOST = 10.0
+
+GOOD = {Role.IMAGE: samples.picture("PNG"), Role.AUDIO: samples.mp3_without_header(4)}
+"""What the other file of the job is."""
+
+CORPUS: dict[Role, list[bytes]] = {
+    Role.IMAGE: [
+        media.photo(6),
+        media.heic(6),
+        media.avif(),
+        media.tiff(),
+        media.tiff(compression="tiff_lzw"),
+        media.tiff("CMYK", compression="jpeg"),
+        media.grey_16_bit("TIFF"),
+        media.gif(),
+        media.animated("PNG"),
+        media.animated("WEBP"),
+        media.telling_png("P"),
+        media.telling_webp(),
+        media.see_through_png("WEBP"),
+        media.wide_photo(),
+        media.cmyk_photo(profile=True),
+        media.two_pictures_in_one(),
+        media.saved(media.scene(), "BMP"),
+        media.saved(media.scene(2200, 1100), "JPEG", progressive=True),
+    ],
+    Role.AUDIO: [
+        media.tone("ipod", "aac"),
+        media.tone("ipod", "alac"),
+        media.tone("adts", "aac"),
+        media.tone("ogg", "libopus"),
+        media.tone("ogg", "flac"),
+        media.tone("webm", "libopus"),
+        media.tone("flac", "flac"),
+        media.tone("aiff", "pcm_s16be"),
+        media.tone("asf", "wmav2", bit_rate=96_000),
+        media.tone("mp2", "mp2"),
+        media.tone("wav", "adpcm_ms"),
+        media.tone("wav", "pcm_s16le"),
+        media.tone("caf", "pcm_s16le"),
+        media.tone("mp3", "libmp3lame"),
+        samples.video(4, "mov"),
+        samples.id3_tag() + samples.NOISE,
+    ],
+}
+
+CLAIMS: list[tuple[Role, bytes]] = [
+    (Role.IMAGE, media.endless_jpeg()),
+    (Role.IMAGE, media.endless_jpeg(8_000, 90)),
+    (Role.IMAGE, samples.bomb_jpeg(14_000)),
+    (Role.IMAGE, media.claiming(media.gif(), b"GIF8", 6, "<HH", 65_535, 65_535)),
+    (Role.IMAGE, media.claiming(media.gif(), b"GIF8", 6, "<HH", 6_000, 6_000)),
+    (Role.IMAGE, media.claiming(media.heic(), b"ispe", 8, ">II", 30_000, 30_000)),
+    (Role.IMAGE, media.claiming(media.avif(), b"ispe", 8, ">II", 9_000, 9_000)),
+    (Role.IMAGE, media.claiming(media.telling_webp(), b"VP8X", 12, "<HB", 16_000, 0)),
+    (Role.IMAGE, media.flat_png(8_000, 8_000)),
+    (Role.IMAGE, media.flat_png(9_900, 9_900)),
+    (Role.AUDIO, media.million_sample_m4a()),
+    (Role.AUDIO, media.claiming(media.tone("flac", "flac"), b"fLaC", 12, ">I", 0x00FFFFFF)),
+    (Role.AUDIO, media.claiming(media.tone("aiff", "pcm_s16be"), b"COMM", 10, ">I", 0xFFFFFFFF)),
+    (Role.AUDIO, samples.wav(2, rate=1, codec=2, channels=1)),
+]
+
+Change = Callable[[bytes], bytes]
+
+
+def _cut(part: float) -> Change:
+    return lambda content: content[: int(len(content) * part)]
+
+
+def _overwritten(place: float, near_the_head: bool, patch: bytes) -> Change:
+    def change(content: bytes) -> bytes:
+        at = int(place * (min(len(content), 400) if near_the_head else len(content)))
+        return content[:at] + patch + content[at + len(patch) :]
+
+    return change
+
+
+def _inserted(place: float, patch: bytes) -> Change:
+    def change(content: bytes) -> bytes:
+        at = int(place * len(content))
+        return content[:at] + patch + content[at:]
+
+    return change
+
+
+PLACES = st.floats(0, 0.999)
+NUMBERS = st.sampled_from([bytes(4), b"\xff" * 4, b"\x7f\xff\xff\xff", b"\x80\0\0\0"])
+PATCHES = st.one_of(NUMBERS, st.binary(min_size=1, max_size=16))
+CHANGES = st.one_of(
+    st.builds(_cut, PLACES),
+    st.builds(_overwritten, PLACES, st.booleans(), PATCHES),
+    st.builds(_inserted, PLACES, PATCHES),
+)
+
+
+@st.composite
+def hostile(draw: st.DrawFn) -> tuple[Role, bytes]:
+    role = draw(st.sampled_from([Role.IMAGE, Role.AUDIO]))
+    kept = draw(st.sampled_from(CORPUS[role]))
+    if draw(st.integers(0, 9)) == 0:
+        return role, kept[: draw(st.integers(0, 64))] + draw(st.binary(max_size=3000))
+    for change in draw(st.lists(CHANGES, min_size=1, max_size=4)):
+        kept = change(kept)
+    return role, kept
+
+
+class Bucket:
+    """An upload bucket in memory, which forgets what is put into it."""
+
+    def __init__(self, contents: dict[str, bytes]) -> None:
+        self._contents = contents
+
+    def open(self, bucket: str, pinned: Input) -> BinaryIO:
+        return BytesIO(self._contents[pinned.key])
+
+    def put(self, bucket: str, key: str, body: BinaryIO, content_type: str) -> str:
+        return "v2"
+
+
+def judge(role: Role, content: bytes) -> str:
+    """What becomes of a file: a plan or a refusal, whatever it is."""
+    files = {**GOOD, role: content}
+    inputs = tuple(
+        Input(role=role, key=f"inbox/anna.{role}", version_id="v1", size_bytes=len(content))
+        for role, content in files.items()
+    )
+    bucket = Bucket({f"inbox/anna.{role}": content for role, content in files.items()})
+    model = next(iter(MODELS))
+    job = Job(id="anna-1", bucket="b", folder="", stem="anna", model=model, inputs=inputs)
+    try:
+        plan = validation.plan(job, bucket, tuple(TITLES))
+        if not plan.conform:
+            return "taken as it is"
+        conform(
+            plan,
+            uploads=bucket,
+            fit_picture=fit_picture,
+            fit_recording=fit_recording,
+            seconds_left=lambda: 60.0,
+        )
+    except InputRejected as refusal:
+        return f"refused: {refusal.reasons[0].found}"
+    return "conformed"
+
+
+def survive(examples: int) -> None:
+    slowest_seconds = 0.0
+
+    @settings(
+        max_examples=examples,
+        deadline=None,
+        database=None,
+        derandomize=True,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(hostile())
+    def any_file(made: tuple[Role, bytes]) -> None:
+        nonlocal slowest_seconds
+        faulthandler.dump_traceback_later(2 * SECONDS_AT_MOST, exit=True)
+        begun = time.monotonic()
+        verdict = judge(*made)
+        took_seconds = time.monotonic() - begun
+        slowest_seconds = max(slowest_seconds, took_seconds)
+        assert took_seconds < SECONDS_AT_MOST, (made[0], verdict)
+
+    test = any_file
+    for claim in CLAIMS:
+        test = example(claim)(test)
+    test()
+    faulthandler.cancel_dump_traceback_later()
+    peak_bytes = _peak_bytes()
+    print(f"{slowest_seconds:.1f} s, {peak_bytes // 1024**2} MiB")  # noqa: T201
+    assert peak_bytes < MEMORY_AT_MOST_BYTES
+
+
+def _peak_bytes() -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    raise LookupError("VmHWM")
+
+
+if __name__ == "__main__":
+    survive(int(sys.argv[1]))

@@ -1,0 +1,354 @@
+"""Pictures and recordings whose copies can be recognised: of four colours, which show how a picture
+was turned and what became of its colours, and with a secret that no copy may tell.
+"""
+
+import math
+import struct
+import zlib
+from array import array
+from fractions import Fraction
+from functools import cache
+from io import BytesIO
+from typing import NamedTuple
+
+import av
+import pillow_heif
+from PIL import Image, ImageCms, PngImagePlugin
+
+from dropreel.media.strip import jpeg_segments
+
+SECRET = "Villa Anna"
+"""In the metadata of all that has metadata."""
+
+COLOURS = {  # of the four quarters
+    (0, 0): (220, 30, 30),
+    (1, 0): (30, 180, 60),
+    (0, 1): (40, 60, 200),
+    (1, 1): (230, 200, 40),
+}
+
+_DESCRIPTION, _ORIENTATION, _GPS = 0x010E, 0x0112, 0x8825
+
+
+# Pictures
+
+
+def scene(width: int = 640, height: int = 480) -> Image.Image:
+    """A picture of four colours."""
+    small = Image.new("RGB", (2, 2))
+    for place, colour in COLOURS.items():
+        small.putpixel(place, colour)
+    return small.resize((width, height), Image.Resampling.NEAREST)
+
+
+def exif(orientation: int = 1) -> bytes:
+    """What a phone writes into its photos."""
+    told = Image.Exif()
+    told[_DESCRIPTION] = SECRET
+    told[_ORIENTATION] = orientation
+    told.get_ifd(_GPS).update({1: "N", 2: (29.0, 33.0, 7.0), 3: "W", 4: (95.0, 5.0, 17.0)})
+    return told.tobytes()
+
+
+def saved(image: Image.Image, image_format: str, **options: object) -> bytes:
+    file = BytesIO()
+    image.save(file, image_format, **options)
+    return file.getvalue()
+
+
+def _lying(image: Image.Image, orientation: int) -> Image.Image:
+    """As a camera stores what EXIF's orientation will turn upright again."""
+    turns = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }
+    return image.transpose(turns[orientation]) if orientation in turns else image
+
+
+@cache
+def photo(orientation: int = 1, width: int = 640, height: int = 480) -> bytes:
+    """A JPEG from a phone; the size is that of the picture when it is upright."""
+    lying = _lying(scene(width, height), orientation)
+    return saved(lying, "JPEG", quality=90, exif=exif(orientation), comment=SECRET.encode())
+
+
+@cache
+def heic(orientation: int = 1, width: int = 640, height: int = 480, **options: object) -> bytes:
+    """A HEIC from a phone; the size is that of the picture when it is upright."""
+    file = BytesIO()
+    image = pillow_heif.from_pillow(_lying(scene(width, height), orientation))
+    image.save(file, exif=exif(orientation), quality=70, **options)
+    return file.getvalue()
+
+
+@cache
+def avif(width: int = 640, height: int = 480) -> bytes:
+    return saved(scene(width, height), "AVIF", quality=80, speed=10, exif=exif())
+
+
+@cache
+def tiff(mode: str = "RGB", width: int = 640, height: int = 480, **options: object) -> bytes:
+    tags = {_DESCRIPTION: SECRET}
+    return saved(scene(width, height).convert(mode), "TIFF", tiffinfo=tags, **options)
+
+
+@cache
+def gif(frames: int = 3) -> bytes:
+    later = [Image.new("RGB", (640, 480), "black")] * (frames - 1)
+    return saved(scene(), "GIF", save_all=True, append_images=later, comment=SECRET.encode())
+
+
+@cache
+def telling_png(mode: str = "RGB") -> bytes:
+    told = PngImagePlugin.PngInfo()
+    told.add_text("Comment", SECRET)
+    return saved(scene().convert(mode), "PNG", pnginfo=told, exif=exif())
+
+
+@cache
+def see_through_png(image_format: str = "PNG") -> bytes:
+    """The four colours with a hole in the middle."""
+    image = scene().convert("RGBA")
+    image.paste((0, 0, 0, 0), (280, 200, 360, 280))
+    return saved(image, image_format, **({"lossless": True} if image_format == "WEBP" else {}))
+
+
+@cache
+def grey_16_bit(image_format: str) -> bytes:
+    """From black on the left to white on the right, in 16 bits."""
+    row = array("H", (round(65535 * x / 639) for x in range(640)))
+    image = Image.frombytes("I;16", (640, 480), row.tobytes() * 480)
+    return saved(image, image_format)
+
+
+@cache
+def colour_16_bit_png() -> bytes:
+    """The four colours in 16 bits, which Pillow does not write."""
+    rows = b"".join(
+        b"\0" + bytes(part for value in row for part in (value, value)) for row in _rows(scene())
+    )
+    return _png(640, 480, 16, zlib.compress(rows))
+
+
+def _png(width: int, height: int, bits: int, pixels: bytes) -> bytes:
+    header = struct.pack(">IIBBBBB", width, height, bits, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+        for name, body in ((b"IHDR", header), (b"IDAT", pixels), (b"IEND", b""))
+    )
+
+
+def _rows(image: Image.Image) -> list[bytes]:
+    content, row_bytes = image.tobytes(), 3 * image.width
+    return [content[at : at + row_bytes] for at in range(0, len(content), row_bytes)]
+
+
+@cache
+def telling_webp(**options: object) -> bytes:
+    return saved(scene(), "WEBP", exif=exif(), xmp=f"<x>{SECRET}</x>".encode(), **options)
+
+
+@cache
+def turned_webp() -> bytes:
+    return saved(_lying(scene(), 6), "WEBP", exif=exif(6))
+
+
+@cache
+def animated(image_format: str) -> bytes:
+    later = [Image.new("RGB", (640, 480), "black")]
+    return saved(scene(), image_format, save_all=True, append_images=later)
+
+
+@cache
+def two_pictures_in_one() -> bytes:
+    """An MPO: what many phones call a JPEG."""
+    return saved(scene(), "MPO", save_all=True, append_images=[scene(320, 240)])
+
+
+@cache
+def display_p3() -> bytes:
+    """A profile of wider colours than sRGB: what phones have."""
+    primaries = {
+        b"rXYZ": (0.51512, 0.24120, -0.00105),
+        b"gXYZ": (0.29198, 0.69225, 0.04189),
+        b"bXYZ": (0.15710, 0.06657, 0.78407),
+        b"wtpt": (0.96420, 1.00000, 0.82491),
+    }
+    gamma = b"curv" + bytes(4) + struct.pack(">IH", 1, round(2.2 * 256)) + bytes(2)
+    tags = {name: b"XYZ " + bytes(4) + _fixed(*xyz) for name, xyz in primaries.items()}
+    tags |= dict.fromkeys((b"rTRC", b"gTRC", b"bTRC"), gamma)
+    return _profile(b"mntr", b"RGB ", b"XYZ ", "Display P3 for tests", tags)
+
+
+@cache
+def cmyk_profile() -> bytes:
+    """A profile of inks: the corners of the colour cube as a simple printer would print them."""
+    corners = [
+        tuple(round(255 * (1 - ink) * (1 - black)) for ink in (cyan, magenta, yellow))
+        for cyan in (0, 1)
+        for magenta in (0, 1)
+        for yellow in (0, 1)
+        for black in (0, 1)
+    ]
+    rgb = Image.new("RGB", (16, 1))
+    for place, corner in enumerate(corners):
+        rgb.putpixel((place, 0), corner)
+    to_lab = ImageCms.buildTransform(
+        ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), "RGB", "LAB"
+    )
+    lab = to_lab.apply(rgb).tobytes()
+    grid = bytes(value if place % 3 == 0 else value ^ 0x80 for place, value in enumerate(lab))
+    table = (
+        b"mft1" + bytes(4) + bytes([4, 3, 2, 0]) + _fixed(1, 0, 0, 0, 1, 0, 0, 0, 1)
+        + bytes(range(256)) * 4 + grid + bytes(range(256)) * 3
+    )  # fmt: skip
+    return _profile(b"prtr", b"CMYK", b"Lab ", "Inks for tests", {b"A2B0": table})
+
+
+def _fixed(*numbers: float) -> bytes:
+    return struct.pack(f">{len(numbers)}i", *(round(number * 65536) for number in numbers))
+
+
+def _profile(
+    kind: bytes, space: bytes, through: bytes, name: str, tags: dict[bytes, bytes]
+) -> bytes:
+    """https://www.color.org/icc32.pdf"""
+    words = name.encode() + b"\0"
+    tags = {
+        b"desc": b"desc" + bytes(4) + struct.pack(">I", len(words)) + words + bytes(78),
+        b"cprt": b"text" + bytes(4) + b"none\0",
+        **tags,
+    }
+    directory, body, start = b"", b"", 128 + 4 + 12 * len(tags)
+    for tag, content in tags.items():
+        directory += tag + struct.pack(">II", start + len(body), len(content))
+        body += content + bytes(-len(content) % 4)
+    whole = struct.pack(">I", len(tags)) + directory + body
+    header = struct.pack(">I4sI4s4s4s", 128 + len(whole), b"none", 0x02100000, kind, space, through)
+    header += bytes(12) + b"acsp" + bytes(28) + _fixed(0.9642, 1.0, 0.82491)
+    return header.ljust(128, b"\0") + whole
+
+
+@cache
+def wide_photo(image_format: str = "JPEG") -> bytes:
+    """The four colours in the numbers of Display P3, lying on its side."""
+    to_p3 = ImageCms.buildTransform(
+        ImageCms.createProfile("sRGB"),
+        ImageCms.ImageCmsProfile(BytesIO(display_p3())),
+        "RGB",
+        "RGB",
+    )
+    image = _lying(to_p3.apply(scene()), 6)
+    return saved(image, image_format, icc_profile=display_p3(), exif=exif(6))
+
+
+@cache
+def cmyk_photo(*, profile: bool) -> bytes:
+    """The four colours as they are printed."""
+    options = {"icc_profile": cmyk_profile()} if profile else {}
+    return saved(scene().convert("CMYK"), "JPEG", quality=95, **options)
+
+
+# Pictures that claim much
+
+
+@cache
+def endless_jpeg(side: int = 9000, scans: int = 20_000) -> bytes:
+    """A progressive JPEG of few bytes that goes over its pixels again and again."""
+    segments = list(jpeg_segments(saved(Image.new("L", (64, 64)), "JPEG", progressive=True)))
+    (frame,) = (segment for segment in segments if segment[1] == 0xC2)
+    large = frame[:5] + struct.pack(">HH", side, side) + frame[9:]
+    told = [large if segment is frame else segment for segment in segments]
+    return b"\xff\xd8" + b"".join(told + segments[-1:] * scans) + b"\xff\xd9"
+
+
+@cache
+def flat_png(width: int, height: int) -> bytes:
+    """A PNG of one colour, made without ever holding its pixels."""
+    squeeze, row = zlib.compressobj(1), b"\0" + b"\x60\x90\xc0" * width
+    parts = [squeeze.compress(row) for _ in range(height)]
+    return _png(width, height, 8, b"".join([*parts, squeeze.flush()]))
+
+
+def claiming(content: bytes, mark: bytes, offset: int, layout: str, *values: int) -> bytes:
+    """A file with numbers overwritten behind a mark."""
+    changed = bytearray(content)
+    struct.pack_into(layout, changed, changed.index(mark) + offset, *values)
+    return bytes(changed)
+
+
+@cache
+def million_sample_m4a(samples: int = 30_000_000) -> bytes:
+    """An M4A of a few kilobytes that says it holds millions of samples: an index of a gigabyte."""
+    content = tone("ipod", "aac", 2)
+    content = claiming(content, b"stsz", 8, ">II", 1, samples)
+    content = claiming(content, b"stsc", 8, ">IIII", 1, 1, samples, 1)
+    return claiming(content, b"stts", 8, ">III", 1, samples, 1024)
+
+
+# Recordings
+
+
+@cache
+def tone(
+    container: str,
+    codec: str,
+    seconds: float = 4,
+    *,
+    rate: int = 48_000,
+    layout: str = "stereo",
+    bit_rate: int | None = None,
+    sample_format: str | None = None,
+) -> bytes:
+    """A tone of 440 Hz by someone who signs it: ("ipod", "aac"), ("webm", "libopus")..."""
+    file = BytesIO()
+    with av.open(file, "w", format=container) as made:
+        made.metadata["artist"] = SECRET
+        stream = made.add_stream(codec, rate=rate, layout=layout)
+        assert isinstance(stream, av.AudioStream)
+        if sample_format:
+            stream.format = sample_format
+        if bit_rate:
+            stream.bit_rate = bit_rate
+        for packet in _encoded_tone(stream, seconds):
+            made.mux(packet)
+    return file.getvalue()
+
+
+def _encoded_tone(stream: av.AudioStream, seconds: float) -> "list[av.Packet[av.AudioStream]]":
+    packets: list[av.Packet[av.AudioStream]] = []
+    rate, at = stream.rate, 0
+    second = array("h", (round(9000 * math.sin(n * math.tau * 440 / rate)) for n in range(rate)))
+    wave = second.tobytes() * math.ceil(seconds)
+    while at < round(seconds * rate):
+        samples = min(4096, round(seconds * rate) - at)
+        frame = av.AudioFrame(format="s16", layout="mono", samples=samples)
+        part = wave[2 * at : 2 * (at + samples)]
+        frame.planes[0].update(part + bytes(frame.planes[0].buffer_size - len(part)))
+        frame.sample_rate, frame.pts, frame.time_base = rate, at, Fraction(1, rate)
+        packets += stream.encode(frame)
+        at += samples
+    return packets + stream.encode(None)
+
+
+class Heard(NamedTuple):
+    """What a recording is when it is decoded."""
+
+    format: str
+    rate: int
+    channels: int
+    seconds: float
+
+
+def heard(content: bytes) -> Heard:
+    with av.open(BytesIO(content), "r") as made:
+        stream = made.streams.audio[0]
+        samples = 0
+        for frame in made.decode(stream):
+            samples += frame.samples
+        return Heard(made.format.name, stream.rate, stream.channels, samples / stream.rate)

@@ -1,0 +1,272 @@
+"""Stand-ins at the seams of submit, poll, deliver and conclude: provider, ledger and clock."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import TypeVar
+
+from dropreel.model.catalog import AudioFormat, ImageFormat, ProviderName
+from dropreel.model.job import Input, Job, Role
+from dropreel.model.ledger import Admitted, Attempt, AttemptState, Run, RunClosed
+from dropreel.model.messages import AudioFacts, ImageFacts, Next, Plan, PlannedOffer
+from dropreel.model.provider import (
+    QUEUE_TIMEOUT_SECONDS,
+    RENDER_TIMEOUT_SECONDS,
+    Answer,
+    Provider,
+    Result,
+    Ticket,
+)
+from dropreel.runtime.settings import PollSettings, SubmitSettings
+
+T = TypeVar("T")
+
+NOON = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
+
+IMAGE = Input(role=Role.IMAGE, key="inbox/team/anna.png", version_id="v1", size_bytes=1000)
+AUDIO = Input(role=Role.AUDIO, key="inbox/team/anna.mp3", version_id="v2", size_bytes=2000)
+JOB = Job(
+    id="anna-0123456789abcdef",
+    bucket="uploads",
+    folder="team/",
+    stem="anna",
+    model="wan-2.2-speech-to-video",
+    inputs=(IMAGE, AUDIO),
+)
+RUNCOMFY = PlannedOffer(
+    provider="runcomfy",
+    endpoint="wan-ai/wan-2-2/speech-to-video",
+    fields={"resolution": "480P"},
+)
+WAVESPEED = PlannedOffer(
+    provider="wavespeed",
+    endpoint="wavespeed-ai/wan-2.2/speech-to-video",
+    fields={"resolution": "480p"},
+)
+PLAN = Plan(
+    job=JOB,
+    route=(RUNCOMFY, WAVESPEED),
+    image=IMAGE,
+    image_facts=ImageFacts(format=ImageFormat.PNG, width=512, height=512, size_bytes=1000),
+    audio=AUDIO,
+    audio_facts=AudioFacts(format=AudioFormat.MP3, duration_seconds=3.5, size_bytes=2000),
+)
+ONE_OFFER = PLAN.model_copy(update={"route": (RUNCOMFY,)})
+TICKET = Ticket(
+    provider=RUNCOMFY.provider,
+    endpoint=RUNCOMFY.endpoint,
+    request_id="req-1",
+    attempt=1,
+    offer=0,
+    submitted_at=NOON,
+)
+ENVIRONMENT = {
+    "LEDGER_TABLE": "ledger",
+    "RUNCOMFY_URL": "https://runcomfy.example",
+    "RUNCOMFY_SECRET": "runcomfy-token",
+    "WAVESPEED_URL": "https://wavespeed.example",
+    "WAVESPEED_SECRET": "wavespeed-token",
+    "STATE_MACHINE_ARN": "arn:aws:states:eu-central-1:123456789012:stateMachine:dropreel-render",
+}
+SUBMIT_SETTINGS = SubmitSettings.model_validate(ENVIRONMENT)
+POLL_SETTINGS = PollSettings.model_validate(ENVIRONMENT)
+
+
+class FakeClock:
+    def __init__(self) -> None:
+        self.now = NOON
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def pass_seconds(self, seconds: float) -> None:
+        self.now += timedelta(seconds=seconds)
+
+
+class ScriptedProvider:
+    """Answers what the test says, in that order: an exception is raised, anything else returned.
+
+    The last answer stays.
+    """
+
+    def __init__(
+        self,
+        name: ProviderName = "runcomfy",
+        *,
+        submissions: Iterable[str | Exception] = (),
+        answers: Iterable[Answer | Exception] = (),
+        cancels: bool | Exception = False,
+    ) -> None:
+        self.name = name
+        self._submissions = list(submissions)
+        self._answers = list(answers)
+        self._cancels = cancels
+        self.submitted: list[tuple[str, Mapping[str, object]]] = []
+        self.cancelled: list[str] = []
+
+    def submit(self, endpoint: str, payload: Mapping[str, object]) -> str:
+        self.submitted.append((endpoint, payload))
+        return _next(self._submissions)
+
+    def ask(self, request_id: str) -> Answer:
+        return _next(self._answers)
+
+    def result(self, request_id: str) -> Result:
+        raise NotImplementedError
+
+    def cancel(self, request_id: str) -> bool:
+        self.cancelled.append(request_id)
+        if isinstance(self._cancels, Exception):
+            raise self._cancels
+        return self._cancels
+
+
+def _next(script: "list[T | Exception]") -> T:
+    said = script.pop(0) if len(script) > 1 else script[0]
+    if isinstance(said, Exception):
+        raise said
+    return said
+
+
+def by_name(*providers: Provider) -> Callable[[ProviderName], Provider]:
+    """What finds a provider for a step, which must ask for the right one."""
+    return {provider.name: provider for provider in providers}.__getitem__
+
+
+class MemoryLedger:
+    """The ledger's rules in a dictionary; `test_ledger_dynamodb` holds both to the same tests."""
+
+    def __init__(self) -> None:
+        self._attempts: dict[tuple[str, int], Attempt] = {}
+        self._begun = 0
+        self._runs: dict[tuple[str, int], Run] = {}
+        self._turns: dict[ProviderName, datetime] = {}
+        self.admits: dict[int, Admitted] = {}  # by attempt
+
+    def find(self, job_id: str, number: int) -> Attempt | None:
+        return self._attempts.get((job_id, number))
+
+    def attempts(self, job_id: str) -> tuple[Attempt, ...]:
+        return tuple(self._attempts[key] for key in sorted(self._attempts) if key[0] == job_id)
+
+    def admitted(self, job: Job, attempt: int) -> Admitted | None:
+        return self.admits.get(attempt)
+
+    def begin(
+        self,
+        job_id: str,
+        turn: Next,
+        offer: PlannedOffer,
+        now: datetime,
+        *,
+        run: int = 1,
+        queue_timeout_seconds: float = QUEUE_TIMEOUT_SECONDS,
+        render_timeout_seconds: float = RENDER_TIMEOUT_SECONDS,
+        estimated_usd: float | None = None,
+    ) -> Attempt | None:
+        of_run = self._runs.get((job_id, run))
+        if of_run and of_run.closed_at:
+            raise RunClosed(job_id)
+        there = self.find(job_id, turn.attempt)
+        if there and there.state is not AttemptState.POSTPONED:
+            return None
+        self._begun += 1
+        attempt = Attempt(
+            job_id=job_id,
+            number=turn.attempt,
+            provider=offer.provider,
+            endpoint=offer.endpoint,
+            offer=turn.offer,
+            state=AttemptState.BEGUN,
+            begun_at=now,
+            begun_by=f"call {self._begun}",
+            estimated_usd=estimated_usd,
+            queue_timeout_seconds=queue_timeout_seconds,
+            render_timeout_seconds=render_timeout_seconds,
+        )
+        self._attempts[job_id, turn.attempt] = attempt
+        return attempt
+
+    def accept(self, attempt: Attempt, request_id: str, now: datetime) -> None:
+        self._replace(
+            attempt,
+            {"state": AttemptState.ACCEPTED, "request_id": request_id, "accepted_at": now},
+        )
+
+    def postpone(self, attempt: Attempt, code: str, message: str) -> None:
+        self._replace(attempt, {"state": AttemptState.POSTPONED, "code": code, "message": message})
+
+    def refuse(self, attempt: Attempt, code: str, message: str) -> None:
+        self._replace(attempt, {"state": AttemptState.REFUSED, "code": code, "message": message})
+
+    def lose(self, job_id: str, ticket: Ticket, code: str, message: str) -> None:
+        there = self.find(job_id, ticket.attempt)
+        taken = there and (there.request_id or there.state is AttemptState.BEGUN)
+        if not there or not taken or there.request_id not in (None, ticket.request_id):
+            raise RuntimeError("the provider did not take this request for this attempt")
+        self._replace(
+            there,
+            {
+                "state": AttemptState.LOST,
+                "request_id": ticket.request_id,
+                "accepted_at": ticket.submitted_at,
+                "code": code,
+                "message": message,
+            },
+        )
+
+    def confirm(self, job_id: str, ticket: Ticket) -> None:
+        there = self.find(job_id, ticket.attempt)
+        if there and there.state is AttemptState.BEGUN and there.request_id is None:
+            self._attempts[job_id, ticket.attempt] = there.model_copy(
+                update={
+                    "state": AttemptState.ACCEPTED,
+                    "request_id": ticket.request_id,
+                    "accepted_at": ticket.submitted_at,
+                }
+            )
+
+    def is_closed(self, job: Job) -> bool:
+        return self._run(job).closed_at is not None
+
+    def give_up(self, attempt: Attempt, code: str, message: str) -> None:
+        self._replace(attempt, {"state": AttemptState.UNCLEAR, "code": code, "message": message})
+
+    def take_turn(self, provider: ProviderName, per_minute: int, now: datetime) -> datetime:
+        turn = max(now, self._turns.get(provider, now))
+        self._turns[provider] = turn + timedelta(microseconds=math.ceil(60_000_000 / per_minute))
+        return turn
+
+    def runs(self, job_id: str) -> tuple[Run, ...]:
+        return tuple(self._runs[key] for key in sorted(self._runs) if key[0] == job_id)
+
+    def note_run(self, run: Run) -> None:
+        """As admit leaves it behind."""
+        self._runs[run.job_id, run.number] = run
+
+    def resume(self, plan: Plan, now: datetime) -> None:
+        self.note_run(self._run(plan.job).model_copy(update={"plan": plan}))
+
+    def close(self, job: Job, now: datetime) -> None:
+        run = self._run(job)
+        self.note_run(run.model_copy(update={"closed_at": run.closed_at or now}))
+
+    def end(self, job: Job, outcome: str, now: datetime) -> None:
+        run = self._run(job)
+        self.note_run(
+            run.model_copy(
+                update={"ended_at": run.ended_at or now, "outcome": run.outcome or outcome}
+            )
+        )
+
+    def _run(self, job: Job) -> Run:
+        return self._runs.get((job.id, job.run)) or Run(job_id=job.id, number=job.run)
+
+    def _replace(self, attempt: Attempt, changes: dict[str, object]) -> None:
+        there = self._attempts[attempt.job_id, attempt.number]
+        if there.begun_by != attempt.begun_by:
+            raise RuntimeError("another call has begun this attempt since")
+        losing = changes["state"] is AttemptState.LOST
+        if not losing and there.state not in (AttemptState.BEGUN, changes["state"]):
+            raise RuntimeError("the attempt has its outcome already")
+        self._attempts[attempt.job_id, attempt.number] = there.model_copy(update=changes)
