@@ -15,6 +15,14 @@ import yaml
 PROJECT = Path(__file__).resolve().parent.parent
 
 _CALLBACKS = ["states:SendTaskSuccess", "states:SendTaskFailure"]
+_DELIVER = """
+import os
+import app
+from standin_videos import download_from
+
+app.download = download_from(*os.environ["STANDINS"].split(","))
+handler = app.handler
+"""
 _URL = re.compile(r'("(\w+)": \{"url": )"[^"]*"')
 
 
@@ -60,7 +68,8 @@ def _fetch_from_the_standins(
     code = folder / "deliver"
     shutil.copytree(PROJECT / "functions/deliver", code, dirs_exist_ok=True)
     shutil.copy(PROJECT / "local/standin_videos.py", code)
-    deliver["CodeUri"], deliver["Handler"] = str(code), "standin_videos.handler"
+    (code / "embedded.py").write_text(_DELIVER)
+    deliver["CodeUri"], deliver["Handler"] = str(code), "embedded.handler"
     deliver["Environment"]["Variables"]["STANDINS"] = ",".join(standins.values())
 
 

@@ -1,10 +1,7 @@
-"""Deliver's handler on the embedded AWS: it may fetch videos from the stand-ins, too, which speak
-plain http on this machine. `overlay` puts this file beside the function's own."""
+"""Downloads that may also be from the stand-ins, which speak plain http on this machine."""
 
-import os
 from collections.abc import Collection
 
-import app  # type: ignore[import-not-found]
 import httpx
 
 from dropreel.providers.deadline import Deadline
@@ -14,8 +11,14 @@ from dropreel.providers.download import Download, GuardedTransport
 class StandInsToo(GuardedTransport):
     """Guards all requests but those to the stand-ins."""
 
-    def __init__(self, origins: Collection[str], deadline: Deadline) -> None:
-        super().__init__(deadline)
+    def __init__(
+        self,
+        origins: Collection[str],
+        deadline: Deadline | None = None,
+        *,
+        inner: httpx.BaseTransport | None = None,
+    ) -> None:
+        super().__init__(deadline, inner=inner)
         self._origins = {_origin(httpx.URL(origin)) for origin in origins}
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
@@ -32,7 +35,3 @@ def download_from(*origins: str) -> Download:
     """A download that may also fetch from these origins."""
     deadline = Deadline()
     return Download(deadline=deadline, transport=StandInsToo(origins, deadline))
-
-
-app.download = download_from(*os.environ["STANDINS"].split(","))
-handler = app.handler

@@ -84,9 +84,9 @@ def copy(origin: str) -> int:
     from dropreel.model.messages import Underway
     from dropreel.model.provider import Provider, Result
     from dropreel.outcome.delivery import deliver
-    from dropreel.providers.download import Download
+    from local.standin_videos import download_from
 
-    download = Download(origin)
+    download = download_from(origin)
     storage = S3Storage()
     found = Result(video_url=f"{origin}/video.mp4")
     provider = SimpleNamespace(result=lambda request_id: found)

@@ -329,7 +329,7 @@ def test_calls_that_serve_at_the_same_time_do_not_reach_for_the_same(
         at.admit(job, minute=minute)
     anna = RunId.of(ANNA)
     assert at.slots.free(anna, at.slots.standing(anna), NOON)
-    monkeypatch.setattr("dropreel.render.admission._GIVES_AT_MOST", 1)
+    monkeypatch.setattr("dropreel.model.messages.admission._GIVES_AT_MOST", 1)
     writes: list[str] = []
     at.dynamodb.meta.events.register(
         "before-call.dynamodb.TransactWriteItems", lambda **_: writes.append("")

@@ -16,9 +16,8 @@ from dropreel.model.messages import Next
 from dropreel.model.prices import billed
 from dropreel.render.admission import RunId, Waiter
 from dropreel.render.spending import Limits
-from dropreel.runtime.settings import parameter
 from tests.support.render_account import LEDGER, ROOT, VIDEOS, RenderAccount, render_account
-from tests.support.render_fakes import JOB, NOON, PLAN, RUNCOMFY, ScriptedProvider
+from tests.support.render_fakes import JOB, NOON, PLAN, RUNCOMFY, ScriptedProvider, providers
 
 ABORTED = json.loads((ROOT / "events/samples/execution_aborted.json").read_text())
 
@@ -129,21 +128,24 @@ def test_failure_after_the_delivery_is_answered_with_the_video(account: RenderAc
 
 
 @pytest.mark.parametrize(
-    ("variable", "value"),
+    ("variable", "value", "named"),
     [
-        ("USD_PER_SECOND", "wan-ai/wan-2-2/speech-to-video:480p=0,04"),
-        ("DAILY_SPEND_LIMIT_USD", "0,04"),
-        ("RUNCOMFY_MAX_IN_FLIGHT", "-1"),
-        ("RUNCOMFY_URL", "model-api.runcomfy.net"),
+        ("USD_PER_SECOND", "480p=0,04", 'UsdPerSecond is "480p=0,04".'),
+        ("DAILY_SPEND_LIMIT_USD", "0,04", 'DailySpendLimitUsd is "0,04".'),
+        (
+            "PROVIDERS",
+            providers(runcomfy={"max_in_flight": -1}),
+            'RunComfyMaxInFlight is "-1".',
+        ),
+        ("PROVIDERS", providers(runcomfy={"url": "runcomfy.net"}), 'RunComfyUrl is "runcomfy.net"'),
     ],
 )
 def test_a_setting_that_no_step_can_read_is_told_to_the_person(
-    account: RenderAccount, monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+    account: RenderAccount, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, named: str
 ) -> None:
     monkeypatch.setenv(variable, value)
-    step = "submit" if variable.endswith("URL") else "admit"
     with pytest.raises(SettingUnreadable) as raised:
-        account.call(step, {}, ScriptedProvider())
+        account.call("admit", {}, ScriptedProvider())
     # As Lambda tells of an exception, also of one that keeps a function from starting.
     cause = {"errorMessage": str(raised.value), "errorType": type(raised.value).__name__}
     run = failed_run(JOB) | {"error": {"Error": "SettingUnreadable", "Cause": json.dumps(cause)}}
@@ -152,7 +154,7 @@ def test_a_setting_that_no_step_can_read_is_told_to_the_person(
 
     assert failed.error.code == "SettingUnreadable"
     assert failed.error.retryable
-    assert f'The parameter {parameter(variable)} is "{value}".' in failed.error.message
+    assert f"The parameter {named}" in failed.error.message
     assert "Nothing was submitted" in failed.error.message
     assert VideoFailed.model_validate_json(error_file(account, "team/anna.error.json")) == failed
 

@@ -24,6 +24,7 @@ from dropreel.model.messages import Next, Plan, Progress, Underway
 from dropreel.model.provider import RenderState, Result
 from dropreel.outcome.delivery import Concluded
 from dropreel.providers.download import Download
+from local.standin_videos import StandInsToo
 from tests.support.render_account import create_ledger_table
 from tests.support.render_fakes import ENVIRONMENT, JOB, NOON, PLAN, RUNCOMFY, TICKET
 from tests.support.videos import padded, tiny_video
@@ -168,7 +169,6 @@ def environment(server: Server) -> Iterator[None]:
             "AWS_DEFAULT_REGION": "us-east-1",
             **ENVIRONMENT,
             "VIDEO_BUCKET": VIDEOS,
-            "TRUSTED_DOWNLOAD_ORIGINS": server.origin,
         }.items():
             patch.setenv(name, value)
         with mock_aws():
@@ -210,7 +210,7 @@ def app(
     provider = SimpleNamespace(result=lambda request_id: found)
     monkeypatch.setattr(function, "provider_of", lambda name, settings: provider)
     trusting = Download(
-        function.settings.trusted_download_origins,
+        transport=StandInsToo([server.origin]),
         size_at_most_bytes=LIMIT_BYTES,
         sleep=lambda seconds: None,
     )

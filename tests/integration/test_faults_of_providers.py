@@ -87,7 +87,7 @@ DETAIL = worded(
 def _telltale_500(when: str) -> Strike:
     return worded(
         **{
-            provider.value: {
+            provider: {
                 "status": 500,
                 "json": {"code": 500, "message": telltale},
                 "when": when,
@@ -191,7 +191,7 @@ def account(module_account: FaultAccount) -> Iterator[FaultAccount]:
 
 def accepted(account: FaultAccount, plan: Plan) -> Json:
     """How often each provider accepted the job."""
-    return {name.value: standin.accepted(plan) for name, standin in account.standins.items()}
+    return {name: standin.accepted(plan) for name, standin in account.standins.items()}
 
 
 def states(account: FaultAccount, plan: Plan) -> list[AttemptState]:

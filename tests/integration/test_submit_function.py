@@ -5,12 +5,12 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from dropreel.model.errors import InputGone, NoCredit, SubmissionUnclear
+from dropreel.model.errors import InputGone, SubmissionUnclear
 from dropreel.model.ledger import AttemptState
 from dropreel.model.messages import Next, Plan, Submission
 from dropreel.model.provider import Refusal, Unclear
 from tests.support.render_account import LEDGER, UPLOADS, RenderAccount, render_account
-from tests.support.render_fakes import AUDIO, JOB, PLAN, WAVESPEED, ScriptedProvider
+from tests.support.render_fakes import AUDIO, JOB, PLAN, WAVESPEED, ScriptedProvider, providers
 
 THROTTLED = Refusal("ProviderThrottled", "Too many requests.", again=True)
 
@@ -124,18 +124,6 @@ def test_throttled_attempt_remembers_since_when_through_the_state_machine(
     assert accepted.ticket is not None
 
 
-def test_patience_with_a_provider_that_throttles_is_the_deployers(
-    account: RenderAccount, plan: Plan, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("THROTTLE_PATIENCE_SECONDS", "0")
-
-    refused = submit(account, plan, ScriptedProvider(submissions=[THROTTLED]))
-
-    assert refused == Submission(wait_seconds=0, next=Next(attempt=2, offer=1), falls_over=True)
-    [attempt] = account.ledger.attempts(JOB.id)
-    assert (attempt.state, attempt.code) == (AttemptState.REFUSED, "ProviderThrottled")
-
-
 def test_job_beyond_the_minute_waits_for_its_turn(account: RenderAccount, plan: Plan) -> None:
     provider = ScriptedProvider("wavespeed", submissions=["p-1", "p-2"])
     first = plan.model_copy(update={"route": (WAVESPEED,)})
@@ -157,8 +145,10 @@ def test_job_beyond_the_minute_waits_for_its_turn(account: RenderAccount, plan: 
 def test_how_many_calls_a_minute_has_is_the_deployers(
     account: RenderAccount, plan: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("WAVESPEED_MAX_SUBMITS_PER_MINUTE", "0")
-    monkeypatch.setenv("RUNCOMFY_MAX_SUBMITS_PER_MINUTE", "1")
+    pace = providers(
+        runcomfy={"max_submits_per_minute": 1}, wavespeed={"max_submits_per_minute": 0}
+    )
+    monkeypatch.setenv("PROVIDERS", pace)
     unavailable = Refusal("ProviderUnavailable", "Unavailable.", again=True)
     wavespeed = ScriptedProvider("wavespeed", submissions=[unavailable])
     only_wavespeed = plan.model_copy(update={"route": (WAVESPEED,)})
@@ -170,33 +160,6 @@ def test_how_many_calls_a_minute_has_is_the_deployers(
     assert len(wavespeed.submitted) == 3
     keys = {item["pk"]["S"] for item in account.dynamodb.scan(TableName=LEDGER)["Items"]}
     assert keys == {f"job#{JOB.id}", "turns#runcomfy"}
-
-
-def test_what_becomes_of_an_unclear_submission_is_the_deployers(
-    account: RenderAccount, plan: Plan, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("ON_UNCLEAR_SUBMISSION", "retry")
-    provider = ScriptedProvider(submissions=[Unclear("No answer."), "req-2"])
-
-    unclear = submit(account, plan, provider)
-    accepted = submit(account, plan, provider, unclear.next)
-
-    assert unclear == Submission(wait_seconds=0, next=Next(attempt=2), falls_over=True)
-    assert accepted.ticket is not None
-    assert [attempt.state for attempt in account.ledger.attempts(JOB.id)] == [
-        AttemptState.UNCLEAR,
-        AttemptState.ACCEPTED,
-    ]
-
-
-def test_how_often_a_job_is_submitted_is_the_deployers(
-    account: RenderAccount, plan: Plan, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("MAX_SUBMISSIONS", "1")
-    provider = ScriptedProvider(submissions=[Refusal("NoCredit", "Not enough credit.")])
-
-    with pytest.raises(NoCredit):
-        submit(account, plan, provider)
 
 
 def test_unclear_outcome_stays_begun_in_the_ledger(account: RenderAccount, plan: Plan) -> None:

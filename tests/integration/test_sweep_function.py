@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import boto3
 import pytest
@@ -68,7 +68,9 @@ class Sweeping:
         self.app = _load()
         daily = dataclasses.replace(
             self.app.daily,
-            conclude=ConcludeFunction(self.app.settings.conclude_function, self.functions),
+            conclude=ConcludeFunction(
+                self.app.settings.conclude_function, cast(Any, self.functions)
+            ),
             now=lambda: datetime.now(UTC) + timedelta(minutes=1),
         )
         monkeypatch.setattr(self.app, "daily", daily)
@@ -203,7 +205,7 @@ def test_conclude_reads_what_it_would_read_of_the_event(error: str | None) -> No
     def moment(milliseconds: int) -> datetime:
         return datetime.fromtimestamp(milliseconds / 1000, UTC)
 
-    ConcludeFunction(CONCLUDE, functions).tell(
+    ConcludeFunction(CONCLUDE, cast(Any, functions)).tell(
         EndedExecution(
             detail["executionArn"],
             "FAILED",

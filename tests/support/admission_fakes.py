@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Literal
 
-from dropreel.model.catalog import ProviderName
+from dropreel.model.catalog import TITLES, ProviderName
 from dropreel.model.errors import DropreelError
 from dropreel.model.job import Job
 from dropreel.model.messages import AdmitRequest, Next, Plan, PlannedOffer
@@ -102,10 +102,8 @@ def desk(
         attempts=attempts,
         clock=clock,
         limits=Limits(
-            in_flight=dict.fromkeys(ProviderName, in_flight)
-            if isinstance(in_flight, int)
-            else in_flight,
-            lease=dict.fromkeys(ProviderName, LEASE),
+            in_flight=dict.fromkeys(TITLES, in_flight) if isinstance(in_flight, int) else in_flight,
+            lease=dict.fromkeys(TITLES, LEASE),
             daily_renders=daily_renders,
             daily_usd=Decimal(daily_usd) if daily_usd else None,
             on_daily_usd=on_daily_usd,

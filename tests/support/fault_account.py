@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, tzinfo
 from functools import cache, partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib import import_module
 from itertools import count
 from tempfile import NamedTemporaryFile
 from types import ModuleType, SimpleNamespace
@@ -42,7 +43,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from dropreel.aws.s3 import S3Storage
-from dropreel.model.catalog import ProviderName
+from dropreel.model.catalog import TITLES, ProviderName
 from dropreel.model.job import Input, Role
 from dropreel.model.ledger import Attempt
 from dropreel.model.messages import (
@@ -59,6 +60,7 @@ from dropreel.providers import registry as providers
 from dropreel.providers.download import MAX_VIDEO_BYTES, Download, GuardedTransport
 from local.standin import runcomfy, wavespeed
 from local.standin.server import Dialect, Settings, Standin, running
+from local.standin_videos import StandInsToo
 from tests.support import render_account, render_fakes
 from tests.support.render_account import ROOT, UPLOADS, VIDEOS, RenderAccount
 from tests.support.standin_files import FILES
@@ -161,13 +163,13 @@ class FaultAccount:
         self._videos: dict[ProviderName, bytes] = {}
         secrets = boto3.client("secretsmanager")
         for provider, token in TOKENS.items():
-            name = render_fakes.ENVIRONMENT[f"{provider.upper()}_SECRET"]
+            name = f"{provider}-token"
             secrets.create_secret(Name=name, SecretString=token)
         self._voice = self._put(Role.AUDIO, "inbox/team/voice.wav", FILES["brief.wav"])
         self.apps: dict[str, Any] = {
             step: self._load(step) for step in ("submit", "poll", "deliver")
         }
-        self.download_with(GuardedTransport(self.trusted_origins))
+        self.download_with(StandInsToo(self.origins))
 
     def _load(self, step: str) -> ModuleType:
         spec = importlib.util.spec_from_file_location(
@@ -229,7 +231,7 @@ class FaultAccount:
             return self._videos[provider]
         ticket = self.rendered(provider).ticket
         adapter = providers.provider_of(provider, self.apps["deliver"].settings)
-        url = adapter.result(ticket.request_id).video_url
+        url = adapter.result(ticket).video_url
         assert url
         self._videos[provider] = httpx.get(url, trust_env=False, verify=False).content
         return self._videos[provider]
@@ -268,14 +270,17 @@ class FaultAccount:
         )
 
     @property
-    def trusted_origins(self) -> str:
-        return str(self.apps["deliver"].settings.trusted_download_origins)
+    def origins(self) -> list[str]:
+        return [api.url for api in self.standins.values()]
 
     def call_somewhere_else(self, provider: ProviderName, url: str) -> None:
         """The provider is at this URL now."""
         for app in self.apps.values():
-            changed = {f"{provider}_url": url}
-            app.settings = app.settings.model_copy(update=changed)
+            accounts = app.settings.providers
+            moved = accounts[provider].model_copy(update={"url": url})
+            app.settings = app.settings.model_copy(
+                update={"providers": {**accounts, provider: moved}}
+            )
 
     # What a test looks at
 
@@ -342,14 +347,12 @@ def fault_account() -> Iterator[FaultAccount]:
             forget()
             stack.callback(forget)
         account = stack.enter_context(render_account.render_account(patch))
-        for name, value in {
-            **{f"{provider.upper()}_URL": api.url for provider, api in standins.items()},
-            "TRUSTED_DOWNLOAD_ORIGINS": ",".join(api.url for api in standins.values()),
-            # What is not tested here would only be in the way: few tries, and no pace.
-            "THROTTLE_PATIENCE_SECONDS": "20",
-            "WAVESPEED_MAX_SUBMITS_PER_MINUTE": "0",
-        }.items():
-            patch.setenv(name, value)
+        # The pace is not tested here, and would only be in the way.
+        accounts: dict[str, dict[str, object]] = {
+            provider: {"url": api.url, "max_submits_per_minute": 0}
+            for provider, api in standins.items()
+        }
+        patch.setenv("PROVIDERS", render_fakes.providers(**accounts))
         # Reading the world's certificates takes 50 ms, for each of the many clients made here.
         patch.setattr(default, "create_ssl_context", cache(httpx.create_ssl_context))
         window = stack.enter_context(running(_window(account.s3)))
@@ -358,8 +361,7 @@ def fault_account() -> Iterator[FaultAccount]:
 
 
 def _forget_adapters() -> None:
-    providers._runcomfy.cache_clear()
-    providers._wavespeed.cache_clear()
+    providers._made.cache_clear()
 
 
 def _window(s3: "S3Client") -> Starlette:
@@ -445,9 +447,14 @@ def stalling(when: str) -> Strike:
         account: FaultAccount, provider: ProviderName, at: str, times: int | None
     ) -> Iterator[None]:
         with pytest.MonkeyPatch.context() as patch:
-            for name in ("RunComfy", "WaveSpeed"):
-                adapter = partial(getattr(providers, name), timeout_seconds=IMPATIENCE_SECONDS)
-                patch.setattr(providers, name, adapter)
+            for name in TITLES:
+                module = import_module(f"dropreel.providers.{name}")
+                impatient = partial(
+                    module.Dialect,
+                    timeout_seconds=IMPATIENCE_SECONDS,
+                    submit_timeout_seconds=IMPATIENCE_SECONDS,
+                )
+                patch.setattr(module, "Dialect", impatient)
             _forget_adapters()
             with ordered(do="stall", when=when)(account, provider, at, times):
                 yield

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 import httpx
 import pytest
 
-from dropreel.model.provider import Provider, Refusal, Unclear, UnknownRequest, Unreachable
+from dropreel.model.provider import Provider, Refusal, Ticket, Unclear, UnknownRequest, Unreachable
 from dropreel.providers.runcomfy import RunComfy
 from dropreel.providers.tokens import Token
 from dropreel.providers.wavespeed import WaveSpeed
@@ -18,19 +19,28 @@ PRESIGNED = (
 )
 PAYLOAD = {"image_url": PRESIGNED, "audio_url": PRESIGNED}
 
+TICKET = Ticket(
+    provider="a provider",
+    endpoint="a/model",
+    request_id="r1",
+    attempt=1,
+    offer=0,
+    submitted_at=datetime(2026, 11, 20, 12, 0, tzinfo=UTC),
+)
+
 Read = Callable[[Provider], object]
 
 
 def ask(provider: Provider) -> object:
-    return provider.ask("r1")
+    return provider.ask(TICKET)
 
 
 def result(provider: Provider) -> object:
-    return provider.result("r1")
+    return provider.result(TICKET)
 
 
 def cancel(provider: Provider) -> object:
-    return provider.cancel("r1")
+    return provider.cancel(TICKET)
 
 
 @dataclass(frozen=True)

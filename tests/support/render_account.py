@@ -14,8 +14,7 @@ from moto import mock_aws
 from dropreel.aws.ledger import DynamoDBLedger
 from dropreel.model.job import Input
 from dropreel.model.messages import Plan
-from dropreel.model.provider import Provider
-from tests.support.render_fakes import ENVIRONMENT, by_name
+from tests.support.render_fakes import ENVIRONMENT, ScriptedProvider, by_name
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -98,7 +97,9 @@ class RenderAccount:
         put = self.s3.put_object(Bucket=UPLOADS, Key=given.key, Body=b"0" * given.size_bytes)
         return given.model_copy(update={"version_id": put["VersionId"]})
 
-    def call(self, step: str, event: Mapping[str, Any], provider: Provider) -> dict[str, Any]:
+    def call(
+        self, step: str, event: Mapping[str, Any], provider: ScriptedProvider
+    ) -> dict[str, Any]:
         """Run a step's handler in a new environment, with the provider replaced."""
         path = ROOT / "functions" / step / "app.py"
         spec = importlib.util.spec_from_file_location(f"{step}_app", path)

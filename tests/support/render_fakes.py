@@ -1,5 +1,6 @@
 """Stand-ins at the seams of submit, poll, deliver and conclude: provider, ledger and clock."""
 
+import json
 import math
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
@@ -17,7 +18,7 @@ from dropreel.model.provider import (
     Result,
     Ticket,
 )
-from dropreel.runtime.settings import PollSettings, SubmitSettings
+from dropreel.runtime.settings import SubmitSettings
 
 T = TypeVar("T")
 
@@ -60,16 +61,30 @@ TICKET = Ticket(
     offer=0,
     submitted_at=NOON,
 )
+
+
+def providers(**changes: Mapping[str, object]) -> str:
+    """The variable `PROVIDERS`, with changes by provider."""
+    accounts = {
+        "runcomfy": {"max_in_flight": 10, "max_submits_per_minute": 0},
+        "wavespeed": {"max_in_flight": 2, "max_submits_per_minute": 2},
+    }
+    return json.dumps(
+        {
+            name: {"url": f"https://{name}.example", "secret": f"{name}-token"}
+            | account
+            | dict(changes.get(name, {}))
+            for name, account in accounts.items()
+        }
+    )
+
+
 ENVIRONMENT = {
     "LEDGER_TABLE": "ledger",
-    "RUNCOMFY_URL": "https://runcomfy.example",
-    "RUNCOMFY_SECRET": "runcomfy-token",
-    "WAVESPEED_URL": "https://wavespeed.example",
-    "WAVESPEED_SECRET": "wavespeed-token",
+    "PROVIDERS": providers(),
     "STATE_MACHINE_ARN": "arn:aws:states:eu-central-1:123456789012:stateMachine:dropreel-render",
 }
 SUBMIT_SETTINGS = SubmitSettings.model_validate(ENVIRONMENT)
-POLL_SETTINGS = PollSettings.model_validate(ENVIRONMENT)
 
 
 class FakeClock:
@@ -108,14 +123,14 @@ class ScriptedProvider:
         self.submitted.append((endpoint, payload))
         return _next(self._submissions)
 
-    def ask(self, request_id: str) -> Answer:
+    def ask(self, ticket: Ticket) -> Answer:
         return _next(self._answers)
 
-    def result(self, request_id: str) -> Result:
+    def result(self, ticket: Ticket) -> Result:
         raise NotImplementedError
 
-    def cancel(self, request_id: str) -> bool:
-        self.cancelled.append(request_id)
+    def cancel(self, ticket: Ticket) -> bool:
+        self.cancelled.append(ticket.request_id)
         if isinstance(self._cancels, Exception):
             raise self._cancels
         return self._cancels
@@ -128,7 +143,7 @@ def _next(script: "list[T | Exception]") -> T:
     return said
 
 
-def by_name(*providers: Provider) -> Callable[[ProviderName], Provider]:
+def by_name(*providers: ScriptedProvider) -> Callable[[ProviderName], Provider]:
     """What finds a provider for a step, which must ask for the right one."""
     return {provider.name: provider for provider in providers}.__getitem__
 
@@ -228,9 +243,6 @@ class MemoryLedger:
 
     def is_closed(self, job: Job) -> bool:
         return self._run(job).closed_at is not None
-
-    def give_up(self, attempt: Attempt, code: str, message: str) -> None:
-        self._replace(attempt, {"state": AttemptState.UNCLEAR, "code": code, "message": message})
 
     def take_turn(self, provider: ProviderName, per_minute: int, now: datetime) -> datetime:
         turn = max(now, self._turns.get(provider, now))

@@ -6,7 +6,7 @@ from dropreel.model.events import AttemptSummary
 from dropreel.model.ledger import Attempt, AttemptState
 from dropreel.model.messages import Next, Plan
 from dropreel.model.provider import Answer, FailureCause, RenderState, Ticket
-from dropreel.render.attempts import after_loss, after_refusal, after_unclear, is_kept, summary
+from dropreel.render.attempts import after_loss, after_refusal, is_kept, summary
 from tests.support.render_fakes import JOB, NOON, ONE_OFFER, PLAN, RUNCOMFY, TICKET, WAVESPEED
 
 FIFTH_FIRST = PLAN.model_copy(update={"first_attempt": 5})
@@ -44,84 +44,50 @@ def attempt(
 
 @pytest.mark.parametrize("code", ACCOUNT)
 def test_refusal_that_is_not_the_jobs_fault_moves_on_along_the_route(code: str) -> None:
-    assert after_refusal(PLAN, refused(1, 0), code, 2) == turn(2, 1)
+    assert after_refusal(PLAN, refused(1, 0), code) == turn(2, 1)
 
 
 @pytest.mark.parametrize("code", ["RequestRefused", "SomethingNew", ""])
 def test_refusal_of_the_request_itself_ends_the_job(code: str) -> None:
-    assert after_refusal(PLAN, refused(1, 0), code, 2) is None
+    assert after_refusal(PLAN, refused(1, 0), code) is None
 
 
 @pytest.mark.parametrize(
-    ("plan", "now", "max_submissions", "following"),
+    ("plan", "now", "following"),
     [
-        pytest.param(ONE_OFFER, refused(1, 0), 2, None, id="the route ends"),
-        pytest.param(PLAN, refused(1, 0), 1, None, id="no more submissions"),
-        pytest.param(PLAN, refused(2, 1), 9, None, id="the route ends at the second"),
-        pytest.param(THREE_OFFERS, refused(2, 1), 2, None, id="two are the default"),
-        pytest.param(THREE_OFFERS, refused(2, 1), 3, turn(3, 2), id="a third is allowed"),
-        pytest.param(PLAN, refused(2, 0), 3, turn(3, 1), id="after the same offer twice"),
-        pytest.param(FIFTH_FIRST, refused(5, 0), 2, turn(6, 1), id="a later run has its own"),
-        pytest.param(FIFTH_FIRST, refused(6, 0), 2, None, id="a later run has no more than that"),
+        pytest.param(ONE_OFFER, refused(1, 0), None, id="the route ends"),
+        pytest.param(THREE_OFFERS, refused(2, 1), None, id="a run submits twice"),
+        pytest.param(FIFTH_FIRST, refused(5, 0), turn(6, 1), id="a later run has its own"),
+        pytest.param(FIFTH_FIRST, refused(6, 0), None, id="a later run has no more than that"),
     ],
 )
 def test_refusals_go_on_until_the_route_or_the_submissions_end(
-    plan: Plan, now: Attempt, max_submissions: int, following: Next | None
+    plan: Plan, now: Attempt, following: Next | None
 ) -> None:
-    assert after_refusal(plan, now, "NoCredit", max_submissions) == following
+    assert after_refusal(plan, now, "NoCredit") == following
 
 
 @pytest.mark.parametrize(
-    ("plan", "number", "offer", "max_submissions", "following"),
+    ("plan", "now", "cause", "following"),
     [
-        pytest.param(PLAN, 1, 0, 2, turn(2, 0), id="the same offer"),
-        pytest.param(PLAN, 2, 1, 3, turn(3, 1), id="the same offer, the second"),
-        pytest.param(PLAN, 1, 0, 1, None, id="no more submissions"),
-        pytest.param(FIFTH_FIRST, 5, 1, 2, turn(6, 1), id="a later run"),
-        pytest.param(FIFTH_FIRST, 6, 0, 2, None, id="a later run has no more"),
-    ],
-)
-def test_unclear_submission_is_made_again_on_the_same_offer_within_the_submissions(
-    plan: Plan, number: int, offer: int, max_submissions: int, following: Next | None
-) -> None:
-    unclear = attempt(number, AttemptState.UNCLEAR, offer=offer)
-
-    assert after_unclear(plan, unclear, max_submissions) == following
-
-
-@pytest.mark.parametrize(
-    ("plan", "now", "cause", "max_submissions", "following"),
-    [
-        pytest.param(PLAN, ticket(1, 0), FailureCause.OTHER, 2, turn(2, 1), id="next offer"),
-        pytest.param(ONE_OFFER, ticket(1, 0), FailureCause.OTHER, 2, turn(2, 0), id="same offer"),
-        pytest.param(PLAN, ticket(2, 1), FailureCause.OTHER, 3, turn(3, 1), id="the last, again"),
+        pytest.param(PLAN, ticket(1, 0), FailureCause.OTHER, turn(2, 1), id="next offer"),
+        pytest.param(ONE_OFFER, ticket(1, 0), FailureCause.OTHER, turn(2, 0), id="same offer"),
         pytest.param(
-            PLAN, ticket(1, 0), FailureCause.MEDIA_UNREADABLE, 2, turn(2, 0), id="fresh URLs"
+            PLAN, ticket(1, 0), FailureCause.MEDIA_UNREADABLE, turn(2, 0), id="fresh URLs"
         ),
-        pytest.param(PLAN, ticket(1, 0), FailureCause.MODERATED, 2, None, id="moderated"),
-        pytest.param(PLAN, ticket(1, 0), FailureCause.BAD_INPUT, 2, None, id="bad input"),
-        pytest.param(PLAN, ticket(1, 0), FailureCause.OTHER, 1, None, id="only one submission"),
-        pytest.param(PLAN, ticket(2, 1), FailureCause.OTHER, 2, None, id="two submissions"),
+        pytest.param(PLAN, ticket(1, 0), FailureCause.MODERATED, None, id="moderated"),
+        pytest.param(PLAN, ticket(1, 0), FailureCause.BAD_INPUT, None, id="bad input"),
+        pytest.param(PLAN, ticket(2, 1), FailureCause.OTHER, None, id="two submissions"),
     ],
 )
 def test_failed_render_is_submitted_again_when_that_may_help(
-    plan: Plan, now: Ticket, cause: FailureCause, max_submissions: int, following: Next | None
+    plan: Plan, now: Ticket, cause: FailureCause, following: Next | None
 ) -> None:
     failed = Answer(state=RenderState.FAILED, cause=cause)
     refused_before = [attempt(number, AttemptState.REFUSED) for number in range(1, now.attempt)]
     history = [*refused_before, attempt(now.attempt, AttemptState.LOST)]
 
-    assert after_loss(plan, now, failed, history, max_submissions) == following
-
-
-@pytest.mark.parametrize("cause", FailureCause)
-def test_failed_render_is_submitted_again_once_however_many_submissions_are_allowed(
-    cause: FailureCause,
-) -> None:
-    failed = Answer(state=RenderState.FAILED, cause=cause)
-    lost_before = [attempt(1, AttemptState.LOST), attempt(2, AttemptState.REFUSED)]
-
-    assert after_loss(THREE_OFFERS, ticket(3, 2), failed, lost_before, 9) is None
+    assert after_loss(plan, now, failed, history) == following
 
 
 @pytest.mark.parametrize(
@@ -143,20 +109,20 @@ def test_losses_of_earlier_runs_do_not_count(
         for number in range(1, max(5, now.attempt) + 1)
     ]
 
-    assert after_loss(FIFTH_FIRST, now, failed, history, 3) == following
+    assert after_loss(FIFTH_FIRST, now, failed, history) == following
 
 
 def test_asking_again_about_an_attempt_that_has_a_successor_gives_the_same_one() -> None:
     failed = Answer(state=RenderState.FAILED)
     both_lost = [attempt(1, AttemptState.LOST), attempt(2, AttemptState.LOST)]
 
-    assert after_loss(PLAN, ticket(1, 0), failed, both_lost, 2) == turn(2, 1)
+    assert after_loss(PLAN, ticket(1, 0), failed, both_lost) == turn(2, 1)
 
 
 def test_render_that_somebody_cancelled_is_not_submitted_again() -> None:
     cancelled = Answer(state=RenderState.CANCELLED)
 
-    assert after_loss(PLAN, ticket(1, 0), cancelled, [], 2) is None
+    assert after_loss(PLAN, ticket(1, 0), cancelled, []) is None
 
 
 def test_closed_attempt_is_told_with_its_own_outcome() -> None:
@@ -185,7 +151,6 @@ def test_open_attempt_is_told_with_the_outcome_of_its_job() -> None:
     [
         (AttemptState.BEGUN, True),
         (AttemptState.ACCEPTED, True),
-        (AttemptState.UNCLEAR, True),
         (AttemptState.POSTPONED, False),
         (AttemptState.REFUSED, False),
         (AttemptState.LOST, False),

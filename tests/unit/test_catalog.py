@@ -1,6 +1,7 @@
 """The catalog says what the providers' pages say: each field, and nothing else.
 
-`tests/pages` holds the input schema of each page as it is published; WaveSpeed's is its table.
+`tests/support/pages` holds the input schema of each page as it is published; WaveSpeed's is its
+table.
 """
 
 import json
@@ -14,7 +15,7 @@ import pytest
 from dropreel.model.catalog import MODELS, Offer, Option, OptionValue, offer_of
 from dropreel.render import options
 
-PAGES = Path(__file__).parents[1] / "pages"
+PAGES = Path(__file__).parents[1] / "support" / "pages"
 SPEECH, IMAGE, FLASH = (
     "wan-2.2-speech-to-video",
     "wan-2.2-image-to-video",

@@ -8,30 +8,36 @@ from typing import Any
 import pytest
 
 from dropreel.aws.wiring import limits_of
-from dropreel.model.catalog import ProviderName
+from dropreel.model.catalog import TITLES, ProviderName
 from dropreel.render.spending import Limits
 from dropreel.runtime.settings import AdmissionSettings
-from tests.support.render_fakes import ENVIRONMENT
+from tests.support.render_fakes import ENVIRONMENT, providers
 from tests.support.sam_template import DEFINITION
 
 STATES: dict[str, dict[str, Any]] = DEFINITION["States"]["Render"]["Branches"][0]["States"]
 # No two alike, and none the default, so that none can stand for another.
+ACCOUNTS: dict[str, dict[str, object]] = {
+    "runcomfy": {"max_in_flight": 12, "max_submits_per_minute": 3},
+    "wavespeed": {"max_in_flight": 8, "max_submits_per_minute": 4},
+}
 LIMITS = {
-    "RUNCOMFY_MAX_IN_FLIGHT": "12",
-    "WAVESPEED_MAX_IN_FLIGHT": "8",
-    "RUNCOMFY_MAX_SUBMITS_PER_MINUTE": "3",
-    "WAVESPEED_MAX_SUBMITS_PER_MINUTE": "4",
+    "PROVIDERS": providers(**ACCOUNTS),
     "QUEUE_TIMEOUT_MINUTES": "90",
     "RENDER_TIMEOUT_MINUTES": "40",
-    "THROTTLE_PATIENCE_SECONDS": "600",
     "DAILY_RENDER_LIMIT": "70",
     "DAILY_SPEND_LIMIT_USD": "7.50",
     "ON_SPEND_LIMIT": "fail",
 }
-PATIENCE, RENDER = timedelta(minutes=10), timedelta(minutes=90 + 40)
+PATIENCE, RENDER = timedelta(minutes=15), timedelta(minutes=90 + 40)
 TURN = {"runcomfy": timedelta(minutes=4), "wavespeed": timedelta(minutes=2)}
 
-EACH_PROVIDER = pytest.mark.parametrize("provider", ProviderName)
+EACH_PROVIDER = pytest.mark.parametrize("provider", TITLES)
+
+
+def accounts(provider: ProviderName, **changes: object) -> dict[str, str]:
+    """The settings with these changes of one provider's account."""
+    changed = {**ACCOUNTS, provider: ACCOUNTS[provider] | changes}
+    return {"PROVIDERS": providers(**changed)}
 
 
 def limits(changes: dict[str, str] | None = None) -> Limits:
@@ -85,7 +91,8 @@ def test_prices_are_the_owners() -> None:
 @EACH_PROVIDER
 def test_a_provider_that_is_paused_has_a_lease_all_the_same(provider: ProviderName) -> None:
     """For what is in flight there."""
-    paused = limits({"RUNCOMFY_MAX_IN_FLIGHT": "0", "WAVESPEED_MAX_IN_FLIGHT": "0"})
+    none = {"max_in_flight": 0}
+    paused = limits({"PROVIDERS": providers(runcomfy=none, wavespeed=none)})
 
     assert paused.in_flight[provider] == 0
     assert paused.lease[provider] >= PATIENCE + RENDER + trouble()
@@ -104,41 +111,39 @@ def test_a_lease_outlives_the_longest_way_to_the_end_of_a_render(provider: Provi
 @EACH_PROVIDER
 def test_a_lease_outlives_trouble_when_nothing_else_takes_time(provider: ProviderName) -> None:
     """There is no turn to wait for where no minute has a limit."""
+    any_time = {"max_submits_per_minute": 0}
     at_once = {
-        "RUNCOMFY_MAX_SUBMITS_PER_MINUTE": "0",
-        "WAVESPEED_MAX_SUBMITS_PER_MINUTE": "0",
+        "PROVIDERS": providers(runcomfy=any_time, wavespeed=any_time),
         "QUEUE_TIMEOUT_MINUTES": "1",
         "RENDER_TIMEOUT_MINUTES": "1",
-        "THROTTLE_PATIENCE_SECONDS": "0",
     }
 
     lease = limits(at_once).lease[provider]
 
     assert lease >= trouble()
-    waits = TURN[provider] + PATIENCE + RENDER - timedelta(minutes=2)
+    waits = TURN[provider] + RENDER - timedelta(minutes=2)
     assert lease == limits().lease[provider] - waits
 
 
 @pytest.mark.parametrize(
-    ("setting", "value", "runcomfy_minutes", "wavespeed_minutes"),
+    ("change", "runcomfy_minutes", "wavespeed_minutes"),
     [
-        pytest.param("THROTTLE_PATIENCE_SECONDS", "900", 5, 5, id="patience"),
-        pytest.param("QUEUE_TIMEOUT_MINUTES", "100", 10, 10, id="queue"),
-        pytest.param("RENDER_TIMEOUT_MINUTES", "100", 60, 60, id="render"),
-        pytest.param("RUNCOMFY_MAX_IN_FLIGHT", "15", 1, 0, id="runcomfy: more before it"),
-        pytest.param("WAVESPEED_MAX_IN_FLIGHT", "20", 0, 3, id="wavespeed: more before it"),
-        pytest.param("RUNCOMFY_MAX_SUBMITS_PER_MINUTE", "2", 2, 0, id="runcomfy: fewer a minute"),
-        pytest.param("WAVESPEED_MAX_SUBMITS_PER_MINUTE", "1", 0, 6, id="wavespeed: fewer a minute"),
+        ({"QUEUE_TIMEOUT_MINUTES": "100"}, 10, 10),
+        ({"RENDER_TIMEOUT_MINUTES": "100"}, 60, 60),
+        (accounts("runcomfy", max_in_flight=15), 1, 0),
+        (accounts("wavespeed", max_in_flight=20), 0, 3),
+        (accounts("runcomfy", max_submits_per_minute=2), 2, 0),
+        (accounts("wavespeed", max_submits_per_minute=1), 0, 6),
     ],
 )
 def test_what_may_take_longer_lengthens_the_lease_by_as_much(
-    setting: str, value: str, runcomfy_minutes: int, wavespeed_minutes: int
+    change: dict[str, str], runcomfy_minutes: int, wavespeed_minutes: int
 ) -> None:
     before = limits().lease
 
-    after = limits({setting: value}).lease
+    after = limits(change).lease
 
-    assert {provider: after[provider] - before[provider] for provider in ProviderName} == {
+    assert {provider: after[provider] - before[provider] for provider in TITLES} == {
         "runcomfy": timedelta(minutes=runcomfy_minutes),
         "wavespeed": timedelta(minutes=wavespeed_minutes),
     }

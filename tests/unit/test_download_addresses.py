@@ -1,7 +1,7 @@
 import socket
 import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from dropreel.model.errors import ResultRefused
 from dropreel.providers import download
 from dropreel.providers.download import Download, GuardedTransport, is_public
+from local.standin_videos import StandInsToo
 
 PUBLIC, OTHER_PUBLIC, PRIVATE = "93.184.215.14", "2606:2800:21f:cb07::1", "10.0.0.7"
 
@@ -61,8 +62,9 @@ class Network:
         return httpx.Response(200, content=b"video")
 
 
-def get(network: Network, url: str, trusted: str = "") -> httpx.Response:
-    transport = GuardedTransport(trusted, inner=httpx.MockTransport(network))
+def get(network: Network, url: str, trusted: Sequence[str] = ()) -> httpx.Response:
+    inner = httpx.MockTransport(network)
+    transport = StandInsToo(trusted, inner=inner) if trusted else GuardedTransport(inner=inner)
     with httpx.Client(transport=transport, follow_redirects=True) as client:
         return client.get(url)
 
@@ -257,7 +259,7 @@ def test_loopback_is_refused_however_it_is_spelled(url: str) -> None:
 )
 def test_only_the_very_origin_that_is_trusted_may_be_inside(url: str, allowed: bool) -> None:
     network = Network()
-    trusted = "http://127.0.0.1:8123, http://localhost:9000/"
+    trusted = ("http://127.0.0.1:8123", "http://localhost:9000/")
 
     if allowed:
         assert get(network, url, trusted).is_success

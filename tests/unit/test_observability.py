@@ -18,7 +18,7 @@ HANDLERS = sorted(PROJECT.glob("functions/*/app.py"))
 PATCHED = """
 import httpx
 from aws_xray_sdk.core import patcher
-from dropreel.tracing import tracer
+from dropreel.runtime.tracing import tracer
 assert not tracer.disabled
 print(*patcher._PATCHED_MODULES)
 """

@@ -21,13 +21,11 @@ from dropreel.model.ledger import AttemptState
 from dropreel.model.messages import Next, Plan, Progress, Underway
 from dropreel.model.provider import Answer, FailureCause, RenderState, UnknownRequest, Unreachable
 from dropreel.render.polling import poll
-from dropreel.runtime.settings import PollSettings
 from tests.support.render_fakes import (
     JOB,
     NOON,
     ONE_OFFER,
     PLAN,
-    POLL_SETTINGS,
     RUNCOMFY,
     TICKET,
     FakeClock,
@@ -85,7 +83,6 @@ def poll_at(
     slots: FakeSlots | None = None,
     started_at: datetime | None = None,
     attempt: int = 1,
-    settings: PollSettings = POLL_SETTINGS,
 ) -> Progress:
     clock = FakeClock()
     clock.pass_seconds(since_seconds)
@@ -96,7 +93,6 @@ def poll_at(
         slots=slots or FakeSlots(),
         providers=by_name(provider),
         clock=clock,
-        settings=settings,
     )
 
 
@@ -195,7 +191,6 @@ def test_second_failed_render_ends_the_job_with_the_providers_words() -> None:
             slots=FakeSlots(),
             providers=by_name(ScriptedProvider(answers=[FAILED])),
             clock=FakeClock(),
-            settings=POLL_SETTINGS.model_copy(update={"max_submissions": 9}),
         )
 
 
@@ -302,13 +297,6 @@ def test_time_in_the_providers_queue_is_no_rendering_time() -> None:
 def test_silence_while_it_was_queued_counts_as_queued() -> None:
     progress = poll_at(QUEUE_SECONDS - 5, ScriptedProvider(answers=[Unreachable("HTTP 502")]))
     assert (progress.state, progress.wait_seconds) == (RenderState.QUEUED, 5)
-
-
-@pytest.mark.parametrize("lowered", ["queue_timeout_minutes", "render_timeout_minutes"])
-def test_a_lowered_deadline_ends_nothing_that_is_in_flight(lowered: str) -> None:
-    settings = POLL_SETTINGS.model_copy(update={lowered: 0})
-    for answer in (QUEUED, RENDERING):
-        assert poll_at(30, ScriptedProvider(answers=[answer]), settings=settings).wait_seconds
 
 
 def test_what_waited_too_long_in_a_queue_and_is_cancelled_goes_to_the_next_offer() -> None:

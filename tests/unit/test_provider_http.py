@@ -27,6 +27,7 @@ from tests.support.provider_dialects import (
     BASE,
     PAYLOAD,
     PRESIGNED,
+    TICKET,
     TOKEN,
     Dialect,
     Read,
@@ -75,7 +76,7 @@ def test_questions_go_to_the_configured_base_with_the_token(dialect: Dialect, re
 @each_dialect
 def test_request_id_cannot_climb_out_of_its_path(dialect: Dialect) -> None:
     provider, network = provider_of(dialect, answer(200, dialect.in_state("processing")))
-    provider.ask("../../v1/models/x?y#z")
+    provider.ask(TICKET.model_copy(update={"request_id": "../../v1/models/x?y#z"}))
     path = dialect.reads[ask].replace("r1", "..%2F..%2Fv1%2Fmodels%2Fx%3Fy%23z")
     assert network.calls[0].url.raw_path == path.encode()
 
@@ -567,7 +568,7 @@ def test_no_secret_in_an_error_of_the_network(
 def test_url_of_a_result_is_not_in_its_text(dialect: Dialect) -> None:
     url = PRESIGNED.replace(".png", ".mp4")
     provider, _ = provider_of(dialect, answer(200, dialect.completed(url)))
-    given = provider.result("r1")
+    given = provider.result(TICKET)
     assert given.video_url == url
     assert "5ec7e7" not in f"{given!r} {given}"
 

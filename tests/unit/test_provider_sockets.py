@@ -13,8 +13,8 @@ import pytest
 from dropreel.model.errors import ResultUnavailable
 from dropreel.model.provider import Provider, Refusal, RenderState, Unclear, Unreachable
 from dropreel.providers import http as provider_http
-from dropreel.providers.download import Download
-from tests.support.provider_dialects import Dialect, each_dialect
+from local.standin_videos import download_from
+from tests.support.provider_dialects import TICKET, Dialect, each_dialect
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\n"
 MEGABYTE = 1_000_000
@@ -186,13 +186,13 @@ def test_broken_answer_to_a_question_says_nothing_about_the_work(
     dialect: Dialect, behave: Callable[[Server, socket.socket], None]
 ) -> None:
     with serving(behave) as server, pytest.raises(Unreachable):
-        client(dialect, server, timeout_seconds=0.3).ask("r1")
+        client(dialect, server, timeout_seconds=0.3).ask(TICKET)
 
 
 @each_dialect
 def test_body_of_50_megabytes_is_not_read_whole(dialect: Dialect) -> None:
     with serving(send_50_megabytes) as server, pytest.raises(Unreachable):
-        client(dialect, server).ask("r1")
+        client(dialect, server).ask(TICKET)
     assert server.sent_bytes < 15 * MEGABYTE
 
 
@@ -215,7 +215,7 @@ def test_nobody_listening_is_a_definite_refusal(dialect: Dialect) -> None:
         provider.submit("a/model", {})
     assert (raised.value.code, raised.value.again) == ("ProviderUnavailable", True)
     with pytest.raises(Unreachable):
-        provider.ask("r1")
+        provider.ask(TICKET)
 
 
 @each_dialect
@@ -245,7 +245,7 @@ def test_download_that_only_drips_ends_in_time(
 ) -> None:
     begun = time.monotonic()
     with serving(behave) as server, pytest.raises(ResultUnavailable):
-        Download(f"http://{server.address}")(
+        download_from(f"http://{server.address}")(
             lambda: f"http://{server.address}/video.mp4",
             Bin(),
             seconds_left=lambda: 15.5 + begun - time.monotonic(),  # 15 s are to be spared
@@ -289,7 +289,7 @@ def test_submission_is_waited_for_longer_than_a_question(dialect: Dialect) -> No
         )
         assert provider.submit("a/model", {}) == "r1"
         with pytest.raises(Unreachable):
-            provider.ask("r1")
+            provider.ask(TICKET)
 
 
 @each_dialect
@@ -301,5 +301,5 @@ def test_each_call_has_a_connection_of_its_own(dialect: Dialect) -> None:
 
     with serving(answer) as server:
         provider = client(dialect, server)
-        assert [provider.ask("r1").state for _ in range(2)] == [RenderState.QUEUED] * 2
+        assert [provider.ask(TICKET).state for _ in range(2)] == [RenderState.QUEUED] * 2
         assert server.connections == 2

@@ -105,7 +105,6 @@ ANEW = "is submitted anew"
         (AttemptState.REFUSED, ANEW),
         (AttemptState.POSTPONED, ANEW),
         (AttemptState.LOST, ANEW),
-        (AttemptState.UNCLEAR, ANEW),
     ],
 )
 @pytest.mark.parametrize("is_named", [True, False])

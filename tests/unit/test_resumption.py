@@ -161,17 +161,13 @@ def refused(ledger: MemoryLedger) -> None:
     ledger.refuse(attempt(ledger, 2), "NoCredit", "")
 
 
-def unclear(ledger: MemoryLedger) -> None:
-    ledger.give_up(attempt(ledger, 2), "SubmissionUnclear", "")
-
-
 def lost(ledger: MemoryLedger) -> None:
     accepted(ledger, 2)
     ticket = TICKET.model_copy(update={"request_id": "req-2", "attempt": 2})
     ledger.lose(JOB.id, ticket, "RenderFailed", "")
 
 
-@pytest.mark.parametrize("become", [begun, postponed, refused, unclear, lost])
+@pytest.mark.parametrize("become", [begun, postponed, refused, lost])
 def test_any_other_latest_attempt_is_followed_by_a_new_one(
     ledger: MemoryLedger, become: Callable[[MemoryLedger], None]
 ) -> None:
@@ -186,7 +182,7 @@ def test_any_other_latest_attempt_is_followed_by_a_new_one(
 
 
 def test_every_state_of_an_attempt_has_its_test() -> None:
-    others = {one.__name__ for one in (begun, postponed, refused, unclear, lost, accepted)}
+    others = {one.__name__ for one in (begun, postponed, refused, lost, accepted)}
 
     assert others == set(AttemptState)
 

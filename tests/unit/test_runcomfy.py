@@ -17,17 +17,13 @@ from dropreel.model.provider import (
     UnknownRequest,
     Unreachable,
 )
-from tests.support.provider_dialects import PAYLOAD, RUNCOMFY, Network, answer, provider_of
+from tests.support.provider_dialects import PAYLOAD, RUNCOMFY, TICKET, Network, answer, provider_of
 
 ENDPOINT = RUNCOMFY.endpoint
 
 
 def runcomfy(*answers: httpx.Response | Exception) -> tuple[Provider, Network]:
     return provider_of(RUNCOMFY, *answers)
-
-
-def test_is_a_provider() -> None:
-    assert runcomfy(answer())[0].name == "runcomfy"
 
 
 # What a submission's answer means
@@ -113,20 +109,20 @@ def test_refusal_says_the_providers_words(body: object, words: str) -> None:
 )
 def test_states(status: str, state: RenderState) -> None:
     provider, _ = runcomfy(answer(200, {"request_id": "r1", "status": status}))
-    assert provider.ask("r1").state is state
+    assert provider.ask(TICKET).state is state
 
 
 @pytest.mark.parametrize("status", ["warming_up", "error", "success", 7])
 def test_unknown_state_counts_as_still_running_and_is_named(status: object) -> None:
     provider, _ = runcomfy(answer(200, {"status": status}))
-    told = provider.ask("r1")
+    told = provider.ask(TICKET)
     assert told.state is RenderState.RENDERING
     assert str(status) in told.message
 
 
 def test_place_in_the_queue_is_told() -> None:
     provider, _ = runcomfy(answer(200, {"status": "in_queue", "queue_position": 3}))
-    assert provider.ask("r1").message == "Position 3 in the queue."
+    assert provider.ask(TICKET).message == "Position 3 in the queue."
 
 
 @pytest.mark.parametrize(
@@ -147,7 +143,7 @@ def test_failed_render_tells_why(
     status_body: dict[str, Any], result: httpx.Response | Exception, message: str
 ) -> None:
     provider, _ = runcomfy(answer(200, {"status": "failed", **status_body}), result)
-    told = provider.ask("r1")
+    told = provider.ask(TICKET)
     assert (told.state, told.message) == (RenderState.FAILED, message)
 
 
@@ -167,7 +163,7 @@ def test_failed_render_has_the_cause_that_its_words_say(
     provider, _ = runcomfy(
         answer(200, {"status": "failed"}), answer(200, {"status": "failed", "error": words})
     )
-    assert provider.ask("r1").cause is cause
+    assert provider.ask(TICKET).cause is cause
 
 
 # Where the video is
@@ -197,7 +193,7 @@ ONE, TWO = "https://cdn.example/1.mp4?s=1", "https://cdn.example/2.mp4?s=2"
 )
 def test_first_video_of_a_result(body: object, url: str | None) -> None:
     provider, _ = runcomfy(answer(200, body))
-    assert provider.result("r1") == Result(video_url=url)
+    assert provider.result(TICKET) == Result(video_url=url)
 
 
 @pytest.mark.parametrize("status", ["in_queue", "in_progress"])
@@ -205,7 +201,7 @@ def test_first_video_of_a_result(body: object, url: str | None) -> None:
 def test_result_of_a_render_that_goes_on_is_not_taken(status: str, output: dict[str, Any]) -> None:
     provider, _ = runcomfy(answer(200, {"status": status, **output}))
     with pytest.raises(Unreachable, match="not complete"):
-        provider.result("r1")
+        provider.result(TICKET)
 
 
 # All of RunComfy's own clients take the outcome from the result.
@@ -235,20 +231,20 @@ def test_outcome_of_a_render_is_what_its_result_says(
     result: dict[str, Any], state: str, cause: str
 ) -> None:
     provider, network = runcomfy(answer(200, {"status": "completed"}), answer(200, result))
-    told = provider.ask("r1")
+    told = provider.ask(TICKET)
     assert (told.state, told.cause) == (state, cause)
     assert len(network.calls) == 2
 
     provider, _ = runcomfy(answer(200, result))
     if state in ("failed", "cancelled"):
         with pytest.raises(RenderLost) as lost:
-            provider.result("r1")
+            provider.result(TICKET)
         assert lost.value.answer == told
     elif state in ("queued", "rendering"):
         with pytest.raises(Unreachable):
-            provider.result("r1")
+            provider.result(TICKET)
     else:
-        assert provider.result("r1").video_url == ONE
+        assert provider.result(TICKET).video_url == ONE
 
 
 @pytest.mark.parametrize(
@@ -271,11 +267,11 @@ def test_result_that_says_nothing_of_the_render_is_left_to_who_fetches_it(
     result: httpx.Response | Exception,
 ) -> None:
     provider, _ = runcomfy(answer(200, {"status": "completed"}), result)
-    assert provider.ask("r1") == Answer(state=RenderState.COMPLETED)
+    assert provider.ask(TICKET) == Answer(state=RenderState.COMPLETED)
 
     provider, _ = runcomfy(result)
     with pytest.raises((Unreachable, UnknownRequest)):
-        provider.result("r1")
+        provider.result(TICKET)
 
 
 # Cancelling
@@ -292,7 +288,7 @@ def test_result_that_says_nothing_of_the_render_is_left_to_who_fetches_it(
 )
 def test_plain_cancellation_needs_no_second_question(body: object) -> None:
     provider, network = runcomfy(answer(200, body))
-    assert provider.cancel("r1") is True
+    assert provider.cancel(TICKET) is True
     assert len(network.calls) == 1
 
 
@@ -323,5 +319,5 @@ def test_cancelled_is_what_the_state_says(
     given: httpx.Response, state: httpx.Response, cancelled: bool
 ) -> None:
     provider, network = runcomfy(given, state)
-    assert provider.cancel("r1") is cancelled
+    assert provider.cancel(TICKET) is cancelled
     assert [call.method for call in network.calls] == ["POST", "GET"]

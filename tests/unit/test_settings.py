@@ -1,5 +1,7 @@
 """Settings come from an environment that also holds the function's credentials."""
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
@@ -9,19 +11,17 @@ from dropreel.model.errors import SettingUnreadable
 from dropreel.runtime.settings import (
     AdmissionSettings,
     ConcludeSettings,
-    DeliverSettings,
     IntakeSettings,
     PollSettings,
     Settings,
     SubmitSettings,
     SweepSettings,
-    parameter,
 )
-from tests.support.render_fakes import ENVIRONMENT
+from tests.support.render_fakes import ENVIRONMENT, providers
 
 NAMES = ("MODEL", "QUEUE_URL", "EVENT_BUS", "UPLOAD_BUCKET", "VIDEO_BUCKET", "CONCLUDE_FUNCTION")
 WHOLE = ENVIRONMENT | dict.fromkeys(NAMES, "a name") | {"INCOMPLETE_AFTER_MINUTES": "60"}
-RUNCOMFY = "wan-ai/wan-2-2/speech-to-video"
+ENDPOINT = "wan-ai/wan-2-2/speech-to-video"
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 
 @pytest.mark.parametrize("model", [AdmissionSettings, ConcludeSettings])
-def test_what_is_missing_is_named_and_nothing_else_is_told(
+def test_a_missing_variable_is_named_and_nothing_else_is_shown(
     environment: pytest.MonkeyPatch, model: type[Settings]
 ) -> None:
     environment.delenv("LEDGER_TABLE")
@@ -45,34 +45,22 @@ def test_what_is_missing_is_named_and_nothing_else_is_told(
 
 
 @pytest.mark.parametrize(
-    ("model", "variable", "value", "form"),
+    ("model", "variable", "value", "says"),
     [
-        (AdmissionSettings, "RUNCOMFY_MAX_IN_FLIGHT", "ten", "a whole number, not below 0"),
-        (AdmissionSettings, "WAVESPEED_MAX_IN_FLIGHT", "-1", "a whole number, not below 0"),
-        (AdmissionSettings, "WAVESPEED_MAX_IN_FLIGHT", "501", "not above 500"),
-        (AdmissionSettings, "RUNCOMFY_MAX_IN_FLIGHT", "2.5", "a whole number"),
-        (AdmissionSettings, "RUNCOMFY_MAX_SUBMITS_PER_MINUTE", "-2", "not below 0"),
-        (AdmissionSettings, "DAILY_RENDER_LIMIT", "many", "a whole number"),
-        (AdmissionSettings, "DAILY_RENDER_LIMIT", "-1", "not below 0"),
-        (AdmissionSettings, "DAILY_SPEND_LIMIT_USD", "0,04", "a number such as 2 or 0.5"),
-        (AdmissionSettings, "DAILY_SPEND_LIMIT_USD", "-1", "not below 0"),
-        (AdmissionSettings, "DAILY_SPEND_LIMIT_USD", "NaN", "a number such as 2 or 0.5"),
-        (AdmissionSettings, "DAILY_SPEND_LIMIT_USD", "", "a number such as 2 or 0.5"),
-        (AdmissionSettings, "ON_SPEND_LIMIT", "stop", "It must be wait or fail."),
-        (AdmissionSettings, "THROTTLE_PATIENCE_SECONDS", "inf", "a number such as 2 or 0.5"),
-        (AdmissionSettings, "USD_PER_SECOND", f"{RUNCOMFY}:480p=0,04", "<endpoint>:<resolution>"),
-        (AdmissionSettings, "USD_PER_SECOND", "0.04", "<endpoint>:<resolution>"),
+        (AdmissionSettings, "DAILY_RENDER_LIMIT", "many", 'DailyRenderLimit is "many". Input'),
+        (AdmissionSettings, "DAILY_RENDER_LIMIT", "-1", "greater than or equal to 0"),
+        (AdmissionSettings, "DAILY_SPEND_LIMIT_USD", "0,04", "valid decimal"),
+        (AdmissionSettings, "DAILY_SPEND_LIMIT_USD", "NaN", "finite"),
+        (AdmissionSettings, "ON_SPEND_LIMIT", "stop", "'wait' or 'fail'"),
+        (AdmissionSettings, "USD_PER_SECOND", f"{ENDPOINT}:480p=0,04", "<endpoint>:<resolution>"),
         (AdmissionSettings, "USD_PER_SECOND", "wan-3:480p=1", 'no offer has the endpoint "wan-3"'),
-        (SubmitSettings, "ON_UNCLEAR_SUBMISSION", "maybe", "It must be fail or retry."),
-        (SubmitSettings, "MAX_SUBMISSIONS", "0", "a whole number, not below 1"),
-        (SubmitSettings, "POLL_MIN_SECONDS", "nan", "a number such as 2 or 0.5"),
-        (SubmitSettings, "RUNCOMFY_URL", "api.example.com", "look like https://api.example.com"),
-        (DeliverSettings, "TRUSTED_DOWNLOAD_ORIGINS", "localhost", "look like http://127.0.0.1"),
-        (IntakeSettings, "INCOMPLETE_AFTER_MINUTES", "1h", "a number such as 2 or 0.5"),
+        (SubmitSettings, "RENDER_TIMEOUT_MINUTES", "nan", "finite"),
+        (SubmitSettings, "PROVIDERS", "none", "JSON"),
+        (IntakeSettings, "INCOMPLETE_AFTER_MINUTES", "1h", "valid number"),
     ],
 )
-def test_a_setting_that_cannot_be_read_is_named_with_its_value_and_its_form(
-    environment: pytest.MonkeyPatch, model: type[Settings], variable: str, value: str, form: str
+def test_an_unreadable_setting_is_named_with_its_value_and_its_form(
+    environment: pytest.MonkeyPatch, model: type[Settings], variable: str, value: str, says: str
 ) -> None:
     environment.setenv(variable, value)
 
@@ -80,39 +68,65 @@ def test_a_setting_that_cannot_be_read_is_named_with_its_value_and_its_form(
         model.from_environment()
 
     report = raised.value.report
-    assert report.message.startswith(f'The parameter {parameter(variable)} is "{value}". ')
-    assert form in report.message
+    assert f'is "{value}"' in report.message
+    assert says in report.message
     assert "5ec7e7" not in str(raised.value)
     assert report.retryable
     assert "Whoever runs this Dropreel" in report.advice
 
 
-def test_all_that_cannot_be_read_is_told_at_once(environment: pytest.MonkeyPatch) -> None:
-    environment.setenv("MAX_SUBMISSIONS", "two")
-    environment.setenv("POLL_MAX_SECONDS", "60 s")
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"max_in_flight": "ten"}, 'RunComfyMaxInFlight is "ten"'),
+        ({"max_in_flight": -1}, 'RunComfyMaxInFlight is "-1"'),
+        ({"max_in_flight": 2.5}, 'RunComfyMaxInFlight is "2.5"'),
+        ({"max_submits_per_minute": 10_001}, "RunComfyMaxSubmitsPerMinute"),
+        ({"url": "api.example.com"}, 'RunComfyUrl is "api.example.com"'),
+    ],
+)
+def test_a_providers_setting_is_named_as_the_template_names_it(
+    environment: pytest.MonkeyPatch, change: dict[str, object], says: str
+) -> None:
+    environment.setenv("PROVIDERS", providers(runcomfy=change))
 
-    with pytest.raises(SettingUnreadable, match=r"MaxSubmissions.*PollMaxSeconds|Poll.*MaxSub"):
+    with pytest.raises(SettingUnreadable, match="The parameter RunComfy") as raised:
+        AdmissionSettings.from_environment()
+
+    assert says in raised.value.message
+
+
+def test_all_unreadable_settings_are_named_at_once(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("QUEUE_TIMEOUT_MINUTES", "two")
+    environment.setenv("RENDER_TIMEOUT_MINUTES", "60 s")
+
+    with pytest.raises(SettingUnreadable, match=r"QueueTimeoutMinutes.*RenderTimeoutMinutes"):
         SubmitSettings.from_environment()
 
 
 @hypothesis_settings(deadline=None)
 @given(
-    st.sampled_from(["RUNCOMFY_MAX_IN_FLIGHT", "DAILY_SPEND_LIMIT_USD", "USD_PER_SECOND"]),
-    st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=300),
+    st.sampled_from(["PROVIDERS", "DAILY_SPEND_LIMIT_USD", "USD_PER_SECOND"]),
+    st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=300)
+    | st.recursive(
+        st.none() | st.integers() | st.text(),
+        lambda some: st.lists(some) | st.dictionaries(st.sampled_from(["runcomfy", "url"]), some),
+    ).map(json.dumps),
 )
-def test_whatever_stands_there_is_read_or_told(variable: str, value: str) -> None:
+def test_any_value_is_read_or_named(variable: str, value: str) -> None:
     with pytest.MonkeyPatch.context() as environment:
         for name, readable in (WHOLE | {"AWS_SECRET_ACCESS_KEY": "5ec7e7"}).items():
             environment.setenv(name, readable)
         environment.setenv(variable, value)
-        try:
-            AdmissionSettings.from_environment()
-        except SettingUnreadable as unreadable:
-            assert parameter(variable) in unreadable.message
-            assert "5ec7e7" not in str(unreadable)
+        for model in (AdmissionSettings, PollSettings):
+            try:
+                model.from_environment()
+            except SettingUnreadable as unreadable:
+                assert "The parameter " in unreadable.message
+                assert "5ec7e7" not in str(unreadable)
 
 
-# Who sees a job through that was admitted long ago
+# The steps that finish a job which was admitted before
 
 
 @pytest.mark.parametrize("model", [PollSettings, ConcludeSettings, SweepSettings])
@@ -121,29 +135,31 @@ def test_whatever_stands_there_is_read_or_told(variable: str, value: str) -> Non
     [
         ("DAILY_SPEND_LIMIT_USD", "0,04"),
         ("USD_PER_SECOND", "0,04"),
-        ("RUNCOMFY_MAX_IN_FLIGHT", "-1"),
+        ("PROVIDERS", providers(runcomfy={"max_in_flight": -1})),
+        ("PROVIDERS", providers(runcomfy={"url": "https://"})),
         ("RENDER_TIMEOUT_MINUTES", "an hour"),
     ],
 )
-def test_who_sees_a_job_through_reads_what_can_be_read_and_lets_nobody_in(
+def test_a_job_under_way_is_finished_with_what_can_be_read_and_no_other_is_admitted(
     environment: pytest.MonkeyPatch, model: type[AdmissionSettings], variable: str, value: str
 ) -> None:
-    environment.setenv("THROTTLE_PATIENCE_SECONDS", "120")
+    environment.setenv("QUEUE_TIMEOUT_MINUTES", "77")
     environment.setenv(variable, value)
 
     made = model.from_environment()
 
-    assert (made.runcomfy_max_in_flight, made.wavespeed_max_in_flight) == (0, 0)
-    assert made.throttle_patience_seconds == 120
+    assert [it.max_in_flight for it in made.providers.values()] == [0, 0]
+    assert [it.secret for it in made.providers.values()] == ["runcomfy-token", "wavespeed-token"]
+    assert made.providers["wavespeed"].url == "https://wavespeed.example"
+    assert made.queue_timeout_minutes == 77
     unset = model.model_validate(WHOLE)
-    if not variable.endswith("IN_FLIGHT"):
+    if variable != "PROVIDERS":
         assert getattr(made, variable.lower()) == getattr(unset, variable.lower())
 
 
-def test_an_address_that_cannot_be_read_leads_nowhere(environment: pytest.MonkeyPatch) -> None:
-    environment.setenv("RUNCOMFY_URL", "https://")
+def test_an_unreadable_address_leads_nowhere(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("PROVIDERS", providers(runcomfy={"url": "https://"}))
 
     made = ConcludeSettings.from_environment()
 
-    assert made.runcomfy_url.endswith(".invalid")
-    assert made.wavespeed_url == ENVIRONMENT["WAVESPEED_URL"]
+    assert made.providers["runcomfy"].url.endswith(".invalid")

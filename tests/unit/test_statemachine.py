@@ -33,7 +33,6 @@ from dropreel.model.messages import (
     SubmitRequest,
     Underway,
 )
-from dropreel.model.provider import RenderState
 from dropreel.outcome import delivery
 from dropreel.outcome.conclusion import FailedRun
 from dropreel.providers import tokens
@@ -257,12 +256,6 @@ def test_a_step_outlives_its_function(name: str) -> None:
     assert CALLS[name]["TimeoutSeconds"] > timeout_seconds(resource)
 
 
-def test_waits_are_as_long_as_the_functions_say() -> None:
-    assert INNER["Wait"]["Seconds"] == "{% $wait_seconds %}"
-    assert INNER["Wait to submit"]["Seconds"] == "{% $submission.wait_seconds %}"
-    assert INNER["Poll"]["Assign"]["wait_seconds"] == "{% $states.result.Payload.wait_seconds %}"
-
-
 # The way
 
 
@@ -315,93 +308,6 @@ def test_an_execution_is_ours_if_and_only_if_it_has_the_name_of_its_job_and_run(
     assert json.loads(answers.stdout) == [is_ours for _, _, is_ours in cases]
 
 
-def test_a_job_goes_this_way() -> None:
-    ways = {name: state.get("Next") for name, state in STATES.items() if "Choices" not in state}
-    choices = {
-        name: [*(choice["Next"] for choice in state["Choices"]), state["Default"]]
-        for name, state in STATES.items()
-        if "Choices" in state
-    }
-
-    assert ways == {
-        "Not ours": None,
-        "Render": "Announce",
-        "Validate": "Does it fit?",
-        "Conform": "Admit",
-        "Admit": "Submit",
-        "Submit": "Was it accepted?",
-        "Wait to submit": "Submit",
-        "Wait": "Poll",
-        "Poll": "Is it ready?",
-        "Deliver": None,
-        "Announce": None,
-        "Conclude": "Is the video there after all?",
-        "It is": "Announce",
-        "Announce failure": "Failed",
-        "Failed": None,
-    }
-    assert choices == {
-        "Is it ours?": ["Render", "Not ours"],
-        "Does it fit?": ["Poll", "Conform", "Admit"],
-        "Was it accepted?": ["Wait", "Admit", "Wait to submit"],
-        "Is it ready?": ["Deliver", "Admit", "Wait"],
-        "Is the video there after all?": ["It is", "Announce failure"],
-    }
-
-
-CHOICES: list[tuple[str, str, str, State | None]] = [
-    (
-        "Does it fit?",
-        '$type($plan.resume) = "object"',
-        "Poll",  # what is resumed is taken for submitted
-        {"submission": '{% {"ticket": $plan.resume} %}', "progress": None},
-    ),
-    ("Does it fit?", "$count($plan.conform) > 0", "Conform", None),
-    (
-        "Was it accepted?",
-        '$type($submission.ticket) = "object"',
-        "Wait",
-        {"wait_seconds": "{% $submission.wait_seconds %}"},
-    ),
-    ("Was it accepted?", "$submission.falls_over", "Admit", None),
-    ("Is it ready?", f'$progress.state = "{RenderState.COMPLETED}"', "Deliver", None),
-    (
-        "Is it ready?",
-        '$type($progress.next) = "object"',
-        "Admit",
-        {"next": "{% $progress.next %}"},
-    ),
-    ("Is the video there after all?", '$type($states.input.video) = "object"', "It is", None),
-]
-
-
-@pytest.mark.parametrize(("state", "condition", "then", "assigned"), CHOICES)
-def test_a_choice_leads_from_its_condition_to_this(
-    state: str, condition: str, then: str, assigned: State | None
-) -> None:
-    expected: State = {"Condition": f"{{% {condition} %}}", "Next": then}
-    if assigned is not None:
-        expected["Assign"] = assigned
-
-    (choice,) = (it for it in STATES[state]["Choices"] if it["Condition"] == expected["Condition"])
-
-    assert choice == expected
-
-
-def test_choices_are_asked_in_this_order_and_no_others() -> None:
-    """The first that holds is taken."""
-    asked = {
-        name: [choice["Condition"] for choice in state["Choices"]]
-        for name, state in STATES.items()
-        if "Choices" in state and name != "Is it ours?"
-    }
-    expected: dict[str, list[str]] = {}
-    for state, condition, *_ in CHOICES:
-        expected.setdefault(state, []).append(f"{{% {condition} %}}")
-
-    assert asked == expected
-
-
 # The data
 
 
@@ -425,10 +331,6 @@ def test_a_video_that_is_there_after_all_is_announced_like_any_other() -> None:
     assert "video" not in VideoFailed.model_fields
 
 
-def test_a_new_submission_forgets_how_far_the_last_one_was() -> None:
-    assert INNER["Submit"]["Assign"]["progress"] is None
-
-
 @pytest.mark.parametrize(
     ("task", "model"),
     [
@@ -443,38 +345,6 @@ def test_a_function_is_given_the_fields_of_its_model(task: str, model: type[Base
     required = {name for name, field in model.model_fields.items() if field.is_required()}
 
     assert required <= given <= set(model.model_fields)
-
-
-@pytest.mark.parametrize(
-    ("task", "payload"),
-    [
-        ("Validate", "$states.input"),  # the job
-        ("Conform", "$plan"),
-        ("Submit", '{"plan": $plan, "next": $next}'),
-        (
-            "Admit",
-            '{"plan": $plan, "next": $next, "task_token": $states.context.Task.Token, '
-            '"retry": $states.context.State.RetryCount, '
-            '"redrive": $states.context.Execution.RedriveCount, '
-            '"started_at": $states.context.Execution.StartTime}',
-        ),
-        (
-            "Poll",
-            '{"plan": $plan, "ticket": $submission.ticket, "progress": $progress, '
-            '"started_at": $states.context.Execution.StartTime}',
-        ),
-        (
-            "Deliver",
-            '{"plan": $plan, "ticket": $submission.ticket, "progress": $progress, '
-            '"started_at": $states.context.Execution.StartTime}',
-        ),
-        ("Conclude", "$states.input"),  # what the Catch put out
-    ],
-)
-def test_a_function_is_given_this(task: str, payload: str) -> None:
-    (given,) = expressions(CALLS[task]["Arguments"]["Payload"])
-
-    assert re.sub(r"\s", "", given) == re.sub(r"\s", "", payload)
 
 
 def test_conclude_is_given_the_job_the_error_and_the_run() -> None:

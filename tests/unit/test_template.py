@@ -10,12 +10,13 @@ from unittest.mock import Mock
 import httpx
 import pytest
 from httpx import MockTransport
+from pydantic.fields import FieldInfo
 
-from dropreel.aws import ledger as ledger_dynamodb
+from dropreel.aws import clients
 from dropreel.aws.ledger import DynamoDBLedger
 from dropreel.inbox import sweep as inbox_sweep
 from dropreel.model import prices
-from dropreel.model.catalog import MODELS
+from dropreel.model.catalog import MODELS, TITLES
 from dropreel.model.messages import Next, PlannedOffer
 from dropreel.model.provider import Unclear, Unreachable
 from dropreel.model.timing import next_wait_seconds, throttled_wait_seconds
@@ -23,10 +24,11 @@ from dropreel.outcome import daily_sweep as sweeping
 from dropreel.providers import tokens
 from dropreel.providers.runcomfy import RunComfy
 from dropreel.providers.wavespeed import WaveSpeed
-from dropreel.render import conform, submission
+from dropreel.render import attempts, conform, submission
 from dropreel.runtime import settings
 from local import demo
 from local.embedded import PROJECT
+from tests.support.provider_dialects import TICKET
 from tests.support.sam_template import (
     DEFINITION,
     RESOURCES,
@@ -151,20 +153,10 @@ def test_a_bucket_and_its_objects_are_reached_over_tls_only(bucket: str) -> None
             "Principal": "*",
             "Action": "s3:*",
             "Resource": [{"GetAtt": f"{bucket}.Arn"}, {"Sub": f"${{{bucket}.Arn}}/*"}],
-            "Condition": {
-                "Bool": {"aws:SecureTransport": "false"},
-                "NotIpAddress": {
-                    "If": [
-                        "IsEmbedded",
-                        {"aws:SourceIp": "127.0.0.0/8"},
-                        {"Ref": "AWS::NoValue"},
-                    ]
-                },
-            },
+            "Condition": {"Bool": {"aws:SecureTransport": "false"}},
         }
     ]
-    stand_ins_are_trusted = {"Not": [{"Equals": [{"Ref": "TrustedDownloadOrigins"}, ""]}]}
-    assert TEMPLATE["Conditions"] == {"IsEmbedded": stand_ins_are_trusted}
+    assert "Conditions" not in TEMPLATE  # no switch opens anything
 
 
 def test_conformed_copies_outlive_the_job_that_waits_with_them_and_go_then() -> None:
@@ -213,12 +205,6 @@ def test_what_people_own_outlives_the_stack(kept: str) -> None:
 
 
 # The ledger
-
-
-def test_the_ledger_can_be_restored() -> None:
-    recovery = RESOURCES["Ledger"]["Properties"]["PointInTimeRecoverySpecification"]
-
-    assert recovery == {"PointInTimeRecoveryEnabled": True}
 
 
 def test_the_ledger_forgets_by_what_is_written_into_it() -> None:
@@ -352,45 +338,27 @@ def test_a_queue_that_should_be_empty_has_an_alarm(queue: str) -> None:
     assert f"\n{command}:" in (PROJECT / "Makefile").read_text()
 
 
-def test_the_sweep_comes_when_a_days_spend_begins() -> None:
-    rule = of_type("AWS::Events::Rule")["SweepRule"]
-    permission = of_type("AWS::Lambda::Permission")["SweepRulePermission"]
+@pytest.mark.parametrize(
+    ("rule", "schedule", "event"),
+    [
+        ("SweepRule", "cron(1 0 * * ? *)", None),  # when a day begins: EventBridge's rules keep UTC
+        ("ServeRule", "rate(1 minute)", '{"serve": "who waits"}'),
+    ],
+)
+def test_the_sweep_is_called_on_schedule(rule: str, schedule: str, event: str | None) -> None:
+    (target,) = of_type("AWS::Events::Rule")[rule]["Targets"]
 
-    assert rule["ScheduleExpression"] == "cron(1 0 * * ? *)"  # EventBridge's rules keep UTC
-    assert [target["Arn"] for target in rule["Targets"]] == [{"GetAtt": "SweepFunction.Arn"}]
-    assert permission == {
-        "FunctionName": {"Ref": "SweepFunction"},
-        "Action": "lambda:InvokeFunction",
-        "Principal": "events.amazonaws.com",
-        "SourceArn": {"GetAtt": "SweepRule.Arn"},
-    }
-
-
-def test_every_minute_who_waits_is_served() -> None:
-    rule = of_type("AWS::Events::Rule")["ServeRule"]
-    permission = of_type("AWS::Lambda::Permission")["ServeRulePermission"]
-    (target,) = rule["Targets"]
-
-    assert rule["ScheduleExpression"] == "rate(1 minute)"
+    assert of_type("AWS::Events::Rule")[rule]["ScheduleExpression"] == schedule
     assert target["Arn"] == {"GetAtt": "SweepFunction.Arn"}
-    assert target["Input"] in (PROJECT / "functions/sweep/app.py").read_text().replace("'", '"')
-    assert permission == {
+    assert target.get("Input") == event
+    handler = (PROJECT / "functions/sweep/app.py").read_text().replace("'", '"')
+    assert event is None or event in handler
+    assert of_type("AWS::Lambda::Permission")[f"{rule}Permission"] == {
         "FunctionName": {"Ref": "SweepFunction"},
         "Action": "lambda:InvokeFunction",
         "Principal": "events.amazonaws.com",
-        "SourceArn": {"GetAtt": "ServeRule.Arn"},
+        "SourceArn": {"GetAtt": f"{rule}.Arn"},
     }
-
-
-@pytest.mark.parametrize("step", ["Admit", "Poll", "Conclude", "Sweep"])
-def test_who_tells_waiting_executions_may_do_so_for_this_machine_alone(step: str) -> None:
-    machine = of_type("AWS::Serverless::StateMachine")["RenderStateMachine"]["Name"]["Sub"]
-    arn = MACHINE
-    assert arn.endswith(f":{machine}")
-    for action in ("states:SendTaskSuccess", "states:SendTaskFailure"):
-        assert may(f"{step}Role", action) == [{"If": ["IsEmbedded", "*", {"Sub": arn}]}]
-    executions = {"Sub": f"{arn.replace(':stateMachine:', ':execution:')}:*"}
-    assert executions in may(f"{step}Role", "states:DescribeExecution")
 
 
 @pytest.mark.parametrize(
@@ -423,7 +391,7 @@ OF_WHO_CALLS_PROVIDERS = {
 # A transaction needs the right to each of its writes, and for a check that to check.
 OF_ADMISSION = {
     "Ledger": "dynamodb: ConditionCheckItem DeleteItem GetItem PutItem Query UpdateItem",
-    "the state machine, in an account": "states: SendTaskFailure SendTaskSuccess",
+    "the state machine": "states: SendTaskFailure SendTaskSuccess",
     "its executions": "states: DescribeExecution",
 }
 # Without the right to list, S3 answers "forbidden" for what is gone.
@@ -574,8 +542,8 @@ def test_the_machine_may_invoke_each_function_that_it_names_and_use_the_bus() ->
 
 def _place(resource: Any) -> str:  # noqa: ANN401 - as YAML has it
     """A resource in short: its name in the template, and what follows the name."""
-    if resource == {"If": ["IsEmbedded", "*", {"Sub": MACHINE}]}:
-        return "the state machine, in an account"
+    if resource == {"Sub": MACHINE}:
+        return "the state machine"
     if resource == {"Sub": f"{MACHINE.replace(':stateMachine:', ':execution:')}:*"}:
         return "its executions"
     if isinstance(resource, str):
@@ -607,31 +575,6 @@ def _spelled_out(actions: str) -> Iterator[str]:
             yield service + word
 
 
-@pytest.mark.parametrize(
-    ("role", "bucket"),
-    [
-        *((f"{step}Role", "UploadBucket") for step in ("Validate", "Conform", "Submit")),
-        *((f"{step}Role", "VideoBucket") for step in ("Intake", "Deliver", "Conclude")),
-    ],
-)
-def test_who_must_see_that_an_object_is_gone_may_list(role: str, bucket: str) -> None:
-    # Without the right, S3 answers "forbidden" instead of "no such key".
-    assert may(role, "s3:ListBucket") == [{"GetAtt": f"{bucket}.Arn"}]
-
-
-@pytest.mark.parametrize(
-    ("role", "places"),
-    [
-        ("DeliverRole", ["${VideoBucket.Arn}/*.json", "${VideoBucket.Arn}/*.mp4"]),
-        ("ConformRole", ["${UploadBucket.Arn}/work/*"]),
-    ],
-)
-def test_who_uploads_in_parts_may_give_up(role: str, places: list[str]) -> None:
-    where = [{"Sub": place} for place in places]
-
-    assert may(role, "s3:PutObject") == may(role, "s3:AbortMultipartUpload") == where
-
-
 def test_no_log_holds_what_a_job_says() -> None:
     machine = of_type("AWS::Serverless::StateMachine")["RenderStateMachine"]
 
@@ -661,7 +604,7 @@ def test_a_function_outlives_its_calls_to_a_provider(
         provider.submit("a/model", {})
     call_seconds = waits["connect"] + waits["read"]
     token_seconds = _all_tries_seconds(tokens._IMPATIENT)
-    written_seconds = _all_tries_seconds(ledger_dynamodb.config())
+    written_seconds = _all_tries_seconds(clients.TABLE)
 
     assert waits["read"] == 60
     # The one call, and a second one when the token was rotated meanwhile.
@@ -669,7 +612,7 @@ def test_a_function_outlives_its_calls_to_a_provider(
     assert needed_seconds <= submission.CALL_NEEDS_SECONDS < timeout_seconds("SubmitFunction")
 
     with pytest.raises(Unreachable):
-        provider.ask("r1")
+        provider.ask(TICKET)
     call_seconds = waits["connect"] + waits["read"]
     assert waits["read"] == 20
     # The most calls that a step makes, and one more when the token was rotated meanwhile. Poll
@@ -692,7 +635,7 @@ def test_a_function_outlives_the_most_that_one_call_of_it_does() -> None:
         "Conform": 2 * (conform.FETCHED_AT_MOST_BYTES / 10e6 + conform.WORKING_AT_MOST_SECONDS)
         + conform._LEAVING_SECONDS,
         # A write, when the ledger hangs.
-        "Admit": _all_tries_seconds(ledger_dynamodb.config()),
+        "Admit": _all_tries_seconds(clients.TABLE),
         "Submit": submission.CALL_NEEDS_SECONDS,
         # Two gigabytes, as fast as they come; and all that ended in two weeks, ten a second.
         "Deliver": LAMBDA_AT_MOST_SECONDS,
@@ -730,18 +673,17 @@ A_FAILED_TRY = 3  # scheduled, started, failed
 
 
 def test_an_execution_that_waits_as_long_as_it_may_keeps_its_history_in_bounds() -> None:
-    """Both offers throttle for as long as patience can be set, and the second then takes as long
+    """Both offers throttle for as long as patience lasts, and the second then takes as long
     to begin and to render as it may; and as often as it can be, a poll fails. Chance is the mean
     here: the tries are hundreds."""
-    patience_seconds = PARAMETERS["ThrottlePatienceSeconds"]["MaxValue"]
-    tries = list(_tries(patience_seconds))
+    tries = list(_tries())
     a_try = events_of("Submit", "Was it accepted?", "Wait to submit")
 
     # Each try may wait for its turn within the minute before, which is one more time around.
     submissions = 2 * len(tries) * 2 * a_try
     events = submissions + max(_events_of_polls(failures) for failures in range(12))
 
-    assert PARAMETERS["MaxSubmissions"]["Default"] == 2
+    assert attempts.MAX_SUBMISSIONS == 2
     assert events < EVENTS_AT_MOST
 
 
@@ -777,58 +719,23 @@ def _retries(retrier: dict[str, float], number: int) -> list[float]:
     ]
 
 
-def _tries(patience_seconds: float) -> Iterator[int]:
+def _tries() -> Iterator[int]:
     """The waits between submissions to a provider that throttles and says nothing of when."""
     waited_seconds, number = 0, 1
     while wait_seconds := throttled_wait_seconds(
-        number,
-        throttled_seconds=waited_seconds,
-        patience_seconds=patience_seconds,
-        jitter=lambda: 0.5,
+        number, throttled_seconds=waited_seconds, jitter=lambda: 0.5
     ):
         yield wait_seconds
         waited_seconds, number = waited_seconds + wait_seconds, number + 1
 
 
 def _polls(render_seconds: float, retry_seconds: float = 0) -> Iterator[int]:
-    """The waits between polls, at the pace that nobody changed."""
+    """The waits between polls."""
     waited_seconds = 0.0
     while waited_seconds < render_seconds:
-        wait_seconds = next_wait_seconds(
-            waited_seconds,
-            min_seconds=PARAMETERS["PollMinSeconds"]["Default"],
-            max_seconds=PARAMETERS["PollMaxSeconds"]["Default"],
-        )
+        wait_seconds = next_wait_seconds(waited_seconds)
         yield wait_seconds
         waited_seconds += wait_seconds + retry_seconds
-
-
-@pytest.mark.parametrize(
-    ("parameter", "bounds"),
-    [
-        ("RunComfyMaxInFlight", (0, 500)),  # 0 pauses it
-        ("WaveSpeedMaxInFlight", (0, 500)),
-        ("MaxSubmissions", (1, 20)),  # without one no job would have a video
-        ("SettleSeconds", (0, 900)),  # SQS: the longest that a queue delays
-        ("IncompleteAfterMinutes", (0, 10080)),
-        ("QueueTimeoutMinutes", (1, 600)),  # these by the history, see above
-        ("RenderTimeoutMinutes", (1, 600)),  # with none each render would end at its first poll
-        ("ThrottlePatienceSeconds", (0, 7200)),
-        ("PollMinSeconds", (0, 3600)),
-        ("PollMaxSeconds", (1, 3600)),  # no poll without a wait
-        ("RunComfyMaxSubmitsPerMinute", (0, 10_000)),  # 0 is no limit, here and below
-        ("WaveSpeedMaxSubmitsPerMinute", (0, 10_000)),
-        ("DailyRenderLimit", (0, 1_000_000)),
-        ("DailySpendLimitUsd", (0, 1_000_000)),
-    ],
-)
-def test_a_parameter_takes_a_number_within_these_bounds(
-    parameter: str, bounds: tuple[int, int]
-) -> None:
-    asked = PARAMETERS[parameter]
-
-    assert asked["Type"] == "Number"
-    assert (asked["MinValue"], asked["MaxValue"]) == bounds
 
 
 @pytest.mark.parametrize("parameter", PARAMETERS)
@@ -854,18 +761,26 @@ def test_a_setting_is_read_within_the_bounds_of_its_parameter(
 ) -> None:
     """However it comes: an environment can be changed by hand."""
     for name, field in model.model_fields.items():
-        asked = PARAMETERS.get(settings.parameter(name.upper()))
-        if asked is None:
-            assert VARIABLES.get(name.upper(), {}).get("Ref") not in PARAMETERS
-            continue
-        assert VARIABLES[name.upper()] == {"Ref": settings.parameter(name.upper())}
-        bounds = {key: value for it in field.metadata for key, value in vars_of(it).items()}
-        if asked["Type"] == "Number":
-            assert (bounds["ge"], bounds["le"]) == (asked["MinValue"], asked["MaxValue"]), name
-        elif "AllowedValues" in asked and name != "model":
-            assert list(get_args(field.annotation)) == asked["AllowedValues"]
-        elif "AllowedPattern" in asked and name != "usd_per_second":
-            assert bounds["pattern"] == asked["AllowedPattern"]
+        if asked := PARAMETERS.get("".join(map(str.capitalize, name.split("_")))):
+            assert_same_bounds(name, field, asked)
+
+
+@pytest.mark.parametrize("provider", TITLES)
+def test_an_account_is_read_within_the_bounds_of_its_parameters(provider: str) -> None:
+    for name in ("max_in_flight", "max_submits_per_minute"):
+        parameter = TITLES[provider] + "".join(map(str.capitalize, name.split("_")))
+        field = settings.ProviderAccount.model_fields[name]
+        assert_same_bounds(name, field, PARAMETERS[parameter])
+
+
+def assert_same_bounds(name: str, field: FieldInfo, asked: dict[str, Any]) -> None:
+    bounds = {key: value for it in field.metadata for key, value in vars_of(it).items()}
+    if asked["Type"] == "Number":
+        assert (bounds["ge"], bounds["le"]) == (asked["MinValue"], asked["MaxValue"]), name
+    elif "AllowedValues" in asked and name != "model":
+        assert list(get_args(field.annotation)) == asked["AllowedValues"]
+    elif "AllowedPattern" in asked and name != "usd_per_second":
+        assert bounds["pattern"] == asked["AllowedPattern"]
 
 
 def vars_of(constraint: object) -> dict[str, Any]:
@@ -896,121 +811,46 @@ def test_a_price_is_taken_at_deploy_if_and_only_if_it_can_be_read() -> None:
         assert not re.search(pattern, text), text
 
 
-# Settings
-
-
-def test_parameters_have_the_defaults_that_the_readme_and_the_issue_promise() -> None:
-    defaults = {name: parameter["Default"] for name, parameter in PARAMETERS.items()}
-
-    assert defaults == {
-        "Model": "wan-2.2-speech-to-video",
-        "SettleSeconds": 5,
-        "IncompleteAfterMinutes": 60,
-        "SharedFolders": "",
-        "QueueTimeoutMinutes": 120,
-        "RenderTimeoutMinutes": 60,
-        "PollMinSeconds": 5,
-        "PollMaxSeconds": 60,
-        "MaxSubmissions": 2,
-        "OnUnclearSubmission": "fail",
-        "RunComfyMaxInFlight": 10,
-        "WaveSpeedMaxInFlight": 2,
-        "RunComfyMaxSubmitsPerMinute": 0,
-        "WaveSpeedMaxSubmitsPerMinute": 2,
-        "ThrottlePatienceSeconds": 900,
-        "DailyRenderLimit": 200,
-        "DailySpendLimitUsd": 0,
-        "OnSpendLimit": "wait",
-        "UsdPerSecond": "",
-        "RunComfyUrl": "https://model-api.runcomfy.net",
-        "WaveSpeedUrl": "https://api.wavespeed.ai",
-        "TrustedDownloadOrigins": "",
-        "LogRetentionDays": 30,
-        "Architecture": "arm64",
-    }
-
-
 def test_the_models_are_the_catalogs() -> None:
     assert PARAMETERS["Model"]["AllowedValues"] == list(MODELS)
     assert PARAMETERS["Model"]["Default"] == demo.DEFAULT_MODEL
 
 
-VARIABLES: dict[str, dict[str, str]] = {
-    "MODEL": {"Ref": "Model"},
-    "UPLOAD_BUCKET": {"Ref": "UploadBucket"},
-    "CONCLUDE_FUNCTION": {"Ref": "ConcludeFunction"},
-    "ON_UNCLEAR_SUBMISSION": {"Ref": "OnUnclearSubmission"},
-    "RUNCOMFY_MAX_IN_FLIGHT": {"Ref": "RunComfyMaxInFlight"},
-    "WAVESPEED_MAX_IN_FLIGHT": {"Ref": "WaveSpeedMaxInFlight"},
-    "RUNCOMFY_MAX_SUBMITS_PER_MINUTE": {"Ref": "RunComfyMaxSubmitsPerMinute"},
-    "WAVESPEED_MAX_SUBMITS_PER_MINUTE": {"Ref": "WaveSpeedMaxSubmitsPerMinute"},
-    "THROTTLE_PATIENCE_SECONDS": {"Ref": "ThrottlePatienceSeconds"},
-    "DAILY_RENDER_LIMIT": {"Ref": "DailyRenderLimit"},
-    "DAILY_SPEND_LIMIT_USD": {"Ref": "DailySpendLimitUsd"},
-    "ON_SPEND_LIMIT": {"Ref": "OnSpendLimit"},
-    "USD_PER_SECOND": {"Ref": "UsdPerSecond"},
-    "QUEUE_URL": {"Ref": "IntakeQueue"},
-    "EVENT_BUS": {"Ref": "EventBus"},
-    "VIDEO_BUCKET": {"Ref": "VideoBucket"},
-    "LEDGER_TABLE": {"Ref": "Ledger"},
-    "INCOMPLETE_AFTER_MINUTES": {"Ref": "IncompleteAfterMinutes"},
-    "SHARED_FOLDERS": {"Ref": "SharedFolders"},
-    "QUEUE_TIMEOUT_MINUTES": {"Ref": "QueueTimeoutMinutes"},
-    "RENDER_TIMEOUT_MINUTES": {"Ref": "RenderTimeoutMinutes"},
-    "POLL_MIN_SECONDS": {"Ref": "PollMinSeconds"},
-    "POLL_MAX_SECONDS": {"Ref": "PollMaxSeconds"},
-    "MAX_SUBMISSIONS": {"Ref": "MaxSubmissions"},
-    "TRUSTED_DOWNLOAD_ORIGINS": {"Ref": "TrustedDownloadOrigins"},
-    "RUNCOMFY_URL": {"Ref": "RunComfyUrl"},
-    "WAVESPEED_URL": {"Ref": "WaveSpeedUrl"},
-    "RUNCOMFY_SECRET": {"GetAtt": "RunComfyToken.Id"},  # its ARN, also on the embedded AWS
-    "WAVESPEED_SECRET": {"GetAtt": "WaveSpeedToken.Id"},
-}
+def substituted(value: object) -> str:
+    """A variable as a function gets it, when nobody sets a parameter."""
+    if not isinstance(value, dict):
+        return str(value)
+    ((how, what),) = value.items()
+    if how == "Ref":
+        return str(PARAMETERS.get(what, {"Default": what})["Default"])
+    return re.sub(
+        r"\${([\w.:]+)}", lambda it: str(PARAMETERS.get(it[1], {"Default": it[1]})["Default"]), what
+    )
 
 
 @pytest.mark.parametrize("name", of_type("AWS::Serverless::Function"))
-def test_a_function_gets_exactly_its_settings(name: str) -> None:
+def test_a_function_can_read_its_settings(name: str) -> None:
     function = of_type("AWS::Serverless::Function")[name]
-    given = dict(function.get("Environment", {}).get("Variables", {}))
+    everywhere = TEMPLATE["Globals"]["Function"]["Environment"]["Variables"]
+    own = function.get("Environment", {}).get("Variables", {})
     handler = (PROJECT / function["CodeUri"] / "app.py").read_text()
-    if (used := re.search(r"(\w+)\.from_environment\(\)", handler)) is None:
-        assert given == {}
-        return
-    model: type[settings.Settings] = getattr(settings, used[1])
+    used = re.search(r"(\w+)\.from_environment\(\)", handler)
+    model = getattr(settings, used[1]) if used else settings.Settings
 
-    made = model.model_validate({variable: _default(value) for variable, value in given.items()})
+    made = model.model_validate({key: substituted(it) for key, it in (everywhere | own).items()})
 
-    assert set(given) == {field.upper() for field in type(made).model_fields}
-    machine = given.pop("STATE_MACHINE_ARN", None)
-    assert machine in (None, {"Ref": "RenderStateMachine"}, {"Sub": MACHINE})
-    assert given == {variable: VARIABLES[variable] for variable in given}
+    fields = {field.upper() for field in type(made).model_fields}
+    assert set(own) <= fields <= set(everywhere) | set(own)
 
 
-def _default(value: dict[str, str]) -> object:
-    """What a variable holds when nobody sets a parameter; Lambda hands on text alone."""
-    return str(PARAMETERS.get(value.get("Ref", ""), {"Default": "a name"})["Default"])
+def test_each_provider_of_the_catalog_is_in_the_template() -> None:
+    variables = TEMPLATE["Globals"]["Function"]["Environment"]["Variables"]
+    accounts = settings.ProviderSettings.model_validate(
+        {"LEDGER_TABLE": "ledger", "PROVIDERS": substituted(variables["PROVIDERS"])}
+    ).providers
 
-
-def test_each_function_writes_into_its_own_logs_by_its_own_name() -> None:
-    for name, function in of_type("AWS::Serverless::Function").items():
-        step = name.removesuffix("Function")
-        assert function["CodeUri"] == f"functions/{step.lower()}"
-        assert function["Role"] == {"GetAtt": f"{step}Role.Arn"}
-        assert may(f"{step}Role", "logs:PutLogEvents") == [{"GetAtt": f"{step}Logs.Arn"}]
-
-
-def test_the_outputs_that_commands_ask_for_are_there() -> None:
-    asked = {
-        output
-        for file in ("Makefile", "README.md")
-        for found in re.findall(
-            r"OutputKey=='([\w()$]+)'|\(output (\w+)\)", (PROJECT / file).read_text()
-        )
-        for output in found
-        if output not in ("", "$1")
-    }
-    providers = {f"{provider}TokenArn" for provider in ("RunComfy", "WaveSpeed")}
-
-    assert "$(PROVIDER)TokenArn" in asked
-    assert (asked - {"$(PROVIDER)TokenArn"}) | providers <= set(TEMPLATE["Outputs"])
-    assert {"SweepFunctionName", "IntakeDeadLettersUrl", "LedgerTable"} <= asked
+    assert set(accounts) == set(TITLES)
+    for provider, account in accounts.items():
+        assert account.secret == f"{TITLES[provider]}Token.Id"  # its ARN, also on the embedded AWS
+        assert account.url.startswith("https://")
+        assert f"{TITLES[provider]}TokenArn" in TEMPLATE["Outputs"]

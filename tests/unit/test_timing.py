@@ -41,11 +41,6 @@ def test_poll_waits_a_tenth_of_the_time_since_submission(
     assert next_wait_seconds(since_submission_seconds) == wait_seconds
 
 
-def test_configured_bounds_are_rounded_up_to_whole_seconds() -> None:
-    assert next_wait_seconds(0, min_seconds=0.5) == 1
-    assert next_wait_seconds(900, min_seconds=0.5, max_seconds=1.5) == 2
-
-
 @given(ages, requests)
 def test_poll_wait_stays_within_its_bounds(age: float, asked: float) -> None:
     assert 5 <= next_wait_seconds(age) <= 60

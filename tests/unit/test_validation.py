@@ -109,7 +109,7 @@ def plan_for(image: bytes, audio: bytes) -> Plan:
 
 
 def route_of(plan: Plan) -> list[str]:
-    return [offer.provider.value for offer in plan.route]
+    return [offer.provider for offer in plan.route]
 
 
 Verdict = list[str] | list[tuple[str, str]]

@@ -15,7 +15,7 @@ from dropreel.model.provider import (
     Unclear,
     Unreachable,
 )
-from tests.support.provider_dialects import PAYLOAD, WAVESPEED, Network, answer, provider_of
+from tests.support.provider_dialects import PAYLOAD, TICKET, WAVESPEED, Network, answer, provider_of
 
 ENDPOINT = WAVESPEED.endpoint
 ONE, TWO = "https://cdn.example/1.mp4?s=1", "https://cdn.example/2.mp4?s=2"
@@ -28,10 +28,6 @@ def wavespeed(*answers: httpx.Response | Exception) -> tuple[Provider, Network]:
 def task(**fields: object) -> dict[str, Any]:
     """An answer in its envelope."""
     return {"code": 200, "message": "success", "data": {"id": "r1", **fields}}
-
-
-def test_is_a_provider() -> None:
-    assert wavespeed(answer())[0].name == "wavespeed"
 
 
 # What a submission's answer means
@@ -141,12 +137,12 @@ def test_refusal_says_the_providers_words(body: object, words: str) -> None:
     ],
 )
 def test_states(status: str, state: RenderState) -> None:
-    assert wavespeed(answer(200, task(status=status)))[0].ask("r1").state is state
+    assert wavespeed(answer(200, task(status=status)))[0].ask(TICKET).state is state
 
 
 @pytest.mark.parametrize("status", ["warming_up", "error", "success", 7])
 def test_unknown_state_counts_as_still_running_and_is_named(status: object) -> None:
-    told = wavespeed(answer(200, task(status=status)))[0].ask("r1")
+    told = wavespeed(answer(200, task(status=status)))[0].ask(TICKET)
     assert told.state is RenderState.RENDERING
     assert str(status) in told.message
 
@@ -183,7 +179,7 @@ def test_unknown_state_counts_as_still_running_and_is_named(status: object) -> N
 )
 def test_cause_of_a_failed_render(body: dict[str, Any], cause: FailureCause) -> None:
     body["data"]["status"] = "failed"
-    told = wavespeed(answer(200, body))[0].ask("r1")
+    told = wavespeed(answer(200, body))[0].ask(TICKET)
     assert (told.state, told.cause) == (RenderState.FAILED, cause)
 
 
@@ -205,19 +201,19 @@ def test_cause_of_a_failed_render(body: dict[str, Any], cause: FailureCause) -> 
     ],
 )
 def test_failed_render_tells_why(body: object, message: str) -> None:
-    told = wavespeed(answer(200, body))[0].ask("r1")
+    told = wavespeed(answer(200, body))[0].ask(TICKET)
     assert (told.state, told.message) == (RenderState.FAILED, message)
 
 
 def test_deleted_render_is_said_to_be_deleted() -> None:
-    told = wavespeed(answer(200, task(status="deleted")))[0].ask("r1")
+    told = wavespeed(answer(200, task(status="deleted")))[0].ask(TICKET)
     assert "deleted" in told.message
 
 
 @pytest.mark.parametrize("body", [task(code=1402), task() | {"code": 1402}, task() | {"code": 500}])
 def test_error_without_a_state_is_no_failed_render(body: object) -> None:
     with pytest.raises(Unreachable):
-        wavespeed(answer(200, body))[0].ask("r1")
+        wavespeed(answer(200, body))[0].ask(TICKET)
 
 
 # Where the video is
@@ -243,7 +239,7 @@ def test_error_without_a_state_is_no_failed_render(body: object) -> None:
 )
 def test_first_output_that_can_be_a_video(outputs: object, url: str | None) -> None:
     provider, _ = wavespeed(answer(200, task(status="completed", outputs=outputs)))
-    assert provider.result("r1") == Result(video_url=url)
+    assert provider.result(TICKET) == Result(video_url=url)
 
 
 @pytest.mark.parametrize(
@@ -261,7 +257,7 @@ def test_first_output_that_can_be_a_video(outputs: object, url: str | None) -> N
 )
 def test_nsfw_is_what_the_detector_says(told: object, nsfw: bool | None) -> None:
     body = task(status="completed", outputs=[ONE], has_nsfw_contents=told)
-    assert wavespeed(answer(200, body))[0].result("r1") == Result(video_url=ONE, nsfw=nsfw)
+    assert wavespeed(answer(200, body))[0].result(TICKET) == Result(video_url=ONE, nsfw=nsfw)
 
 
 @pytest.mark.parametrize("status", ["created", "processing"])
@@ -269,21 +265,21 @@ def test_nsfw_is_what_the_detector_says(told: object, nsfw: bool | None) -> None
 def test_result_of_a_render_that_goes_on_is_not_taken(status: str, outputs: list[str]) -> None:
     provider, _ = wavespeed(answer(200, task(status=status, outputs=outputs)))
     with pytest.raises(Unreachable, match="not complete"):
-        provider.result("r1")
+        provider.result(TICKET)
 
 
 @pytest.mark.parametrize("status", ["warming_up", None])
 def test_result_without_a_known_state_counts_when_it_has_outputs(status: str | None) -> None:
     provider, _ = wavespeed(answer(200, task(status=status, outputs=[ONE])))
-    assert provider.result("r1").video_url == ONE
+    assert provider.result(TICKET).video_url == ONE
 
 
 @pytest.mark.parametrize("status", ["failed", "deleted", "timeout", "cancelled"])
 def test_result_of_a_render_that_is_gone_says_so(status: str) -> None:
     provider, _ = wavespeed(answer(200, task(status=status)))
     with pytest.raises(RenderLost) as lost:
-        provider.result("r1")
-    assert lost.value.answer == provider.ask("r1")
+        provider.result(TICKET)
+    assert lost.value.answer == provider.ask(TICKET)
 
 
 # Cancelling
@@ -291,5 +287,5 @@ def test_result_of_a_render_that_is_gone_says_so(status: str) -> None:
 
 def test_nothing_can_be_cancelled_and_nobody_is_asked() -> None:
     provider, network = wavespeed(answer(200, task(status="cancelled")))
-    assert provider.cancel("r1") is False
+    assert provider.cancel(TICKET) is False
     assert not network.calls

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 _MAX_SHOWN_CHARACTERS = 200
+_URL = r"^https?://[^/?#]+$"
 _NOWHERE = "https://unreadable.invalid"  # a name that never leads anywhere (RFC 2606)
 
 # The template has the same bounds: CloudFormation refuses a wrong value before it gets here.
@@ -29,7 +31,7 @@ class ProviderAccount(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    url: str = Field(pattern=r"^https?://[^/?#]+$", description="Where the provider's API is.")
+    url: str = Field(pattern=_URL, description="Where the provider's API is.")
     secret: str = Field(description="The ARN of the secret that holds the token.")
     max_in_flight: int = Field(ge=0, le=500, description="Renders at once. 0 pauses the provider.")
     max_submits_per_minute: int = Field(default=0, ge=0, le=10_000, description="0 is no limit.")
@@ -67,7 +69,8 @@ def _fault(fault: "ErrorDetails") -> str:
     value = str(fault["input"]) if path else os.environ[variable]
     if len(value) > _MAX_SHOWN_CHARACTERS:
         value = f"{value[:_MAX_SHOWN_CHARACTERS]}…"
-    reason = fault.get("ctx", {}).get("error") or f"{fault['msg']}."
+    ours = fault.get("ctx", {}).get("error")
+    reason = ours if isinstance(ours, ValueError) else f"{fault['msg']}."
     return f'The parameter {_parameter(variable, *path)} is "{value}". {reason}'
 
 
@@ -168,7 +171,7 @@ def _all_paused(providers: str) -> dict[str, dict[str, object]]:
 
 
 def _url(given: object) -> str:
-    return given if isinstance(given, str) and given.startswith("http") else _NOWHERE
+    return given if isinstance(given, str) and re.search(_URL, given) else _NOWHERE
 
 
 class PollSettings(UnderwaySettings):

@@ -1,0 +1,264 @@
+"""Conclude with everything around it replaced, and what it is called with."""
+
+import json
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from dropreel.model.errors import DropreelError, NoCredit
+from dropreel.model.events import (
+    AttemptSummary,
+    DeliveredVideo,
+    DetailType,
+    JobSummary,
+    RenderSummary,
+    VideoFailed,
+    VideoReady,
+)
+from dropreel.model.job import Job
+from dropreel.model.ledger import Attempt, Run
+from dropreel.model.messages import Next, PlannedOffer
+from dropreel.outcome.conclusion import conclude, ending_in, needs_conclusion
+from dropreel.render.attempts import is_kept
+from tests.support.render_fakes import (
+    JOB,
+    NOON,
+    RUNCOMFY,
+    TICKET,
+    FakeClock,
+    MemoryLedger,
+    ScriptedProvider,
+    by_name,
+)
+
+RUN = "arn:aws:states:eu-west-1:123456789012:execution:dropreel-render:anna-0123456789abcdef"
+SAMPLE = Path(__file__).parents[2] / "events" / "samples" / "execution_aborted.json"
+JOB_AGAIN = JOB.model_copy(update={"run": 2})
+
+Event = dict[str, Any]
+Told = VideoFailed | VideoReady | None
+
+
+@dataclass
+class FakeSlots:
+    """Admission, as far as conclude knows it: who left, and whether the charge was kept."""
+
+    ledger: MemoryLedger
+    is_away: bool = False
+    left: list[tuple[str, bool]] = field(default_factory=list)
+
+    def leave(self, job: Job) -> None:
+        if self.is_away:
+            raise OSError("DynamoDB is away")
+        attempts = self.ledger.attempts(job.id)
+        self.left.append((job.execution_name, bool(attempts) and is_kept(attempts[-1])))
+
+
+class Bench:
+    def __init__(
+        self, documents: dict[str, str] | None = None, *, cancels: bool | Exception = True
+    ) -> None:
+        self.provider = ScriptedProvider(cancels=cancels)
+        self.ledger = MemoryLedger()
+        self.documents = documents or {}  # of the videos bucket, by key
+        self.announced: list[tuple[DetailType, BaseModel]] = []
+        self.slots = FakeSlots(self.ledger)
+        self.clock = FakeClock()
+
+    # The job's attempts
+
+    def begin(self, number: int = 1, offer: PlannedOffer = RUNCOMFY) -> "Bench":
+        turn = Next(attempt=number, offer=0 if offer is RUNCOMFY else 1)
+        assert self.ledger.begin(JOB.id, turn, offer, NOON)
+        return self
+
+    @property
+    def attempt(self) -> Attempt:
+        """The latest."""
+        return self.ledger.attempts(JOB.id)[-1]
+
+    def accept(self, number: int = 1) -> "Bench":
+        self.begin(number)
+        self.ledger.accept(self.attempt, f"req-{number}", NOON)
+        return self
+
+    def refuse(self, number: int = 1, offer: PlannedOffer = RUNCOMFY) -> "Bench":
+        self.begin(number, offer)
+        self.ledger.refuse(self.attempt, "NoCredit", "Not enough credit.")
+        return self
+
+    def lose(self, code: str = "RenderFailed") -> "Bench":
+        self.accept()
+        self.ledger.lose(JOB.id, TICKET, code, "No face.")
+        return self
+
+    # Conclude
+
+    def tell(self, event: Event) -> Told:
+        ending = ending_in(event)
+        if ending is None:
+            return None
+        return conclude(
+            ending,
+            ledger=self.ledger,
+            slots=self.slots,
+            providers=by_name(self.provider),
+            videos=self,
+            video_bucket="videos",
+            bus=self,
+            clock=self.tick,
+        )
+
+    def conclude(self, event: Event) -> VideoFailed:
+        told = self.tell(event)
+        assert isinstance(told, VideoFailed)
+        return told
+
+    def end(self, way: Event) -> VideoFailed:
+        """The whole way: what the state machine caught, it announces, and ends; then EventBridge
+        tells of the end, perhaps twice."""
+        failed = self.conclude(way)
+        if "detail" in way:
+            self.tell(way)
+        else:
+            self.announce(DetailType.VIDEO_FAILED, failed)
+            self.tell(ended_run("FAILED", failed.error.code))
+        return failed
+
+    def text(self, bucket: str, key: str) -> str | None:
+        return self.documents.get(key)
+
+    def put_json(self, bucket: str, key: str, document: str) -> None:
+        self.documents[key] = document
+
+    def announce(self, detail_type: DetailType, detail: BaseModel) -> None:
+        self.announced.append((detail_type, detail))
+
+    def tick(self) -> datetime:
+        self.clock.pass_seconds(1)
+        return self.clock()
+
+    # What the tests look at
+
+    @property
+    def error_file(self) -> str | None:
+        return self.documents.get(JOB.error_key)
+
+    @property
+    def run(self) -> Run | None:
+        return next(iter(self.ledger.runs(JOB.id)), None)
+
+    @property
+    def outcome(self) -> str | None:
+        return self.run.outcome if self.run else None
+
+    @property
+    def codes(self) -> list[str]:
+        """What was announced, from here or by the state machine."""
+        return [
+            detail.error.code if isinstance(detail, VideoFailed) else type(detail).__name__
+            for _, detail in self.announced
+        ]
+
+    def ended_once_in(self, code: str, *, keeps_charge: bool) -> None:
+        assert self.codes == [code]
+        assert self.error_file is not None
+        failed = VideoFailed.model_validate_json(self.error_file)
+        assert self.announced == [(DetailType.VIDEO_FAILED, failed)]
+        assert set(self.slots.left) == {(JOB.execution_name, keeps_charge)}
+        assert self.run is not None
+        assert self.run.closed_at is not None
+        assert self.outcome == code
+        assert not needs_conclusion(self.run)
+
+
+def told(
+    outcome: str,
+    message: str,
+    request_id: str | None = "req-1",
+    number: int = 1,
+    offer: PlannedOffer = RUNCOMFY,
+) -> AttemptSummary:
+    return AttemptSummary(
+        number=number,
+        provider=offer.provider,
+        model=offer.endpoint,
+        request_id=request_id,
+        outcome=outcome,
+        message=message,
+    )
+
+
+def lambda_cause(message: str, name: str = "Runtime.HandlerError") -> str:
+    return json.dumps({"errorMessage": message, "errorType": name, "stackTrace": ["  File ..."]})
+
+
+def failed_run(error: DropreelError, **changes: object) -> Event:
+    # As the embedded AWS tells it, which loses the class: on AWS `Error` is the class's name.
+    return step_failed("Runtime.HandlerError", lambda_cause(str(error))) | changes
+
+
+def step_failed(name: str, cause: str | None = None) -> Event:
+    error = {"Error": name} if cause is None else {"Error": name, "Cause": cause}
+    return {
+        "job": JOB.model_dump(mode="json"),
+        "error": error,
+        "execution": RUN,
+        "started_at": NOON.isoformat(),
+    }
+
+
+def ended_run(status: str, error: str | None = None, **changes: object) -> Event:
+    event: Event = json.loads(SAMPLE.read_text())
+    event["detail"] |= {
+        "status": status,
+        "error": error,
+        "executionArn": RUN,
+        "input": JOB.model_dump_json(),
+        "startDate": int(NOON.timestamp() * 1000),
+    } | changes
+    return event
+
+
+NO_CREDIT = NoCredit("Not enough credit.")
+REFUSED, ABORTED = failed_run(NO_CREDIT), ended_run("ABORTED")
+CRASHED = ended_run("FAILED", "States.X")  # where nothing caught it
+
+
+def manifest(job: Job = JOB, started_at: datetime | None = NOON) -> str:
+    return VideoReady(
+        job=JobSummary.of(job, started_at),
+        inputs=(),
+        changes=(),
+        video=DeliveredVideo(
+            bucket="videos",
+            key=job.video_key,
+            version_id="v1",
+            size_bytes=1,
+            duration_seconds=None,
+            width=64,
+            height=48,
+            sha256="0" * 64,
+        ),
+        render=RenderSummary(
+            provider="runcomfy",
+            model=RUNCOMFY.endpoint,
+            request_id="req-1",
+            queued_seconds=0,
+            rendering_seconds=0,
+            copying_seconds=0,
+            attempts=(),
+        ),
+    ).model_dump_json()
+
+
+def error_file(job: Job = JOB, started_at: datetime | None = NOON, execution: str = RUN) -> str:
+    return VideoFailed(
+        error=NO_CREDIT.report,
+        job=JobSummary.of(job, started_at),
+        inputs=(),
+        execution=execution,
+    ).model_dump_json()

@@ -1,0 +1,107 @@
+"""Submit with everything around it replaced."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from dropreel.model.job import Input
+from dropreel.model.ledger import Attempt
+from dropreel.model.messages import Next, Plan, Submission, SubmitRequest
+from dropreel.model.provider import Refusal, Unclear
+from dropreel.render.submission import submit
+from dropreel.runtime.settings import SubmitSettings
+from tests.support.render_fakes import (
+    JOB,
+    NOON,
+    PLAN,
+    SUBMIT_SETTINGS,
+    FakeClock,
+    MemoryLedger,
+    ScriptedProvider,
+    by_name,
+)
+
+THROTTLED = Refusal("ProviderThrottled", "Too many requests.", again=True)
+THROTTLED_FOR_33 = Refusal(
+    "ProviderThrottled", "Too many requests.", again=True, retry_after_seconds=33
+)
+UNAVAILABLE = Refusal("ProviderUnavailable", "Unavailable.", again=True)
+UNCLEAR = Unclear("No answer (ReadTimeout).")
+NO_CREDIT = Refusal("NoCredit", "Not enough credit.")
+NO_TOKEN = Refusal("TokenMissing", "No token is stored.")
+FIRST = Next()
+SECRET = "X-Amz-Signature=0123"
+
+
+@dataclass
+class FakeUploads:
+    gone: tuple[Input, ...] = ()
+
+    def exists(self, bucket: str, pinned: Input) -> bool:
+        return pinned not in self.gone
+
+    def presigned_url(self, bucket: str, pinned: Input, valid_seconds: int) -> str:
+        return f"https://{bucket}.s3.example/{pinned.key}?versionId={pinned.version_id}&{SECRET}"
+
+
+@dataclass
+class Bench:
+    runcomfy: ScriptedProvider
+    wavespeed: ScriptedProvider = field(
+        default_factory=lambda: ScriptedProvider("wavespeed", submissions=["pred-1"])
+    )
+    ledger: MemoryLedger = field(default_factory=MemoryLedger)
+    uploads: FakeUploads = field(default_factory=FakeUploads)
+    clock: FakeClock = field(default_factory=FakeClock)
+    plan: Plan = PLAN
+    seconds_left: float = 240
+    jitter: float | None = 1  # the whole of each growing wait; None is submit's own
+    settings: SubmitSettings = SUBMIT_SETTINGS
+
+    @classmethod
+    def of(cls, *runcomfy: str | Exception, **changes: Any) -> "Bench":  # noqa: ANN401
+        """RunComfy answers so, WaveSpeed accepts."""
+        return cls(ScriptedProvider(submissions=runcomfy), **changes)
+
+    def submit(self, turn: Next = FIRST) -> Submission:
+        jitter, submit_ = self.jitter, submit
+        if jitter is not None:
+            submit_ = partial(submit, jitter=lambda: jitter)
+        return submit_(
+            SubmitRequest(plan=self.plan, next=turn),
+            ledger=self.ledger,
+            providers=by_name(self.runcomfy, self.wavespeed),
+            uploads=self.uploads,
+            clock=self.clock,
+            seconds_left=lambda: self.seconds_left,
+            settings=self.settings,
+        )
+
+    def submit_until(self, done: Callable[[Submission], bool], turn: Next = FIRST) -> Submission:
+        """Call again as the state machine does, until it is done or submit raises."""
+        while not done(submission := self.submit(turn)):
+            self.clock.pass_seconds(submission.wait_seconds)
+            turn = submission.next
+        return submission
+
+    @property
+    def attempt(self) -> Attempt:
+        """The first."""
+        found = self.ledger.find(JOB.id, 1)
+        assert found is not None
+        return found
+
+    @property
+    def waited_seconds(self) -> float:
+        return (self.clock.now - NOON).total_seconds()
+
+    @property
+    def codes(self) -> list[str | None]:
+        """Of each attempt."""
+        return [attempt.code for attempt in self.ledger.attempts(JOB.id)]
+
+
+class NoSlots:
+    def rendered(self, *_: object) -> None:
+        raise AssertionError("no render is ever completed here")

@@ -1,0 +1,267 @@
+"""Never pay twice, whatever interrupts submit."""
+
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from itertools import pairwise
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from dropreel.model.catalog import ProviderName
+from dropreel.model.errors import DropreelError, SubmissionUnclear
+from dropreel.model.ledger import Attempt, AttemptState
+from dropreel.model.messages import Next, Underway
+from dropreel.model.provider import Answer, FailureCause, RenderState, Ticket, Unclear
+from dropreel.render.polling import poll
+from dropreel.render.submission import CALL_LIFE_SECONDS
+from tests.support.render_fakes import (
+    JOB,
+    NOON,
+    PLAN,
+    RUNCOMFY,
+    MemoryLedger,
+    ScriptedProvider,
+    by_name,
+)
+from tests.support.submission_bench import FIRST, NO_CREDIT, THROTTLED, UNAVAILABLE, Bench, NoSlots
+
+
+@given(
+    age_seconds=st.floats(0, 2 * CALL_LIFE_SECONDS),
+    late_seconds=st.floats(0, 5),
+    turn=st.builds(Next, tries=st.integers(0, 99), is_paced=st.booleans()),
+)
+@settings(max_examples=50, deadline=None)
+def test_waiting_for_another_call_comes_to_an_end(
+    age_seconds: float, late_seconds: float, turn: Next
+) -> None:
+    bench = Bench.of("req-2")
+    bench.ledger.begin(JOB.id, FIRST, RUNCOMFY, NOON)
+    bench.clock.pass_seconds(age_seconds)
+
+    waits = 0
+    with suppress(SubmissionUnclear):
+        while True:
+            submission = bench.submit(turn)
+            waits += 1
+            assert waits <= 1
+            assert not submission.next.is_paced
+            bench.clock.pass_seconds(submission.wait_seconds + late_seconds)
+            turn = submission.next
+
+    assert bench.waited_seconds >= CALL_LIFE_SECONDS
+    assert bench.runcomfy.submitted == []
+
+
+class Killed(BaseException):
+    """The function's environment is gone: nothing after this point runs."""
+
+
+POINTS = ("found", "begun", "arrived", "answered", "recording", "recorded")
+# Whoever dies there leaves it unknown whether the provider has the request.
+UNCLEAR_POINTS = ("arrived", "answered", "recording")
+
+
+class Interruption:
+    """Runs an event, once, when submit or poll comes to a point."""
+
+    def __init__(self, point: str = "", event: Callable[[], None] = lambda: None) -> None:
+        self.point = point
+        self.event = event
+
+    def at(self, point: str) -> None:
+        if point == self.point:
+            self.point = ""
+            self.event()
+
+
+class InterruptedLedger(MemoryLedger):
+    interruption = Interruption()
+
+    def find(self, job_id: str, number: int) -> Attempt | None:
+        found = super().find(job_id, number)
+        self.interruption.at("found")
+        return found
+
+    def begin(self, *args: Any, **kwargs: Any) -> Attempt | None:  # noqa: ANN401
+        begun = super().begin(*args, **kwargs)
+        self.interruption.at("begun")
+        return begun
+
+    def _replace(self, attempt: Attempt, changes: dict[str, object]) -> None:
+        losing = changes["state"] is AttemptState.LOST
+        self.interruption.at("losing" if losing else "recording")
+        super()._replace(attempt, changes)
+        self.interruption.at("lost" if losing else "recorded")
+
+
+class MoodyProvider(ScriptedProvider):
+    """Accepts, refuses, or loses its answer, as the test says for each call. Renders all fail."""
+
+    def __init__(self, name: ProviderName, ledger: InterruptedLedger) -> None:
+        super().__init__(name)
+        self._ledger = ledger
+        self.mood = "accept"
+        self.cause = FailureCause.OTHER
+        self.accepted: list[str] = []
+        self.unclear = False
+
+    def submit(self, endpoint: str, payload: Mapping[str, object]) -> str:
+        mood = self.mood
+        assert endpoint not in self._refused(), "submitted where it was definitely refused"
+        self._ledger.interruption.at("arrived")
+        if mood == "refuse for now":
+            raise UNAVAILABLE
+        if mood == "throttle":
+            raise THROTTLED
+        if mood == "refuse":
+            raise NO_CREDIT
+        if mood == "lose it":
+            self.unclear = True
+            raise Unclear("The connection broke before the request was read.")
+        request_id = f"{self.name}-{len(self.accepted) + 1}"
+        self.accepted.append(request_id)
+        if mood == "accept and lose the answer":
+            self.unclear = True
+            raise Unclear("The connection broke after the request was read.")
+        self._ledger.interruption.at("answered")
+        return request_id
+
+    def _refused(self) -> set[str]:
+        """As far as anybody knows: a refusal that nobody lived to record is unclear."""
+        attempts = self._ledger.attempts(JOB.id)
+        return {sent.endpoint for sent in attempts if sent.state is AttemptState.REFUSED}
+
+    def ask(self, ticket: Ticket) -> Answer:
+        assert ticket.request_id in self.accepted
+        return Answer(state=RenderState.FAILED, cause=self.cause)
+
+
+MOODS = st.sampled_from(
+    ["accept", "refuse for now", "throttle", "refuse", "lose it", "accept and lose the answer"]
+)
+CAUSES = st.sampled_from(FailureCause)
+PLACES = st.integers(0, 9)
+
+
+class NeverPayTwice(RuleBasedStateMachine):
+    """Step Functions calls submit and poll again and again, also with what it was told earlier.
+
+    Calls overlap, and die at any point; offers refuse, and renders fail.
+    """
+
+    @initialize(first_attempt=st.sampled_from([1, 3]))
+    def drop(self, first_attempt: int) -> None:
+        self.ledger = InterruptedLedger()
+        self.providers = (
+            MoodyProvider("runcomfy", self.ledger),
+            MoodyProvider("wavespeed", self.ledger),
+        )
+        flash = RUNCOMFY.model_copy(update={"endpoint": "wan-ai/wan-2-6/flash/image-to-video"})
+        self.bench = Bench(
+            *self.providers,
+            ledger=self.ledger,
+            plan=PLAN.model_copy(
+                update={"route": (*PLAN.route, flash), "first_attempt": first_attempt}
+            ),
+        )
+        self.turns = [Next(attempt=first_attempt)]
+        self.tickets: list[Ticket] = []
+        self.accepted_before_unclear: int | None = None
+
+    def submit(self, turn: Next, mood: str) -> None:
+        for provider in self.providers:
+            provider.mood = mood
+        with suppress(DropreelError):
+            submission = self.bench.submit(turn)
+            if submission.ticket:
+                self.tickets.append(submission.ticket)
+            self.turns.append(submission.next)
+            assert submission.falls_over == (submission.next.attempt != turn.attempt)
+
+    def turn(self, place: int) -> Next:
+        """Mostly the newest."""
+        return self.turns[-1 - place % len(self.turns)] if place > 5 else self.turns[-1]
+
+    def interrupt(self, point: str = "", event: Callable[[], None] = lambda: None) -> None:
+        self.ledger.interruption = Interruption(point, event)
+
+    def die_at(self, point: str) -> None:
+        def die() -> None:
+            self.providers[0].unclear |= point in UNCLEAR_POINTS
+            raise Killed
+
+        self.interrupt(point, die)
+
+    @rule(mood=MOODS, place=PLACES)
+    def submit_undisturbed(self, mood: str, place: int) -> None:
+        self.interrupt()
+        self.submit(self.turn(place), mood)
+
+    @rule(mood=MOODS, place=PLACES, point=st.sampled_from(POINTS))
+    def submit_and_die(self, mood: str, place: int, point: str) -> None:
+        self.die_at(point)
+        with suppress(Killed):
+            self.submit(self.turn(place), mood)
+
+    @rule(mood=MOODS, place=PLACES, point=st.sampled_from(POINTS), other=MOODS)
+    def submit_twice_at_once(self, mood: str, place: int, point: str, other: str) -> None:
+        turn = self.turn(place)
+        self.interrupt(point, lambda: self.submit(turn, other))
+        self.submit(turn, mood)
+
+    @rule(place=PLACES, cause=CAUSES, point=st.sampled_from(["", "losing", "lost"]))
+    def render_fails(self, place: int, cause: FailureCause, point: str) -> None:
+        if not self.tickets:
+            return
+        for provider in self.providers:
+            provider.cause = cause
+        self.die_at(point)
+        with suppress(DropreelError, Killed):
+            progress = poll(
+                Underway(plan=self.bench.plan, ticket=self.tickets[-1 - place % len(self.tickets)]),
+                ledger=self.ledger,
+                slots=NoSlots(),
+                providers=by_name(*self.providers),
+                clock=self.bench.clock,
+            )
+            assert progress.next is not None
+            self.turns.append(progress.next)
+
+    @rule(seconds=st.sampled_from([1, CALL_LIFE_SECONDS, 86_400]))
+    def time_passes(self, seconds: int) -> None:
+        self.bench.clock.pass_seconds(seconds)
+
+    @property
+    def accepted(self) -> int:
+        return sum(len(provider.accepted) for provider in self.providers)
+
+    @invariant()
+    def providers_accepted_one_render_and_another_after_a_failed_one_at_most(self) -> None:
+        assert self.accepted <= 2
+
+    @invariant()
+    def provider_accepted_nothing_after_an_unclear_submission(self) -> None:
+        if self.accepted_before_unclear is not None:
+            assert self.accepted == self.accepted_before_unclear
+        elif any(provider.unclear for provider in self.providers):
+            self.accepted_before_unclear = self.accepted
+
+    @invariant()
+    def a_failed_render_is_submitted_again_once(self) -> None:
+        after_loss = [
+            later
+            for earlier, later in pairwise(self.ledger.attempts(JOB.id))
+            if earlier.state is AttemptState.LOST
+        ]
+        assert len(after_loss) <= 1
+
+    @invariant()
+    def an_attempt_has_one_ticket(self) -> None:
+        assert len(set(map(str, self.tickets))) == len({it.attempt for it in self.tickets})
+
+
+TestNeverPayTwice = NeverPayTwice.TestCase
+TestNeverPayTwice.settings = settings(max_examples=200, stateful_step_count=14, deadline=None)
