@@ -233,15 +233,11 @@ def _show(answer: dict[str, Any], board: Board) -> None:
 
 
 def _show_plan(plan: dict[str, Any], board: Board) -> None:
-    """Validate's answer, or conform's, which follows when the first one asks for it."""
-    if plan["conform"]:
-        board.done(f"Validated; to be made fit: {', '.join(plan['conform'])}")
-        board.now("Conforming")
-        return
+    """Prepare's answer."""
     image, audio = plan["image_facts"], plan["audio_facts"]
-    facts = [f"{image['format']} of {image['width']} x {image['height']}"] if image else []
+    facts = [f"{image['format']} of {image['width']} x {image['height']}"]
     facts += [f"{audio['format']} of {audio['duration_seconds']:.1f} s"] if audio else []
-    board.done(f"{'Conformed' if plan['changes'] else 'Validated'}: {', '.join(facts)}")
+    board.done(f"Prepared: {', '.join(facts)}")
     for change in plan["changes"]:
         board.done(f"  {change}")
     board.now(f"Submitting to {plan['route'][0]['provider']}")

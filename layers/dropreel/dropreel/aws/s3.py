@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING, BinaryIO
 from botocore.exceptions import ClientError
 
 from dropreel.aws import clients
-from dropreel.media.reader import buffered
+from dropreel.media.source import buffered
 from dropreel.model.errors import InputGone
 from dropreel.model.job import Input
 from dropreel.model.uploads import ObjectVersion, Page, WrittenObject
 
 if TYPE_CHECKING:
+    from botocore.response import StreamingBody
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_s3.type_defs import CompletedPartTypeDef, ListObjectVersionsRequestTypeDef
 
+_BLOCK_BYTES = 1 << 20
 _GONE = {"NoSuchKey", "NoSuchVersion", "404", "MethodNotAllowed"}
 
 
@@ -137,8 +139,16 @@ class S3Storage:
 
         return buffered(fetch, pinned.size_bytes)
 
+    def copy(self, bucket: str, pinned: Input, into: BinaryIO) -> None:
+        """All bytes of the pinned version into a file. Raises `InputGone`."""
+        for block in self._body(bucket, pinned).iter_chunks(_BLOCK_BYTES):
+            into.write(block)
+
     def read(self, bucket: str, pinned: Input) -> bytes:
         """All bytes of the pinned version. Raises `InputGone`."""
+        return self._body(bucket, pinned).read()
+
+    def _body(self, bucket: str, pinned: Input) -> "StreamingBody":
         try:
             got = self._client.get_object(
                 Bucket=bucket, Key=pinned.key, VersionId=pinned.version_id
@@ -147,7 +157,7 @@ class S3Storage:
             if error.response["Error"]["Code"] in _GONE:
                 raise InputGone(f"{pinned.key} was deleted before it could be read.") from error
             raise
-        return got["Body"].read()
+        return got["Body"]
 
     def presigned_url(self, bucket: str, pinned: Input, valid_seconds: int) -> str:
         """A URL that lets its holder read the pinned version. A secret: never log or return it."""

@@ -1,11 +1,12 @@
-"""What kind of file the first bytes speak of, whatever its name says."""
+"""What kind of file the first bytes speak of, in the words that people know it by.
+
+Only words come from here: whether a file can be used, decoding it tells.
+"""
 
 import re
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
-
-from dropreel.model.catalog import AudioFormat, ImageFormat
 
 HEAD_BYTES: Final = 1024
 
@@ -17,24 +18,9 @@ class Medium(StrEnum):
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of file, and what Dropreel can make of it: a picture, a recording or nothing."""
-
     words: str
     name: str = ""  # short; empty when nothing can be made of it
     medium: Medium | None = None
-    format: ImageFormat | AudioFormat | None = None  # None when no offer takes it as it is
-
-
-class NotUsable(Exception):
-    """Nothing can be made of the file: it is something else, or too broken.
-
-    `found` tells what the file is, in words; `broken` whether it is of a known kind after all.
-    """
-
-    def __init__(self, found: str, *, broken: bool) -> None:
-        super().__init__(found)
-        self.found = found
-        self.broken = broken
 
 
 def kind_of(head: bytes) -> Kind:
@@ -47,82 +33,73 @@ def kind_of(head: bytes) -> Kind:
     return TEXT if _is_text(head) else UNKNOWN
 
 
-def _picture(name: str, words: str, taken: ImageFormat | None = None) -> Kind:
-    return Kind(words, name, Medium.PICTURE, taken)
+def _picture(name: str, words: str) -> Kind:
+    return Kind(words, name, Medium.PICTURE)
 
 
-def _sound(name: str, words: str, taken: AudioFormat | None = None) -> Kind:
-    return Kind(words, name, Medium.RECORDING, taken)
+def _sound(name: str, words: str) -> Kind:
+    return Kind(words, name, Medium.RECORDING)
 
 
 EMPTY: Final = Kind("an empty file")
 TEXT: Final = Kind("plain text")
 UNKNOWN: Final = Kind("a file of an unknown kind")
+RAW: Final = Kind("a camera raw file")
 
-JPEG: Final = _picture("JPEG", "a JPEG picture", ImageFormat.JPEG)
-PNG: Final = _picture("PNG", "a PNG picture", ImageFormat.PNG)
-BMP: Final = _picture("BMP", "a BMP picture", ImageFormat.BMP)
-WEBP: Final = _picture("WebP", "a WebP picture", ImageFormat.WEBP)
+JPEG: Final = _picture("JPEG", "a JPEG picture")
+PNG: Final = _picture("PNG", "a PNG picture")
+BMP: Final = _picture("BMP", "a BMP picture")
+WEBP: Final = _picture("WebP", "a WebP picture")
 HEIC: Final = _picture("HEIC", "a HEIC photo")
 AVIF: Final = _picture("AVIF", "an AVIF picture")
 TIFF: Final = _picture("TIFF", "a TIFF picture")
 GIF: Final = _picture("GIF", "a GIF picture")
 
-WAV: Final = _sound("WAV", "a WAV recording", AudioFormat.WAV)
-MP3: Final = _sound("MP3", "an MP3 recording", AudioFormat.MP3)
-MP1: Final = _sound("MP1", "an MP1 recording")
-MP2: Final = _sound("MP2", "an MP2 recording")
-M4A: Final = _sound("M4A", "an M4A recording")
-MOV: Final = _sound("the sound of a QuickTime video", "a QuickTime video")
-THREE_GP: Final = _sound("3GP", "a 3GP recording")
-MP4: Final = _sound("the sound of an MP4 video", "an MP4 video")
-OPUS: Final = _sound("Opus", "an Opus recording")
-OGG: Final = _sound("Ogg", "an Ogg recording")
-FLAC: Final = _sound("FLAC", "a FLAC recording")
-AIFF: Final = _sound("AIFF", "an AIFF recording")
-WINDOWS_MEDIA: Final = _sound("WMA", "a Windows Media file")
-AAC: Final = _sound("AAC", "an AAC recording")
-MATROSKA: Final = _sound("WebM", "a WebM or Matroska file")
-
-ISO_PICTURES: Final = (HEIC, AVIF)
-ISO_RECORDINGS: Final = (M4A, MOV, THREE_GP, MP4)
+WAV: Final = _sound("WAV", "a WAV recording")
+MP3: Final = _sound("MP3", "an MP3 recording")
+AMR: Final = _sound("AMR", "an AMR recording")
 
 _SIGNATURES: Final[tuple[tuple[bytes, Kind], ...]] = (
     (rb"\xff\xd8\xff", JPEG),
     (rb"\x89PNG\r\n\x1a\n", PNG),
     (rb"RIFF....WEBP", WEBP),
     (rb"BM.{12}[\x0c\x28\x34\x38\x40\x6c\x7c]\0\0\0", BMP),
-    (rb"RIFF....WAVE", WAV),
-    (rb"ID3[\x02-\x04]", MP3),
-    (rb"\xff[\xe2\xe3\xf2\xf3\xfa\xfb]", MP3),
     (rb"GIF8[79]a", GIF),
+    (rb"II\*\0.{4}CR|....ftypcrx |FUJIFILMCCD-RAW|II(RO|RS|U\0)", RAW),
     (rb"II\*\0|MM\0\*|II\+\0|MM\0\+", TIFF),
     (rb"....ftyp.{0,24}avi[fs]", AVIF),
     (rb"....ftyp(hei[cmsx]|hev[cmsx]|mif1|msf1)", HEIC),
-    (rb"....ftypM4[ABP] ", M4A),
-    (rb"....ftypqt  |....(moov|mdat|wide)", MOV),
-    (rb"....ftyp3g", THREE_GP),
-    (rb"....ftyp", MP4),
     (rb"\0\0\0\x0cJXL |\xff\x0a", Kind("a JPEG XL picture")),
     (rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51", Kind("a JPEG 2000 picture")),
     (rb"8BPS", Kind("a Photoshop document")),
     (rb"\0\0\x01\0[^\0]", Kind("an icon")),
     (rb"\s*(<\?xml[^>]*>\s*)?(<!DOCTYPE svg[^>]*>\s*)?<svg", Kind("an SVG drawing")),
-    (rb"OggS.{24}OpusHead", OPUS),
-    (rb"OggS", OGG),
-    (rb"fLaC", FLAC),
-    (rb"FORM....AIF[FC]", AIFF),
-    (rb"\xff[\xf0\xf1\xf8\xf9]|ADIF", AAC),
-    (rb"\xff[\xf4-\xf7\xfc-\xfd]", MP2),
-    (rb"\x30\x26\xb2\x75\x8e\x66\xcf\x11", WINDOWS_MEDIA),
-    (rb"\x1a\x45\xdf\xa3", MATROSKA),
-    (rb"#!AMR", _sound("AMR", "an AMR recording")),
+    (rb"RIFF....WAVE", WAV),
+    (rb"ID3[\x02-\x04]", MP3),
+    (rb"\xff[\xe2\xe3\xf2\xf3\xfa\xfb]", MP3),
+    (rb"....ftypM4[ABP] ", _sound("M4A", "an M4A recording")),
+    (
+        rb"....ftypqt  |....(moov|mdat|wide)",
+        _sound("the sound of a QuickTime video", "a QuickTime video"),
+    ),
+    (rb"....ftyp3g", _sound("3GP", "a 3GP recording")),
+    (rb"....ftyp", _sound("the sound of an MP4 video", "an MP4 video")),
+    (rb"OggS.{24}OpusHead", _sound("Opus", "an Opus recording")),
+    (rb"OggS", _sound("Ogg", "an Ogg recording")),
+    (rb"fLaC", _sound("FLAC", "a FLAC recording")),
+    (rb"FORM....AIF[FC]", _sound("AIFF", "an AIFF recording")),
+    (rb"\xff[\xf0\xf1\xf8\xf9]|ADIF", _sound("AAC", "an AAC recording")),
+    (rb"\xff[\xf4\xf5\xfc\xfd]", _sound("MP2", "an MP2 recording")),
+    (rb"\xff[\xf6\xf7\xfe\xff]", _sound("MP1", "an MP1 recording")),
+    (rb"\x30\x26\xb2\x75\x8e\x66\xcf\x11", _sound("WMA", "a Windows Media file")),
+    (rb"\x1a\x45\xdf\xa3", _sound("WebM", "a WebM or Matroska file")),
+    (rb"#!AMR", AMR),
     (rb"caff", _sound("CAF", "a Core Audio recording")),
     (rb"\.snd", _sound("AU", "an AU recording")),
-    (rb"MThd", Kind("a MIDI file")),
     (rb"(RF64|BW64)....WAVE", _sound("RF64", "a 64-bit WAV recording (RF64)")),
-    (rb"RIFX....WAVE", Kind("a big-endian WAV recording (RIFX)")),
     (rb"riff\x2e\x91\xcf\x11", _sound("Wave64", "a Wave64 recording")),
+    (rb"MThd", Kind("a MIDI file")),
+    (rb"RIFX....WAVE", Kind("a big-endian WAV recording (RIFX)")),
     (rb"RIFF....AVI ", Kind("an AVI video")),
     (rb"%PDF-", Kind("a PDF document")),
     (rb"PK\x03\x04", Kind("a ZIP archive or an office document")),

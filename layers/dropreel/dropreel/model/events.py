@@ -3,6 +3,7 @@
 `events/` holds the JSON Schema of each, made from these models by `make events`.
 """
 
+from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
 from typing import Literal
@@ -79,9 +80,14 @@ class UsedInput(_Published):
     key: str
     version_id: str
     size_bytes: int
+    sha256: str | None = Field(
+        default=None,
+        description="In hex, of the bytes that were read of a picture or a recording: of the whole "
+        "file, or of a large video the parts with its sound. Null when it was not opened.",
+    )
 
     @classmethod
-    def all_of(cls, job: Job) -> "tuple[UsedInput, ...]":
+    def all_of(cls, job: Job, sha256: Mapping[str, str] | None = None) -> "tuple[UsedInput, ...]":
         return tuple(
             cls(
                 role=given.role,
@@ -89,6 +95,7 @@ class UsedInput(_Published):
                 key=given.key,
                 version_id=given.version_id,
                 size_bytes=given.size_bytes,
+                sha256=(sha256 or {}).get(given.key),
             )
             for given in job.inputs
         )

@@ -46,24 +46,20 @@ class PlannedOffer(BaseModel):
 
 
 class Plan(BaseModel):
-    """Validate's answer: a job that may be paid for, and the offers that it can go to.
-
-    When `conform` says why, the media must be made fit first; conform's answer is the plan with
-    the conformed copies in the place of the uploads.
-    """
+    """Prepare's answer: a job that may be paid for, and the offers that it can go to."""
 
     model_config = ConfigDict(frozen=True)
 
     job: Job
     route: tuple[PlannedOffer, ...] = Field(min_length=1, description="In order of preference.")
-    image: Input = Field(description="What will be sent: the upload, or its conformed copy.")
-    image_facts: ImageFacts | None = Field(description="None: only conform can tell.")
+    image: Input = Field(description="What is sent: a copy under `work/`.")
+    image_facts: ImageFacts
     audio: Input | None
     audio_facts: AudioFacts | None
-    conform: tuple[str, ...] = Field(
-        default=(), description="Why media must be made fit, in words; empty when they need not."
+    changes: tuple[str, ...] = Field(default=(), description="What was changed, in sentences.")
+    sha256: dict[str, str] = Field(
+        default_factory=dict, description="Of the bytes that were read, by the upload's key."
     )
-    changes: tuple[str, ...] = Field(default=(), description="What conform changed, in words.")
     first_attempt: int = Field(
         default=1, ge=1, description="Of this run: earlier attempts were another run's."
     )

@@ -112,7 +112,7 @@ def deliver(
         video = _copy(underway, place, provider, storage, fetch, ledger=ledger)
         ready = VideoReady(
             job=JobSummary.of(job, underway.started_at),
-            inputs=UsedInput.all_of(job),
+            inputs=UsedInput.all_of(job, underway.plan.sha256),
             changes=underway.plan.changes,
             video=video,
             render=_summary(underway, attempts, copying_seconds=clock() - begun),

@@ -2,17 +2,21 @@
 
 import re
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
+import boto3
 from aws_lambda_powertools.utilities import parameters
 from aws_lambda_powertools.utilities.parameters.constants import DEFAULT_PROVIDERS
 from aws_lambda_powertools.utilities.parameters.exceptions import GetParameterError
 from botocore.config import Config
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 
 from dropreel.model.catalog import TITLES, ProviderName
 from dropreel.model.errors import TokenMissing
 from dropreel.runtime.settings import ProviderSettings
+
+if TYPE_CHECKING:
+    from mypy_boto3_secretsmanager import SecretsManagerClient
 
 _MAX_AGE_SECONDS = 300
 
@@ -82,25 +86,29 @@ class SecretToken:
         return value if isinstance(value, str) else ""
 
 
-def configured(settings: ProviderSettings) -> frozenset[ProviderName]:
+def configured(
+    settings: ProviderSettings, client: "SecretsManagerClient | None" = None
+) -> frozenset[ProviderName]:
     """The providers that have a token stored: only their offers can be on a route.
 
-    A secret that cannot be read just now counts as one with a token, so that a hiccup never
-    takes an offer off the route.
+    The secrets are described, not read. One that cannot be described just now counts as one with a
+    token, so that a hiccup never takes an offer off the route.
     """
-    return frozenset(name for name in settings.providers if _has_token(token_of(name, settings)))
+    client = client or boto3.client("secretsmanager", config=_IMPATIENT)
+    return frozenset(
+        name for name, account in settings.providers.items() if _has_value(client, account.secret)
+    )
+
+
+def _has_value(client: "SecretsManagerClient", secret: str) -> bool:
+    try:
+        versions = client.describe_secret(SecretId=secret).get("VersionIdsToStages", {})
+    except (ClientError, BotoCoreError) as error:
+        code = error.response["Error"]["Code"] if isinstance(error, ClientError) else ""
+        return code != "ResourceNotFoundException"
+    return any("AWSCURRENT" in stages for stages in versions.values())
 
 
 def token_of(name: ProviderName, settings: ProviderSettings) -> SecretToken:
     """A provider's token, in the secret that the settings name."""
     return SecretToken(settings.providers[name].secret, TITLES.get(name, name))
-
-
-def _has_token(token: SecretToken) -> bool:
-    try:
-        token()
-    except TokenMissing:
-        return False
-    except TokenUnreadable:
-        return True
-    return True

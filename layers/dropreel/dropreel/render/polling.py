@@ -62,6 +62,8 @@ def poll(
     before = underway.progress or Progress(state=RenderState.QUEUED, wait_seconds=0)
     retry_after_seconds = 0.0
     unknown_since: datetime | None = None
+    if underway.plan.resume and underway.progress is None:
+        ledger.resume(underway.plan, clock())  # so that conclude knows what this run waits for
     if not ticket.is_recorded:
         _confirm(underway, ledger)
     try:

@@ -35,7 +35,7 @@ def plan(job: Job, history: History, validated: Callable[[], Plan]) -> Plan:
     if ticket is None:
         return validated().model_copy(update={"first_attempt": latest.number + 1})
     if submitted := _submitted(latest, job, history.runs(job.id)):
-        changes = {"job": job, "conform": (), "first_attempt": latest.number, "resume": ticket}
+        changes = {"job": job, "first_attempt": latest.number, "resume": ticket}
         return submitted.model_copy(update=changes)
     fresh = validated()
     ticket = ticket.model_copy(update={"offer": _place(ticket, fresh)})

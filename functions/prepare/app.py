@@ -1,16 +1,17 @@
-"""Reads what the files really are (not what they are called), resolves options, picks the route;
-refuses with every reason at once."""
+"""Prepare opens what the files really are, picks the route and writes what is sent; it refuses with
+every reason at once."""
 
-from datetime import UTC, datetime
 from typing import Any
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from dropreel.aws.ledger import DynamoDBLedger
 from dropreel.aws.s3 import S3Storage
+from dropreel.media import codecs
 from dropreel.model.job import Job
 from dropreel.providers.tokens import configured
-from dropreel.render import resumption, validation
+from dropreel.render import resumption
+from dropreel.render.prepare import Codecs, prepare
 from dropreel.runtime.log import logger
 from dropreel.runtime.settings import ProviderSettings
 from dropreel.runtime.tracing import tracer
@@ -24,7 +25,15 @@ uploads = S3Storage()
 @tracer.capture_lambda_handler(capture_response=False, capture_error=False)
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     job = Job.model_validate(event)
-    plan = resumption.plan(job, ledger, lambda: validation.plan(job, uploads, configured(settings)))
-    if plan.resume:
-        ledger.resume(plan, datetime.now(UTC))
+    plan = resumption.plan(
+        job,
+        ledger,
+        lambda: prepare(
+            job,
+            uploads,
+            configured(settings),
+            Codecs(codecs.PICTURE, codecs.SOUND),
+            lambda: context.get_remaining_time_in_millis() / 1000,
+        ),
+    )
     return plan.model_dump(mode="json")

@@ -1,0 +1,62 @@
+"""What is known of a medium that was decoded whole, and what is made of it."""
+
+from typing import BinaryIO, Protocol
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from dropreel.model.catalog import AudioFormat, AudioLimits, ImageFormat, ImageLimits
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class PictureFacts(_Message):
+    width: int = Field(description="In pixels, upright.")
+    height: int
+
+
+class SoundFacts(_Message):
+    duration_seconds: float
+
+
+class Copy(_Message):
+    """What was written."""
+
+    format: ImageFormat | AudioFormat
+    changes: tuple[str, ...] = Field(description="What was changed of the upload, in sentences.")
+    width: int = Field(default=0, description="Of a picture, in pixels.")
+    height: int = 0
+
+
+class Fault(_Message):
+    """Why nothing can be made of a medium."""
+
+    found: str = Field(description="What the file is, in words.")
+    broken: bool = Field(default=False, description="It is of a known kind, and damaged.")
+    rule: str = Field(default="", description="What it should be; empty where `broken` says it.")
+    cure: str = ""
+
+
+class MediumRefused(Exception):
+    """Nothing that an offer takes can be made of the medium."""
+
+    def __init__(self, found: str, *, broken: bool = False, rule: str = "", cure: str = "") -> None:
+        super().__init__(found)
+        self.fault = Fault(found=found, broken=broken, rule=rule, cure=cure)
+
+
+class OpenedPicture(Protocol):
+    @property
+    def facts(self) -> PictureFacts: ...
+
+    def write(self, limits: ImageLimits, into: BinaryIO) -> Copy:
+        """Write the best copy that keeps the limits into an empty file. Raises `MediumRefused`."""
+
+
+class OpenedSound(Protocol):
+    @property
+    def facts(self) -> SoundFacts: ...
+
+    def write(self, limits: AudioLimits, into: BinaryIO) -> Copy:
+        """The same of a recording."""

@@ -1,0 +1,416 @@
+"""Prepare: open what the files really are, choose the offers that take them, write what is sent.
+
+No money is spent before all of it is decoded. What is sent was written by us, under `work/`, and is
+named after the job: a second call makes the same again. A refusal lists every rule that is broken,
+in the words of someone who has pictures and recordings, not codecs.
+"""
+
+import json
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from functools import partial
+from io import SEEK_END
+from tempfile import TemporaryFile
+from typing import BinaryIO, Final, Generic, Protocol, TypeVar
+
+from pydantic import BaseModel
+
+from dropreel.media import fitting
+from dropreel.media.fitting import listed, megabytes, strictest
+from dropreel.media.opened import Copy, MediumRefused, PictureFacts, SoundFacts
+from dropreel.media.shut_in import Codec, Opened, opened
+from dropreel.media.source import Source
+from dropreel.model.catalog import (
+    MODELS,
+    TITLES,
+    AudioFormat,
+    ImageFormat,
+    Model,
+    Offer,
+    ProviderName,
+)
+from dropreel.model.errors import InputRejected, Reason, TokenMissing
+from dropreel.model.job import INBOX, Input, Job, Role
+from dropreel.model.messages import AudioFacts, ImageFacts, Plan, PlannedOffer
+from dropreel.render import options
+
+WORK: Final = "work/"
+MAX_PICTURE_BYTES: Final = 250_000_000
+MAX_RECORDING_BYTES: Final = 2_000_000_000
+
+_PICTURES: Final = "JPEG, PNG, WebP, BMP, HEIC, AVIF, TIFF or GIF"
+_RECORDINGS: Final = "MP3, WAV, M4A, AAC, Ogg, Opus, FLAC, AIFF, WMA, WebM or the sound of a video"
+_ENDINGS: Final[dict[ImageFormat | AudioFormat, tuple[str, str]]] = {
+    ImageFormat.JPEG: ("jpg", "image/jpeg"),
+    ImageFormat.PNG: ("png", "image/png"),
+    AudioFormat.MP3: ("mp3", "audio/mpeg"),
+    AudioFormat.WAV: ("wav", "audio/wav"),
+}
+
+F = TypeVar("F", PictureFacts, SoundFacts)
+
+_Verdict = tuple[Offer, tuple[Reason, ...]]
+
+
+class Uploads(Protocol):
+    """The upload bucket, as far as prepare needs it."""
+
+    def open(self, bucket: str, pinned: Input) -> BinaryIO:
+        """The pinned version, read a range at a time. Reading it raises `InputGone`."""
+
+    def copy(self, bucket: str, pinned: Input, into: BinaryIO) -> None:
+        """All bytes of the pinned version into a file. Raises `InputGone`."""
+
+    def put(self, bucket: str, key: str, body: BinaryIO, content_type: str) -> str:
+        """Write an object and return its version id."""
+
+
+@dataclass(frozen=True)
+class Codecs:
+    """What opens the media; `media.codecs` has it, with the libraries that it takes."""
+
+    picture: Codec[PictureFacts]
+    sound: Codec[SoundFacts]
+
+
+def prepare(
+    job: Job,
+    uploads: Uploads,
+    configured: Collection[ProviderName],
+    codecs: Codecs,
+    seconds_left: Callable[[], float],
+) -> Plan:
+    """The offers of the job's model that take all it brings, and copies of its media for them.
+
+    `configured` are the providers that have a token. Raises `InputRejected` with the reasons of
+    every offer when none takes the job, `TokenMissing` and `InputGone`.
+    """
+    model = _model(job)
+    if not any(offer.provider in configured for offer in model.route):
+        names = [TITLES[name] for name in dict.fromkeys(offer.provider for offer in model.route)]
+        raise TokenMissing(f"No token is stored for {listed(names, 'or for')}.")
+    with ExitStack() as stack:
+        picture = _Medium(job, Role.IMAGE, uploads, codecs.picture, seconds_left)
+        sound = _Medium(job, Role.AUDIO, uploads, codecs.sound, seconds_left)
+        picture.open(stack)
+        if job.of(Role.AUDIO) and model.takes_audio:
+            sound.open(stack)
+        elif model.needs_audio:
+            sound.miss()
+        judge = _Judge(job, uploads, picture, sound)
+        verdicts = [(offer, tuple(judge.objections(model, offer))) for offer in model.route]
+        route = judge.fitting_together(
+            [o for o, reasons in verdicts if not reasons and o.provider in configured]
+        )
+        if job.problems or not route:
+            told = () if route else _told(job, verdicts, configured)
+            raise InputRejected((*job.problems, *told))
+        image_limits, audio_limits = strictest(route)
+        image = picture.written(image_limits)
+        audio = sound.written(audio_limits) if sound.facts and audio_limits else None
+        if image is None or picture.faults or sound.faults:
+            raise InputRejected((*picture.faults, *sound.faults))
+        return Plan(
+            job=job,
+            route=tuple(_planned(job, offer) for offer in route),
+            image=image.input,
+            image_facts=image.image_facts,
+            audio=audio.input if audio else None,
+            audio_facts=audio.audio_facts(sound.facts) if audio and sound.facts else None,
+            changes=image.copy.changes + (audio.copy.changes if audio else ()),
+            sha256=picture.sha256 | sound.sha256,
+        )
+
+
+def _model(job: Job) -> Model:
+    if model := MODELS.get(job.model):
+        return model
+    near = get_close_matches(job.model.lower(), MODELS, 1, cutoff=0.5)
+    named = f"Did you mean {near[0]}? " if near else ""
+    reason = Reason(
+        file=_any_file(job),
+        rule=f"one of the models {listed(sorted(MODELS), 'and')}",
+        found=f"a job for the model {job.model}, which Dropreel does not know",
+        cure=f"{named}Name a known model in the job's .json file or in _defaults.json, or ask "
+        "whoever runs this Dropreel to; then drop the files again.",
+    )
+    raise InputRejected((*job.problems, reason))
+
+
+def _planned(job: Job, offer: Offer) -> PlannedOffer:
+    return PlannedOffer(
+        provider=offer.provider,
+        endpoint=offer.endpoint,
+        fields=options.fields(offer, options.asked_of(job)),
+    )
+
+
+# The job's media
+
+
+@dataclass(frozen=True)
+class _Written:
+    """A copy, and where it lies."""
+
+    input: Input
+    copy: Copy
+
+    @property
+    def image_facts(self) -> ImageFacts:
+        return ImageFacts(
+            format=ImageFormat(self.copy.format),
+            width=self.copy.width,
+            height=self.copy.height,
+            size_bytes=self.input.size_bytes,
+        )
+
+    def audio_facts(self, sound: SoundFacts) -> AudioFacts:
+        return AudioFacts(
+            format=AudioFormat(self.copy.format),
+            duration_seconds=sound.duration_seconds,
+            size_bytes=self.input.size_bytes,
+        )
+
+
+@dataclass
+class _Medium(Generic[F]):
+    """The job's picture or its recording: opened once, judged, and written."""
+
+    job: Job
+    role: Role
+    uploads: Uploads
+    codec: Codec[F]
+    seconds_left: Callable[[], float]
+    facts: F | None = None
+    faults: tuple[Reason, ...] = ()
+    sha256: dict[str, str] = field(default_factory=dict)
+
+    def open(self, stack: ExitStack) -> None:
+        """Decode it, if there is exactly one that is not too large for any use."""
+        if not self._is_one():
+            return
+        given = self.job.only(self.role)
+        bucket = self.job.bucket
+        self._into = stack.enter_context(TemporaryFile())  # noqa: SIM115 - the stack closes it
+        file = self.uploads.open(bucket, given)
+        stack.callback(file.close)
+        self._source = Source(
+            partial(_read, file), partial(self.uploads.copy, bucket, given), given.size_bytes
+        )
+        try:
+            self._opened: Opened[F] = stack.enter_context(
+                opened(self.codec, self._source, self._into, self.seconds_left)
+            )
+        except MediumRefused as refused:
+            self._refuse(refused)
+            return
+        self.facts = self._opened.facts
+
+    def miss(self) -> None:
+        """There is none, and there has to be one."""
+        self._is_one()
+
+    def written(self, limits: BaseModel) -> _Written | None:
+        """A copy that keeps the limits, in the bucket; none when it cannot be made to."""
+        try:
+            copy = self._opened.write(limits)
+        except MediumRefused as refused:
+            self._refuse(refused)
+            return None
+        given = self.job.only(self.role)
+        self.sha256[given.key] = self._source.sha256
+        ending, content_type = _ENDINGS[copy.format]
+        key = f"{WORK}{self.job.id}/{self.role}.{ending}"
+        size_bytes = self._into.seek(0, SEEK_END)
+        self._into.seek(0)
+        version_id = self.uploads.put(self.job.bucket, key, self._into, content_type)
+        pinned = Input(role=self.role, key=key, version_id=version_id, size_bytes=size_bytes)
+        return _Written(pinned, copy)
+
+    def _is_one(self) -> bool:
+        given, noun = self.job.of(self.role), self.codec.noun
+        if not given and self.job.problems:
+            return False  # the wrong file may be the one that names it: that is answer enough
+        if len(given) != 1:
+            self.faults = tuple(_miscount(self.job, given, noun))
+            return False
+        most = MAX_PICTURE_BYTES if self.role is Role.IMAGE else MAX_RECORDING_BYTES
+        if given[0].size_bytes > most:
+            too_large = Reason(
+                file=given[0].key,
+                rule=f"at most {megabytes(most)}",
+                found=f"{megabytes(given[0].size_bytes)} large",
+                cure=f"Export the {noun} in a smaller format, then drop it again.",
+            )
+            self.faults = (too_large,)
+            return False
+        return True
+
+    def _refuse(self, refused: MediumRefused) -> None:
+        key, fault, noun = self.job.only(self.role).key, refused.fault, self.codec.noun
+        if fault.rule:
+            reason = Reason(file=key, rule=fault.rule, found=fault.found, cure=fault.cure)
+        elif fault.broken:
+            reason = fitting.broken(key, noun, fault.found)
+        else:
+            kinds = _PICTURES if self.role is Role.IMAGE else _RECORDINGS
+            reason = Reason(
+                file=key,
+                rule=f"a {noun}: {kinds}",
+                found=fault.found,
+                cure=f"Open the original {noun} in an app and export it as one of these; "
+                "giving the file another name does not change what it is.",
+            )
+        self.faults = (*self.faults, reason)
+
+
+def _read(file: BinaryIO, start: int, size_bytes: int) -> bytes:
+    file.seek(start)
+    return file.read(size_bytes)
+
+
+@dataclass(frozen=True)
+class _Judge:
+    """The job against its offers."""
+
+    job: Job
+    uploads: Uploads
+    picture: _Medium[PictureFacts]
+    sound: _Medium[SoundFacts]
+
+    def objections(self, model: Model, offer: Offer) -> Iterator[Reason]:
+        """Why an offer cannot do the job."""
+        yield from self.picture.faults
+        given = self.job.of(Role.AUDIO)
+        if offer.audio is None and given:
+            takers = [model.name for model in MODELS.values() if model.takes_audio]
+            for one in given:
+                yield Reason(
+                    file=one.key,
+                    rule="no recording",
+                    found="a recording",
+                    cure="Drop the picture and the prompt without a recording, "
+                    f"or ask for the model {listed(takers, 'or')}.",
+                )
+        elif offer.audio and (given or offer.audio.required):
+            yield from self.sound.faults
+        yield from self._of_the_media([offer])
+        asked = options.asked_of(self.job)
+        yield from options.objections(model, offer, asked, self._file_of)
+
+    def fitting_together(self, offers: Sequence[Offer]) -> list[Offer]:
+        """The offers that one copy of the media can serve, the first of them before all others."""
+        route: list[Offer] = []
+        for offer in offers:
+            image, audio = strictest([*route, offer])
+            formats = image.formats and (audio is None or audio.formats)
+            if formats and not any(self._of_the_media([*route, offer])):
+                route.append(offer)
+        return route
+
+    def _of_the_media(self, offers: Sequence[Offer]) -> Iterator[Reason]:
+        """What of the media no copy can make fit all of the offers."""
+        image_limits, audio_limits = strictest(offers)
+        if self.picture.facts:
+            key = self.job.only(Role.IMAGE).key
+            yield from fitting.picture_objections(key, self.picture.facts, image_limits)
+        if self.sound.facts and audio_limits:
+            key = self.job.only(Role.AUDIO).key
+            yield from fitting.sound_objections(key, self.sound.facts, audio_limits)
+
+    def _file_of(self, name: str) -> str:
+        """The file that sets an option, or else the one that could."""
+        prompts = self.job.of(Role.PROMPT) if name == options.PROMPT else ()
+        nearest_first = sorted(
+            self.job.of(Role.DEFAULTS), key=lambda given: len(given.key), reverse=True
+        )
+        given = [*prompts, *self.job.of(Role.OPTIONS), *nearest_first]
+        if len(given) > 1 and not prompts:
+            given = [one for one in given if name in self._document(one)] or given
+        return given[0].key if given else _any_file(self.job)
+
+    def _document(self, given: Input) -> Collection[str]:
+        with self.uploads.open(self.job.bucket, given) as file:
+            try:
+                document = json.loads(file.read(1 << 20))
+            except (ValueError, RecursionError):
+                return ()
+        return document if isinstance(document, dict) else ()
+
+
+def _miscount(job: Job, given: Sequence[Input], noun: str) -> Iterator[Reason]:
+    """A job is made of one upload of each role: what is wrong when it is not."""
+    rule = f"exactly one {noun} for each video"
+    if not given:
+        yield Reason(
+            file=_any_file(job),
+            rule=rule,
+            found=f"no {noun} has this name",
+            cure=f"Drop a {noun} with the same name into the same folder.",
+        )
+    names = [_file_name(one.key) for one in given]
+    for one in given:
+        yield Reason(
+            file=one.key,
+            rule=rule,
+            found=f"one of {len(given)} {noun}s with the same name: {listed(names, 'and')}",
+            cure="Delete or rename all but one of them, then drop that one again.",
+        )
+
+
+# The refusal
+
+
+def _told(
+    job: Job, verdicts: Sequence[_Verdict], configured: Collection[ProviderName]
+) -> tuple[Reason, ...]:
+    """Every reason once, file by file: with its offer, unless all offers of the model have it."""
+    model = MODELS[job.model]
+    told: list[Reason] = []
+    for reason in dict.fromkeys(reason for _, reasons in verdicts for reason in reasons):
+        having = [offer for offer, reasons in verdicts if reason in reasons]
+        if len(having) == len(model.route):
+            told.append(reason)
+            continue
+        # What nobody can ask without a token, nobody needs to make fit.
+        told.extend(
+            reason.model_copy(update={"offer": _title(model, offer)})
+            for offer in having
+            if offer.provider in configured
+        )
+    places = {given.key: place for place, given in enumerate(job.inputs)}
+    told.sort(key=lambda reason: places.get(reason.file, 0))
+    without_token = [
+        _no_token(model, offer, _any_file(job))
+        for offer, reasons in verdicts
+        if not reasons and offer.provider not in configured
+    ]
+    return (*told, *without_token)
+
+
+def _title(model: Model, offer: Offer) -> str:
+    """How people tell an offer from the others of its model."""
+    namesakes = [other for other in model.route if other.provider == offer.provider]
+    return TITLES[offer.provider] if len(namesakes) == 1 else offer.page
+
+
+def _no_token(model: Model, offer: Offer, file: str) -> Reason:
+    return Reason(
+        file=file,
+        offer=_title(model, offer),
+        rule=f"a token for {TITLES[offer.provider]}",
+        found="no token is stored",
+        cure=f"{TITLES[offer.provider]} would take these files: ask whoever runs this Dropreel "
+        "to store its token, then drop the files again.",
+    )
+
+
+def _any_file(job: Job) -> str:
+    """A file to name when the fault is none's."""
+    return job.inputs[0].key if job.inputs else f"{INBOX}{job.folder}{job.stem}"
+
+
+def _file_name(key: str) -> str:
+    return key.rpartition("/")[2]
