@@ -127,10 +127,13 @@ token: .venv/sam/.made ## store a provider's API token in the stack's secret: [P
 	printf %s "$$token" | $(SAM)/aws secretsmanager put-secret-value --secret-id "$$arn" \
 	    --secret-string file:///dev/stdin --query VersionId --output text
 
+export STACK ID FAILED_SINCE
+OPERATE := $(DEV)/python -m operate
+
 rerun: .venv/dev/.made ## run failed jobs again, paying nothing twice: ID= or FAILED_SINCE=2h [DRY_RUN=1 YES=1]
-	@$(DEV)/python -m operate.rerun --stack "$(STACK)" $(if $(ID),--id "$(ID)") \
-	    $(if $(FAILED_SINCE),--failed-since "$(FAILED_SINCE)") $(if $(filter-out 0,$(DRY_RUN)),--dry-run) \
-	    $(if $(filter-out 0,$(YES)),--yes)
+	@$(OPERATE) rerun --stack "$$STACK" $(if $(ID),--id "$$ID") \
+	    $(if $(FAILED_SINCE),--failed-since "$$FAILED_SINCE") \
+	    $(if $(filter-out 0,$(DRY_RUN)),--dry-run) $(if $(filter-out 0,$(YES)),--yes)
 
 sweep: .venv/sam/.made ## do now what the daily sweep does: start and conclude what events missed
 	@name=$$($(SAM)/aws cloudformation describe-stacks --stack-name $(STACK) --output text \

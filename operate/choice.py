@@ -25,6 +25,7 @@ from dropreel.model.errors import (
 from dropreel.model.job import Job, execution_name
 from dropreel.model.ledger import Attempt, AttemptState, Run
 from dropreel.render.submission import CALL_LIFE_SECONDS
+from operate.errors import OperateError
 
 _CONCLUDED_AFTER: Final = timedelta(minutes=5)
 """An execution that was stopped is concluded within seconds, if its status event is not lost."""
@@ -103,7 +104,7 @@ class Choice:
     """Whoever names the job is asked first, when there is a later drop."""
 
 
-class NoSuchRun(Exception):
+class NoSuchRun(OperateError):
     """There is no execution to learn the job from; the message says why."""
 
 
@@ -208,7 +209,7 @@ def _doubts(last: LastRun) -> Iterator[str]:
     if _may_be_paid(last):
         yield (
             "it may be rendered and paid for: look at the provider's dashboard, and run it again "
-            f"with ID={last.execution.job.id} if it is not there"
+            f"with `make rerun ID={last.execution.job.id}` if it is not there"
         )
     if last.replaced_by:
         yield f"its files were dropped again: job {last.replaced_by} has taken its place"
@@ -219,7 +220,7 @@ def _doubts(last: LastRun) -> Iterator[str]:
     if code == ExecutionAborted.__name__ and not _is_accepted(last):
         yield (
             "somebody stopped it; if its video is still wanted, run it again with "
-            f"ID={last.execution.job.id}"
+            f"`make rerun ID={last.execution.job.id}`"
         )
 
 

@@ -1,11 +1,12 @@
 """A deployed stack as an operator's commands see it: an adapter."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING, Final, Literal
 
 import boto3
 from botocore.config import Config
+from botocore.exceptions import ClientError, ParamValidationError
 from pydantic import ValidationError
 
 from dropreel.aws.ledger import DynamoDBLedger
@@ -13,13 +14,13 @@ from dropreel.aws.uploads import UsedUploads
 from dropreel.model.job import Job
 from dropreel.model.ledger import Attempt, Run
 from operate.choice import Execution
+from operate.errors import OperateError
 
 if TYPE_CHECKING:
-    from mypy_boto3_cloudformation import CloudFormationClient
     from mypy_boto3_stepfunctions import SFNClient
 
-# Step Functions takes so many calls a second and then throttles: growing waits keep the pace.
-_PATIENT: Final = Config(retries={"mode": "standard", "max_attempts": 10})
+PATIENT: Final = Config(retries={"mode": "standard", "max_attempts": 10})
+"""Step Functions takes so many calls a second and then throttles: growing waits keep the pace."""
 
 _UNSUCCESSFUL: Final[tuple[Literal["FAILED", "ABORTED", "TIMED_OUT"], ...]] = (
     "FAILED",
@@ -28,29 +29,43 @@ _UNSUCCESSFUL: Final[tuple[Literal["FAILED", "ABORTED", "TIMED_OUT"], ...]] = (
 )
 
 
-class OutputMissing(Exception):
+class NoSuchStack(OperateError):
+    """There is none of this name, for these credentials."""
+
+
+class OutputMissing(OperateError):
     """The stack is none of Dropreel's, or of an older one."""
 
 
-def outputs_of(stack: str, client: "CloudFormationClient | None" = None) -> dict[str, str]:
-    client = client or boto3.client("cloudformation", config=_PATIENT)
-    (described,) = client.describe_stacks(StackName=stack)["Stacks"]
-    return {one["OutputKey"]: one["OutputValue"] for one in described.get("Outputs", [])}
+class Outputs(dict[str, str]):
+    """A stack's outputs. One that is missing raises `OutputMissing`."""
+
+    def __missing__(self, key: str) -> str:
+        raise OutputMissing(f"The stack has no output {key}.")
+
+
+def outputs_of(stack: str) -> Outputs:
+    """Raises `NoSuchStack`."""
+    client = boto3.client("cloudformation", config=PATIENT)
+    try:
+        (described,) = client.describe_stacks(StackName=stack)["Stacks"]
+    except (ClientError, ParamValidationError) as error:
+        if isinstance(error, ClientError) and error.response["Error"]["Code"] != "ValidationError":
+            raise
+        raise NoSuchStack(f'There is no stack "{stack}" in {client.meta.region_name}.') from None
+    return Outputs({one["OutputKey"]: one["OutputValue"] for one in described.get("Outputs", [])})
 
 
 class DeployedStack:
     """Satisfies `choice.Stack`."""
 
-    def __init__(self, outputs: Mapping[str, str]) -> None:
+    def __init__(self, outputs: Outputs) -> None:
         """Raises `OutputMissing`."""
-        try:
-            self._state_machine_arn = outputs["StateMachineArn"]
-            table = outputs["LedgerTable"]
-        except KeyError as missing:
-            raise OutputMissing(f"The stack has no output {missing.args[0]}.") from None
-        self._states: SFNClient = boto3.client("stepfunctions", config=_PATIENT)
-        self._ledger = DynamoDBLedger(table, boto3.client("dynamodb", config=_PATIENT))
-        self._uploads = UsedUploads(table, boto3.client("dynamodb", config=_PATIENT))
+        self._state_machine_arn = outputs["StateMachineArn"]
+        table = outputs["LedgerTable"]
+        self._states: SFNClient = boto3.client("stepfunctions", config=PATIENT)
+        self._ledger = DynamoDBLedger(table, boto3.client("dynamodb", config=PATIENT))
+        self._uploads = UsedUploads(table, boto3.client("dynamodb", config=PATIENT))
 
     def execution(self, name: str) -> Execution | None:
         arn = self._state_machine_arn.replace(":stateMachine:", ":execution:", 1)

@@ -71,7 +71,7 @@ def run_of(stack: Stack, job: str, run: int) -> Event:
 
 def rerun(stack: Stack, *arguments: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
-        [sys.executable, "-m", "operate.rerun", *arguments],
+        [sys.executable, "-m", "operate", "rerun", *arguments],
         cwd=PROJECT,
         env={
             **os.environ,

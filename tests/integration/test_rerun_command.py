@@ -1,15 +1,14 @@
-"""Running failed jobs again in an account as moto plays it; CloudFormation is a stub."""
+"""Running failed jobs again in an account as moto plays it; the stack's outputs are given."""
 
-import io
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import boto3
 import pytest
-from botocore.stub import Stubber
 from moto import mock_aws
 from moto.stepfunctions.models import stepfunctions_backends
+from typer.testing import CliRunner, Result
 
 from dropreel.aws.ledger import DynamoDBLedger
 from dropreel.aws.uploads import UsedUploads
@@ -20,12 +19,12 @@ from operate import rerun
 from operate.stack import DeployedStack, OutputMissing, outputs_of
 from tests.support.render_account import LEDGER, REGION, VIDEOS, create_ledger_table
 from tests.support.render_fakes import ENVIRONMENT, JOB, RUNCOMFY
+from operate.__main__ import app
+from operate.stack import DeployedStack, OutputMissing, Outputs
 
-OUTPUTS = {
-    "StateMachineArn": ENVIRONMENT["STATE_MACHINE_ARN"],
-    "LedgerTable": LEDGER,
-    "VideoBucket": VIDEOS,
-}
+OUTPUTS = Outputs(
+    StateMachineArn=ENVIRONMENT["STATE_MACHINE_ARN"], LedgerTable=LEDGER, VideoBucket=VIDEOS
+)
 BERT = JOB.model_copy(update={"id": "bert-0123456789abcdef", "stem": "bert"})
 AGAIN = JOB.model_copy(update={"run": 2})
 
@@ -92,30 +91,36 @@ class Account:
 
 @pytest.fixture
 def account(monkeypatch: pytest.MonkeyPatch) -> Iterator[Account]:
-    monkeypatch.setattr(rerun, "outputs_of", lambda stack: OUTPUTS)
+    monkeypatch.setattr("operate.__main__.outputs_of", lambda stack: OUTPUTS)
     for name, value in {
         "AWS_DEFAULT_REGION": REGION,
         "AWS_ACCESS_KEY_ID": "testing",
         "AWS_SECRET_ACCESS_KEY": "testing",
     }.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    for name in ("AWS_ENDPOINT_URL", "FORCE_COLOR"):
+        monkeypatch.delenv(name, raising=False)
     with mock_aws():
         yield Account()
 
 
-def test_a_failed_delivery_is_started_again_and_said(
-    account: Account, capsys: pytest.CaptureFixture[str]
-) -> None:
+def rerun(*arguments: str, typed: str = "") -> Result:
+    return CliRunner().invoke(app, ["rerun", *arguments], input=typed)
+
+
+def test_a_failed_delivery_is_started_again_and_said(account: Account) -> None:
     account.run(JOB, "FAILED", "ResultUnavailable")
     account.accept(JOB)
 
-    assert rerun.main(["--id", JOB.id]) == 0
+    told = rerun("--id", JOB.id)
 
+    assert told.exit_code == 0
+    assert told.stdout.splitlines() == [
+        f"{JOB.id}\tResultUnavailable\twaits for request req-1 and delivers it",
+        f"Execution {AGAIN.execution_name}",
+        "Started 1 of 1.",
+    ]
     assert account.running() == [AGAIN]
-    said = capsys.readouterr().out
-    assert "waits for request req-1 and delivers it" in said
-    assert f"Execution {AGAIN.execution_name}" in said
     assert account.ledger.attempts(JOB.id)[0].state is AttemptState.ACCEPTED
 
 
@@ -123,35 +128,36 @@ def test_a_failed_delivery_is_started_again_and_said(
     ("status", "words"), [("RUNNING", "is still running"), ("SUCCEEDED", "it has succeeded")]
 )
 def test_what_runs_or_has_succeeded_is_not_started_again(
-    account: Account, capsys: pytest.CaptureFixture[str], status: str, words: str
+    account: Account, status: str, words: str
 ) -> None:
     account.run(JOB, "FAILED", "NoCredit")
     account.run(AGAIN, status)
 
-    assert rerun.main(["--id", JOB.id]) == 1
+    told = rerun("--id", JOB.id)
 
-    assert words in capsys.readouterr().out
+    assert told.exit_code == 1
+    assert words in told.stdout
     assert JOB.model_copy(update={"run": 3}) not in account.running()
 
 
-def test_an_unknown_job_is_said(account: Account, capsys: pytest.CaptureFixture[str]) -> None:
-    assert rerun.main(["--id", JOB.id]) == 1
+def test_an_unknown_job_is_said(account: Account) -> None:
+    told = rerun("--id", JOB.id)
 
-    assert f"There is no job {JOB.id}" in capsys.readouterr().err
+    assert told.exit_code == 1
+    assert f"There is no job {JOB.id}" in told.stderr
 
 
-def test_a_job_that_the_ledger_alone_remembers_is_said(
-    account: Account, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_job_that_the_ledger_alone_remembers_is_said(account: Account) -> None:
     account.ledger.end(JOB, "NoCredit", datetime.now(UTC))
 
-    assert rerun.main(["--id", JOB.id]) == 1
+    told = rerun("--id", JOB.id)
 
-    assert "keeps them for 90 days" in capsys.readouterr().err
+    assert told.exit_code == 1
+    assert "keeps them for 90 days" in told.stderr
 
 
 def test_all_that_failed_are_started_again_but_those_where_it_is_pointless(
-    account: Account, capsys: pytest.CaptureFixture[str]
+    account: Account,
 ) -> None:
     account.run(JOB, "FAILED", "ResultUnavailable")
     account.accept(JOB)
@@ -161,21 +167,21 @@ def test_all_that_failed_are_started_again_but_those_where_it_is_pointless(
     account.ledger.end(named("dora"), "ExecutionAborted", datetime.now(UTC))
     account.run(named("eve"), "FAILED", "NoCredit")
 
-    assert rerun.main(["--failed-since", "2h", "--dry-run"]) == 0
+    assert rerun("--failed-since", "2h", "--dry-run").exit_code == 0
     assert account.running() == []
-    assert rerun.main(["--failed-since", "2h"]) == 0
+    told = rerun("--failed-since", "2h")
+    again = rerun("--failed-since", "2h")
+    only_said = rerun("--failed-since", "2h", "--dry-run")
 
     eve = named("eve").model_copy(update={"run": 2})
     assert {job.execution_name for job in account.running()} == {
         AGAIN.execution_name,
         eve.execution_name,
     }
-    said = capsys.readouterr().out
-    assert "Started 2 of 4, skipped 2." in said
-    assert "carl" not in said
-
-    assert rerun.main(["--failed-since", "2h"]) == 1
-    assert "Started 0 of 2, skipped 2." in capsys.readouterr().out
+    assert (told.exit_code, told.stdout.splitlines()[-1]) == (0, "Started 2 of 4, skipped 2.")
+    assert "carl" not in told.stdout
+    assert (again.exit_code, again.stdout.splitlines()[-1]) == (1, "Started 0 of 2, skipped 2.")
+    assert only_said.exit_code == 0  # nothing to do is no error of a dry run
 
 
 @pytest.fixture
@@ -188,11 +194,12 @@ def replaced(account: Account) -> str:
 
 
 def test_what_a_later_drop_has_replaced_is_not_run_again_with_many(
-    account: Account, replaced: str, capsys: pytest.CaptureFixture[str]
+    account: Account, replaced: str
 ) -> None:
-    assert rerun.main(["--failed-since", "2h"]) == 1
+    told = rerun("--failed-since", "2h")
 
-    assert f"job {replaced} has taken its place" in capsys.readouterr().out
+    assert told.exit_code == 1
+    assert f"job {replaced} has taken its place" in told.stdout
     assert account.running() == []
 
 
@@ -213,36 +220,25 @@ def test_whoever_names_a_replaced_job_is_asked_first(
     answer: str | None,
     is_started: bool,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr("sys.stdin", Terminal(f"{answer}\n", answer is not None))
+    monkeypatch.setattr("operate.__main__.at_terminal", lambda: answer is not None)
 
-    assert rerun.main(["--id", JOB.id, *arguments]) == (0 if is_started else 1)
+    told = rerun("--id", JOB.id, *arguments, typed=f"{answer}\n")
 
-    out = capsys.readouterr().out
+    assert told.exit_code == (0 if is_started else 1)
     assert (account.running() == [AGAIN]) is is_started
     if not arguments:
-        assert f"job {replaced} has taken its place" in " ".join(out.split())
-        assert JOB.own_video_key in out.replace("\n", "")
+        assert f"job {replaced} has taken its place" in told.stdout
+        assert JOB.own_video_key in told.stdout
 
 
-class Terminal(io.StringIO):
-    def __init__(self, typed: str, is_terminal: bool) -> None:
-        super().__init__(typed)
-        self._is_terminal = is_terminal
-
-    def isatty(self) -> bool:
-        return self._is_terminal
-
-
-def test_nothing_that_failed_is_no_error(
-    account: Account, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_nothing_that_failed_is_no_error(account: Account) -> None:
     account.run(JOB)
 
-    assert rerun.main(["--failed-since", "2h"]) == 0
+    told = rerun("--failed-since", "2h")
 
-    assert "No job has failed since" in capsys.readouterr().out
+    assert told.exit_code == 0
+    assert "No job has failed since" in told.stdout
 
 
 def test_what_stopped_earlier_is_left_out(account: Account) -> None:
@@ -266,7 +262,7 @@ def test_a_job_failed_when_it_stopped_not_when_it_started(account: Account) -> N
         stopped_at=now - timedelta(hours=3),
     )
 
-    assert rerun.main(["--failed-since", "2h"]) == 0
+    assert rerun("--failed-since", "2h").exit_code == 0
 
     assert account.running() == [AGAIN]
 
@@ -289,54 +285,41 @@ def named(name: str) -> Job:
     return JOB.model_copy(update={"id": f"{name}-0123456789abcdef", "stem": name})
 
 
-# The stack
-
-
-def test_outputs_are_those_of_the_stack() -> None:
-    client = boto3.client("cloudformation", REGION)
-    with Stubber(client) as stub:
-        stack: Any = {
-            "StackName": "other",
-            "CreationTime": datetime(2026, 11, 20, tzinfo=UTC),
-            "StackStatus": "UPDATE_COMPLETE",
-            "Outputs": [{"OutputKey": k, "OutputValue": v} for k, v in OUTPUTS.items()],
-        }
-        stub.add_response("describe_stacks", {"Stacks": [stack]}, {"StackName": "other"})
-
-        assert outputs_of("other", client) == OUTPUTS
-
-
-def test_a_stack_that_is_not_there_is_said(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_a_terminal_gets_a_table(
+    account: Account, is_terminal: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    client = boto3.client("cloudformation", REGION)
-    with Stubber(client) as stub:
-        words = "Stack with id nope does not exist"
-        stub.add_client_error("describe_stacks", "ValidationError", words)
-        monkeypatch.setattr(rerun, "outputs_of", lambda stack: outputs_of(stack, client))
+    if is_terminal:
+        monkeypatch.setenv("FORCE_COLOR", "1")
+    account.run(JOB, "FAILED", "NoCredit")
 
-        assert rerun.main(["--failed-since", "1h", "--stack", "nope"]) == 1
+    told = rerun("--id", JOB.id, "--dry-run")
 
-    assert words in capsys.readouterr().err
+    assert JOB.id in told.stdout
+    assert ("what becomes of it" in told.stdout) is is_terminal
+    assert told.stdout.splitlines()[-1] == "Nothing was started: this is a dry run."
 
 
 def test_a_stack_of_something_else_is_said() -> None:
     with pytest.raises(OutputMissing, match="no output LedgerTable"):
-        DeployedStack({"StateMachineArn": "arn"})
+        DeployedStack(Outputs(StateMachineArn="arn"))
 
 
 @pytest.mark.parametrize(
-    "arguments",
+    ("arguments", "words"),
     [
-        [],
-        ["--id", "Anna"],
-        ["--id", ""],
-        ["--failed-since", "soon"],
-        ["--id", JOB.id, "--failed-since", "1h"],
+        ([], "Say one of both: ID= (--id)"),
+        (["--id", JOB.id, "--failed-since", "1h"], "or FAILED_SINCE= (--failed-since)"),
+        (["--id", "Anna"], 'ID= (--id): "Anna" is no job id'),
+        (["--id", ""], 'ID= (--id): "" is no job id'),
+        (["--failed-since", "soon"], 'FAILED_SINCE= (--failed-since): "soon" is neither'),
+        (["--since", "1h"], "No such option"),
     ],
 )
-def test_what_cannot_be_meant_is_refused_before_anything_is_read(arguments: list[str]) -> None:
-    with pytest.raises(SystemExit) as refusal:
-        rerun.main(arguments)
+def test_what_cannot_be_meant_is_refused_before_anything_is_read(
+    arguments: list[str], words: str
+) -> None:
+    told = rerun(*arguments)
 
-    assert refusal.value.code == 2
+    assert told.exit_code == 2
+    assert words in told.stderr

@@ -1,6 +1,5 @@
 """Which failed jobs are run again: nothing is paid twice, and nothing that is pointless is done."""
 
-import argparse
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -12,6 +11,7 @@ from dropreel.model.job import Job
 from dropreel.model.ledger import Attempt, AttemptState, Run
 from dropreel.render.submission import CALL_LIFE_SECONDS
 from operate.choice import Execution, LastRun, NoSuchRun, choose, failed_runs, last_run
+from operate.errors import WrongUsage
 from operate.rerun import moment
 from tests.support.render_fakes import JOB, NOON, RUNCOMFY
 
@@ -420,10 +420,10 @@ def test_since_is_a_date_a_moment_or_a_span(text: str, expected: datetime) -> No
 
 @pytest.mark.parametrize("text", ["", "2", "h", "2w", "-2h", "yesterday", "2026-13-01", "999999d"])
 def test_since_that_means_nothing_is_refused(text: str) -> None:
-    with pytest.raises(argparse.ArgumentTypeError, match="neither a date"):
+    with pytest.raises(WrongUsage, match="neither a date"):
         moment(text, NOW)
 
 
 def test_since_in_the_future_is_refused() -> None:
-    with pytest.raises(argparse.ArgumentTypeError, match="in the future"):
+    with pytest.raises(WrongUsage, match="in the future"):
         moment("2027-01-01", NOW)
