@@ -118,38 +118,22 @@ deploy: build ## deploy into your account: [PARAMETERS="Key=value ..."] [STACK=n
 PROVIDER ?= RunComfy
 STACK ?= dropreel
 
-token: .venv/sam/.made ## store a provider's API token in the stack's secret: [PROVIDER=WaveSpeed]
-	@arn=$$($(SAM)/aws cloudformation describe-stacks --stack-name $(STACK) --output text \
-	    --query "Stacks[0].Outputs[?OutputKey=='$(PROVIDER)TokenArn'].OutputValue") && \
-	if [ -z "$$arn" ]; then echo "$(STACK) has no token for $(PROVIDER): PROVIDER is RunComfy or WaveSpeed." >&2; exit 1; fi && \
-	if [ -t 0 ]; then printf "$(PROVIDER)'s API token: " && trap 'stty echo' EXIT && trap 'exit 130' INT TERM && stty -echo; fi && \
-	{ read -r token || [ -n "$$token" ]; } && if [ -t 0 ]; then echo; fi && \
-	printf %s "$$token" | $(SAM)/aws secretsmanager put-secret-value --secret-id "$$arn" \
-	    --secret-string file:///dev/stdin --query VersionId --output text
-
-export STACK ID FAILED_SINCE
+export STACK PROVIDER ID FAILED_SINCE
 OPERATE := $(DEV)/python -m operate
+
+token: .venv/dev/.made ## store a provider's API token in the stack's secret: [PROVIDER=WaveSpeed]
+	@$(OPERATE) token --stack "$$STACK" --provider "$$PROVIDER"
 
 rerun: .venv/dev/.made ## run failed jobs again, paying nothing twice: ID= or FAILED_SINCE=2h [DRY_RUN=1 YES=1]
 	@$(OPERATE) rerun --stack "$$STACK" $(if $(ID),--id "$$ID") \
 	    $(if $(FAILED_SINCE),--failed-since "$$FAILED_SINCE") \
 	    $(if $(filter-out 0,$(DRY_RUN)),--dry-run) $(if $(filter-out 0,$(YES)),--yes)
 
-sweep: .venv/sam/.made ## do now what the daily sweep does: start and conclude what events missed
-	@name=$$($(SAM)/aws cloudformation describe-stacks --stack-name $(STACK) --output text \
-	    --query "Stacks[0].Outputs[?OutputKey=='SweepFunctionName'].OutputValue") && \
-	error=$$($(SAM)/aws lambda invoke --function-name "$$name" --cli-read-timeout 900 --output text \
-	    --query FunctionError /dev/null) && \
-	if [ "$$error" = None ]; then echo "Under way: the inbox is gone through at 120 uploads a minute."; \
-	else echo "The sweep failed ($$error): see the log group /aws/lambda/$$name"; exit 1; fi
+sweep: .venv/dev/.made ## do now what the daily sweep does: start and conclude what events missed
+	@$(OPERATE) sweep --stack "$$STACK"
 
-redrive-uploads: .venv/sam/.made ## send uploads that intake failed on through intake again
-	@url=$$($(SAM)/aws cloudformation describe-stacks --stack-name $(STACK) --output text \
-	    --query "Stacks[0].Outputs[?OutputKey=='IntakeDeadLettersUrl'].OutputValue") && \
-	arn=$$($(SAM)/aws sqs get-queue-attributes --queue-url "$$url" --attribute-names QueueArn \
-	    --output text --query Attributes.QueueArn) && \
-	$(SAM)/aws sqs start-message-move-task --source-arn "$$arn" --output text --query TaskHandle > /dev/null && \
-	echo "Under way: what still fails comes back to the queue within a quarter of an hour."
+redrive-uploads: .venv/dev/.made ## send uploads that intake failed on through intake again
+	@$(OPERATE) redrive-uploads --stack "$$STACK"
 
 clean: down ## remove what was built, and the environments
 	rm -rf out .aws-sam .venv

@@ -11,11 +11,15 @@ from typing import Annotated
 
 import typer
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, NoRegionError
+from rich.console import Console
 
+from operate import tokens
 from operate.errors import OperateError
+from operate.redrive import redrive
 from operate.rerun import asked_for
 from operate.rerun import rerun as run_again
 from operate.stack import DeployedStack, outputs_of
+from operate.sweep import sweep as sweep_now
 
 app = typer.Typer(
     help="What an operator does with a deployed stack.",
@@ -24,12 +28,6 @@ app = typer.Typer(
     rich_markup_mode="rich" if sys.stdout.isatty() else None,
     pretty_exceptions_enable=False,  # they would show the token among the local variables
 )
-
-
-@app.callback()
-def commands() -> None:
-    """What an operator does with a deployed stack."""
-
 
 StackName = Annotated[str, typer.Option("--stack", help="The name of the stack.")]
 
@@ -63,6 +61,46 @@ def _sentence(error: BotoCoreError | ClientError) -> str:
 def at_terminal() -> bool:
     """Somebody is there to be asked."""
     return sys.stdin.isatty()
+
+
+@app.command()
+@told_plainly()
+def token(
+    provider: Annotated[
+        str | None, typer.Option(help="Whose token it is; not needed if there is only one.")
+    ] = None,
+    stack: StackName = "dropreel",
+) -> None:
+    """Store a provider's API token: asks for it unseen, or reads a line from stdin."""
+    outputs = outputs_of(stack)
+    name = tokens.provider_of(outputs, provider)
+    tokens.store(outputs, name, _typed(f"{name}'s API token"))
+    typer.echo(f"{name}'s API token is stored.")
+
+
+def _typed(question: str) -> str:
+    if at_terminal():
+        answer: str = typer.prompt(question, default="", show_default=False, hide_input=True)
+        return answer
+    return sys.stdin.readline()
+
+
+@app.command()
+@told_plainly()
+def sweep(stack: StackName = "dropreel") -> None:
+    """Do now what the daily sweep does: start and conclude what events missed."""
+    function = outputs_of(stack)["SweepFunctionName"]
+    with Console(stderr=True).status("Sweeping ..."):
+        sweep_now(function)
+    typer.echo("Under way: the inbox is gone through at 120 uploads a minute.")
+
+
+@app.command()
+@told_plainly()
+def redrive_uploads(stack: StackName = "dropreel") -> None:
+    """Send the uploads that intake failed on through intake again."""
+    redrive(outputs_of(stack)["IntakeDeadLettersUrl"])
+    typer.echo("Under way: what still fails comes back to the queue within a quarter of an hour.")
 
 
 @app.command()

@@ -1,0 +1,319 @@
+"""The operator's commands: what they ask of AWS, and what they say. Secrets Manager is moto's."""
+
+import os
+import subprocess
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import boto3
+import pytest
+from botocore.client import BaseClient
+from botocore.config import Config
+from botocore.stub import Stubber
+from moto import mock_aws
+from typer.testing import CliRunner, Result
+
+from local.embedded import PROJECT
+from operate.__main__ import app
+
+TOKEN = "rc-0123456789"
+QUEUE = "https://sqs.eu-central-1.amazonaws.com/123456789012/dead"
+PLAIN = {"SweepFunctionName": "dropreel-sweep", "IntakeDeadLettersUrl": QUEUE}
+COMMANDS = (
+    ["token"],
+    ["sweep"],
+    ["redrive-uploads"],
+    ["rerun", "--failed-since", "1h"],
+)
+
+
+class Account:
+    """Answers as each test says, to what the test expects."""
+
+    def __init__(self) -> None:
+        self._real: Callable[..., BaseClient] = boto3.client
+        self._clients = {one: self._real(one) for one in ("cloudformation", "lambda", "sqs")}
+        self.secrets = boto3.client("secretsmanager")
+        self.stubs = {name: Stubber(client) for name, client in self._clients.items()}
+        self.configs: dict[str, Config] = {}
+        for stub in self.stubs.values():
+            stub.activate()
+
+    def client(self, service: str, config: Config) -> BaseClient:
+        self.configs[service] = config
+        return self._clients.get(service) or self._real(service, config=config)
+
+    def answer(
+        self, service: str, operation: str, response: dict[str, Any], expected: dict[str, Any]
+    ) -> None:
+        self.stubs[service].add_response(operation, response, expected)
+
+    def refuse(self, service: str, operation: str, code: str, words: str) -> None:
+        self.stubs[service].add_client_error(operation, code, words)
+
+    def deploy(self, outputs: Mapping[str, str], stack: str = "dropreel") -> None:
+        described = {
+            "StackName": stack,
+            "CreationTime": datetime(2026, 11, 20, tzinfo=UTC),
+            "StackStatus": "UPDATE_COMPLETE",
+            "Outputs": [{"OutputKey": k, "OutputValue": v} for k, v in outputs.items()],
+        }
+        self.answer(
+            "cloudformation", "describe_stacks", {"Stacks": [described]}, {"StackName": stack}
+        )
+
+    def deploy_secrets(self, *providers: str, stack: str = "dropreel") -> None:
+        arns = {
+            f"{one}TokenArn": self.secrets.create_secret(Name=f"{one} of {stack}")["ARN"]
+            for one in providers
+        }
+        self.deploy(PLAIN | arns, stack)
+
+    def stored(self) -> dict[str, str]:
+        found = self.secrets.list_secrets()["SecretList"]
+        return {
+            one["Name"]: self.secrets.get_secret_value(SecretId=one["ARN"])["SecretString"]
+            for one in found
+            if one.get("SecretVersionsToStages")
+        }
+
+
+@pytest.fixture
+def account(monkeypatch: pytest.MonkeyPatch) -> Iterator[Account]:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    with mock_aws():
+        account = Account()
+        monkeypatch.setattr(boto3, "client", account.client)
+        yield account
+        for stub in account.stubs.values():
+            stub.assert_no_pending_responses()
+
+
+def operate(*arguments: str, typed: str = "") -> Result:
+    return CliRunner().invoke(app, arguments, input=typed)
+
+
+# token
+
+BOTH = ("RunComfy", "WaveSpeed")
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+@pytest.mark.parametrize(
+    ("providers", "arguments", "stored"),
+    [
+        (BOTH, ["--provider", "RunComfy"], "RunComfy"),
+        (BOTH, ["--provider", "wavespeed "], "WaveSpeed"),
+        (["Other"], [], "Other"),
+        (["Other"], ["--provider", ""], "Other"),
+    ],
+)
+def test_a_token_is_stored_and_never_shown(
+    account: Account,
+    is_terminal: bool,
+    providers: list[str],
+    arguments: list[str],
+    stored: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr("operate.__main__.at_terminal", lambda: is_terminal)
+    account.deploy_secrets(*providers, stack="my stack")
+
+    told = operate("token", "--stack", "my stack", *arguments, typed=f"  {TOKEN} \r\nmore\n")
+
+    assert told.exit_code == 0, told.output
+    assert account.stored() == {f"{stored} of my stack": TOKEN}
+    assert told.stdout.splitlines()[-1] == f"{stored}'s API token is stored."
+    assert (f"{stored}'s API token: " in told.output) is is_terminal
+    assert TOKEN not in told.output + caplog.text
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+@pytest.mark.parametrize("typed", ["", "\n", " \t\n", f"{TOKEN} {TOKEN}ü\n", f"{TOKEN}\0\n"])
+def test_what_is_no_token_is_refused(
+    account: Account, is_terminal: bool, typed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("operate.__main__.at_terminal", lambda: is_terminal)
+    account.deploy_secrets("RunComfy")
+
+    told = operate("token", typed=typed)
+
+    assert told.exit_code == 1
+    assert account.stored() == {}
+    assert TOKEN not in told.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "Say whose token it is: PROVIDER= (--provider) is RunComfy or WaveSpeed."),
+        (
+            ["--provider", "Wave'Speed"],
+            "The stack has no token for Wave'Speed: "
+            "PROVIDER= (--provider) is RunComfy or WaveSpeed.",
+        ),
+    ],
+)
+def test_a_provider_that_is_not_clear_is_said(
+    account: Account, arguments: list[str], words: str
+) -> None:
+    account.deploy_secrets(*BOTH)
+
+    told = operate("token", *arguments, typed=TOKEN)
+
+    assert (told.exit_code, told.output) == (2, f"{words}\n")
+
+
+def test_a_token_that_aws_does_not_store_is_not_shown(account: Account) -> None:
+    account.deploy({"RunComfyTokenArn": "gone"})
+
+    told = operate("token", typed=TOKEN)
+
+    assert told.exit_code == 1
+    assert told.output == "AWS did not store the token (ResourceNotFoundException).\n"
+
+
+# sweep, redrive-uploads
+
+
+@pytest.mark.parametrize(
+    ("response", "exit_code", "words"),
+    [
+        ({}, 0, "Under way: the inbox is gone through at 120 uploads a minute."),
+        (
+            {"FunctionError": "Unhandled"},
+            1,
+            "The sweep failed (Unhandled): see the log group /aws/lambda/dropreel-sweep",
+        ),
+    ],
+)
+def test_a_sweep_is_waited_for(
+    account: Account, response: dict[str, str], exit_code: int, words: str
+) -> None:
+    account.deploy(PLAIN)
+    account.answer("lambda", "invoke", response, {"FunctionName": "dropreel-sweep"})
+
+    told = operate("sweep")
+
+    assert (told.exit_code, told.output) == (exit_code, f"{words}\n")
+    config: Any = account.configs["lambda"]
+    assert (config.read_timeout, config.retries) == (900, {"total_max_attempts": 1})
+
+
+def test_dead_letters_go_back_to_where_they_came_from(account: Account) -> None:
+    account.deploy(PLAIN)
+    account.answer(
+        "sqs",
+        "get_queue_attributes",
+        {"Attributes": {"QueueArn": "arn:dead"}},
+        {"QueueUrl": QUEUE, "AttributeNames": ["QueueArn"]},
+    )
+    account.answer("sqs", "start_message_move_task", {}, {"SourceArn": "arn:dead"})
+
+    told = operate("redrive-uploads")
+
+    assert told.exit_code == 0
+    assert told.output.startswith("Under way: what still fails comes back")
+
+
+def test_what_aws_refuses_is_one_sentence(account: Account) -> None:
+    account.deploy(PLAIN)
+    account.refuse("sqs", "get_queue_attributes", "AccessDenied", "Not you.")
+
+    told = operate("redrive-uploads")
+
+    assert told.exit_code == 1
+    assert told.output == "AWS answered GetQueueAttributes with AccessDenied: Not you.\n"
+
+
+# The stack
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_stack_that_is_not_there_is_said(account: Account, command: list[str]) -> None:
+    account.refuse("cloudformation", "describe_stacks", "ValidationError", "does not exist")
+
+    told = operate(*command, "--stack", "no pe")
+
+    assert (told.exit_code, told.output) == (1, 'There is no stack "no pe" in eu-central-1.\n')
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_stack_of_something_else_is_said(account: Account, command: list[str]) -> None:
+    account.deploy({"WebsiteUrl": "https://example.com"})
+
+    told = operate(*command, typed=TOKEN)
+
+    assert told.exit_code == 1
+    assert told.output.startswith("The stack has no output ")
+    assert len(told.output.splitlines()) == 1
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(
+    ("missing", "words"),
+    [
+        ("AWS_DEFAULT_REGION", "No AWS region is set: say AWS_DEFAULT_REGION."),
+        ("AWS_ACCESS_KEY_ID", "There are no AWS credentials in this shell."),
+    ],
+)
+def test_a_shell_without_an_account_is_said(
+    command: list[str], missing: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = {
+        "AWS_DEFAULT_REGION": "eu-central-1",
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_CONFIG_FILE": "/dev/null",
+        "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+    for name, value in there.items():
+        monkeypatch.setenv(name, value)
+    for name in (missing, "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    if missing == "AWS_ACCESS_KEY_ID":
+        monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
+
+    told = operate(*command)
+
+    assert (told.exit_code, told.output) == (1, f"{words}\n")
+
+
+# make
+
+
+@pytest.mark.parametrize(
+    ("target", "arguments"),
+    [
+        (
+            ["rerun", 'ID=an"na `x`', "YES=1", "DRY_RUN=0"],
+            ["rerun", "--stack", "dropreel", "--id", 'an"na `x`', "--yes"],
+        ),
+        (
+            ["rerun", "FAILED_SINCE=2026-11-20 08:00", "STACK=it's", "DRY_RUN=1"],
+            ["rerun", "--stack", "it's", "--failed-since", "2026-11-20 08:00", "--dry-run"],
+        ),
+        (["token"], ["token", "--stack", "dropreel", "--provider", "RunComfy"]),
+        (["token", "PROVIDER=A 'b'"], ["token", "--stack", "dropreel", "--provider", "A 'b'"]),
+        (["sweep", "STACK=a b"], ["sweep", "--stack", "a b"]),
+        (["redrive-uploads"], ["redrive-uploads", "--stack", "dropreel"]),
+    ],
+)
+def test_make_hands_on_what_it_is_given(target: list[str], arguments: list[str]) -> None:
+    said = subprocess.run(
+        ["make", "-s", "-o", ".venv/dev/.made", *target, "OPERATE=printf '%s\\n'"],
+        cwd=PROJECT,
+        env={"PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert said.stdout.splitlines() == arguments
