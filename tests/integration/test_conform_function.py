@@ -48,8 +48,9 @@ def app(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
         s3.put_bucket_versioning(
             Bucket=UPLOAD_BUCKET, VersioningConfiguration={"Status": "Enabled"}
         )
-        from dropreel.aws.s3 import S3Storage
         from functions.conform import app
+
+        from dropreel.aws.s3 import S3Storage
 
         monkeypatch.setattr(app, "uploads", S3Storage())
         yield app

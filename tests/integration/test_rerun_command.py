@@ -15,12 +15,10 @@ from dropreel.aws.uploads import UsedUploads
 from dropreel.model.job import Job
 from dropreel.model.ledger import AttemptState
 from dropreel.model.messages import Next
-from operate import rerun
-from operate.stack import DeployedStack, OutputMissing, outputs_of
-from tests.support.render_account import LEDGER, REGION, VIDEOS, create_ledger_table
-from tests.support.render_fakes import ENVIRONMENT, JOB, RUNCOMFY
 from operate.__main__ import app
 from operate.stack import DeployedStack, OutputMissing, Outputs
+from tests.support.render_account import LEDGER, REGION, VIDEOS, create_ledger_table
+from tests.support.render_fakes import ENVIRONMENT, JOB, RUNCOMFY
 
 OUTPUTS = Outputs(
     StateMachineArn=ENVIRONMENT["STATE_MACHINE_ARN"], LedgerTable=LEDGER, VideoBucket=VIDEOS

@@ -14,16 +14,16 @@ from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
+from dropreel.media.audio import fit_recording
+from dropreel.media.image import fit_picture
+from dropreel.render.conform import conform
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from dropreel.media.audio import fit_recording
-from dropreel.media.image import fit_picture
 from dropreel.model.catalog import MODELS, TITLES
 from dropreel.model.errors import InputRejected
 from dropreel.model.job import Input, Job, Role
 from dropreel.render import validation
-from dropreel.render.conform import conform
 from tests.support import media_samples as samples
 from tests.support import more_media as media
 

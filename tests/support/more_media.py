@@ -13,9 +13,8 @@ from typing import NamedTuple
 
 import av
 import pillow_heif
-from PIL import Image, ImageCms, PngImagePlugin
-
 from dropreel.media.strip import jpeg_segments
+from PIL import Image, ImageCms, PngImagePlugin
 
 SECRET = "Villa Anna"
 """In the metadata of all that has metadata."""

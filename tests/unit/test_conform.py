@@ -6,16 +6,16 @@ from io import BytesIO
 from typing import BinaryIO
 
 import pytest
-
 from dropreel.media.making import Alarm, Copy, Damaged, OutOfTime, TooLong, Unfit, Watched
 from dropreel.media.pictures import Picture
 from dropreel.media.recordings import Sound
+from dropreel.render.conform import conform
+
 from dropreel.model.catalog import AudioFormat, AudioLimits, ImageFormat, ImageLimits
 from dropreel.model.errors import InputGone, InputRejected
 from dropreel.model.job import Input, Job, Role
 from dropreel.model.messages import Plan, PlannedOffer
 from dropreel.render import conform as conforming
-from dropreel.render.conform import conform
 from tests.support import media_samples as samples
 
 MODEL = "wan-2.2-speech-to-video"

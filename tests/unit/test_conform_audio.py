@@ -5,12 +5,12 @@ from io import BytesIO
 
 import av
 import pytest
-
-from dropreel.media import kinds
 from dropreel.media.audio import fit_recording
 from dropreel.media.making import Copy, Damaged, OutOfTime, TooLong, Unfit, Watched
 from dropreel.media.reader import buffered
 from dropreel.media.recordings import Sound, read_recording
+
+from dropreel.media import kinds
 from dropreel.model.catalog import AudioFormat, AudioLimits
 from tests.support import media_samples as samples
 from tests.support import more_media as media

@@ -4,14 +4,14 @@ import math
 from io import BytesIO
 
 import pytest
+from dropreel.media.image import fit_picture
+from dropreel.media.making import Copy, Damaged, OutOfTime, Unfit, Watched
+from dropreel.media.pictures import read_picture
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageChops, ImageCms
 
 from dropreel.media import image as conform_image
-from dropreel.media.image import fit_picture
-from dropreel.media.making import Copy, Damaged, OutOfTime, Unfit, Watched
-from dropreel.media.pictures import read_picture
 from dropreel.model.catalog import ImageFormat, ImageLimits
 from tests.support import media_samples as samples
 from tests.support import more_media as media

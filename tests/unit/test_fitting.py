@@ -3,10 +3,10 @@
 from dataclasses import replace
 
 import pytest
-
-from dropreel.media import fitting, kinds
 from dropreel.media.pictures import Picture
 from dropreel.media.recordings import Sound
+
+from dropreel.media import fitting, kinds
 from dropreel.model.catalog import MODELS, AudioFormat, AudioLimits, ImageFormat, ImageLimits
 
 SPEECH = MODELS["wan-2.2-speech-to-video"].route

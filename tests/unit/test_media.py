@@ -7,14 +7,14 @@ from collections.abc import Callable
 from io import BytesIO
 
 import pytest
+from dropreel.media.pictures import Picture, read_picture
+from dropreel.media.reader import RangedFile, buffered
+from dropreel.media.recordings import Sound, read_recording
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from dropreel.media.kinds import NotUsable
-from dropreel.media.pictures import Picture, read_picture
-from dropreel.media.reader import RangedFile, buffered
-from dropreel.media.recordings import Sound, read_recording
 from dropreel.model.catalog import AudioFormat, ImageFormat
 from tests.support import media_samples as samples
 

@@ -8,17 +8,17 @@ from io import BytesIO
 from typing import BinaryIO
 
 import pytest
+from dropreel.media.audio import fit_recording
+from dropreel.media.image import fit_picture
+from dropreel.render.conform import conform
 from PIL import Image
 
-from dropreel.media.audio import fit_recording
 from dropreel.media.fitting import strictest
-from dropreel.media.image import fit_picture
 from dropreel.model.catalog import MODELS, TITLES
 from dropreel.model.errors import InputRejected
 from dropreel.model.job import Input, Job, Role
 from dropreel.model.messages import Plan
 from dropreel.render import validation
-from dropreel.render.conform import conform
 from tests.support import media_samples as samples
 from tests.support import more_media as media
 

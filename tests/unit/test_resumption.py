@@ -6,13 +6,13 @@ from io import BytesIO
 from typing import BinaryIO
 
 import pytest
+from dropreel.render.conform import conform
 
 from dropreel.model.catalog import TITLES
 from dropreel.model.job import Input, Job
 from dropreel.model.ledger import Attempt, AttemptState, Run
 from dropreel.model.messages import Next, Plan, PlannedOffer
 from dropreel.render import resumption, validation
-from dropreel.render.conform import conform
 from tests.support import media_samples as samples
 from tests.support.render_fakes import (
     AUDIO,

@@ -6,13 +6,13 @@ from io import BytesIO
 from typing import Any, BinaryIO
 
 import pytest
+from dropreel.media.pictures import Picture
+from dropreel.media.recordings import Sound
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from dropreel.media import kinds
-from dropreel.media.pictures import Picture
-from dropreel.media.recordings import Sound
 from dropreel.model import catalog
 from dropreel.model.catalog import MODELS, TITLES, ImageFormat, Model, OptionValue, ProviderName
 from dropreel.model.errors import ErrorReport, InputGone, InputRejected, Reason, TokenMissing

@@ -215,7 +215,9 @@ class Sound:
         if inside_seconds + (0 if self._is_mp3 else lost_seconds) > _MAX_LOST_SECONDS:
             raise self._broken(f"is damaged after {heard_seconds:.1f} seconds")
 
-    def _discontinuity(self, packet: "Packet[AudioStream]", stream: AudioStream) -> AudioFrame | None:
+    def _discontinuity(
+        self, packet: "Packet[AudioStream]", stream: AudioStream
+    ) -> AudioFrame | None:
         """AMR sends no sound in pauses: a frame of silence (3GPP TS 26.101, types 8 to 15)."""
         content = bytes(packet)
         if self._kind is not kinds.AMR or not content or (content[0] >> 3 & 0xF) < 8:
