@@ -86,6 +86,11 @@ events: environments ## write the JSON Schemas in events/ and the README's table
 	@$(DEV)/python -m local.contract
 	@$(DEV)/python -m local.models
 
+VIDEO ?= out/anna.mp4
+
+picture: environments ## draw docs/dropreel.png from a video of the demo: [VIDEO=out/anna.mp4]
+	@$(DEV)/python -m local.picture "$(VIDEO)"
+
 EXAMPLES ?= 1000
 
 hunt: environments ## look long for what breaks admission, about two examples a second: [EXAMPLES=1000]
@@ -138,5 +143,5 @@ redrive-uploads: .venv/dev/.made ## send uploads that intake failed on through i
 clean: down ## remove what was built, and the environments
 	rm -rf out .aws-sam .venv
 
-.PHONY: demo up down test hunt lint format events bench-burst bench-deliver bench-latency build deploy token rerun sweep \
+.PHONY: demo up down test hunt lint format events picture bench-burst bench-deliver bench-latency build deploy token rerun sweep \
     redrive-uploads clean
