@@ -14,7 +14,6 @@ from decimal import Decimal
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import boto3
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
@@ -25,7 +24,6 @@ from hypothesis.stateful import (
     precondition,
     rule,
 )
-from moto import mock_aws
 
 from dropreel.aws.ledger import DynamoDBLedger
 from dropreel.aws.slots import DynamoDBSlots
@@ -34,11 +32,16 @@ from dropreel.model.job import Job
 from dropreel.model.ledger import Attempt
 from dropreel.model.messages import Next
 from dropreel.model.prices import billed
-from dropreel.render.admission import Admission
 from dropreel.render.attempts import NOT_SUBMITTED
-from dropreel.render.spending import Day
-from tests.support.admission_fakes import FakeExecutions, desk, job_named, request_of
-from tests.support.render_account import REGION, create_ledger_table
+from tests.support.admission_fakes import (
+    FakeExecutions,
+    desk,
+    job_named,
+    ledger_table,
+    request_of,
+    write_outcome,
+)
+from tests.support.render_account import create_ledger_table
 from tests.support.render_fakes import PLAN, RUNCOMFY, WAVESPEED, FakeClock
 
 if TYPE_CHECKING:
@@ -60,7 +63,7 @@ class Call(threading.Thread):
 
     def __init__(self, work: Callable[[], None]) -> None:
         super().__init__(daemon=True)
-        self._work = work
+        self.work = work
         self._may_go_on = threading.Semaphore(0)
         self._has_stopped = threading.Semaphore(0)
         self.kill_before = self.kill_after = False
@@ -72,9 +75,7 @@ class Call(threading.Thread):
     def run(self) -> None:
         try:
             self.pause()
-            self._work()
-        except Killed as killed:
-            self.failure = killed
+            self.work()
         except BaseException as failure:
             self.failure = failure
         finally:
@@ -116,19 +117,13 @@ class Stepped:
         return stepped
 
 
-_account = mock_aws()
-_tables = 0
-
-
 @pytest.fixture(scope="module", autouse=True)
 def account() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ACCESS_KEY_ID", "testing")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
-        patch.delenv("AWS_ENDPOINT_URL", raising=False)
-        with _account:
-            Machine.client = boto3.client("dynamodb", region_name=REGION)
-            yield
+    with ledger_table() as Machine.client:
+        yield
+
+
+_tables = 0
 
 
 class Machine(RuleBasedStateMachine):
@@ -148,7 +143,7 @@ class Machine(RuleBasedStateMachine):
         self.ledger = DynamoDBLedger(self.table, self.client)
         self.minutes = 0
         self.deploy(paused=None, unpriced=None, is_dear=False)
-        self.calls: list[tuple[Call, Callable[[], None]]] = []
+        self.calls: list[Call] = []
         self.crashed: list[Callable[[], None]] = []  # which the platform calls again
         self.jobs: list[Job] = []
         self.attempt: dict[str, int] = {}
@@ -175,12 +170,12 @@ class Machine(RuleBasedStateMachine):
             del self.usd[unpriced]
         stepped: Any = Stepped(self.client)
         stepped_executions: Any = Stepped(self.executions)
-        self.admission: Admission = desk(
+        self.admission = desk(
             DynamoDBSlots(self.table, stepped),
             stepped_executions,
             DynamoDBLedger(self.table, stepped),
             self.clock,
-            in_flight={it: 0 if it is paused else self.slots for it in ProviderName},
+            in_flight={it: 0 if it is paused else self.slots for it in TITLES},
             daily_renders=self.limit_renders,
             daily_usd=self.limit_usd,
             prices={
@@ -193,16 +188,16 @@ class Machine(RuleBasedStateMachine):
     # What happens in an account
 
     def _call(self, work: Callable[[], None]) -> None:
-        self.calls.append((Call(work), work))
+        self.calls.append(Call(work))
 
-    def _admit(self, job: Job) -> None:
-        attempt = self.attempt[job.id]
+    def _admit(self, job: Job, *, attempt: int, retry: int = 0) -> None:
+        self.attempt[job.id], self.retries[job.id] = attempt, retry
         self.overdue.discard(job.id)  # whatever it has is given anew
         request = request_of(
             job,
             attempt=attempt,
             offer=(attempt - 1) % 2,
-            retry=self.retries[job.id],
+            retry=retry,
             minute=-self.jobs.index(job),  # the later it comes, the earlier it was started
             route=ROUTE,
         )
@@ -214,41 +209,38 @@ class Machine(RuleBasedStateMachine):
     def start(self) -> None:
         job = job_named(f"job{len(self.jobs)}")
         self.jobs.append(job)
-        self.attempt[job.id], self.retries[job.id] = 1, 0
         self.lives.add(job.id)
-        self._admit(job)
+        self._admit(job, attempt=1)
 
-    @rule(data=st.data())
+    @rule(data=st.data(), steps=st.integers(1, 12))
     @precondition(lambda self: self.calls)
-    def advance(self, data: st.DataObject) -> None:
-        which = data.draw(st.integers(0, len(self.calls) - 1), "call")
-        steps = data.draw(st.integers(1, 12), "requests")
+    def advance(self, data: st.DataObject, steps: int) -> None:
+        call = self._draw_call(data)
         for _ in range(steps):
-            if not self._advance(which):
-                break
+            if not call.is_over:
+                self._advance(call)
 
-    def _advance(self, which: int) -> bool:
-        call, work = self.calls[which]
+    def _draw_call(self, data: st.DataObject) -> Call:
+        return self.calls[data.draw(st.integers(0, len(self.calls) - 1), "call")]
+
+    def _advance(self, call: Call) -> None:
         call.advance()
         if call.is_over:
-            del self.calls[which]
+            self.calls.remove(call)
             if isinstance(call.failure, Killed):
-                self.crashed.append(work)
+                self.crashed.append(call.work)
             elif call.failure:
                 raise call.failure
         for job in self.jobs:
             if job.id in self.lives and job.execution_name in self.executions.refused:
-                self._end(job)
-                self._conclude(job)
-        return not call.is_over
+                self._end(job, is_told=True)
 
     @rule(data=st.data(), after=st.booleans())
     @precondition(lambda self: self.calls)
     def kill(self, data: st.DataObject, after: bool) -> None:
-        which = data.draw(st.integers(0, len(self.calls) - 1), "call")
-        call, _ = self.calls[which]
+        call = self._draw_call(data)
         call.kill_before, call.kill_after = not after, after
-        self._advance(which)
+        self._advance(call)
 
     @rule(data=st.data())
     @precondition(lambda self: self.crashed)
@@ -261,8 +253,7 @@ class Machine(RuleBasedStateMachine):
     def retry_admit(self, data: st.DataObject) -> None:
         """Step Functions lost the answer of admit: it calls again, with a newer token."""
         job = data.draw(st.sampled_from(self._waiting()), "job")
-        self.retries[job.id] += 1
-        self._admit(job)
+        self._admit(job, attempt=self.attempt[job.id], retry=self.retries[job.id] + 1)
 
     @rule(data=st.data(), kept=st.booleans())
     @precondition(lambda self: self._going())
@@ -270,26 +261,25 @@ class Machine(RuleBasedStateMachine):
         """The render is over, well or not; the execution ends with it."""
         job = data.draw(st.sampled_from(self._going()), "job")
         if kept:
-            self._submit(job)
-        self._end(job)
-        if kept:
-            number = self.attempt[job.id]
-            self._call(lambda: self.admission.rendered(job, number))
+            self._render(job)
         else:
-            self._conclude(job)
+            self._end(job, is_told=True)
 
-    @rule(data=st.data(), refused=st.booleans())
+    def _render(self, job: Job) -> None:
+        """The provider accepts it, so it is paid."""
+        attempt = self._begin(job)
+        write_outcome(self.ledger, attempt, "accepted")
+        self.spent += _usd(attempt)
+        self._end(job)
+        self._call(partial(self.admission.rendered, job, attempt.number))
+
+    @rule(data=st.data(), outcome=st.sampled_from(["refused", "lost"]))
     @precondition(lambda self: self._going())
-    def fall_over(self, data: st.DataObject, refused: bool) -> None:
+    def fall_over(self, data: st.DataObject, outcome: str) -> None:
         job = data.draw(st.sampled_from(self._going()), "job")
         attempt = self._begin(job)
-        if refused:
-            self.ledger.refuse(attempt, "NoCredit", "")
-        else:
-            self.ledger.give_up(attempt, "SubmissionUnclear", "")
-            self.spent += _usd(attempt)
-        self.attempt[job.id], self.retries[job.id] = attempt.number + 1, 0
-        self._admit(job)
+        write_outcome(self.ledger, attempt, outcome)
+        self._admit(job, attempt=attempt.number + 1)
 
     @rule(data=st.data(), is_told=st.booleans())
     @precondition(lambda self: self.lives)
@@ -297,9 +287,7 @@ class Machine(RuleBasedStateMachine):
         """Someone stops the execution; conclude is told of it, or the event is lost."""
         job = data.draw(st.sampled_from([j for j in self.jobs if j.id in self.lives]), "job")
         self.perhaps_spent += DEAR_USD
-        self._end(job)
-        if is_told:
-            self._conclude(job)
+        self._end(job, is_told=is_told)
 
     @rule(data=st.data())
     @precondition(lambda self: self._going())
@@ -309,8 +297,7 @@ class Machine(RuleBasedStateMachine):
         attempt = self._begin(job)
         self.asked.append(attempt)
         self.perhaps_spent += _usd(attempt)
-        self._end(job)
-        self._conclude(job)
+        self._end(job, is_told=True)
 
     @rule(data=st.data(), accepts=st.booleans())
     @precondition(lambda self: self.asked)
@@ -319,23 +306,10 @@ class Machine(RuleBasedStateMachine):
         self.perhaps_spent -= _usd(attempt)
         if accepts:
             self.spent += _usd(attempt)
-            self.ledger.accept(attempt, f"request of {attempt.job_id}", self.clock())
+            write_outcome(self.ledger, attempt, "accepted")
         else:
-            self.ledger.refuse(attempt, "NoCredit", "")
+            write_outcome(self.ledger, attempt, "refused")
             self.minute()  # a late refund serves nobody by itself
-
-    def _conclude(self, job: Job) -> None:
-        def conclude() -> None:
-            self.ledger.close(job, self.clock())
-            self.admission.leave(job)
-
-        self._call(conclude)
-
-    def _submit(self, job: Job) -> None:
-        """The provider accepts it, so it is paid."""
-        attempt = self._begin(job)
-        self.ledger.accept(attempt, f"request of {job.stem}", self.clock())
-        self.spent += _usd(attempt)
 
     def _begin(self, job: Job) -> Attempt:
         """As submit does."""
@@ -352,9 +326,17 @@ class Machine(RuleBasedStateMachine):
         assert attempt
         return attempt
 
-    def _end(self, job: Job) -> None:
+    def _end(self, job: Job, *, is_told: bool = False) -> None:
+        """Of its execution; conclude is told of it, if need be."""
+
+        def conclude() -> None:
+            self.ledger.close(job, self.clock())
+            self.admission.leave(job)
+
         self.executions.end(job.execution_name)
         self.lives.discard(job.id)
+        if is_told:
+            self._call(conclude)
 
     @rule()
     def sweep(self) -> None:
@@ -381,14 +363,13 @@ class Machine(RuleBasedStateMachine):
             self.minute()
             self._let_calls_end()
             self.is_news = False
-        items = self.client.scan(TableName=self.table, ConsistentRead=True)["Items"]
-        day = DynamoDBSlots(self.table, self.client).day(self.clock().date())
+        items = self._items()
         for provider in TITLES:
             taken = [i for i in items if i["pk"]["S"] == f"slots#{provider}"]
             waiting = [i for i in items if i["pk"]["S"] == f"waiters#{provider}"]
             if provider is self.paused:
                 assert not [i for i in waiting if self._may_go_on_from(int(i["offer"]["N"]))]
-            elif not self._is_day_full(day, self.usd.get(provider, Decimal(0))):
+            elif not self._is_day_full(self.usd.get(provider, Decimal(0))):
                 assert len(taken) >= self.slots or not waiting, (taken, waiting)
         holders = {i["job_id"]["S"] for i in items if i["pk"]["S"].startswith("slots#")}
         assert not [job.stem for job in self._waiting() if job.id in holders]
@@ -397,35 +378,35 @@ class Machine(RuleBasedStateMachine):
         """Whether a later offer can be asked, while its own is paused."""
         return bool(ROUTE[offer + 1 :]) and (not self.limit_usd or ROUTE[1].provider in self.usd)
 
-    def _is_day_full(self, day: Day, usd: Decimal) -> bool:
+    def _is_day_full(self, usd: Decimal) -> bool:
+        day = DynamoDBSlots(self.table, self.client).day(self.clock().date())
         is_spent = self.limit_usd and day.spent_usd + usd > Decimal(self.limit_usd)
         return bool(is_spent or (self.limit_renders and day.renders >= self.limit_renders))
 
     def _let_calls_end(self) -> None:
         while self.calls or self.crashed:
             while self.calls:
-                self._advance(0)
+                self._advance(self.calls[0])
             while self.crashed:
                 self._call(self.crashed.pop())
 
     # What is seen of it
 
+    def _items(self) -> list[dict[str, Any]]:
+        items: list[Any] = self.client.scan(TableName=self.table, ConsistentRead=True)["Items"]
+        return items
+
+    def _alive(self, *, waits: bool) -> list[Job]:
+        alive = (job for job in self.jobs if job.id in self.lives)
+        return [job for job in alive if self.executions.waits(job.execution_name) is waits]
+
     def _waiting(self) -> list[Job]:
-        return [
-            job
-            for job in self.jobs
-            if job.id in self.lives and self.executions.waits(job.execution_name)
-        ]
+        return self._alive(waits=True)
 
     def _going(self) -> list[Job]:
         """Told to go on, and not waiting for anything."""
-        return [
-            job
-            for job in self.jobs
-            if job.id in self.lives
-            and not self.executions.waits(job.execution_name)
-            and job.execution_name not in self.executions.refused
-        ]
+        told = self._alive(waits=False)
+        return [job for job in told if job.execution_name not in self.executions.refused]
 
     @invariant()
     def never_more_in_flight_than_allowed(self) -> None:
@@ -438,34 +419,27 @@ class Machine(RuleBasedStateMachine):
         assert max(len(stems) for stems in there.values()) <= self.slots, there
 
     @invariant()
-    def the_spend_is_the_sum_of_what_is_kept(self) -> None:
-        spent, kept = Decimal(0), Decimal(0)
-        for item in self.client.scan(TableName=self.table, ConsistentRead=True)["Items"]:
-            if item["pk"]["S"] == "spend":
-                day = Decimal(item["spent_usd"]["N"]) if "spent_usd" in item else Decimal(0)
-                assert 0 <= day <= Decimal(self.limit_usd or "Infinity")
-                spent += day
-            if item["sk"]["S"].startswith("run#"):
-                for field in ("charged_usd", "kept_usd"):
-                    kept += Decimal(item[field]["N"]) if field in item else 0
-        assert spent == kept
-
-    @invariant()
-    def the_renders_are_those_that_are_or_may_be_submitted(self) -> None:
-        items = self.client.scan(TableName=self.table, ConsistentRead=True)["Items"]
-        days = [int(item["renders"]["N"]) for item in items if "renders" in item]
-        assert all(0 <= renders <= (self.limit_renders or 99) for renders in days)
+    def the_spend_and_the_renders_are_those_of_the_runs(self) -> None:
+        items = self._items()
+        days = [item for item in items if item["pk"]["S"] == "spend"]
+        spent = [_decimal(day, "spent_usd") for day in days]
+        renders = [_decimal(day, "renders") for day in days]
+        assert all(0 <= usd <= Decimal(self.limit_usd or "Infinity") for usd in spent)
+        assert all(0 <= number <= (self.limit_renders or 99) for number in renders)
+        runs = [item for item in items if item["sk"]["S"].startswith("run#")]
+        kept = (_decimal(run, "charged_usd") + _decimal(run, "kept_usd") for run in runs)
+        assert sum(spent) == sum(kept)
         admitted = {
-            (item["pk"]["S"], f"attempt#{int(item['attempt']['N']):03}")
-            for item in items
-            if "charged_on" in item
+            (run["pk"]["S"], f"attempt#{int(run['attempt']['N']):03}")
+            for run in runs
+            if "charged_on" in run
         }
         submitted = {
             (item["pk"]["S"], item["sk"]["S"])
             for item in items
             if item["sk"]["S"].startswith("attempt#") and item["state"]["S"] not in NOT_SUBMITTED
         }
-        assert sum(days) == len(admitted | submitted)
+        assert sum(renders) == len(admitted | submitted)
 
     def teardown(self) -> None:
         """In the end nobody has waited in vain, and every slot is back."""
@@ -474,7 +448,7 @@ class Machine(RuleBasedStateMachine):
         try:
             self._let_everything_end()
         finally:
-            for call, _ in self.calls:
+            for call in self.calls:
                 call.kill_before = True
                 call.advance()
             self.client.delete_table(TableName=self.table)
@@ -485,25 +459,21 @@ class Machine(RuleBasedStateMachine):
             self._let_calls_end()
             going = self._going()
             for job in going:
-                self._submit(job)
-                self._end(job)
-                self._call(partial(self.admission.rendered, job, self.attempt[job.id]))
+                self._render(job)
             if not going and not self.lives:
                 break
             if not going:
                 self.clock.now += timedelta(days=1)
-                self._call(self.admission.serve_all)
+                self.sweep()
         assert self.lives == set()
-        for _ in range(len(self.jobs)):  # those that were aborted untold are skipped
+        for _ in self.jobs:  # those that were aborted untold are skipped
             self.clock.now += timedelta(days=1)
-            self._call(self.admission.serve_all)
-            while self.calls:
-                self._advance(0)
-        left = self.client.scan(TableName=self.table, ConsistentRead=True)["Items"]
-        days = sum((Decimal(i["spent_usd"]["N"]) for i in left if "spent_usd" in i), Decimal(0))
-        assert self.spent <= days <= self.spent + self.perhaps_spent
-        assert [i["pk"]["S"] for i in left if i["pk"]["S"].startswith("waiters#")] == []
-        assert [i["pk"]["S"] for i in left if i["pk"]["S"].startswith("slots#")] == []
+            self.sweep()
+            self._let_calls_end()
+        left = self._items()
+        spent = sum(_decimal(item, "spent_usd") for item in left)
+        assert self.spent <= spent <= self.spent + self.perhaps_spent
+        assert {item["pk"]["S"].partition("#")[0] for item in left} <= {"job", "spend"}
 
 
 class MachineWithoutLimit(Machine):
@@ -516,6 +486,10 @@ class MachineWithoutLimit(Machine):
 def _usd(attempt: Attempt) -> Decimal:
     """What it was admitted for."""
     return Decimal(str(attempt.estimated_usd or 0))
+
+
+def _decimal(item: dict[str, Any], name: str) -> Decimal:
+    return Decimal(item[name]["N"]) if name in item else Decimal(0)
 
 
 TestAdmissionInterleaved = Machine.TestCase

@@ -3,50 +3,52 @@
 The functions run as they are deployed. Only their calls to AWS are broken, one after the other.
 """
 
-import importlib.util
 import json
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import Enum, auto
-from functools import cache
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from functools import cache, partial
 from itertools import count
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, TypeVar
 
 import boto3
 import pytest
+from aws_lambda_powertools.utilities.parameters import SecretsProvider
 from aws_lambda_powertools.utilities.parameters.constants import DEFAULT_PROVIDERS
 from botocore.client import BaseClient
 from botocore.exceptions import ClientError
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
 
 from dropreel.aws.bus import EventNotTaken
 from dropreel.aws.slots import DynamoDBSlots
-from dropreel.model.catalog import ProviderName
+from dropreel.model.catalog import TITLES
 from dropreel.model.errors import DropreelError, RenderTimedOut
 from dropreel.model.events import VideoFailed, VideoReady
 from dropreel.model.job import Job
 from dropreel.model.ledger import AttemptState, Run
-from dropreel.model.messages import Next, Plan, Progress, Submission, Underway
+from dropreel.model.messages import Next, Progress, Submission, Underway
 from dropreel.model.provider import Answer, RenderState, Result, Ticket, UnknownRequest
 from dropreel.render.admission import RunId
-from dropreel.render.spending import Limits
+from local.standin.server import running
 from tests.support.admission_fakes import FakeExecutions, desk, job_named, request_of
+from tests.support.fault_account import CONTEXT, load_step
 from tests.support.render_account import LEDGER, ROOT, VIDEOS, RenderAccount, render_account
-from tests.support.render_fakes import PLAN, RUNCOMFY, ScriptedProvider, by_name
+from tests.support.render_fakes import PLAN, RUNCOMFY, TICKET, ScriptedProvider, by_name, providers
 from tests.support.videos import tiny_video
 
 ABORTED = json.loads((ROOT / "events/samples/execution_aborted.json").read_text())
 URL = "https://cdn.example/video.mp4?signature=secret"
-CONTEXT = SimpleNamespace(
-    function_name="step",
-    memory_limit_in_mb=512,
-    invoked_function_arn="arn",
-    aws_request_id="call",
-    get_remaining_time_in_millis=lambda: 240_000,
-)
+STARTED_AT = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=2)
+COMPLETED = Answer(state=RenderState.COMPLETED)
+QUEUED = Answer(state=RenderState.QUEUED)
+MANY_SLOTS = dict.fromkeys(TITLES, 1000)
+
+Json = dict[str, Any]
+T = TypeVar("T")
 
 
 class Killed(BaseException):
@@ -84,105 +86,57 @@ class Weather:
             return call()
         if self.fault is Fault.KILLED and self.has_struck:
             raise Killed
-        if self._may_befall(service, operation):
-            self.seen += 1
-            if self.seen == self.nth:
-                self.has_struck = True
-                return self._strike(operation)
+        may_befall = {
+            Fault.KILLED: not operation.startswith(_READS),
+            Fault.THROTTLED: service == "dynamodb",
+            Fault.REFUSED: operation == "PutEvents",
+        }
+        self.seen += may_befall[self.fault]
+        if may_befall[self.fault] and self.seen == self.nth:
+            self.has_struck = True
+            return self._strike(self.fault, operation)
         self.done.append(operation)
         return call()
 
-    def _may_befall(self, service: str, operation: str) -> bool:
-        match self.fault:
-            case Fault.KILLED:
-                return not operation.startswith(_READS)
-            case Fault.THROTTLED:
-                return service == "dynamodb"
-            case _:
-                return operation == "PutEvents"
-
-    def _strike(self, operation: str) -> object:
-        match self.fault:
-            case Fault.KILLED:
-                raise Killed
-            case Fault.THROTTLED:
-                names = ("ThrottlingException", "ProvisionedThroughputExceededException")
-                raise ClientError(
-                    {"Error": {"Code": names[self.nth % 2], "Message": "Slow down."}}, operation
-                )
-            case _:
-                entry = {"ErrorCode": "InternalFailure", "ErrorMessage": "Try again."}
-                return {"FailedEntryCount": 1, "Entries": [entry]}
-
-
-@pytest.fixture
-def weather(monkeypatch: pytest.MonkeyPatch) -> Weather:
-    weather = Weather()
-    make_api_call = BaseClient._make_api_call  # type: ignore[attr-defined]
-
-    def call(client: Any, operation: str, params: Any) -> Any:  # noqa: ANN401
-        service = client.meta.service_model.service_name
-        return weather.pass_through(
-            service, operation, lambda: make_api_call(client, operation, params)
-        )
-
-    monkeypatch.setattr(BaseClient, "_make_api_call", call)
-    return weather
-
-
-@pytest.fixture(scope="module")
-def account() -> Iterator[RenderAccount]:
-    """One for all tests: each has jobs of its own."""
-    with pytest.MonkeyPatch.context() as patch, render_account(patch) as account:
-        yield account
+    def _strike(self, fault: Fault, operation: str) -> object:
+        if fault is Fault.KILLED:
+            raise Killed
+        if fault is Fault.THROTTLED:
+            code = ("ThrottlingException", "ProvisionedThroughputExceededException")[self.nth % 2]
+            raise ClientError({"Error": {"Code": code, "Message": "Slow down."}}, operation)
+        entry = {"ErrorCode": "InternalFailure", "ErrorMessage": "Try again."}
+        return {"FailedEntryCount": 1, "Entries": [entry]}
 
 
 class FaithfulProvider(ScriptedProvider):
     """Remembers what it cancelled, as a real one does."""
 
-    def __init__(self, answer: Answer | Exception, *, cancels: bool = True) -> None:
-        super().__init__(submissions=["req-1", "req-2"], answers=[answer], cancels=cancels)
+    def __init__(self, answer: Answer | Exception) -> None:
+        super().__init__(submissions=["req-1", "req-2"], answers=[answer], cancels=True)
 
-    def ask(self, request_id: str) -> Answer:
+    def ask(self, ticket: Ticket) -> Answer:
         if self.cancelled:
             return Answer(state=RenderState.CANCELLED)
-        return super().ask(request_id)
+        return super().ask(ticket)
 
-    def result(self, request_id: str) -> Result:
+    def result(self, ticket: Ticket) -> Result:
         return Result(video_url=URL)
-
-
-COMPLETED = Answer(state=RenderState.COMPLETED)
-QUEUED = Answer(state=RenderState.QUEUED)
 
 
 class Function:
     """A step's function, as Lambda keeps it from call to call."""
 
     def __init__(self, step: str) -> None:
-        path = ROOT / "functions" / step / "app.py"
-        spec = importlib.util.spec_from_file_location(f"{step}_app", path)
-        assert spec
-        assert spec.loader
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        self.app = cast(Any, module)
+        self.app = load_step(step)
         if step == "deliver":
             self.app.download = copy_tiny_video
 
-    def __call__(
-        self, event: Mapping[str, Any], provider: ScriptedProvider | None = None
-    ) -> dict[str, Any]:
+    def __call__(self, event: Mapping[str, Any], provider: ScriptedProvider | None = None) -> Json:
         if provider:
             find = by_name(provider)
             self.app.provider_of = lambda name, settings: find(name)
-        answer: dict[str, Any] = self.app.handler(dict(event), CONTEXT)
+        answer: Json = self.app.handler(dict(event), CONTEXT)
         return answer
-
-
-@pytest.fixture(scope="module")
-def function(account: RenderAccount) -> Callable[[str], Function]:
-    return cache(Function)
 
 
 def copy_tiny_video(
@@ -198,35 +152,32 @@ def copy_tiny_video(
 # A job under way
 
 
-STARTED_AT = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=2)
+_numbers = count(1)
 
 
 @dataclass
 class Case:
-    """A job of its own, which holds a slot and has a request accepted."""
+    """A job of its own, dropped and planned."""
 
     account: RenderAccount
-    job: Job
-    plan: Plan = PLAN
 
     def __post_init__(self) -> None:
-        self.plan = PLAN.model_copy(update={"job": self.job})
+        job = job_named(f"anna{next(_numbers)}")
+        self.plan = self.account.drop(PLAN.model_copy(update={"job": job}))
+        self.job = self.plan.job
 
     @property
     def slots(self) -> DynamoDBSlots:
         return DynamoDBSlots(LEDGER, self.account.dynamodb)
 
-    def admit(self) -> "Case":
+    def accept(self) -> "Case":
+        """It holds a slot, and its request is accepted."""
         executions = FakeExecutions()
         request = request_of(self.job).model_copy(update={"started_at": STARTED_AT})
         executions.wait(self.job.execution_name, request.task_token)
         now = datetime.now(UTC)
         desk(self.slots, executions, self.account.ledger, lambda: now, in_flight=50).admit(request)
         assert self.holds_slot
-        return self
-
-    def accept(self) -> "Case":
-        self.admit()
         attempt = self.account.ledger.begin(self.job.id, Next(), RUNCOMFY, STARTED_AT)
         assert attempt
         self.account.ledger.accept(attempt, "req-1", STARTED_AT)
@@ -247,18 +198,13 @@ class Case:
         [attempt] = self.account.ledger.attempts(self.job.id)
         return attempt.state
 
-    def underway(self) -> dict[str, Any]:
-        ticket = Ticket(
-            provider=RUNCOMFY.provider,
-            endpoint=RUNCOMFY.endpoint,
-            request_id="req-1",
-            attempt=1,
-            offer=0,
-            submitted_at=STARTED_AT,
-        )
+    def submission(self) -> Json:
+        return {"plan": self.plan.model_dump(mode="json"), "next": {}}
+
+    def underway(self) -> Json:
         underway = Underway(
             plan=self.plan,
-            ticket=ticket,
+            ticket=TICKET.model_copy(update={"submitted_at": STARTED_AT}),
             progress=Progress(
                 state=RenderState.RENDERING,
                 wait_seconds=5,
@@ -269,7 +215,7 @@ class Case:
         )
         return underway.model_dump(mode="json")
 
-    def failed_run(self) -> dict[str, Any]:
+    def failed_run(self) -> Json:
         cause = {"errorMessage": str(RenderTimedOut("Still queued.")), "errorType": "-"}
         return {
             "job": self.job.model_dump(mode="json"),
@@ -278,7 +224,7 @@ class Case:
             "started_at": STARTED_AT.isoformat(),
         }
 
-    def ended_run(self) -> dict[str, Any]:
+    def ended_run(self) -> Json:
         detail = ABORTED["detail"] | {
             "executionArn": self.failed_run()["execution"],
             "input": self.job.model_dump_json(),
@@ -286,9 +232,10 @@ class Case:
         }
         return {**ABORTED, "detail": detail}
 
-    def announced(self) -> list[dict[str, Any]]:
+    def announced(self) -> list[Json]:
         """Its events since the last look."""
-        events: list[dict[str, Any]] = list(map(json.loads, self.account.announced()))
+        looks = iter(self.account.announced, [])  # a look takes some of what is there
+        events: list[Json] = [json.loads(text) for look in looks for text in look]
         return [event for event in events if event["detail"]["job"]["id"] == self.job.id]
 
     def versions(self, key: str) -> int:
@@ -299,40 +246,71 @@ class Case:
         return self.account.s3.get_object(Bucket=VIDEOS, Key=key)["Body"].read().decode()
 
 
-_numbers = count(1)
+@dataclass
+class Platform:
+    """The account, the functions in it, and the weather between them."""
+
+    account: RenderAccount
+    function: Callable[[str], Function]
+    weather: Weather = field(default_factory=Weather)
+
+    def dropped_job(self) -> Case:
+        return Case(self.account)
+
+    def accepted_job(self) -> Case:
+        return Case(self.account).accept()
+
+    def cut_off_anywhere(self, fault: Fault, given: Callable[[], T]) -> Iterator[T]:
+        """What is given, once for each call to AWS that the fault can befall after that, until
+        there is no further one."""
+        for nth in count(1):
+            there = given()
+            self.weather.brew(fault, nth)
+            yield there
+            if not self.weather.has_struck:
+                assert nth > 1
+                return
+
+    def called_again(self, call: Callable[[], Json | None]) -> Json | None:
+        """The answer in the end, as Step Functions or EventBridge get it."""
+        try:
+            answer = call()
+        except (Killed, ClientError):
+            assert self.weather.has_struck
+        else:
+            assert not self.weather.has_struck
+            return answer
+        finally:
+            self.weather.clear()
+        return call()
 
 
-def a_job() -> Job:
-    return job_named(f"anna{next(_numbers)}")
+@pytest.fixture(scope="module")
+def module_aws() -> Iterator[Platform]:
+    """One for all tests: each has jobs of its own."""
+    with pytest.MonkeyPatch.context() as patch, render_account(patch) as account:
+        yield Platform(account, cache(Function))
 
 
-def every_call(weather: Weather, tries: Callable[[int], None]) -> None:
-    """One try for each call to AWS that the fault can befall, until there is no further one."""
-    for nth in count(1):
-        tries(nth)
-        if not weather.has_struck:
-            assert nth > 1
-            return
+@pytest.fixture
+def aws(module_aws: Platform, monkeypatch: pytest.MonkeyPatch) -> Platform:
+    aws = replace(module_aws, weather=Weather())
+    make_api_call = BaseClient._make_api_call  # type: ignore[attr-defined]
 
+    def call(client: Any, operation: str, params: Any) -> Any:  # noqa: ANN401
+        service = client.meta.service_model.service_name
+        return aws.weather.pass_through(
+            service, operation, lambda: make_api_call(client, operation, params)
+        )
 
-KILLED_OR_THROTTLED = pytest.mark.parametrize("fault", [Fault.KILLED, Fault.THROTTLED])
-
-
-def called_again(weather: Weather, call: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """The answer in the end, as Step Functions or EventBridge get it."""
-    try:
-        answer = call()
-    except (Killed, ClientError):
-        assert weather.has_struck
-    else:
-        assert not weather.has_struck
-        return answer
-    finally:
-        weather.clear()
-    return call()
+    monkeypatch.setattr(BaseClient, "_make_api_call", call)
+    return aws
 
 
 # Killed in the middle, or the ledger throttled, and called again
+
+
+each_fault = pytest.mark.parametrize("fault", [Fault.KILLED, Fault.THROTTLED])
 
 
 @pytest.mark.parametrize(
@@ -344,23 +322,17 @@ def called_again(weather: Weather, call: Callable[[], dict[str, Any]]) -> dict[s
     ],
 )
 def test_conclude_cut_off_anywhere_comes_to_the_same_end(
-    fault: Fault,
-    way: Callable[[Case], dict[str, Any]],
-    account: RenderAccount,
-    weather: Weather,
-    function: Callable[[str], Function],
+    way: Callable[[Case], Json], fault: Fault, aws: Platform
 ) -> None:
-    conclude = function("conclude")
+    conclude = aws.function("conclude")
+    code = "RenderTimedOut" if way is Case.failed_run else "ExecutionAborted"
 
-    def tries(nth: int) -> None:
-        case = Case(account, a_job()).accept()
-        weather.brew(fault, nth)
-        provider = FaithfulProvider(QUEUED)
+    for case in aws.cut_off_anywhere(fault, aws.accepted_job):
+        event, provider = way(case), FaithfulProvider(QUEUED)
 
-        answer = called_again(weather, lambda: conclude(way(case), provider))
+        answer = aws.called_again(partial(conclude, event, provider))
 
         failed = VideoFailed.model_validate(answer)
-        code = "RenderTimedOut" if way is Case.failed_run else "ExecutionAborted"
         assert failed.error.code == code
         assert failed.render is not None
         assert failed.render.cancelled
@@ -375,319 +347,223 @@ def test_conclude_cut_off_anywhere_comes_to_the_same_end(
             assert (events, case.run.outcome) == ([], None)
         else:
             # Twice only if it was announced, and cut off before that could be written down.
-            twice = weather.has_struck and "PutEvents" in weather.done
+            twice = aws.weather.has_struck and "PutEvents" in aws.weather.done
             assert [VideoFailed.model_validate(event) for event in events] == [failed] * (1 + twice)
             assert case.run.outcome == code
 
-    every_call(weather, tries)
 
+@each_fault
+def test_deliver_cut_off_anywhere_comes_to_the_same_end(fault: Fault, aws: Platform) -> None:
+    deliver = aws.function("deliver")
 
-@KILLED_OR_THROTTLED
-def test_deliver_cut_off_anywhere_comes_to_the_same_end(
-    fault: Fault,
-    account: RenderAccount,
-    weather: Weather,
-    function: Callable[[str], Function],
-) -> None:
-    deliver = function("deliver")
+    for case in aws.cut_off_anywhere(fault, aws.accepted_job):
+        event, provider = case.underway(), FaithfulProvider(COMPLETED)
 
-    def tries(nth: int) -> None:
-        case = Case(account, a_job()).accept()
-        weather.brew(fault, nth)
-
-        answer = called_again(
-            weather, lambda: deliver(case.underway(), FaithfulProvider(COMPLETED))
-        )
+        answer = aws.called_again(partial(deliver, event, provider))
 
         ready = VideoReady.model_validate(answer)
-        video = account.s3.get_object(Bucket=VIDEOS, Key=case.job.video_key)
+        video = aws.account.s3.get_object(Bucket=VIDEOS, Key=case.job.video_key)
         assert video["VersionId"] == ready.video.version_id
         assert video["Body"].read() == tiny_video()
         assert VideoReady.model_validate_json(case.text(case.job.manifest_key)) == ready
         assert case.run.outcome == "VideoReady"
 
-    every_call(weather, tries)
 
+@each_fault
+def test_poll_cut_off_anywhere_returns_the_slot(fault: Fault, aws: Platform) -> None:
+    poll = aws.function("poll")
 
-@KILLED_OR_THROTTLED
-def test_poll_cut_off_anywhere_returns_the_slot(
-    fault: Fault,
-    account: RenderAccount,
-    weather: Weather,
-    function: Callable[[str], Function],
-) -> None:
-    poll = function("poll")
+    for case in aws.cut_off_anywhere(fault, aws.accepted_job):
+        event, provider = case.underway(), FaithfulProvider(COMPLETED)
 
-    def tries(nth: int) -> None:
-        case = Case(account, a_job()).accept()
-        weather.brew(fault, nth)
-
-        answer = called_again(weather, lambda: poll(case.underway(), FaithfulProvider(COMPLETED)))
+        answer = aws.called_again(partial(poll, event, provider))
 
         assert Progress.model_validate(answer).state is RenderState.COMPLETED
         assert not case.holds_slot
         assert case.run.rendered_at is not None
 
-    every_call(weather, tries)
 
-
-@KILLED_OR_THROTTLED
+@each_fault
 @pytest.mark.parametrize(
     ("says", "code"), [(QUEUED, "RenderTimedOut"), (UnknownRequest(), "RequestForgotten")]
 )
 def test_poll_cut_off_anywhere_tells_the_same_loss(
-    says: Answer | Exception,
-    code: str,
-    fault: Fault,
-    account: RenderAccount,
-    weather: Weather,
-    function: Callable[[str], Function],
+    says: Answer | Exception, code: str, fault: Fault, aws: Platform
 ) -> None:
-    poll = function("poll")
+    poll = aws.function("poll")
 
-    def tries(nth: int) -> None:
-        case = Case(account, a_job()).accept()
-        weather.brew(fault, nth)
-        provider = FaithfulProvider(says)
+    for case in aws.cut_off_anywhere(fault, aws.accepted_job):
+        event, provider = case.underway(), FaithfulProvider(says)
 
-        with pytest.raises((DropreelError, Killed, ClientError)) as raised:
-            poll(case.underway(), provider)
-        weather.clear()
-        if not isinstance(raised.value, DropreelError):
+        def told(event: Json = event, provider: FaithfulProvider = provider) -> Json:
             with pytest.raises(DropreelError) as raised:
-                poll(case.underway(), provider)
+                poll(event, provider)
+            return {"code": raised.value.report.code}
 
-        assert isinstance(raised.value, DropreelError)
-        assert raised.value.report.code == code
+        assert aws.called_again(told) == {"code": code}
         assert case.attempt_state is AttemptState.LOST
 
-    every_call(weather, tries)
 
+@each_fault
+def test_admit_cut_off_anywhere_gives_one_slot(fault: Fault, aws: Platform) -> None:
+    admit, executions = aws.function("admit"), FakeExecutions()
+    limits = replace(admit.app.admission.limits, in_flight=MANY_SLOTS)
+    admit.app.admission = replace(admit.app.admission, executions=executions, limits=limits)
 
-@KILLED_OR_THROTTLED
-def test_admit_cut_off_anywhere_gives_one_slot(
-    fault: Fault,
-    account: RenderAccount,
-    weather: Weather,
-    function: Callable[[str], Function],
-) -> None:
-    admit, executions = function("admit"), FakeExecutions()
-    admit.app.admission = replace(
-        admit.app.admission,
-        executions=executions,
-        limits=Limits(
-            in_flight=dict.fromkeys(ProviderName, 1000),
-            lease=dict.fromkeys(ProviderName, timedelta(hours=4)),
-        ),
-    )
+    for case in aws.cut_off_anywhere(fault, aws.dropped_job):
+        job, retries = case.job, count()
 
-    def tries(nth: int) -> None:
-        job, retries = a_job(), count()
-
-        def call() -> dict[str, Any]:
+        def call(job: Job = job, retries: Iterator[int] = retries) -> None:
             """Step Functions calls again with a token of its own, while it has no answer."""
-            if job.execution_name in executions.gone_on:
-                return {}
-            request = request_of(job, retry=next(retries))
-            executions.wait(job.execution_name, request.task_token)
-            event = request.model_dump(mode="json") | {"task_token": request.task_token}
-            return admit(event) or {}
+            if job.execution_name not in executions.gone_on:
+                request = request_of(job, retry=next(retries))
+                executions.wait(job.execution_name, request.task_token)
+                admit(request.model_dump(mode="json") | {"task_token": request.task_token})
 
-        weather.brew(fault, nth)
-        called_again(weather, call)
+        aws.called_again(call)
 
         assert executions.gone_on.count(job.execution_name) == 1
-        leases = DynamoDBSlots(LEDGER, account.dynamodb).leases(RUNCOMFY.provider)
+        leases = case.slots.leases(RUNCOMFY.provider)
         assert [lease.run for lease in leases].count(RunId.of(job)) == 1
 
-    every_call(weather, tries)
 
-
-@KILLED_OR_THROTTLED
-def test_sweep_cut_off_anywhere_serves_who_waits_when_it_is_called_again(
-    fault: Fault,
-    account: RenderAccount,
-    weather: Weather,
+@each_fault
+def test_sweep_cut_off_anywhere_serves_who_waits_when_called_again(
+    fault: Fault, aws: Platform
 ) -> None:
-    def tries(nth: int) -> None:
-        waiting, executions = a_job(), FakeExecutions()
-        request = request_of(waiting)
-        executions.wait(waiting.execution_name, request.task_token)
-        admission = desk(
-            DynamoDBSlots(LEDGER, account.dynamodb),
-            executions,
-            account.ledger,
-            lambda: datetime.now(UTC),
-            in_flight=0,
-        )
-        admission.admit(request)
-        admission = replace(
-            admission, limits=replace(admission.limits, in_flight=dict.fromkeys(ProviderName, 1000))
-        )
-        weather.brew(fault, nth)
+    executions, ledger = FakeExecutions(), aws.account.ledger
+    slots, clock = DynamoDBSlots(LEDGER, aws.account.dynamodb), partial(datetime.now, UTC)
+    paused = desk(slots, executions, ledger, clock, in_flight=0)
+    resumed = desk(slots, executions, ledger, clock, in_flight=MANY_SLOTS)
 
-        def serve() -> dict[str, Any]:
-            admission.serve_all()
-            return {}
+    def waiting_job() -> Job:
+        request = request_of(aws.dropped_job().job)
+        executions.wait(request.plan.job.execution_name, request.task_token)
+        paused.admit(request)
+        return request.plan.job
 
-        called_again(weather, serve)
+    for job in aws.cut_off_anywhere(fault, waiting_job):
+        aws.called_again(resumed.serve_all)
 
-        assert executions.gone_on == [waiting.execution_name]
-        admission.leave(waiting)
-
-    every_call(weather, tries)
+        assert executions.gone_on.count(job.execution_name) == 1
+        resumed.leave(job)
 
 
 @pytest.mark.parametrize("nth", range(1, 7))
-def test_submit_with_a_throttled_ledger_sends_once(
-    nth: int,
-    account: RenderAccount,
-    weather: Weather,
-    function: Callable[[str], Function],
-) -> None:
-    plan = account.drop(Case(account, a_job()).plan)
-    event = {"plan": plan.model_dump(mode="json"), "next": {}}
-    submit, provider = function("submit"), FaithfulProvider(QUEUED)
-    weather.brew(Fault.THROTTLED, nth)
+def test_submit_with_a_throttled_ledger_sends_once(nth: int, aws: Platform) -> None:
+    event, provider = aws.dropped_job().submission(), FaithfulProvider(QUEUED)
+    submit = aws.function("submit")
+    aws.weather.brew(Fault.THROTTLED, nth)
 
     try:
         answer = submit(event, provider)
     except ClientError:
         assert provider.submitted == []
-        weather.clear()
+        aws.weather.clear()
         answer = submit(event, provider)
 
     ticket = Submission.model_validate(answer).ticket
     assert ticket is not None
     assert ticket.request_id == "req-1"
+    assert aws.weather.has_struck is (nth <= 5)  # find, admitted, begin, accept, is it closed
+    if not aws.weather.has_struck:  # called again after it timed out
+        aws.weather.clear()
+        assert submit(event, provider)["ticket"] == answer["ticket"]
     assert len(provider.submitted) == 1
-    assert weather.has_struck is (nth <= 5)  # find, admitted, begin, accept, is it closed
 
 
-def test_submit_killed_anywhere_never_sends_twice(
-    account: RenderAccount,
-    weather: Weather,
-    function: Callable[[str], Function],
-) -> None:
-    submit = function("submit")
+def test_submit_killed_anywhere_never_sends_twice(aws: Platform) -> None:
+    submit = aws.function("submit")
 
-    def tries(nth: int) -> None:
-        plan = account.drop(Case(account, a_job()).plan)
-        weather.brew(Fault.KILLED, nth)
-        event = {"plan": plan.model_dump(mode="json"), "next": {}}
-        provider = FaithfulProvider(QUEUED)
+    for case in aws.cut_off_anywhere(Fault.KILLED, aws.dropped_job):
+        event, provider = case.submission(), FaithfulProvider(QUEUED)
 
-        answer = called_again(weather, lambda: submit(event, provider))
+        answer = aws.called_again(partial(submit, event, provider))
 
         ticket = Submission.model_validate(answer).ticket
         assert len(provider.submitted) <= 1
         # Without a ticket it is called again, until the first call is certainly dead: then the
         # submission is unclear.
         assert ticket is None or len(provider.submitted) == 1
-        state = account.ledger.attempts(plan.job.id)[0].state
-        assert state is (AttemptState.ACCEPTED if ticket else AttemptState.BEGUN)
-
-    every_call(weather, tries)
+        assert case.attempt_state is (AttemptState.ACCEPTED if ticket else AttemptState.BEGUN)
 
 
 # Timed out after the side effect: called again after all was done
 
 
-def test_submit_called_again_after_it_timed_out_gives_the_same_ticket(
-    account: RenderAccount, function: Callable[[str], Function]
-) -> None:
-    plan = account.drop(Case(account, a_job()).plan)
-    event = {"plan": plan.model_dump(mode="json"), "next": {}}
-    submit, provider = function("submit"), FaithfulProvider(QUEUED)
-
-    first, second = (Submission.model_validate(submit(event, provider)) for _ in range(2))
-
-    assert second.ticket == first.ticket is not None
-    assert len(provider.submitted) == 1
-
-
-def test_poll_called_again_after_it_timed_out_takes_nobodys_slot(
-    account: RenderAccount, function: Callable[[str], Function]
-) -> None:
-    first = Case(account, a_job()).accept()
-    poll, provider = function("poll"), FaithfulProvider(COMPLETED)
+def test_poll_called_again_takes_nobodys_slot(aws: Platform) -> None:
+    first, poll, provider = aws.accepted_job(), aws.function("poll"), FaithfulProvider(COMPLETED)
 
     poll(first.underway(), provider)
-    second = Case(account, a_job()).accept()  # which gets the slot that has become free
+    second = aws.accepted_job()  # which gets the slot that has become free
     poll(first.underway(), provider)
 
     assert not first.holds_slot
     assert second.holds_slot
 
 
-def test_deliver_called_again_after_it_timed_out_copies_nothing_again(
-    account: RenderAccount, function: Callable[[str], Function]
-) -> None:
-    case = Case(account, a_job()).accept()
-    deliver, provider = function("deliver"), FaithfulProvider(COMPLETED)
+def test_deliver_called_again_copies_nothing_again(aws: Platform) -> None:
+    case, provider = aws.accepted_job(), FaithfulProvider(COMPLETED)
 
-    first, second = (deliver(case.underway(), provider) for _ in range(2))
+    first, second = (aws.function("deliver")(case.underway(), provider) for _ in range(2))
 
     assert second == first
     assert (case.versions(case.job.video_key), case.versions(case.job.manifest_key)) == (1, 1)
 
 
-def test_conclude_called_again_after_it_timed_out_tells_the_same(
-    account: RenderAccount, function: Callable[[str], Function]
-) -> None:
-    case = Case(account, a_job()).accept()
-    conclude, provider = function("conclude"), FaithfulProvider(QUEUED)
+def test_conclude_called_again_tells_the_same(aws: Platform) -> None:
+    case, provider = aws.accepted_job(), FaithfulProvider(QUEUED)
 
-    first, second = (conclude(case.failed_run(), provider) for _ in range(2))
+    first, second = (aws.function("conclude")(case.failed_run(), provider) for _ in range(2))
 
     assert second == first
     assert case.versions(case.job.error_key) == 1
     assert provider.cancelled == ["req-1"]
 
 
-def test_ended_event_delivered_twice_is_announced_once(
-    account: RenderAccount, function: Callable[[str], Function]
-) -> None:
-    case = Case(account, a_job()).accept()
-    conclude, provider = function("conclude"), FaithfulProvider(QUEUED)
+# Announced: once, and when the bus refused it by the next call
 
-    first, second = (conclude(case.ended_run(), provider) for _ in range(2))
+
+def ended_job(aws: Platform, *, is_delivered: bool) -> tuple[Case, Callable[[], Json], Json]:
+    """A call of conclude for its end, and the video that it has got."""
+    case, provider = aws.accepted_job(), FaithfulProvider(COMPLETED if is_delivered else QUEUED)
+    ready = aws.function("deliver")(case.underway(), provider) if is_delivered else {}
+    return case, partial(aws.function("conclude"), case.ended_run(), provider), ready
+
+
+@pytest.mark.parametrize("is_delivered", [True, False])
+@pytest.mark.parametrize("is_refused", [True, False])
+def test_end_is_announced_once(aws: Platform, is_delivered: bool, is_refused: bool) -> None:
+    case, conclude, ready = ended_job(aws, is_delivered=is_delivered)
+    if is_refused:
+        aws.weather.brew(Fault.REFUSED)
+        with pytest.raises(EventNotTaken):
+            conclude()
+        assert case.run.outcome == ("VideoReady" if is_delivered else None)
+        assert (case.run.closed_at is None) is is_delivered
+        aws.weather.clear()
+
+    first, second = conclude(), conclude()
 
     [event] = case.announced()
-    assert event["detail"] == first
+    assert event["detail"] == (ready or first)
     assert second == {}
-    assert case.versions(case.job.error_key) == 1
+    if is_delivered:
+        assert event["detail-type"] == "Video Ready"
+        assert case.run.closed_at == case.run.ended_at is not None
+    else:
+        assert case.run.outcome == "ExecutionAborted"
+        assert case.versions(case.job.error_key) == 1
 
 
-def test_ended_event_of_a_delivered_video_delivered_twice_is_announced_once(
-    account: RenderAccount, function: Callable[[str], Function]
-) -> None:
-    case = Case(account, a_job()).accept()
-    ready = function("deliver")(case.underway(), FaithfulProvider(COMPLETED))
-    conclude = function("conclude")
-
-    for _ in range(2):
-        conclude(case.ended_run(), FaithfulProvider(COMPLETED))
-
-    [event] = case.announced()
-    assert event["detail-type"] == "Video Ready"
-    assert event["detail"] == ready
-
-
-# Delivered, and yet failed
-
-
-def test_delivery_that_the_ledger_never_took_is_answered_with_its_video(
-    account: RenderAccount, weather: Weather, function: Callable[[str], Function]
-) -> None:
-    case = Case(account, a_job()).accept()
-    deliver, conclude = function("deliver"), function("conclude")
-    weather.brew(Fault.THROTTLED, nth=3)  # after attempts and runs were read
+def test_video_that_the_ledger_never_noted_is_the_answer_to_a_failure(aws: Platform) -> None:
+    case, provider = aws.accepted_job(), FaithfulProvider(COMPLETED)
+    aws.weather.brew(Fault.THROTTLED, nth=3)  # after attempts and runs were read
     with pytest.raises(ClientError):
-        deliver(case.underway(), FaithfulProvider(COMPLETED))
-    weather.clear()
+        aws.function("deliver")(case.underway(), provider)
+    aws.weather.clear()
 
-    answer = conclude(case.failed_run(), FaithfulProvider(COMPLETED))
+    answer = aws.function("conclude")(case.failed_run(), provider)
 
     ready = VideoReady.model_validate(answer)
     assert VideoReady.model_validate_json(case.text(case.job.manifest_key)) == ready
@@ -696,106 +572,29 @@ def test_delivery_that_the_ledger_never_took_is_answered_with_its_video(
     assert case.announced() == []  # the state machine does
 
 
-# The bus
-
-
-def test_event_that_the_bus_refused_is_announced_by_the_next_call(
-    account: RenderAccount, weather: Weather, function: Callable[[str], Function]
-) -> None:
-    case = Case(account, a_job()).accept()
-    conclude, provider = function("conclude"), FaithfulProvider(QUEUED)
-    weather.brew(Fault.REFUSED)
-
-    with pytest.raises(EventNotTaken):
-        conclude(case.ended_run(), provider)
-    assert case.run.outcome is None
-    weather.clear()
-    conclude(case.ended_run(), provider)
-
-    assert len(case.announced()) == 1
-    assert case.run.outcome == "ExecutionAborted"
-
-
-def test_video_whose_event_the_bus_refused_is_announced_by_the_next_call(
-    account: RenderAccount, weather: Weather, function: Callable[[str], Function]
-) -> None:
-    case = Case(account, a_job()).accept()
-    ready = function("deliver")(case.underway(), FaithfulProvider(COMPLETED))
-    conclude, provider = function("conclude"), FaithfulProvider(COMPLETED)
-    weather.brew(Fault.REFUSED)
-
-    with pytest.raises(EventNotTaken):
-        conclude(case.ended_run(), provider)
-    assert case.run.closed_at is None
-    weather.clear()
-    conclude(case.ended_run(), provider)
-
-    [event] = case.announced()
-    assert (event["detail-type"], event["detail"]) == ("Video Ready", ready)
-    assert case.run.closed_at == case.run.ended_at is not None
-
-
 # The token
 
 
-class _RunComfy(ThreadingHTTPServer):
-    """Accepts one token, and any request."""
-
-    daemon_threads = True
-    token = "old"
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Request)
-
-
-class _Request(BaseHTTPRequestHandler):
-    server: _RunComfy
-
-    def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["Content-Length"]))
-        self._answer({"request_id": "req-1"})
-
-    def do_GET(self) -> None:
-        self._answer({"request_id": "req-1", "status": "in_queue"})
-
-    def _answer(self, said: dict[str, object]) -> None:
-        known = self.headers["Authorization"] == f"Bearer {self.server.token}"
-        status = 200 if known else 401
-        body = json.dumps(said if known else {"error_code": 401001, "message": "?"}).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None: ...
-
-
-@pytest.fixture
-def runcomfy(account: RenderAccount, monkeypatch: pytest.MonkeyPatch) -> Iterator[_RunComfy]:
-    DEFAULT_PROVIDERS.clear()  # Powertools' cache, which lives as long as an environment
-    with _RunComfy() as server:
-        thread = threading.Thread(target=server.serve_forever, args=[0.01])
-        thread.start()
-        monkeypatch.setenv("RUNCOMFY_URL", f"http://127.0.0.1:{server.server_port}")
-        yield server
-        server.shutdown()
-        thread.join()
-    DEFAULT_PROVIDERS.clear()
-
-
 def test_token_rotated_between_submit_and_poll_is_read_anew(
-    runcomfy: _RunComfy, account: RenderAccount
+    aws: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    secrets = boto3.client("secretsmanager")
-    secrets.create_secret(Name="runcomfy-token", SecretString="old")
-    case = Case(account, a_job())
-    plan = account.drop(case.plan)
+    secrets, token = boto3.client("secretsmanager"), "old"
+    secrets.create_secret(Name="runcomfy-token", SecretString=token)
+    # Powertools' cache lives as long as an environment.
+    monkeypatch.setitem(DEFAULT_PROVIDERS, "secrets", SecretsProvider())
 
-    submitted = Function("submit")({"plan": plan.model_dump(mode="json"), "next": {}})
-    runcomfy.token = "new"
-    secrets.put_secret_value(SecretId="runcomfy-token", SecretString="new")
-    underway = {"plan": plan.model_dump(mode="json"), "ticket": submitted["ticket"]}
-    progress = Function("poll")(underway)
+    def answer(request: Request) -> Response:
+        if request.headers["Authorization"] != f"Bearer {token}":
+            return JSONResponse({"error_code": 401001, "message": "?"}, 401)
+        return JSONResponse({"request_id": "req-1", "status": "in_queue"})
+
+    routes = [Route("/{path:path}", answer, methods=["GET", "POST"])]
+    with running(Starlette(routes=routes)) as url:
+        monkeypatch.setenv("PROVIDERS", providers(runcomfy={"url": url}))
+        submission = aws.dropped_job().submission()
+        ticket = Function("submit")(submission)["ticket"]
+        token = "new"
+        secrets.put_secret_value(SecretId="runcomfy-token", SecretString=token)
+        progress = Function("poll")({"plan": submission["plan"], "ticket": ticket})
 
     assert Progress.model_validate(progress).state is RenderState.QUEUED

@@ -24,7 +24,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import import_module
 from itertools import count
 from tempfile import NamedTemporaryFile
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
@@ -49,7 +49,6 @@ from dropreel.model.ledger import Attempt
 from dropreel.model.messages import (
     Next,
     Plan,
-    PlannedOffer,
     Progress,
     Submission,
     SubmitRequest,
@@ -62,6 +61,7 @@ from local.standin import runcomfy, wavespeed
 from local.standin.server import Dialect, Settings, Standin, running
 from local.standin_videos import StandInsToo
 from tests.support import render_account, render_fakes
+from tests.support.admission_fakes import job_named
 from tests.support.render_account import ROOT, UPLOADS, VIDEOS, RenderAccount
 from tests.support.standin_files import FILES
 
@@ -78,7 +78,7 @@ IMPATIENCE_SECONDS = 0.4
 PATIENCE_SECONDS = 20
 _RST_ON_CLOSE = struct.pack("ii", 1, 0)
 
-_CONTEXT = SimpleNamespace(
+CONTEXT = SimpleNamespace(
     function_name="step",
     memory_limit_in_mb=512,
     invoked_function_arn="arn",
@@ -93,6 +93,17 @@ def other(provider: ProviderName) -> ProviderName:
     return WAVESPEED if provider is RUNCOMFY else RUNCOMFY
 
 
+def load_step(step: str) -> Any:  # noqa: ANN401 - each has names of its own
+    """A step's function in a new environment."""
+    path = ROOT / "functions" / step / "app.py"
+    spec = importlib.util.spec_from_file_location(f"{step}_app", path)
+    assert spec
+    assert spec.loader
+    app = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(app)
+    return app
+
+
 class StandinApi:
     """A provider's stand-in, as a test speaks to it."""
 
@@ -101,13 +112,6 @@ class StandinApi:
         self._http = httpx.Client(
             base_url=f"{url}/_standin", trust_env=False, verify=False, timeout=PATIENCE_SECONDS
         )
-
-    def order(self, **fault: object) -> None:
-        answer = self._http.post("/faults", json=fault)
-        assert answer.status_code == 201, answer.text
-
-    def clear(self) -> None:
-        self._http.delete("/faults")
 
     def received(self, plan: Plan) -> list[Json]:
         """The submissions of a job that arrived, accepted or not."""
@@ -118,8 +122,20 @@ class StandinApi:
         """How often a job is going to be paid for."""
         return sum(submission["accepted"] for submission in self.received(plan))
 
-    def struck(self, at: str) -> int:
-        """How often a fault at this stage has struck so far."""
+    @contextmanager
+    def misbehaving(self, at: str, times: int | None, fault: Json) -> Iterator[None]:
+        """A fault that never strikes would show nothing: it fails the test, unless that failed
+        already."""
+        struck_before = self._struck(at)
+        answer = self._http.post("/faults", json={"at": at, "times": times, **fault})
+        assert answer.status_code == 201, answer.text
+        try:
+            yield
+        finally:
+            self._http.delete("/faults")
+        assert self._struck(at) > struck_before, f"never struck at {at}: {fault}"
+
+    def _struck(self, at: str) -> int:
         times: int = self._http.get("/requests").json()["struck"][at]
         return times
 
@@ -166,44 +182,25 @@ class FaultAccount:
             name = f"{provider}-token"
             secrets.create_secret(Name=name, SecretString=token)
         self._voice = self._put(Role.AUDIO, "inbox/team/voice.wav", FILES["brief.wav"])
-        self.apps: dict[str, Any] = {
-            step: self._load(step) for step in ("submit", "poll", "deliver")
-        }
+        self.apps = {step: load_step(step) for step in ("submit", "poll", "deliver")}
+        for app in self.apps.values():
+            assert hasattr(app, "datetime")
+            app.datetime = self._clock
         self.download_with(StandInsToo(self.origins))
-
-    def _load(self, step: str) -> ModuleType:
-        spec = importlib.util.spec_from_file_location(
-            f"{step}_app", ROOT / "functions" / step / "app.py"
-        )
-        assert spec
-        assert spec.loader
-        app = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(app)
-        assert hasattr(app, "datetime") or step == "deliver"
-        vars(app)["datetime"] = self._clock
-        return app
 
     # What a test gives
 
-    def drop_job(self, *route: ProviderName, fields: Json | None = None) -> Plan:
+    def drop_job(self, *route_of: ProviderName, fields: Json | None = None) -> Plan:
         """A job of its own, dropped and planned."""
         stem = f"job-{next(self._names)}"
         picture = self._put(Role.IMAGE, f"inbox/team/{stem}.png", FILES["anna.png"])
-        return Plan(
-            job=render_fakes.JOB.model_copy(
-                update={
-                    "id": f"{stem}-0123456789abcdef",
-                    "bucket": UPLOADS,
-                    "stem": stem,
-                    "inputs": (picture, self._voice),
-                }
-            ),
-            route=tuple(_offer(provider, fields) for provider in route),
-            image=picture,
-            image_facts=render_fakes.PLAN.image_facts,
-            audio=self._voice,
-            audio_facts=render_fakes.PLAN.audio_facts,
+        job = job_named(stem).model_copy(update={"inputs": (picture, self._voice)})
+        route = tuple(
+            OFFERS[provider].model_copy(update={"fields": fields} if fields else {})
+            for provider in route_of
         )
+        media = {"image": picture, "audio": self._voice}
+        return render_fakes.PLAN.model_copy(update={"job": job, "route": route, **media})
 
     def _put(self, role: Role, key: str, body: bytes) -> Input:
         put = self.s3.put_object(Bucket=UPLOADS, Key=key, Body=body)
@@ -250,7 +247,7 @@ class FaultAccount:
 
     def _run(self, step: str, event: Json) -> Json:
         try:
-            answer: Json = self.apps[step].handler(event, _CONTEXT)
+            answer: Json = self.apps[step].handler(event, CONTEXT)
         except Exception as error:
             self._told.lines += traceback.format_exception(error)
             raise
@@ -291,10 +288,11 @@ class FaultAccount:
     def attempts(self, plan: Plan) -> tuple[Attempt, ...]:
         return self._ledger.attempts(plan.job.id)
 
-    def stored(self) -> list[str]:
-        """The key of every version in the videos bucket, delete markers included."""
+    def stored(self) -> list[tuple[str, str]]:
+        """Every version in the videos bucket, delete markers included."""
         listed = self.s3.list_object_versions(Bucket=VIDEOS)
-        return [it["Key"] for it in (*listed.get("Versions", []), *listed.get("DeleteMarkers", []))]
+        versions = (*listed.get("Versions", []), *listed.get("DeleteMarkers", []))
+        return [(it["Key"], it["VersionId"]) for it in versions]
 
     def unfinished_uploads(self) -> int:
         return len(self.s3.list_multipart_uploads(Bucket=VIDEOS).get("Uploads", []))
@@ -302,7 +300,10 @@ class FaultAccount:
     @contextmanager
     def watched(self) -> Iterator["FaultAccount"]:
         """One test: nothing is there from an earlier one, and nothing secret gets out."""
-        self._tidy()
+        self._told.lines.clear()
+        self._clock.ahead = timedelta()
+        for key, version_id in self.stored():
+            self.s3.delete_object(Bucket=VIDEOS, Key=key, VersionId=version_id)
         root = logging.getLogger()
         level = root.level
         root.addHandler(self._told)
@@ -313,18 +314,6 @@ class FaultAccount:
             root.setLevel(level)
             root.removeHandler(self._told)
         assert [secret for secret in SECRETS if secret in self.told] == []
-
-    def _tidy(self) -> None:
-        self._told.lines.clear()
-        self._clock.ahead = timedelta()
-        listed = self.s3.list_object_versions(Bucket=VIDEOS)
-        for it in (*listed.get("Versions", []), *listed.get("DeleteMarkers", [])):
-            self.s3.delete_object(Bucket=VIDEOS, Key=it["Key"], VersionId=it["VersionId"])
-
-
-def _offer(provider: ProviderName, fields: Json | None) -> PlannedOffer:
-    offer = OFFERS[provider]
-    return offer if fields is None else offer.model_copy(update={"fields": fields})
 
 
 @contextmanager
@@ -406,37 +395,15 @@ Strike = Callable[[FaultAccount, ProviderName, str, int | None], AbstractContext
 """A fault at one of a provider's calls, so many times; it has passed when the block ends."""
 
 
-def ordered(**fault: object) -> Strike:
-    """What the stand-ins do when they are told to. A fault that never strikes would show nothing:
-    it fails the test, unless that failed already."""
-
-    @contextmanager
-    def strike(
-        account: FaultAccount, provider: ProviderName, at: str, times: int | None
-    ) -> Iterator[None]:
-        standin = account.standins[provider]
-        struck_before = standin.struck(at)
-        standin.order(at=at, times=times, **fault)
-        try:
-            yield
-        finally:
-            standin.clear()
-        assert standin.struck(at) > struck_before, f"never struck {provider}'s {at}: {fault}"
-
-    return strike
-
-
 def worded(**bodies: Json) -> Strike:
-    """A status and a body for each provider by name."""
+    """What each stand-in does when it is told to, by the provider's name."""
+    return lambda account, provider, at, times: account.standins[provider].misbehaving(
+        at, times, bodies[provider]
+    )
 
-    @contextmanager
-    def strike(
-        account: FaultAccount, provider: ProviderName, at: str, times: int | None
-    ) -> Iterator[None]:
-        with ordered(**bodies[provider])(account, provider, at, times):
-            yield
 
-    return strike
+def ordered(**fault: object) -> Strike:
+    return worded(**dict.fromkeys(TITLES, fault))
 
 
 def stalling(when: str) -> Strike:
@@ -467,9 +434,7 @@ def elsewhere(place: Callable[[str], AbstractContextManager[str]]) -> Strike:
     """What goes wrong before a provider hears anything: calls go to another place instead."""
 
     @contextmanager
-    def strike(
-        account: FaultAccount, provider: ProviderName, _at: str, _times: int | None
-    ) -> Iterator[None]:
+    def strike(account: FaultAccount, provider: ProviderName, *_: object) -> Iterator[None]:
         url = account.standins[provider].url
         with place(url) as instead:
             account.call_somewhere_else(provider, instead)

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
-from dropreel import pairing
-from dropreel.errors import DropreelError
+from dropreel.inbox import pairing
+from dropreel.model.errors import DropreelError
 
 PROJECT = Path(__file__).resolve().parents[2]
 PAGES = sorted(

@@ -1,0 +1,571 @@
+"""What an owner allows: a day's spend and renders, offers with a price, providers not paused."""
+
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from decimal import Decimal
+from io import StringIO
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from dropreel.model.ledger import Admitted, RunClosed
+from dropreel.model.messages import Next, PlannedOffer
+from dropreel.render.admission import Granting, Refund, RunId
+from dropreel.render.spending import Limits
+from dropreel.runtime.log import logger
+from tests.support.admission_fakes import (
+    ANNA,
+    BEN,
+    CLEO,
+    DORA,
+    LEASE,
+    RUNCOMFY_PRICED,
+    Desk,
+    job_named,
+    ledger_table,
+    request_of,
+)
+from tests.support.render_fakes import NOON, RUNCOMFY, WAVESPEED
+
+USD = Decimal("0.105")  # of a render by WaveSpeed's offer
+LARGE = WAVESPEED.model_copy(update={"fields": {"resolution": "720p"}})  # no page has its price
+DEAR = {(WAVESPEED.endpoint, "720p"): 1}  # USD a second
+RUNCOMFY_PAUSED = {"runcomfy": 0, "wavespeed": 2}
+
+
+@pytest.fixture
+def at(monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
+    with ledger_table() as dynamodb:
+        yield Desk(dynamodb, monkeypatch)
+
+
+@pytest.fixture
+def log(monkeypatch: pytest.MonkeyPatch) -> StringIO:
+    """What the functions write into their log."""
+    written = StringIO()
+    monkeypatch.setattr(logger.registered_handler, "stream", written)
+    return written
+
+
+# A day's spend
+
+
+def test_estimate_is_spent_once_and_only_when_the_slot_is_given(at: Desk) -> None:
+    at.line_up(ANNA, BEN, route=(WAVESPEED,))
+    at.admit(ANNA, route=(WAVESPEED,), retry=1)
+    assert at.spent == USD
+
+    at.admission.leave(BEN)
+    at.admission.rendered(ANNA, 1)
+
+    assert at.spent == USD
+
+
+def _wait_for_midnight(at: Desk) -> None:
+    at.clock.now += timedelta(hours=12)
+    at.admission.serve_all()
+
+
+@pytest.mark.parametrize(
+    "make_room",
+    [
+        pytest.param(_wait_for_midnight, id="the next day"),
+        pytest.param(lambda at: at.admission.leave(ANNA), id="a refund"),
+    ],
+)
+def test_over_the_limit_a_job_waits_until_there_is_room(
+    at: Desk, make_room: Callable[[Desk], None]
+) -> None:
+    at.open(in_flight=9, daily_usd="0.2")
+    at.line_up(ANNA, BEN, route=(WAVESPEED,))
+    assert at.told == ["anna"]
+
+    make_room(at)
+
+    assert at.told == ["anna", "ben"]
+    assert at.spent == USD
+
+
+@pytest.mark.parametrize(
+    ("daily_usd", "told", "over"), [("0.2", ["anna"], ["ben"]), ("0.1", [], ["anna", "ben"])]
+)
+def test_over_the_limit_a_job_fails_when_the_owner_says_so(
+    at: Desk, daily_usd: str, told: list[str], over: list[str]
+) -> None:
+    at.open(in_flight=9, daily_usd=daily_usd, on_daily_usd="fail")
+    at.line_up(ANNA, BEN, route=(WAVESPEED,))
+
+    assert at.told == told
+    assert at.refused == dict.fromkeys(over, "SpendLimitReached")
+    assert at.spent == len(told) * USD
+    assert at.waiting == []
+
+
+def test_job_dearer_than_a_day_waits_for_a_higher_limit_behind_all_others(
+    at: Desk, log: StringIO
+) -> None:
+    at.open(in_flight=2, daily_usd="0.3", prices=DEAR)
+    at.line_up(ANNA, DORA, route=(LARGE,))
+    for minute, job in ((2, BEN), (3, CLEO)):
+        at.admit(job, route=(WAVESPEED,), minute=minute)
+
+    assert at.told == ["ben", "cleo"]
+    assert at.refused == {}
+    told = log.getvalue()
+    assert "Waits until DailySpendLimitUsd is raised" in told
+    assert ANNA.id in told
+
+    at.open(in_flight=4, daily_usd="9", prices=DEAR)
+    at.admission.serve_waiting("a minute later")
+
+    assert at.told == ["ben", "cleo", "anna", "dora"]
+    assert at.spent == 2 * USD + 2 * Decimal("3.5")
+
+
+def test_who_stands_aside_and_is_called_again_waits_once(at: Desk) -> None:
+    at.open(daily_usd="0.1")
+    at.admit(ANNA, route=(WAVESPEED,))
+    at.admit(ANNA, route=(WAVESPEED,), retry=1)
+    at.open(daily_usd="1")
+
+    at.admission.serve_waiting("a minute later")
+    at.admission.rendered(ANNA, 1)
+
+    assert at.told == ["anna"]
+    assert at.spent == USD
+    assert (at.holders, at.waiting) == ({}, [])
+
+
+def test_with_a_limit_on_spending_nobody_is_served_before_who_came_first(at: Desk) -> None:
+    at.open(in_flight=2, daily_usd="0.42")
+    at.line_up(ANNA, BEN, CLEO, DORA, route=(WAVESPEED,))
+    anna = RunId.of(ANNA)
+    assert at.slots.free(anna, at.slots.standing(anna), NOON)  # and then it is killed
+
+    at.admission.rendered(BEN, 1)
+    assert at.told == ["anna", "ben", "cleo"]
+    at.admission.serve_waiting("a minute later")
+
+    assert at.told == ["anna", "ben", "cleo", "dora"]
+
+
+# What is given back
+
+
+@pytest.mark.parametrize("offer", [RUNCOMFY, WAVESPEED], ids=["no price", "a price"])
+@pytest.mark.parametrize(
+    ("steps", "leaves_after", "renders", "is_paid"),
+    [
+        ("admitted", "admitted", 0, False),
+        ("admitted begun", "begun", 1, True),
+        ("admitted begun postponed", "begun", 0, False),
+        ("admitted begun postponed", "postponed", 0, False),
+        ("admitted begun refused", "begun", 0, False),
+        ("admitted begun refused", "refused", 0, False),
+        ("admitted begun accepted", "begun", 1, True),
+        ("admitted begun accepted", "accepted", 1, True),
+        ("admitted begun accepted lost", "begun", 1, False),  # it was submitted
+        ("admitted begun accepted lost", "accepted", 1, False),
+        ("admitted begun accepted lost", "lost", 1, False),
+    ],
+)
+def test_day_counts_what_was_submitted_and_spends_what_may_be_paid(
+    at: Desk, offer: PlannedOffer, steps: str, leaves_after: str, renders: int, is_paid: bool
+) -> None:
+    usd = USD if offer is WAVESPEED else Decimal(0)
+    at.open(in_flight=2, daily_renders=1)
+    at.admit(ANNA, route=(offer,))
+
+    for step in steps.split():
+        if step == "begun":
+            attempt = at.begin(ANNA, offer)
+        elif step != "admitted":
+            for _ in range(2):
+                at.write(attempt, step)
+        if step == leaves_after:
+            at.ledger.close(ANNA, NOON)
+            for _ in range(2):
+                at.admission.leave(ANNA)
+            assert at.spent == (usd if step in ("begun", "accepted") else 0)  # known by then
+
+    spent = usd if is_paid else Decimal(0)
+    assert (at.renders, at.spent) == (renders, spent)
+    (run,) = (item for item in at.items("job#") if item["sk"]["S"] == "run#001")
+    kept, refunded = (run.get(name, {"N": "0"})["N"] for name in ("kept_usd", "refunded_usd"))
+    assert (Decimal(kept), Decimal(refunded)) == (spent, usd - spent)
+    if renders == 0:
+        at.admit(BEN)
+        assert at.told == ["anna", "ben"]
+
+
+@pytest.mark.parametrize(("outcome", "kept"), [("refused", 0), ("accepted", USD)])
+def test_next_attempt_keeps_the_estimate_of_the_last_if_that_may_be_paid(
+    at: Desk, outcome: str, kept: Decimal
+) -> None:
+    at.admit(ANNA, route=(WAVESPEED,))
+    at.write(at.begin(ANNA), outcome)
+
+    at.admit(ANNA, route=(WAVESPEED,), attempt=2)
+    assert at.spent == kept + USD
+
+    at.admission.leave(ANNA)  # the second attempt was never made
+    assert at.spent == kept
+    assert at.slots.standing(RunId.of(ANNA)).charged_usd is None
+
+
+def test_run_that_submitted_nothing_pays_nothing_for_an_earlier_run(at: Desk) -> None:
+    at.admit(ANNA, route=(WAVESPEED,))
+    at.begin(ANNA)
+    at.admission.leave(ANNA)
+    again = job_named("anna", run=2)
+
+    at.admit(again, route=(WAVESPEED,), attempt=2)
+    assert at.spent == 2 * USD
+    at.admission.leave(again)
+
+    assert at.spent == USD
+
+
+def test_refund_of_who_is_gone_serves_the_queue_of_the_other_provider(at: Desk) -> None:
+    at.open(daily_usd="0.2", prices=RUNCOMFY_PRICED)
+    at.admit(ANNA, route=(WAVESPEED,))
+    at.admit(BEN, route=(RUNCOMFY,), minute=1)
+    at.executions.end(ANNA.execution_name)  # and its event is lost
+
+    at.admission.serve_all()
+
+    assert at.told == ["anna", "ben"]
+
+
+def test_refund_of_a_waiter_that_is_gone_serves_the_queue_of_the_other(at: Desk) -> None:
+    at.open(daily_usd="0.2", prices=RUNCOMFY_PRICED)
+    at.line_up(ANNA, CLEO, route=(WAVESPEED,))
+    at.admit(BEN, route=(RUNCOMFY,), minute=2)
+    at.executions.end(CLEO.execution_name)
+    at.write(at.begin(ANNA), "refused")
+
+    at.admit(ANNA, route=(WAVESPEED, RUNCOMFY), attempt=2, offer=1, minute=3)
+
+    assert at.told == ["anna", "ben"]
+
+
+def test_refund_found_at_the_end_of_a_render_serves_the_queue_of_the_other(at: Desk) -> None:
+    at.open(in_flight=0, daily_usd="0.21")
+    at.admit(CLEO, route=(WAVESPEED,), minute=1)
+    at.open(in_flight=2, daily_usd="0.21", prices=RUNCOMFY_PRICED)
+    at.admit(ANNA, route=(WAVESPEED,))
+    at.admission.serve_waiting("a minute later")
+    at.admit(BEN, route=(RUNCOMFY,), minute=2)
+    at.executions.end(CLEO.execution_name)
+    assert at.told == ["anna", "cleo"]
+
+    at.admission.rendered(ANNA, 1)
+
+    assert at.told == ["anna", "cleo", "ben"]
+
+
+# What stands no longer as it was seen
+
+
+@pytest.mark.parametrize(
+    ("slot", "limits", "granting"),
+    [
+        pytest.param(0, {}, Granting.OVERTAKEN, id="the slot is taken"),
+        pytest.param(5, {"daily_renders": 1}, Granting.NO_ROOM, id="the day has had its renders"),
+        pytest.param(5, {"daily_usd": Decimal("0.2")}, Granting.NO_ROOM, id="the day is spent"),
+    ],
+)
+def test_who_looked_too_early_gets_no_slot_beyond_what_there_is(
+    at: Desk, slot: int, limits: dict[str, Any], granting: Granting
+) -> None:
+    at.line_up(ANNA, BEN, route=(WAVESPEED,))
+    (ben,) = at.slots.first_waiters(WAVESPEED.provider, 1)
+    before = at.slots.leases(WAVESPEED.provider)
+
+    granted = at.slots.grant(
+        ben,
+        slot,
+        by="someone",
+        until=NOON + LEASE,
+        now=NOON,
+        usd=USD,
+        limits=Limits(in_flight={}, lease={}, **limits),
+    )
+
+    assert granted is granting
+    assert at.slots.leases(WAVESPEED.provider) == before
+    assert at.waiting == ["ben"]
+    assert (at.renders, at.spent) == (1, USD)
+
+
+@pytest.mark.parametrize(
+    ("since", "write"),
+    [
+        pytest.param("left", lambda slots, *seen: slots.leave(*seen, Refund.ALL), id="left"),
+        pytest.param("next", lambda slots, *seen: slots.free(*seen, NOON), id="next, freed"),
+        pytest.param("next", lambda slots, *seen: slots.leave(*seen, Refund.NOTHING), id="next"),
+        pytest.param("begun", lambda slots, *seen: slots.leave(*seen, Refund.ALL), id="begun"),
+        pytest.param(
+            "refused", lambda slots, *seen: slots.leave(*seen, Refund.NOTHING), id="refused"
+        ),
+    ],
+)
+def test_nothing_is_given_back_by_how_the_run_stood_before(
+    at: Desk, since: str, write: Callable[..., bool]
+) -> None:
+    at.open(in_flight=2)
+    at.line_up(ANNA, BEN, route=(WAVESPEED,))
+    run = RunId.of(ANNA)
+    attempt = at.begin(ANNA) if since == "refused" else None
+    seen = at.slots.standing(run)
+    if since == "left":
+        at.admission.leave(ANNA)
+    elif since == "next":
+        at.admit(ANNA, route=(WAVESPEED,), attempt=2)
+    elif attempt:
+        at.write(attempt, "refused")
+    else:
+        at.begin(ANNA)
+    before = (at.slots.standing(run), at.holders, at.spent, at.renders)
+
+    assert not write(at.slots, run, seen)
+
+    assert (at.slots.standing(run), at.holders, at.spent, at.renders) == before
+
+
+@pytest.mark.parametrize("is_begun", [True, False])
+def test_attempt_whose_execution_is_gone_is_not_admitted_again(at: Desk, is_begun: bool) -> None:
+    request = at.admit(ANNA, route=(WAVESPEED,))
+    if is_begun:
+        at.begin(ANNA)
+    at.executions.end(ANNA.execution_name)
+    at.admission.serve_all()
+    assert at.holders == {}
+
+    at.admission.admit(request)  # a copy of the call comes late
+
+    assert at.spent == (USD if is_begun else 0)
+    assert (at.holders, at.waiting) == ({}, [])
+
+
+def test_attempt_that_left_is_not_begun_any_more(at: Desk) -> None:
+    at.admit(ANNA, route=(WAVESPEED,))
+    at.executions.end(ANNA.execution_name)
+    at.admission.serve_all()  # it is gone: the estimate goes back
+
+    with pytest.raises(RunClosed):  # by a submit that was held up all the while
+        at.begin(ANNA)
+
+    assert at.ledger.begin(ANNA.id, Next(attempt=2), WAVESPEED, NOON)
+
+
+@pytest.mark.parametrize("killed", ["before", "after"])
+def test_killed_while_it_leaves_spends_nothing_twice(at: Desk, killed: str) -> None:
+    request = at.admit(ANNA, route=(WAVESPEED,))
+    at.executions.end(ANNA.execution_name)
+
+    # At its first write, and there is no other: a second one would find it half gone.
+    at.fail_once(f"{killed}-call.dynamodb", SystemExit())
+    with pytest.raises(SystemExit):
+        at.admission.leave(ANNA)
+    standing = at.slots.standing(RunId.of(ANNA))
+    assert standing.has_something is (killed == "before")
+    assert (standing.charged_usd is None) is (standing.slot is None)
+
+    at.admission.admit(request)
+    at.admission.leave(ANNA)
+
+    assert at.spent == 0
+    assert (at.holders, at.waiting) == ({}, [])
+
+
+def test_refund_that_is_throttled_is_not_taken_for_given(at: Desk) -> None:
+    at.admit(ANNA, route=(WAVESPEED,))
+    begun = at.begin(ANNA)
+    at.ledger.close(ANNA, NOON)
+    at.admission.leave(ANNA)
+    throttled = at.cancelled("None", "ThrottlingError", "None")
+    at.fail_once("before-call.dynamodb.TransactWriteItems", throttled)
+
+    with pytest.raises(ClientError):
+        at.write(begun, "refused")
+
+
+# What has no price, beside a limit
+
+
+@pytest.mark.parametrize(("daily_usd", "offer", "usd"), [(None, 0, None), ("10", 1, 0.105)])
+def test_offer_without_a_price_is_passed_over_only_beside_a_limit(
+    at: Desk, daily_usd: str | None, offer: int, usd: float | None
+) -> None:
+    at.open(daily_usd=daily_usd)
+    at.admit(ANNA, route=(RUNCOMFY, WAVESPEED))
+
+    assert (at.refused, at.told) == ({}, ["anna"])
+    assert at.holders == {("runcomfy", "wavespeed")[offer]: ["anna"]}
+    assert at.ledger.admitted(ANNA, 1) == Admitted(offer=offer, estimated_usd=usd)
+
+
+def test_when_no_offer_is_left_all_are_named_that_have_no_price(at: Desk) -> None:
+    at.open(daily_usd="10")
+    at.admit(ANNA, route=(RUNCOMFY, LARGE))
+
+    assert at.refused == {"anna": "PriceUnknown"}
+    (message,) = at.executions.messages
+    assert f"{RUNCOMFY.endpoint} in 480p" in message
+    assert f"{WAVESPEED.endpoint} in 720p" in message
+    assert at.waiting == []
+
+
+def test_offer_that_was_asked_is_not_asked_again_for_want_of_a_price(at: Desk) -> None:
+    at.open(daily_usd="10")
+    at.admit(ANNA, route=(WAVESPEED, RUNCOMFY))
+    at.write(at.begin(ANNA), "refused")
+
+    at.admit(ANNA, route=(WAVESPEED, RUNCOMFY), attempt=2, offer=1)
+
+    assert at.refused == {"anna": "PriceUnknown"}
+    assert WAVESPEED.endpoint not in at.executions.messages[0]
+    assert at.spent == 0
+
+
+def test_limit_that_is_set_while_jobs_wait_sends_them_to_offers_with_a_price(at: Desk) -> None:
+    at.admit(ANNA)
+    at.admit(BEN, route=(RUNCOMFY,), minute=1)
+    at.admit(CLEO, minute=2)
+    at.open(daily_usd="10")
+
+    at.admission.rendered(ANNA, 1)
+
+    assert at.refused == {"ben": "PriceUnknown"}
+    assert at.told == ["anna", "cleo"]
+    assert at.holders == {"wavespeed": ["cleo"]}
+    assert at.waiting == []
+
+
+def test_job_that_is_admitted_goes_on_though_its_price_is_taken_away(at: Desk) -> None:
+    """Step Functions lost the answer of admit, and calls again."""
+    at.open(daily_usd="10", prices=RUNCOMFY_PRICED)
+    at.admit(ANNA, route=(RUNCOMFY,))
+    at.open(daily_usd="10")
+
+    at.admit(ANNA, route=(RUNCOMFY,), retry=1)
+
+    assert (at.refused, at.told) == ({}, ["anna", "anna"])
+
+
+def test_render_costs_what_its_price_is_when_it_is_served(at: Desk) -> None:
+    at.line_up(ANNA, BEN, route=(WAVESPEED,))
+    at.open(prices={(WAVESPEED.endpoint, "480p"): 1})
+
+    at.admission.rendered(ANNA, 1)
+
+    assert at.told == ["anna", "ben"]
+    assert at.spent == USD + Decimal("3.5")
+    assert at.ledger.admitted(BEN, 1) == Admitted(offer=0, estimated_usd=3.5)
+
+
+# A day's renders
+
+
+def test_what_is_over_the_renders_of_a_day_waits_for_midnight_and_says_so(
+    at: Desk, log: StringIO
+) -> None:
+    at.open(in_flight=9, daily_renders=2, on_daily_usd="fail")
+    at.admit(ANNA)
+    at.admit(BEN, route=(WAVESPEED,), minute=1)
+    at.admit(CLEO, minute=2)
+    at.admit(DORA, route=(WAVESPEED,), minute=3)
+    assert at.told == ["anna", "ben"]  # over all providers
+    said = log.getvalue()
+    for job in (CLEO, DORA):
+        assert [line for line in said.splitlines() if "midnight UTC" in line and job.id in line]
+
+    at.clock.now += timedelta(hours=12) - timedelta(seconds=1)
+    at.admission.serve_waiting("a minute before")
+    assert at.told == ["anna", "ben"]
+    at.clock.pass_seconds(1)
+    at.admission.serve_waiting("midnight")
+
+    assert sorted(at.told) == ["anna", "ben", "cleo", "dora"]
+    assert at.refused == {}
+
+
+# A provider that is paused
+
+
+def test_job_of_a_paused_provider_waits_when_it_can_go_nowhere_else(at: Desk) -> None:
+    at.open(in_flight=RUNCOMFY_PAUSED)
+    at.admit(ANNA, route=(RUNCOMFY,))
+    at.open(in_flight=RUNCOMFY_PAUSED, daily_usd="10", prices=RUNCOMFY_PRICED)
+    at.admit(BEN, route=(RUNCOMFY, LARGE), minute=1)  # there it has no price
+    assert at.told == []
+
+    at.open(in_flight=2)
+    at.admission.serve_waiting("a minute later")
+
+    assert at.told == ["anna", "ben"]
+    assert at.refused == {}
+
+
+def test_who_waits_when_its_provider_is_paused_goes_elsewhere_within_a_minute(at: Desk) -> None:
+    at.admit(ANNA)
+    at.admit(BEN, route=(RUNCOMFY,), minute=1)
+    at.admit(CLEO, minute=2)
+    at.open(in_flight=RUNCOMFY_PAUSED)
+
+    at.admission.serve_waiting("a minute later")
+
+    assert at.told == ["anna", "cleo"]  # past ben, who can go nowhere else
+    assert at.holders == {"runcomfy": ["anna"], "wavespeed": ["cleo"]}  # what is in flight finishes
+    at.admission.rendered(ANNA, 1)
+    assert at.holders == {"wavespeed": ["cleo"]}
+    at.open()
+    at.admission.serve_waiting("resumed")
+    assert at.told == ["anna", "cleo", "ben"]
+
+
+def test_token_that_is_newer_than_the_look_is_not_moved(at: Desk) -> None:
+    at.line_up(ANNA, BEN)
+    at.open(in_flight=RUNCOMFY_PAUSED)
+
+    def called_again_with_the_settings_of_before() -> None:
+        now = at.admission
+        at.open()
+        at.admit(BEN, minute=1, retry=1)
+        at.admission = now
+
+    at.meanwhile(called_again_with_the_settings_of_before)
+    at.admission.serve_waiting("a minute later")
+    at.admission.serve_waiting("two minutes later")
+
+    assert at.told == ["anna", "ben"]
+    assert at.waiting == []
+
+
+def test_late_call_with_other_settings_puts_no_older_token_over_a_newer(at: Desk) -> None:
+    at.admit(ANNA)
+    at.admit(CLEO, route=(WAVESPEED,))
+    stale = request_of(BEN, minute=1)
+    at.open(in_flight={"runcomfy": 0, "wavespeed": 1})
+    at.admit(BEN, minute=1, retry=1)  # waits for WaveSpeed
+    at.open()
+    at.admission.admit(stale)  # would wait for RunComfy
+
+    at.admission.rendered(ANNA, 1)
+    at.admission.rendered(CLEO, 1)
+
+    assert at.told == ["anna", "cleo", "ben"]
+    assert at.holders == {"wavespeed": ["ben"]}
+
+
+def test_run_that_is_over_is_not_moved(at: Desk) -> None:
+    at.line_up(ANNA, BEN)
+    at.ledger.close(BEN, NOON)
+    at.open(in_flight=RUNCOMFY_PAUSED)
+
+    at.admission.serve_waiting("a minute later")
+
+    assert at.waiting == []
+    assert at.holders == {"runcomfy": ["anna"]}
