@@ -21,7 +21,6 @@ from tests.support.admission_fakes import (
     ledger_table,
     request_of,
 )
-from tests.support.render_account import LEDGER
 from tests.support.render_fakes import NOON, RUNCOMFY, WAVESPEED
 from tests.support.sam_template import DEFINITION, RESOURCES
 

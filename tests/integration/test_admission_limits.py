@@ -250,21 +250,6 @@ def test_refund_of_a_waiter_that_is_gone_serves_the_queue_of_the_other(at: Desk)
     assert at.told == ["anna", "ben"]
 
 
-def test_refund_found_at_the_end_of_a_render_serves_the_queue_of_the_other(at: Desk) -> None:
-    at.open(in_flight=0, daily_usd="0.21")
-    at.admit(CLEO, route=(WAVESPEED,), minute=1)
-    at.open(in_flight=2, daily_usd="0.21", prices=RUNCOMFY_PRICED)
-    at.admit(ANNA, route=(WAVESPEED,))
-    at.admission.serve_waiting("a minute later")
-    at.admit(BEN, route=(RUNCOMFY,), minute=2)
-    at.executions.end(CLEO.execution_name)
-    assert at.told == ["anna", "cleo"]
-
-    at.admission.rendered(ANNA, 1)
-
-    assert at.told == ["anna", "cleo", "ben"]
-
-
 # What stands no longer as it was seen
 
 

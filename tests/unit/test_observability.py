@@ -63,4 +63,4 @@ def test_a_trace_of_a_function_holds_neither_its_answer_nor_its_error(handler: P
 
 
 def test_each_function_has_a_handler() -> None:
-    assert len(HANDLERS) == 9
+    assert len(HANDLERS) == 8

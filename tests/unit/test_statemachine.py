@@ -117,7 +117,7 @@ def keys(constructor: str) -> set[str]:
 # Retries
 
 
-@pytest.mark.parametrize("name", ["Validate", "Conform", "Admit", "Submit"])
+@pytest.mark.parametrize("name", ["Prepare", "Admit", "Submit"])
 def test_a_step_retries_the_platforms_faults(name: str) -> None:
     calls = ("GetItem", "PutItem", "UpdateItem", "DeleteItem", "Query", "TransactWriteItems")
     ledger = modelled("dynamodb", *calls) - LASTING
@@ -125,7 +125,7 @@ def test_a_step_retries_the_platforms_faults(name: str) -> None:
     _, retrier = CALLS[name]["Retry"]
 
     assert set(retrier["ErrorEquals"]) >= faults | {"ClientError", "GetParameterError"}
-    assert retrier["ErrorEquals"] == CALLS["Validate"]["Retry"][1]["ErrorEquals"]
+    assert retrier["ErrorEquals"] == CALLS["Prepare"]["Retry"][1]["ErrorEquals"]
     assert retrier["MaxAttempts"] >= 6
     assert retrier["JitterStrategy"] == "FULL"
 
@@ -177,8 +177,7 @@ def test_an_account_that_runs_as_many_functions_as_it_may_only_delays(name: str)
 @pytest.mark.parametrize(
     ("name", "seconds"),
     [
-        ("Validate", 120),  # up to here nothing is paid: whoever dropped the files is told soon
-        ("Conform", 120),
+        ("Prepare", 120),  # up to here nothing is paid: whoever dropped the files is told soon
         ("Submit", 120),
         ("Deliver", 1800),  # the video is paid for: half an hour for the servers on both sides
         ("Announce", 600),  # what gives up ends as failed: conclude is told, and announces it
@@ -313,8 +312,8 @@ def test_an_execution_is_ours_if_and_only_if_it_has_the_name_of_its_job_and_run(
 
 def test_what_comes_next_is_what_the_functions_say() -> None:
     first = {"attempt": "$states.result.Payload.first_attempt"}
-    assert keys(INNER["Validate"]["Assign"]["next"]) == set(first) <= set(Next.model_fields)
-    assert first["attempt"] in INNER["Validate"]["Assign"]["next"]
+    assert keys(INNER["Prepare"]["Assign"]["next"]) == set(first) <= set(Next.model_fields)
+    assert first["attempt"] in INNER["Prepare"]["Assign"]["next"]
     assert INNER["Submit"]["Assign"]["next"] == "{% $states.result.Payload.next %}"
 
 
@@ -373,8 +372,7 @@ def test_conclude_is_given_the_job_the_error_and_the_run() -> None:
 
 
 ANSWERS: dict[str, type[BaseModel]] = {
-    "Validate": Plan,
-    "Conform": Plan,
+    "Prepare": Plan,
     "Submit": Submission,
     "Poll": Progress,
 }
@@ -385,7 +383,7 @@ VARIABLES: dict[str, type[BaseModel] | None] = {
     "next": None,
     "wait_seconds": None,
 }
-OF_JSONATA = {"states", "count", "type"}
+OF_JSONATA = {"states", "type"}
 
 
 def test_an_answer_is_kept_under_the_name_that_it_is_read_by() -> None:

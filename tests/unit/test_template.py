@@ -15,6 +15,7 @@ from pydantic.fields import FieldInfo
 from dropreel.aws import clients
 from dropreel.aws.ledger import DynamoDBLedger
 from dropreel.inbox import sweep as inbox_sweep
+from dropreel.media import shut_in
 from dropreel.model import prices
 from dropreel.model.catalog import MODELS, TITLES
 from dropreel.model.messages import Next, PlannedOffer
@@ -24,7 +25,7 @@ from dropreel.outcome import daily_sweep as sweeping
 from dropreel.providers import tokens
 from dropreel.providers.runcomfy import RunComfy
 from dropreel.providers.wavespeed import WaveSpeed
-from dropreel.render import attempts, conform, submission
+from dropreel.render import attempts, prepare, submission
 from dropreel.runtime import settings
 from local import demo
 from local.embedded import PROJECT
@@ -415,16 +416,14 @@ RIGHTS: dict[str, dict[str, str]] = {
         "VideoBucket/*.json": "s3: GetObject",
         "VideoBucket/*.error.json": "s3: PutObject",
     },
-    "Validate": {
+    "Prepare": {
         **OF_EVERY_FUNCTION,
         **OF_WHO_READS_PINS,
-        **OF_WHO_CALLS_PROVIDERS,
-        "Ledger": "dynamodb: Query UpdateItem",
-    },
-    "Conform": {
-        **OF_EVERY_FUNCTION,
-        **OF_WHO_READS_PINS,
-        "UploadBucket/work/*": "s3: AbortMultipartUpload PutObject",
+        "UploadBucket/work/*": "s3: PutObject",
+        # No token: native codecs open people's files here.
+        "RunComfyToken": "secretsmanager: DescribeSecret",
+        "WaveSpeedToken": "secretsmanager: DescribeSecret",
+        "Ledger": "dynamodb: Query",
     },
     "Admit": {**OF_EVERY_FUNCTION, **OF_ADMISSION},
     "Submit": {
@@ -466,7 +465,7 @@ RIGHTS: dict[str, dict[str, str]] = {
     "Render": {
         **{
             f"{step}Function": "lambda: InvokeFunction"
-            for step in ("Validate", "Conform", "Admit", "Submit", "Poll", "Deliver", "Conclude")
+            for step in ("Prepare", "Admit", "Submit", "Poll", "Deliver", "Conclude")
         },
         "EventBus": "events: PutEvents",
         # As the pages "X-Ray and Step Functions" and "Logging using CloudWatch Logs" ask.
@@ -532,7 +531,7 @@ def test_the_machine_may_invoke_each_function_that_it_names_and_use_the_bus() ->
     }
 
     functions = [named[name] for name in re.findall(r"FunctionName: \${(\w+)}", definition)]
-    assert len(functions) == 7
+    assert len(functions) == 6
     for function in functions:
         assert function in may("RenderRole", "lambda:InvokeFunction")
     assert named["EventBusName"] == {"Ref": "EventBus"}
@@ -629,11 +628,12 @@ def test_a_function_outlives_the_most_that_one_call_of_it_does() -> None:
     needs_seconds = {
         # A sweep's page of 1000 uploads: the list, the notes of a hundred each, the sightings.
         "Intake": (1 + 10 + inbox_sweep.SWEEP_UPLOADS_PER_MINUTE) * A_CALL_SECONDS,
-        # Both tokens, when Secrets Manager hangs: then each counts as there, and the job goes on.
-        "Validate": 2 * _all_tries_seconds(tokens._IMPATIENT),
-        # Both media: fetched at 10 MB a second, made fit on the one core that it has, and stored.
-        "Conform": 2 * (conform.FETCHED_AT_MOST_BYTES / 10e6 + conform.WORKING_AT_MOST_SECONDS)
-        + conform._LEAVING_SECONDS,
+        # Both media, one after the other: fetched at 50 MB a second, decoded, written and stored;
+        # and both secrets, when Secrets Manager hangs.
+        "Prepare": (prepare.MAX_PICTURE_BYTES + prepare.MAX_RECORDING_BYTES) / 50e6
+        + 2 * shut_in.MAX_WORKING_SECONDS
+        + shut_in._LEAVING_SECONDS
+        + 2 * _all_tries_seconds(tokens._IMPATIENT),
         # A write, when the ledger hangs.
         "Admit": _all_tries_seconds(clients.TABLE),
         "Submit": submission.CALL_NEEDS_SECONDS,
