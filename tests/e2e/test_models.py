@@ -98,7 +98,7 @@ def test_each_model_on_each_offer_becomes_a_video_of_the_right_length(
     film = stack.video_bucket(f"{stem}.mp4") or b""
     assert length_seconds(film) == pytest.approx(seconds, abs=0.3)
     assert event["detail"]["video"]["duration_seconds"] == pytest.approx(seconds, abs=0.3)
-    assert len(stack.submissions(stem, provider)) == 1
+    assert len(stack.submissions(event["detail"]["job"]["id"], provider)) == 1
 
 
 def test_the_cases_above_name_every_offer_of_the_catalog() -> None:

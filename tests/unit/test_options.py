@@ -27,9 +27,8 @@ def judged(offer: Offer, **asked: OptionValue) -> list[Reason]:
     [
         (RUNCOMFY, {}, {}),
         (RUNCOMFY, {"resolution": "720p"}, {"resolution": "720P"}),
-        (RUNCOMFY, {"resolution": "720P"}, {"resolution": "720P"}),
-        (RUNCOMFY, {"style": "Sing"}, {"style": "sing"}),
-        (WAVESPEED, {"resolution": "720P"}, {"resolution": "720p"}),
+        (RUNCOMFY, {"style": "sing"}, {"style": "sing"}),
+        (WAVESPEED, {"resolution": "720p"}, {"resolution": "720p"}),
         (WAVESPEED, {"seed": -1, "prompt": "Hi"}, {"seed": -1, "prompt": "Hi"}),
         (FLASH.route[0], {"generate_audio": False}, {"audio": False}),
         (FLASH.route[0], {"duration": 10}, {"duration": 10}),
@@ -47,56 +46,44 @@ def test_offer_is_told_what_was_asked_and_nothing_else(
 
 
 @pytest.mark.parametrize(
-    ("offer", "name", "value", "rule", "cure"),
+    ("offer", "name", "value", "rule"),
     [
-        (RUNCOMFY, "resolution", "1080p", "480p or 720p", 'Did you mean "480p"?'),
-        (RUNCOMFY, "resolution", 720, "480p or 720p", 'Did you mean "720p"?'),
-        (RUNCOMFY, "resolution", True, "480p or 720p", "Set resolution to 480p or 720p, or leave"),
-        (RUNCOMFY, "style", "speach", "speech, sing or perform", 'Did you mean "speech"?'),
-        (RUNCOMFY, "style", "dance", "speech, sing or perform", "Set style to speech, sing or"),
-        (FLASH.route[0], "duration", "5", "5, 10 or 15", "Write 5 without quotes."),
-        (FLASH.route[0], "duration", 7, "5, 10 or 15", "Set duration to 5, 10 or 15, or"),
-        (FLASH.route[0], "duration", True, "5, 10 or 15", "Set duration to 5, 10 or 15, or"),
-        (FLASH.route[0], "generate_audio", "false", "true or false", "Write false without quotes."),
-        (FLASH.route[0], "generate_audio", 0, "true or false", "Set generate_audio to true or"),
-        (FLASH.route[0], "seed", -1, "a whole number from 0 to 2147483647", "Set seed to a whole"),
-        (FLASH.route[0], "seed", 2**31, "a whole number from 0 to 2147483647", "Set seed to a"),
-        (FLASH.route[0], "seed", "42", "a whole number from 0 to 2147483647", "Write 42 without"),
-        (FLASH.route[0], "seed", True, "a whole number from 0 to 2147483647", "Set seed to a"),
-        (IMAGE.route[0], "seed", "x", "a whole number", "Set seed to a whole number, or"),
-        (IMAGE.route[0], "template", 5, "a text", "Set template to a text, or leave it out."),
-        (IMAGE.route[0], "duration", 10, "5", "Set duration to 5, or leave it out."),
+        (RUNCOMFY, "resolution", "1080p", "480p or 720p"),
+        (RUNCOMFY, "style", "dance", "speech, sing or perform"),
+        (FLASH.route[0], "duration", "5", "5, 10 or 15"),
+        (FLASH.route[0], "duration", True, "5, 10 or 15"),
+        (FLASH.route[0], "generate_audio", 0, "true or false"),
+        (FLASH.route[0], "seed", -1, "a whole number from 0 to 2147483647"),
+        (FLASH.route[0], "seed", 2**31, "a whole number from 0 to 2147483647"),
+        (FLASH.route[0], "seed", True, "a whole number from 0 to 2147483647"),
+        (IMAGE.route[0], "seed", "x", "a whole number"),
+        (IMAGE.route[0], "template", 5, "a text"),
+        (IMAGE.route[0], "duration", 10, "5"),
     ],
 )
 def test_wrong_value_is_refused_with_the_allowed_ones(
-    offer: Offer, name: str, value: OptionValue, rule: str, cure: str
+    offer: Offer, name: str, value: OptionValue, rule: str
 ) -> None:
     (reason,) = judged(offer, **{name: value})
 
     assert reason.file == f"file of {name}"
     assert reason.rule == f"{name}: {rule}"
     assert reason.found.startswith(f"{name}: ")
-    assert reason.cure.startswith(cure)
+    assert reason.cure == f"Set {name} to {rule}, or leave it out."
 
 
 @pytest.mark.parametrize(
-    ("offer", "name", "cure"),
+    ("name", "cure"),
     [
-        (RUNCOMFY, "resolutoin", "Did you mean resolution?"),
-        (RUNCOMFY, "Resolution", "Did you mean resolution?"),
-        (RUNCOMFY, "seed", "Leave seed out."),  # the model's other offer has it
+        ("seed", "Leave seed out."),  # the model's other offer has it
         (
-            RUNCOMFY,
             "generate_audio",
             "Leave it out, or ask for the model wan-2.6-flash-image-to-video, which takes it.",
         ),
-        (RUNCOMFY, "fps", "Leave fps out."),
     ],
 )
-def test_unknown_option_is_refused_with_the_nearest_name(
-    offer: Offer, name: str, cure: str
-) -> None:
-    (reason,) = judged(offer, **{name: "x"})
+def test_option_of_another_offer_or_model_is_refused(name: str, cure: str) -> None:
+    (reason,) = judged(RUNCOMFY, **{name: "x"})
 
     assert reason.rule == "no other options than style and resolution"
     assert reason.found == f"the option {name}"
@@ -126,7 +113,7 @@ def test_missing_prompt_is_told_where_to_write_it() -> None:
     (reason,) = options.objections(IMAGE, IMAGE.route[0], {}, lambda name: "inbox/anna.png")
 
     assert (reason.rule, reason.found) == ("a prompt", "no prompt")
-    assert ".txt" in reason.cure
+    assert reason.cure == "Describe the motion in anna.txt (same name, same folder)."
 
 
 def test_prompt_for_an_offer_without_one_is_never_dropped() -> None:

@@ -148,7 +148,7 @@ def test_nothing_is_said_of_a_video_whose_length_is_not_known() -> None:
     ("model", "asked", "recorded_seconds", "resolution", "video_seconds"),
     [
         ("wan-2.2-speech-to-video", {}, 10.5, "480p", 10.5),
-        ("wan-2.2-speech-to-video", {"resolution": "720P"}, 10.5, "720p", 10.5),
+        ("wan-2.2-speech-to-video", {"resolution": "720p"}, 10.5, "720p", 10.5),
         ("wan-2.2-image-to-video", {"prompt": "x"}, None, "480p", 5),
         ("wan-2.6-flash-image-to-video", {"prompt": "x"}, 4.0, "720p", 5),
         (

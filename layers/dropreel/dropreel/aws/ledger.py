@@ -4,21 +4,16 @@
 | ----------------- | ------------- | ------------------------------------------------------ |
 | `job#<id>`        | `attempt#001` | one attempt: the fields of `Attempt`, as text          |
 | `job#<id>`        | `run#001`     | one run: the fields of `Run`, as text, and what it has |
-|                   |               | of `slots_dynamodb`                                    |
+|                   |               | of `slots`                                    |
 | `turns#<provider>`| `next`        | when the provider's next call may be made              |
 
 `expires_at`, in epoch seconds, is the table's TTL attribute.
-
-When a run leaves while its attempt may be paid for, `slots_dynamodb` notes with the attempt what
-was charged for it (`kept_usd`), when (`kept_on`) and to which run (`kept_run`). If the attempt is
-refused or lost after all, that is given back here; and the day has room for another render if it
-was refused.
 """
 
 import math
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
-from decimal import Decimal
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -28,7 +23,6 @@ from dropreel.aws.table import (
     KEPT,
     again_on_conflict,
     attempt_key,
-    give_back,
     is_conflict,
     run_key,
 )
@@ -37,12 +31,12 @@ from dropreel.model.job import Job
 from dropreel.model.ledger import Admitted, Attempt, AttemptState, Run, RunClosed
 from dropreel.model.messages import Next, Plan, PlannedOffer
 from dropreel.model.provider import QUEUE_TIMEOUT_SECONDS, RENDER_TIMEOUT_SECONDS, Ticket
-from dropreel.render.attempts import NOT_KEPT
-from dropreel.runtime.log import logger
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
-    from mypy_boto3_dynamodb.type_defs import AttributeValueTypeDef, UpdateTypeDef
+    from mypy_boto3_dynamodb.type_defs import AttributeValueTypeDef
+
+    Item = dict[str, AttributeValueTypeDef]
 
 _MAX_RACES = 20
 
@@ -60,28 +54,15 @@ class DynamoDBLedger:
         self._client = client or clients.dynamodb()
 
     def find(self, job_id: str, number: int) -> Attempt | None:
-        got = self._client.get_item(
-            TableName=self._table, Key=attempt_key(job_id, number), ConsistentRead=True
-        )
-        return _attempt(got["Item"]) if "Item" in got else None
+        item = self._get(attempt_key(job_id, number))
+        return _attempt(item) if item else None
 
     def attempts(self, job_id: str) -> tuple[Attempt, ...]:
-        got = self._client.query(
-            TableName=self._table,
-            KeyConditionExpression="pk = :job AND begins_with(sk, :attempt)",
-            ExpressionAttributeValues={
-                ":job": {"S": f"job#{job_id}"},
-                ":attempt": {"S": "attempt#"},
-            },
-            ConsistentRead=True,
-        )
-        return tuple(_attempt(item) for item in got["Items"])
+        return tuple(map(_attempt, self._all_of(job_id, "attempt#")))
 
     def admitted(self, job: Job, attempt: int) -> Admitted | None:
-        got = self._client.get_item(
-            TableName=self._table, Key=run_key(job.id, job.run), ConsistentRead=True
-        )
-        run = {name: value["N"] for name, value in got.get("Item", {}).items() if "N" in value}
+        item = self._get(run_key(job.id, job.run))
+        run = {name: value["N"] for name, value in item.items() if "N" in value}
         if run.get("attempt") != str(attempt):
             return None
         return Admitted(
@@ -160,10 +141,8 @@ class DynamoDBLedger:
         return attempt
 
     def accept(self, attempt: Attempt, request_id: str, now: datetime) -> None:
-        self._replace(
-            attempt,
-            {"state": AttemptState.ACCEPTED, "request_id": request_id, "accepted_at": now},
-        )
+        accepted = {"state": AttemptState.ACCEPTED, "request_id": request_id, "accepted_at": now}
+        self._replace(attempt, accepted)
 
     def postpone(self, attempt: Attempt, code: str, message: str) -> None:
         self._replace(attempt, {"state": AttemptState.POSTPONED, "code": code, "message": message})
@@ -171,36 +150,44 @@ class DynamoDBLedger:
     def refuse(self, attempt: Attempt, code: str, message: str) -> None:
         self._replace(attempt, {"state": AttemptState.REFUSED, "code": code, "message": message})
 
-    @again_on_conflict
+    def _replace(self, attempt: Attempt, changes: dict[str, object]) -> None:
+        self._update(
+            attempt_key(attempt.job_id, attempt.number),
+            _fields(attempt.model_copy(update=changes)),
+            "#begun_by = :begun_by AND #state IN (:begun, :state)",
+        )
+
     def lose(self, job_id: str, ticket: Ticket, code: str, message: str) -> None:
         # The request id and its time too: submit may have failed to write them down.
-        written = self._client.update_item(
+        lost = {"state": AttemptState.LOST, "code": code, "message": message}
+        self._update(
+            attempt_key(job_id, ticket.attempt),
+            _texts(lost | _accepted(ticket)),
+            "#request_id = :request_id OR (#state = :begun AND attribute_not_exists(#request_id))",
+        )
+
+    def confirm(self, job_id: str, ticket: Ticket) -> None:
+        with suppress(self._client.exceptions.ConditionalCheckFailedException):
+            self._update(
+                attempt_key(job_id, ticket.attempt),
+                _texts({"state": AttemptState.ACCEPTED} | _accepted(ticket)),
+                "#state = :begun AND attribute_not_exists(#request_id)",
+            )
+
+    @again_on_conflict
+    def _update(self, key: "Item", fields: "Item", condition: str) -> None:
+        """Set these fields of an attempt."""
+        self._client.update_item(
             TableName=self._table,
-            Key=attempt_key(job_id, ticket.attempt),
-            UpdateExpression=(
-                "SET #state = :lost, #code = :code, #message = :message, "
-                "request_id = :request_id, accepted_at = :accepted_at, changed_at = :now"
-            ),
-            ConditionExpression=(
-                "request_id = :request_id OR (#state = :begun AND attribute_not_exists(request_id))"
-            ),
-            ExpressionAttributeNames={
-                "#state": "state",
-                "#code": "code",
-                "#message": "message",
-            },
-            ReturnValues="ALL_NEW",
+            Key=key,
+            UpdateExpression="SET " + ", ".join(f"#{name} = :{name}" for name in fields),
+            ConditionExpression=condition,
+            ExpressionAttributeNames={f"#{name}": name for name in fields},
             ExpressionAttributeValues={
-                ":lost": {"S": AttemptState.LOST},
                 ":begun": {"S": AttemptState.BEGUN},
-                ":code": {"S": code},
-                ":message": {"S": message},
-                ":request_id": {"S": ticket.request_id},
-                ":accepted_at": {"S": ticket.submitted_at.isoformat()},
-                ":now": {"S": datetime.now(UTC).isoformat()},
+                **{f":{name}": value for name, value in fields.items()},
             },
         )
-        self._refund_what_was_kept(written["Attributes"])
 
     def take_turn(self, provider: ProviderName, per_minute: int, now: datetime) -> datetime:
         now_ms, apart_ms = int(now.timestamp() * 1000), math.ceil(60_000 / per_minute)
@@ -228,13 +215,20 @@ class DynamoDBLedger:
         raise RuntimeError("The turns changed under each look.")  # each time between two writes
 
     def runs(self, job_id: str) -> tuple[Run, ...]:
+        return tuple(map(_run, self._all_of(job_id, "run#")))
+
+    def _all_of(self, job_id: str, kind: str) -> "list[Item]":
         got = self._client.query(
             TableName=self._table,
-            KeyConditionExpression="pk = :job AND begins_with(sk, :run)",
-            ExpressionAttributeValues={":job": {"S": f"job#{job_id}"}, ":run": {"S": "run#"}},
+            KeyConditionExpression="pk = :job AND begins_with(sk, :kind)",
+            ExpressionAttributeValues={":job": {"S": f"job#{job_id}"}, ":kind": {"S": kind}},
             ConsistentRead=True,
         )
-        return tuple(_run(item) for item in got["Items"])
+        return got["Items"]
+
+    def _get(self, key: "Item") -> "Item":
+        got = self._client.get_item(TableName=self._table, Key=key, ConsistentRead=True)
+        return got.get("Item", {})
 
     def resume(self, plan: Plan, now: datetime) -> None:
         self._update_run(
@@ -245,32 +239,8 @@ class DynamoDBLedger:
             {"#plan": "plan"},
         )
 
-    @again_on_conflict
-    def confirm(self, job_id: str, ticket: Ticket) -> None:
-        with suppress(self._client.exceptions.ConditionalCheckFailedException):
-            self._client.update_item(
-                TableName=self._table,
-                Key=attempt_key(job_id, ticket.attempt),
-                UpdateExpression=(
-                    "SET #state = :accepted, request_id = :request_id, "
-                    "accepted_at = :accepted_at, changed_at = :now"
-                ),
-                ConditionExpression="#state = :begun AND attribute_not_exists(request_id)",
-                ExpressionAttributeNames={"#state": "state"},
-                ExpressionAttributeValues={
-                    ":accepted": {"S": AttemptState.ACCEPTED},
-                    ":begun": {"S": AttemptState.BEGUN},
-                    ":request_id": {"S": ticket.request_id},
-                    ":accepted_at": {"S": ticket.submitted_at.isoformat()},
-                    ":now": {"S": datetime.now(UTC).isoformat()},
-                },
-            )
-
     def is_closed(self, job: Job) -> bool:
-        got = self._client.get_item(
-            TableName=self._table, Key=run_key(job.id, job.run), ConsistentRead=True
-        )
-        return "closed_at" in got.get("Item", {})
+        return "closed_at" in self._get(run_key(job.id, job.run))
 
     def close(self, job: Job, now: datetime) -> None:
         self._update_run(job, "SET closed_at = if_not_exists(closed_at, :now)", now)
@@ -308,84 +278,35 @@ class DynamoDBLedger:
             },
         )
 
-    @again_on_conflict
-    def _replace(self, attempt: Attempt, changes: dict[str, object]) -> None:
-        new = _fields(attempt.model_copy(update=changes))
-        names = {f"#{name}": name for name in new}
-        written = self._client.update_item(
-            TableName=self._table,
-            Key=attempt_key(attempt.job_id, attempt.number),
-            UpdateExpression="SET " + ", ".join(f"#{name} = :{name}" for name in new),
-            ConditionExpression="#begun_by = :begun_by AND #state IN (:begun, :state)",
-            ExpressionAttributeNames=names,
-            ExpressionAttributeValues={
-                **{f":{name}": value for name, value in new.items()},
-                ":begun": {"S": AttemptState.BEGUN},
-            },
-            ReturnValues="ALL_NEW",
-        )
-        if changes["state"] in NOT_KEPT:
-            self._refund_what_was_kept(written["Attributes"])
 
-    def _refund_what_was_kept(self, attempt: "dict[str, AttributeValueTypeDef]") -> None:
-        """What a run has left behind as paid for with an attempt that comes to nothing."""
-        if "kept_on" not in attempt:
-            return
-        day, run = attempt["kept_on"]["S"], attempt["kept_run"]["N"]
-        usd = Decimal(attempt["kept_usd"]["N"]) if "kept_usd" in attempt else None
-        is_submitted = attempt["state"]["S"] == AttemptState.LOST
-        writes: list[UpdateTypeDef] = [
-            {
-                "TableName": self._table,
-                "Key": {"pk": attempt["pk"], "sk": attempt["sk"]},
-                "UpdateExpression": "REMOVE kept_usd, kept_on, kept_run",
-                "ConditionExpression": "attribute_exists(kept_on)",
-            },
-            give_back(self._table, day, usd, is_submitted=is_submitted),
-        ]
-        if usd is not None:
-            writes.append(
-                {
-                    "TableName": self._table,
-                    "Key": {"pk": attempt["pk"], "sk": run_key("", int(run))["sk"]},
-                    "UpdateExpression": "ADD kept_usd :back, refunded_usd :usd",
-                    "ExpressionAttributeValues": {
-                        ":back": {"N": str(-usd)},
-                        ":usd": {"N": str(usd)},
-                    },
-                }
-            )
-        try:
-            self._client.transact_write_items(TransactItems=[{"Update": it} for it in writes])
-        except self._client.exceptions.TransactionCanceledException as error:
-            codes = [reason.get("Code") for reason in error.response["CancellationReasons"]]
-            if CONDITION_FAILED not in codes:
-                raise
-            logger.info("Given back already", attempt=attempt["sk"]["S"])
-
-
-def _run(item: "dict[str, AttributeValueTypeDef]") -> Run:
+def _run(item: "Item") -> Run:
     fields = {name: value["S"] for name, value in item.items() if "S" in value}
     plan = fields.pop("plan", None)
     return Run.model_validate(fields | {"plan": Plan.model_validate_json(plan) if plan else None})
 
 
-def _item(attempt: Attempt) -> "dict[str, AttributeValueTypeDef]":
+def _item(attempt: Attempt) -> "Item":
     return attempt_key(attempt.job_id, attempt.number) | _fields(attempt)
 
 
-def _fields(attempt: Attempt) -> "dict[str, AttributeValueTypeDef]":
-    fields = attempt.model_dump(mode="json", exclude_none=True)
+def _fields(attempt: Attempt) -> "Item":
     expires_at = int((attempt.begun_at + KEPT).timestamp())
+    fields = attempt.model_dump(mode="json", exclude_none=True)
+    return {**_texts(fields), "expires_at": {"N": str(expires_at)}}
+
+
+def _accepted(ticket: Ticket) -> dict[str, object]:
+    return {"request_id": ticket.request_id, "accepted_at": ticket.submitted_at}
+
+
+def _texts(fields: Mapping[str, object]) -> "Item":
     return {
-        **{name: {"S": str(value)} for name, value in fields.items()},
-        "expires_at": {"N": str(expires_at)},
-        # For who reads the table: when its state changed last.
-        "changed_at": {"S": datetime.now(UTC).isoformat()},
+        name: {"S": value.isoformat() if isinstance(value, datetime) else str(value)}
+        for name, value in fields.items()
     }
 
 
-def _attempt(item: "dict[str, AttributeValueTypeDef]") -> Attempt:
+def _attempt(item: "Item") -> Attempt:
     return Attempt.model_validate(
         {name: value["S"] for name, value in item.items() if "S" in value}
     )

@@ -25,10 +25,8 @@ from dropreel.aws.table import (
     KEPT,
     again_on_conflict,
     attempt_key,
-    give_back,
     is_conflict,
     run_key,
-    spend_key,
 )
 from dropreel.model.catalog import ProviderName
 from dropreel.model.ledger import AttemptState
@@ -338,32 +336,31 @@ class DynamoDBSlots:
     ) -> "list[TransactWriteItemTypeDef]":
         """The condition excludes that the attempt changes its state in the same moment, as by a
         `begin`: one of the two transactions fails."""
-        attempt = attempt_key(run.job_id, standing.attempt or 0)
-        usd = standing.charged_usd
-        match refund:
-            case Refund.ALL:
-                condition, states = _is_one_of(NOT_SUBMITTED)
-                condition = f"attribute_not_exists(pk) OR {condition}"
-            case Refund.USD:
-                condition, states = _is_one_of((AttemptState.LOST,))
-            case Refund.NOTHING:
-                condition, states = _is_one_of(MAY_BE_PAID)
-        asked: dict[str, Any] = {
-            "ConditionExpression": condition,
-            "ExpressionAttributeNames": {"#state": "state"},
-        }
-        if refund is Refund.NOTHING:
-            # If it is refused or lost after all, the ledger gives that back.
-            kept = _values_named(usd=usd, day=day.isoformat(), run=run.number, **states)
-            update = "SET kept_on = :day, kept_run = :run" + ", kept_usd = :usd" * (usd is not None)
-            asked |= {"UpdateExpression": update, "ExpressionAttributeValues": kept}
-            return [{"Update": self._on(attempt, **asked)}]
-        back = give_back(self._table, day.isoformat(), usd, is_submitted=refund is Refund.USD)
-        asked["ExpressionAttributeValues"] = _values_named(**states)
-        return [
-            {"Update": back},
-            {"ConditionCheck": self._on(attempt, **asked)},
-        ]
+        states: tuple[AttemptState, ...] = {
+            Refund.ALL: NOT_SUBMITTED,
+            Refund.USD: (AttemptState.LOST,),
+            Refund.NOTHING: MAY_BE_PAID,
+        }[refund]
+        values = {f"state{place}": str(state) for place, state in enumerate(states)}
+        condition = f"#state IN ({', '.join(f':{name}' for name in values)})"
+        if refund is Refund.ALL:
+            condition = f"attribute_not_exists(pk) OR {condition}"
+        check = self._on(
+            attempt_key(run.job_id, standing.attempt or 0),
+            ConditionExpression=condition,
+            ExpressionAttributeNames={"#state": "state"},
+            ExpressionAttributeValues=_values_named(**values),
+        )
+        writes: list[TransactWriteItemTypeDef] = [{"ConditionCheck": check}]
+        if refund is not Refund.NOTHING:
+            back = {"usd": -(standing.charged_usd or 0), "renders": -(refund is Refund.ALL)}
+            update = self._on(
+                _spend_key(day),
+                UpdateExpression="ADD renders :renders, spent_usd :usd",
+                ExpressionAttributeValues=_values_named(**back),
+            )
+            writes.append({"Update": update})
+        return writes
 
     def _give_back(
         self, run: RunId, standing: Standing, *writes: "TransactWriteItemTypeDef"
@@ -436,14 +433,8 @@ def _place_key(provider: ProviderName, place: str) -> "Item":
     return _values(pk=f"waiters#{provider}", sk=place)
 
 
-def _is_one_of(attempt_states: Sequence[AttemptState]) -> tuple[str, dict[str, str]]:
-    """A condition of an attempt, and its values."""
-    states = {f"state{place}": str(state) for place, state in enumerate(attempt_states)}
-    return f"#state IN ({', '.join(f':{name}' for name in states)})", states
-
-
 def _spend_key(day: date) -> "Item":
-    return spend_key(day.isoformat())
+    return _values(pk="spend", sk=day.isoformat())
 
 
 def _lease(item: dict[str, Any]) -> Lease:

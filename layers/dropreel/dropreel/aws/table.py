@@ -4,14 +4,13 @@ import random
 import time
 from collections.abc import Callable
 from datetime import timedelta
-from decimal import Decimal
 from functools import wraps
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from botocore.exceptions import ClientError
 
 if TYPE_CHECKING:
-    from mypy_boto3_dynamodb.type_defs import AttributeValueTypeDef, UpdateTypeDef
+    from mypy_boto3_dynamodb.type_defs import AttributeValueTypeDef
 
 KEPT = timedelta(days=180)
 """Longer than the 90 days for which Step Functions remembers an execution's name: as long as a job
@@ -61,19 +60,3 @@ def attempt_key(job_id: str, number: int) -> "dict[str, AttributeValueTypeDef]":
 def run_key(job_id: str, number: int) -> "dict[str, AttributeValueTypeDef]":
     """Of a run's item, which the slots' adapter writes to as well."""
     return {"pk": {"S": f"job#{job_id}"}, "sk": {"S": f"run#{number:03}"}}
-
-
-def give_back(table: str, day: str, usd: Decimal | None, *, is_submitted: bool) -> "UpdateTypeDef":
-    """An update: of a day's renders and spend, what a render did not come to."""
-    back = {":renders": {"N": "0" if is_submitted else "-1"}, ":usd": {"N": str(-(usd or 0))}}
-    return {
-        "TableName": table,
-        "Key": spend_key(day),
-        "UpdateExpression": "ADD renders :renders, spent_usd :usd",
-        "ExpressionAttributeValues": back,
-    }
-
-
-def spend_key(day: str) -> "dict[str, AttributeValueTypeDef]":
-    """Of a day's spend."""
-    return {"pk": {"S": "spend"}, "sk": {"S": day}}

@@ -39,7 +39,7 @@ class AudioFormat(StrEnum):
 
 
 class _Data(BaseModel):
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class ImageLimits(_Data):
@@ -74,7 +74,7 @@ class Option(_Data):
     """One thing that an offer can be told beside the picture and the voice."""
 
     name: str = Field(description="The user's spelling, the same for all offers.")
-    field: str = Field(description="What the provider's schema calls it.")
+    sent_name: str = Field(default="", description="The provider's, where it differs.")
     kind: Literal["string", "integer", "boolean"]
     values: tuple[OptionValue, ...] = Field(default=(), description="In the user's spelling.")
     sent_as: dict[str, str] = Field(
@@ -88,6 +88,11 @@ class Option(_Data):
     at_most: int | None = None
     length_at_most: int | None = None
     length_under: int | None = None
+
+    @property
+    def field(self) -> str:
+        """What the provider's schema calls it."""
+        return self.sent_name or self.name
 
 
 class Offer(_Data):
@@ -156,16 +161,9 @@ _RUNCOMFY_S2V = Offer(
         size_under_bytes=15_000_000,
     ),
     options=(
-        Option(
-            name="style",
-            field="style",
-            kind="string",
-            values=("speech", "sing", "perform"),
-            default="speech",
-        ),
+        Option(name="style", kind="string", values=("speech", "sing", "perform"), default="speech"),
         Option(
             name="resolution",
-            field="resolution",
             kind="string",
             values=("480p", "720p"),
             sent_as=_UPPER_CASE,
@@ -189,22 +187,9 @@ _WAVESPEED_S2V = Offer(
         duration_at_most_seconds=120,  # "supports a maximum generation length of 120 seconds"
     ),
     options=(
-        Option(name="prompt", field="prompt", kind="string"),
-        Option(
-            name="resolution",
-            field="resolution",
-            kind="string",
-            values=("480p", "720p"),
-            default="480p",
-        ),
-        Option(
-            name="seed",
-            field="seed",
-            kind="integer",
-            at_least=-1,
-            at_most=2_147_483_647,
-            default=-1,
-        ),
+        Option(name="prompt", kind="string"),
+        Option(name="resolution", kind="string", values=("480p", "720p"), default="480p"),
+        Option(name="seed", kind="integer", at_least=-1, at_most=2_147_483_647, default=-1),
     ),
     usd_per_second={"480p": 0.03},  # "$0.15 per 5 seconds (480p)"
 )
@@ -224,22 +209,21 @@ _RUNCOMFY_I2V = Offer(
         size_under_bytes=10_000_000,
     ),
     options=(
-        Option(name="prompt", field="prompt", kind="string", required=True, length_under=800),
-        Option(name="negative_prompt", field="negative_prompt", kind="string", length_at_most=500),
+        Option(name="prompt", kind="string", required=True, length_under=800),
+        Option(name="negative_prompt", kind="string", length_at_most=500),
         # "Supported templates: squish, flying, carousel, etc.": not a closed list
-        Option(name="template", field="template", kind="string"),
+        Option(name="template", kind="string"),
         Option(
             name="resolution",
-            field="resolution",
             kind="string",
             values=("480p", "1080p"),
             sent_as=_UPPER_CASE,
             default="480p",
         ),
-        Option(name="duration", field="duration", kind="integer", values=(5,), default=5),
-        Option(name="prompt_extend", field="prompt_extend", kind="boolean", default=True),
+        Option(name="duration", kind="integer", values=(5,), default=5),
+        Option(name="prompt_extend", kind="boolean", default=True),
         # Of the two pages, one says nothing of a seed that is not given.
-        Option(name="seed", field="seed", kind="integer", default=58_366_538),
+        Option(name="seed", kind="integer", default=58_366_538),
     ),
 )
 
@@ -265,33 +249,20 @@ _RUNCOMFY_FLASH = Offer(
     ),
     options=(
         # "Length should be less than 1500 characters."
-        Option(name="prompt", field="prompt", kind="string", required=True, length_under=1500),
-        Option(name="duration", field="duration", kind="integer", values=(5, 10, 15), default=5),
+        Option(name="prompt", kind="string", required=True, length_under=1500),
+        Option(name="duration", kind="integer", values=(5, 10, 15), default=5),
         Option(
             name="resolution",
-            field="resolution",
             kind="string",
             values=("720p", "1080p"),
             sent_as=_UPPER_CASE,
             default="720p",
         ),
-        Option(
-            name="shot_type",
-            field="shot_type",
-            kind="string",
-            values=("multi", "single"),
-            default="multi",
-        ),
-        Option(name="negative_prompt", field="negative_prompt", kind="string"),
-        Option(
-            name="seed",
-            field="seed",
-            kind="integer",
-            at_least=0,
-            at_most=2_147_483_647,
-        ),
-        Option(name="prompt_extend", field="prompt_extend", kind="boolean", default=True),
-        Option(name="generate_audio", field="audio", kind="boolean", default=True),
+        Option(name="shot_type", kind="string", values=("multi", "single"), default="multi"),
+        Option(name="negative_prompt", kind="string"),
+        Option(name="seed", kind="integer", at_least=0, at_most=2_147_483_647),
+        Option(name="prompt_extend", kind="boolean", default=True),
+        Option(name="generate_audio", sent_name="audio", kind="boolean", default=True),
     ),
 )
 

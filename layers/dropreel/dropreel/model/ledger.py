@@ -51,19 +51,23 @@ class Attempt(BaseModel):
     @property
     def ticket(self) -> Ticket | None:
         """The proof that the provider accepted it, unless it is known to be lost."""
-        if self.state is not AttemptState.ACCEPTED:
+        if self.state is not AttemptState.ACCEPTED or not (self.request_id and self.accepted_at):
             return None
-        if self.request_id is None or self.accepted_at is None:
-            return None
+        return self.ticket_for(self.request_id, self.accepted_at)
+
+    def ticket_for(
+        self, request_id: str, accepted_at: datetime, *, is_recorded: bool = True
+    ) -> Ticket:
         return Ticket(
             provider=self.provider,
             endpoint=self.endpoint,
-            request_id=self.request_id,
+            request_id=request_id,
             attempt=self.number,
             offer=self.offer,
-            submitted_at=self.accepted_at,
+            submitted_at=accepted_at,
             queue_timeout_seconds=self.queue_timeout_seconds,
             render_timeout_seconds=self.render_timeout_seconds,
+            is_recorded=is_recorded,
         )
 
 
@@ -134,11 +138,7 @@ class Ledger(Protocol):
         """The provider took it. Only for the call that began the attempt."""
 
     def postpone(self, attempt: Attempt, code: str, message: str) -> None:
-        """The provider took nothing for now. Only for the call that began the attempt.
-
-        What a run that has ended left behind as paid for goes back to its day. So do `refuse` and
-        `lose`.
-        """
+        """The provider took nothing for now. Only for the call that began the attempt."""
 
     def refuse(self, attempt: Attempt, code: str, message: str) -> None:
         """The provider took nothing, and that is that. Only for the call that began it."""

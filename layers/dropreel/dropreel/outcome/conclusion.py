@@ -73,7 +73,7 @@ from dropreel.model.job import Job
 from dropreel.model.ledger import Attempt, AttemptState, Ledger, Run
 from dropreel.model.provider import Provider, Ticket
 from dropreel.outcome.ownership import Owner, is_same_run, owner_of
-from dropreel.render.attempts import OF_AN_ACCOUNT, summary
+from dropreel.render.attempts import is_of_an_account, summary
 from dropreel.runtime.log import logger
 
 # After these the provider has nothing left to cancel, although the ledger has the attempt open.
@@ -440,8 +440,8 @@ def _minding_earlier_refusals(report: ErrorReport, attempts: tuple[Attempt, ...]
     """Who mends the account of the last offer alone mends the wrong one, perhaps."""
     is_of_admission = report.code in _OF_ADMISSION
     earlier = attempts if is_of_admission else attempts[:-1]
-    refused = [f"{made.provider} ({made.code})" for made in earlier if made.code in OF_AN_ACCOUNT]
-    if not (is_of_admission or report.code in OF_AN_ACCOUNT) or not refused:
+    refused = [f"{made.provider} ({made.code})" for made in earlier if is_of_an_account(made.code)]
+    if not (is_of_admission or is_of_an_account(report.code)) or not refused:
         return report
     message = f"{report.message} Refused before by {', '.join(refused)}."
     return report.model_copy(update={"message": message})

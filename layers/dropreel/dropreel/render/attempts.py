@@ -28,22 +28,23 @@ from dropreel.model.provider import Answer, FailureCause, RenderState, Ticket
 MAX_SUBMISSIONS = 2
 """Of one run. A second try mends what passes; a third would mostly pay for the same failure."""
 
-OF_AN_ACCOUNT = {
-    refusal.__name__
-    for refusal in (
-        TokenMissing,
-        TokenRejected,
-        NoCredit,
-        ProviderThrottled,
-        ProviderUnavailable,
-    )
-}
+OF_AN_ACCOUNT: tuple[type[DropreelError], ...] = (
+    TokenMissing,
+    TokenRejected,
+    NoCredit,
+    ProviderThrottled,
+    ProviderUnavailable,
+)
 """Refusals that are not the job's fault, but the account's or the provider's."""
+
+
+def is_of_an_account(code: str | None) -> bool:
+    return code in {refusal.__name__ for refusal in OF_AN_ACCOUNT}
 
 
 def after_refusal(plan: Plan, attempt: Attempt, code: str) -> Next | None:
     """Where a job goes that an offer has definitely refused: on along its route, never back."""
-    if code not in OF_AN_ACCOUNT:
+    if not is_of_an_account(code):
         return None
     return _next(plan, attempt.number + 1, attempt.offer + 1)
 

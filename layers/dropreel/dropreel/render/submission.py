@@ -9,6 +9,7 @@ route. What is killed in between stays begun, and is never sent again.
 import math
 import random
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
@@ -17,14 +18,10 @@ from dropreel.model.errors import (
     DropreelError,
     ExecutionAborted,
     InputGone,
-    NoCredit,
     ProviderThrottled,
-    ProviderUnavailable,
     RenderModerated,
     RequestRefused,
     SubmissionUnclear,
-    TokenMissing,
-    TokenRejected,
     UnexpectedError,
 )
 from dropreel.model.job import Input, Job, Role
@@ -37,7 +34,7 @@ from dropreel.model.timing import (
     retry_wait_seconds,
     throttled_wait_seconds,
 )
-from dropreel.render.attempts import after_refusal
+from dropreel.render.attempts import OF_AN_ACCOUNT, after_refusal
 from dropreel.runtime.log import logger
 from dropreel.runtime.settings import SubmitSettings
 
@@ -58,16 +55,7 @@ and write down what came of it, all of that slowly."""
 _URL_VALID_SECONDS = 6 * 3600
 
 _REFUSALS: Mapping[str, type[DropreelError]] = {
-    refusal.__name__: refusal
-    for refusal in (
-        TokenMissing,
-        TokenRejected,
-        NoCredit,
-        RenderModerated,
-        RequestRefused,
-        ProviderThrottled,
-        ProviderUnavailable,
-    )
+    refusal.__name__: refusal for refusal in (*OF_AN_ACCOUNT, RenderModerated, RequestRefused)
 }
 
 
@@ -99,21 +87,21 @@ def submit(
     for.
     """
     plan, turn = request.plan, request.next
+    step = _Step(ledger, clock, jitter, settings)
     sent = ledger.find(plan.job.id, turn.attempt)
     if sent and sent.state is not AttemptState.POSTPONED:
-        return _from_ledger(sent, request, clock())
+        return step.answer_for(sent, plan, turn)
 
     # Admission may have passed over the offer that it was asked for.
     admitted = ledger.admitted(plan.job, turn.attempt)
     if admitted:
         turn = turn.model_copy(update={"offer": admitted.offer})
-        request = request.model_copy(update={"next": turn})
     offer = plan.route[turn.offer]
     provider = providers(offer.provider)
     payload = _payload(plan, offer, uploads)
     if seconds_left() < CALL_NEEDS_SECONDS:
-        return _out_of_time(turn, clock(), jitter)
-    if its_turn := _turn_or_wait(turn, offer.provider, ledger, clock(), settings):
+        return step.out_of_time(turn)
+    if its_turn := step.turn_or_wait(turn, offer.provider):
         return its_turn
     try:
         attempt = ledger.begin(
@@ -130,15 +118,7 @@ def submit(
         raise ExecutionAborted("The run was concluded before it was submitted.") from None
     if attempt is None:  # another call was quicker, just now
         return _ask_again(turn, POLL_MIN_SECONDS)
-    return _send(
-        attempt,
-        request,
-        payload,
-        provider=provider,
-        ledger=ledger,
-        clock=clock,
-        jitter=jitter,
-    )
+    return step.send(attempt, plan, turn, payload, provider)
 
 
 def _payload(plan: Plan, offer: PlannedOffer, uploads: Uploads) -> dict[str, OptionValue]:
@@ -148,7 +128,7 @@ def _payload(plan: Plan, offer: PlannedOffer, uploads: Uploads) -> dict[str, Opt
     if plan.audio and names.audio_field:
         media[names.audio_field] = plan.audio
     bucket = plan.job.bucket
-    # Who deletes one of them withdraws the job. What was conformed is a copy.
+    # Who deletes one of them withdraws the job. The media are copies.
     dropped = [given for given in plan.job.inputs if given.role is not Role.DEFAULTS]
     asked_for = dict.fromkeys((*dropped, *media.values()))
     gone = [given.key for given in asked_for if not uploads.exists(bucket, given)]
@@ -160,174 +140,138 @@ def _payload(plan: Plan, offer: PlannedOffer, uploads: Uploads) -> dict[str, Opt
     }
 
 
-def _turn_or_wait(
-    turn: Next, provider: ProviderName, ledger: Ledger, now: datetime, settings: SubmitSettings
-) -> Submission | None:
-    """None when the provider may be called now. Each call takes a turn of its own."""
-    per_minute = settings.providers[provider].max_submits_per_minute
-    if turn.is_paced or per_minute <= 0:
-        return None
-    left_seconds = (ledger.take_turn(provider, per_minute, now) - now).total_seconds()
-    if left_seconds <= 0:
-        return None
-    return Submission(
-        wait_seconds=math.ceil(left_seconds), next=turn.model_copy(update={"is_paced": True})
-    )
+@dataclass(frozen=True)
+class _Step:
+    """One call of submit, and what it needs for it."""
 
+    ledger: Ledger
+    clock: Callable[[], datetime]
+    jitter: Callable[[], float]
+    settings: SubmitSettings
 
-def _from_ledger(
-    sent: Attempt,
-    request: SubmitRequest,
-    now: datetime,
-) -> Submission:
-    """The answer for an attempt that an earlier call has sent, or is sending right now."""
-    if sent.request_id and sent.accepted_at:
-        return _accepted(sent, sent.request_id, sent.accepted_at, request.next)
-    if sent.state is AttemptState.REFUSED:
-        return _fall_over(sent, sent.code or "", sent.message, request.plan)
-    left_seconds = CALL_LIFE_SECONDS - (now - sent.begun_at).total_seconds()
-    if left_seconds > 0:
-        # Step Functions calls again when it loses the first call, which may still be at work: its
-        # ticket is worth the wait.
-        return _ask_again(request.next, left_seconds)
-    raise SubmissionUnclear(
-        f"The request to {sent.provider} was begun at {sent.begun_at:%Y-%m-%d %H:%M:%S} UTC and "
-        "never finished: whether it was accepted is unknown."
-    )
+    def turn_or_wait(self, turn: Next, provider: ProviderName) -> Submission | None:
+        """None when the provider may be called now. Each call takes a turn of its own."""
+        per_minute = self.settings.providers[provider].max_submits_per_minute
+        if turn.is_paced or per_minute <= 0:
+            return None
+        now = self.clock()
+        left_seconds = (self.ledger.take_turn(provider, per_minute, now) - now).total_seconds()
+        if left_seconds <= 0:
+            return None
+        paced = turn.model_copy(update={"is_paced": True})
+        return Submission(wait_seconds=math.ceil(left_seconds), next=paced)
 
-
-def _send(
-    attempt: Attempt,
-    request: SubmitRequest,
-    payload: Mapping[str, OptionValue],
-    *,
-    provider: Provider,
-    ledger: Ledger,
-    clock: Callable[[], datetime],
-    jitter: Callable[[], float],
-) -> Submission:
-    """The one call to the provider, and what becomes of the attempt."""
-    try:
-        request_id = provider.submit(attempt.endpoint, payload)
-    except Refusal as refusal:
-        return _refused(
-            refusal,
-            attempt,
-            request,
-            now=clock(),
-            ledger=ledger,
-            jitter=jitter,
-        )
-    except Unclear as unclear:
+    def answer_for(self, sent: Attempt, plan: Plan, turn: Next) -> Submission:
+        """The answer for an attempt that an earlier call has sent, or is sending right now."""
+        if sent.request_id and sent.accepted_at:
+            return _accepted(sent.ticket_for(sent.request_id, sent.accepted_at), turn)
+        if sent.state is AttemptState.REFUSED:
+            return _fall_over(sent, sent.code or "", sent.message, plan)
+        left_seconds = CALL_LIFE_SECONDS - (self.clock() - sent.begun_at).total_seconds()
+        if left_seconds > 0:
+            # Step Functions calls again when it loses the first call, which may still be at work:
+            # its ticket is worth the wait.
+            return _ask_again(turn, left_seconds)
         raise SubmissionUnclear(
-            f"The request was sent to {attempt.provider}, and whether it was accepted is unknown: "
-            f"{unclear}"
-        ) from None
-    accepted_at = clock()
-    is_recorded = _accept(ledger, attempt, request_id, accepted_at)
-    submission = _accepted(attempt, request_id, accepted_at, request.next, is_recorded=is_recorded)
-    if submission.ticket:
-        _cancel_what_nobody_waits_for(submission.ticket, request.plan.job, ledger, provider)
-    return submission
-
-
-def _cancel_what_nobody_waits_for(
-    ticket: Ticket, job: Job, ledger: Ledger, provider: Provider
-) -> None:
-    """The execution may have been stopped, and concluded, while the provider was called. No
-    trouble here may lose the ticket."""
-    try:
-        if ledger.is_closed(job) and provider.cancel(ticket):
-            ledger.lose(job.id, ticket, ExecutionAborted.__name__, "Stopped while submitting.")
-    except Exception:
-        logger.exception("Request %s could not be looked after", ticket.request_id)
-
-
-def _accept(ledger: Ledger, attempt: Attempt, request_id: str, now: datetime) -> bool:
-    """Write the request id down before anything else.
-
-    When even that fails, the render is still accepted and paid for: the ticket carries the
-    request id on, and the attempt stays begun, so that no later call sends it again.
-    """
-    try:
-        ledger.accept(attempt, request_id, now)
-    except Exception:
-        logger.exception("The ledger could not record request %s", request_id)
-        return False
-    logger.info("%s accepted request %s", attempt.provider, request_id)
-    return True
-
-
-def _accepted(
-    attempt: Attempt,
-    request_id: str,
-    accepted_at: datetime,
-    turn: Next,
-    *,
-    is_recorded: bool = True,
-) -> Submission:
-    return Submission(
-        ticket=Ticket(
-            provider=attempt.provider,
-            endpoint=attempt.endpoint,
-            request_id=request_id,
-            attempt=attempt.number,
-            offer=attempt.offer,
-            submitted_at=accepted_at,
-            queue_timeout_seconds=attempt.queue_timeout_seconds,
-            render_timeout_seconds=attempt.render_timeout_seconds,
-            is_recorded=is_recorded,
-        ),
-        wait_seconds=next_wait_seconds(0),
-        next=_unpaced(turn, turn.tries + 1),
-    )
-
-
-def _refused(
-    refusal: Refusal,
-    attempt: Attempt,
-    request: SubmitRequest,
-    *,
-    now: datetime,
-    ledger: Ledger,
-    jitter: Callable[[], float],
-) -> Submission:
-    """Try again while that may help; else go on to the next offer, or end the job."""
-    turn = _unpaced(request.next, request.next.tries + 1)
-    if refusal.code == ProviderThrottled.__name__ and turn.throttled_since is None:
-        turn = turn.model_copy(update={"throttled_since": now})
-    wait_seconds = None
-    if refusal.again:
-        wait_seconds = _wait_to_retry(turn, now, jitter, refusal.retry_after_seconds)
-    if wait_seconds is None:
-        ledger.refuse(attempt, refusal.code, refusal.message)
-        return _fall_over(attempt, refusal.code, refusal.message, request.plan)
-    ledger.postpone(attempt, refusal.code, refusal.message)
-    logger.info("Refused with %s, next try in %s s", refusal.code, wait_seconds)
-    return Submission(wait_seconds=wait_seconds, next=turn)
-
-
-def _wait_to_retry(
-    turn: Next,
-    now: datetime,
-    jitter: Callable[[], float],
-    retry_after_seconds: float = 0,
-) -> int | None:
-    """How long to wait after so many tries; None when there were enough.
-
-    Once a provider has throttled, the patience with it counts and the tries do not: they may be
-    many by then, and one other refusal among them is no reason to leave.
-    """
-    if turn.throttled_since:
-        return throttled_wait_seconds(
-            turn.tries,
-            throttled_seconds=(now - turn.throttled_since).total_seconds(),
-            retry_after_seconds=retry_after_seconds,
-            jitter=jitter,
+            f"The request to {sent.provider} was begun at {sent.begun_at:%Y-%m-%d %H:%M:%S} UTC "
+            "and never finished: whether it was accepted is unknown."
         )
-    if turn.tries >= MAX_TRIES:
-        return None
-    return retry_wait_seconds(turn.tries, retry_after_seconds=retry_after_seconds, jitter=jitter)
+
+    def send(
+        self,
+        attempt: Attempt,
+        plan: Plan,
+        turn: Next,
+        payload: Mapping[str, OptionValue],
+        provider: Provider,
+    ) -> Submission:
+        """The one call to the provider, and what becomes of the attempt."""
+        try:
+            request_id = provider.submit(attempt.endpoint, payload)
+        except Refusal as refusal:
+            return self._refused(refusal, attempt, plan, turn)
+        except Unclear as unclear:
+            raise SubmissionUnclear(
+                f"The request was sent to {attempt.provider}, and whether it was accepted is "
+                f"unknown: {unclear}"
+            ) from None
+        accepted_at = self.clock()
+        is_recorded = self._record(attempt, request_id, accepted_at)
+        ticket = attempt.ticket_for(request_id, accepted_at, is_recorded=is_recorded)
+        self._cancel_if_stopped(ticket, plan.job, provider)
+        return _accepted(ticket, turn)
+
+    def _record(self, attempt: Attempt, request_id: str, now: datetime) -> bool:
+        """Write the request id down before anything else.
+
+        When even that fails, the render is still accepted and paid for: the ticket carries the
+        request id on, and the attempt stays begun, so that no later call sends it again.
+        """
+        try:
+            self.ledger.accept(attempt, request_id, now)
+        except Exception:
+            logger.exception("The ledger could not record request %s", request_id)
+            return False
+        logger.info("%s accepted request %s", attempt.provider, request_id)
+        return True
+
+    def _cancel_if_stopped(self, ticket: Ticket, job: Job, provider: Provider) -> None:
+        """The execution may have been stopped, and concluded, while the provider was called. No
+        trouble here may lose the ticket."""
+        try:
+            if self.ledger.is_closed(job) and provider.cancel(ticket):
+                code = ExecutionAborted.__name__
+                self.ledger.lose(job.id, ticket, code, "Stopped while submitting.")
+        except Exception:
+            logger.exception("Request %s could not be cancelled", ticket.request_id)
+
+    def _refused(self, refusal: Refusal, attempt: Attempt, plan: Plan, turn: Next) -> Submission:
+        """Try again while that may help; else go on to the next offer, or end the job."""
+        turn = _unpaced(turn, turn.tries + 1)
+        if refusal.code == ProviderThrottled.__name__ and turn.throttled_since is None:
+            turn = turn.model_copy(update={"throttled_since": self.clock()})
+        wait_seconds = None
+        if refusal.again:
+            wait_seconds = self._wait_to_retry(turn, refusal.retry_after_seconds)
+        if wait_seconds is None:
+            self.ledger.refuse(attempt, refusal.code, refusal.message)
+            return _fall_over(attempt, refusal.code, refusal.message, plan)
+        self.ledger.postpone(attempt, refusal.code, refusal.message)
+        logger.info("Refused with %s, next try in %s s", refusal.code, wait_seconds)
+        return Submission(wait_seconds=wait_seconds, next=turn)
+
+    def out_of_time(self, turn: Next) -> Submission:
+        """The upload bucket answered slowly. Nothing was begun: a fresh call has all its time."""
+        turn = _unpaced(turn, turn.tries + 1)
+        wait_seconds = self._wait_to_retry(turn)
+        if wait_seconds is None:
+            raise UnexpectedError("The uploads could not be looked at in time, however often.")
+        return Submission(wait_seconds=wait_seconds, next=turn)
+
+    def _wait_to_retry(self, turn: Next, retry_after_seconds: float = 0) -> int | None:
+        """How long to wait after so many tries; None when there were enough.
+
+        Once a provider has throttled, the patience with it counts and the tries do not: they may
+        be many by then, and one other refusal among them is no reason to leave.
+        """
+        if turn.throttled_since:
+            return throttled_wait_seconds(
+                turn.tries,
+                throttled_seconds=(self.clock() - turn.throttled_since).total_seconds(),
+                retry_after_seconds=retry_after_seconds,
+                jitter=self.jitter,
+            )
+        if turn.tries >= MAX_TRIES:
+            return None
+        return retry_wait_seconds(
+            turn.tries, retry_after_seconds=retry_after_seconds, jitter=self.jitter
+        )
+
+
+def _accepted(ticket: Ticket, turn: Next) -> Submission:
+    return Submission(
+        ticket=ticket, wait_seconds=next_wait_seconds(0), next=_unpaced(turn, turn.tries + 1)
+    )
 
 
 def _fall_over(attempt: Attempt, code: str, message: str, plan: Plan) -> Submission:
@@ -341,15 +285,6 @@ def _fall_over(attempt: Attempt, code: str, message: str, plan: Plan) -> Submiss
 def _ask_again(turn: Next, seconds: float) -> Submission:
     """No call was made, but one is under way elsewhere: `tries` counts at least that one."""
     return Submission(wait_seconds=math.ceil(seconds), next=_unpaced(turn, max(1, turn.tries)))
-
-
-def _out_of_time(turn: Next, now: datetime, jitter: Callable[[], float]) -> Submission:
-    """The uploads' bucket answered slowly. Nothing was begun: a fresh call has all its time."""
-    turn = _unpaced(turn, turn.tries + 1)
-    wait_seconds = _wait_to_retry(turn, now, jitter)
-    if wait_seconds is None:
-        raise UnexpectedError("The uploads could not be looked at in time, however often.")
-    return Submission(wait_seconds=wait_seconds, next=turn)
 
 
 def _unpaced(turn: Next, tries: int) -> Next:
