@@ -62,6 +62,7 @@ class Bench:
         self, documents: dict[str, str] | None = None, *, cancels: bool | Exception = True
     ) -> None:
         self.provider = ScriptedProvider(cancels=cancels)
+        self.beginning_run = 1
         self.ledger = MemoryLedger()
         self.documents = documents or {}  # of the videos bucket, by key
         self.announced: list[tuple[DetailType, BaseModel]] = []
@@ -72,7 +73,12 @@ class Bench:
 
     def begin(self, number: int = 1, offer: PlannedOffer = RUNCOMFY) -> "Bench":
         turn = Next(attempt=number, offer=0 if offer is RUNCOMFY else 1)
-        assert self.ledger.begin(JOB.id, turn, offer, NOON)
+        assert self.ledger.begin(JOB.id, turn, offer, NOON, run=self.beginning_run)
+        return self
+
+    def in_run(self, run: int) -> "Bench":
+        """What is begun from now on."""
+        self.beginning_run = run
         return self
 
     @property

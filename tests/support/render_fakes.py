@@ -189,6 +189,7 @@ class MemoryLedger:
         attempt = Attempt(
             job_id=job_id,
             number=turn.attempt,
+            run=run,
             provider=offer.provider,
             endpoint=offer.endpoint,
             offer=turn.offer,

@@ -200,7 +200,7 @@ def admitted_again(resume: Ticket | None = None) -> Run:
 def test_run_tells_its_own_attempts_and_what_it_waited_for(
     resume: Ticket | None, numbers: list[int]
 ) -> None:
-    bench = Bench().lose().refuse(2)
+    bench = Bench().lose().in_run(2).refuse(2)
     bench.ledger.note_run(admitted_again(resume))
 
     failed = bench.conclude(AGAIN)
@@ -256,7 +256,7 @@ def test_run_that_is_concluded_late_leaves_to_the_next_run_what_that_waits_for()
 
 
 def test_run_that_is_concluded_late_does_not_tell_a_later_runs_attempts() -> None:
-    bench = Bench().lose().accept(2)
+    bench = Bench().lose().in_run(2).accept(2)
     bench.ledger.note_run(admitted_again())
 
     failed = bench.conclude(ABORTED)

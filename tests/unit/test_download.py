@@ -314,10 +314,10 @@ def test_a_render_without_a_video_is_the_end() -> None:
 @pytest.mark.parametrize(
     ("answer", "why"),
     [
-        (whole({"Content-Type": "text/html; charset=utf-8"}), "text/html"),
-        (whole({"Content-Type": "application/json"}), "application/json"),
-        (whole({"Content-Type": "image/png"}), "image/png"),
-        (whole({"Content-Encoding": "gzip"}), "packed as gzip"),
+        (whole({"Content-Type": "text/html; charset=utf-8"}), "something else"),
+        (whole({"Content-Type": "application/json"}), "something else"),
+        (whole({"Content-Type": "image/png"}), "something else"),
+        (whole({"Content-Encoding": "gzip"}), "is packed"),
         (whole(body=b""), "empty"),
         (whole(body=bytes(101)), "larger than 100 bytes"),
         (chunked(bytes(101)), "larger than 100 bytes"),
@@ -342,7 +342,7 @@ def test_what_cannot_be_the_video_is_refused_at_once(answer: Handler, why: str) 
     ],
 )
 def test_what_a_server_says_of_its_answer_is_not_repeated(headers: dict[str, str]) -> None:
-    with pytest.raises(ResultRefused, match="something else") as refused:
+    with pytest.raises(ResultRefused, match=r"something else|is packed") as refused:
         download(Script(whole(headers)), Pail())
 
     assert "secret" not in str(refused.value)
@@ -366,7 +366,7 @@ def test_a_cut_body_whose_etag_cannot_be_sent_back_begins_again(etag: bytes) -> 
 def test_a_rest_that_is_packed_is_refused() -> None:
     packed = rest(50, headers={"Content-Encoding": "gzip"})
 
-    with pytest.raises(ResultRefused, match="packed as gzip"):
+    with pytest.raises(ResultRefused, match="is packed"):
         download(Script(cut(50, LENGTH | ETAG), packed), Pail())
 
 

@@ -86,6 +86,7 @@ class DynamoDBLedger:
         attempt = Attempt(
             job_id=job_id,
             number=turn.attempt,
+            run=run,
             provider=offer.provider,
             endpoint=offer.endpoint,
             offer=turn.offer,

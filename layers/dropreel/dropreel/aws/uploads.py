@@ -48,7 +48,6 @@ class UsedUploads:
         self._client = client or clients.dynamodb()
 
     def claim(self, fingerprint: str, job: Job) -> Job:
-        """Make the job the one of these uploads, unless another is; return the one that is."""
         pk = f"uploads#{job.bucket}/{fingerprint}"
         try:
             self._put(pk, "claim", job=job.model_dump_json(), only_once=True)
@@ -57,15 +56,12 @@ class UsedUploads:
         return job
 
     def note(self, job_id: str, bucket: str, key: str, version_id: str) -> None:
-        """A job of this id was started, and this upload is in it."""
         self._put(_upload(bucket, key, version_id), "job", job_id=job_id)
 
     def is_answered(self, bucket: str, key: str, version_id: str) -> bool:
-        """Whether a job was made of it, or all was said that there is to say."""
         return bool(self._item(_upload(bucket, key, version_id), "job"))
 
     def note_answered(self, bucket: str, key: str, version_id: str) -> None:
-        """No job is made of it, and all is said. Changes nothing when there is a job."""
         try:
             self._put(_upload(bucket, key, version_id), "job", only_once=True)
         except self._client.exceptions.ConditionalCheckFailedException:
@@ -101,15 +97,12 @@ class UsedUploads:
         raise RuntimeError("DynamoDB left keys unread each time.")
 
     def note_used(self, bucket: str, key: str, version_id: str) -> None:
-        """A job of another name was made with it. That answers nothing: its own job may come."""
         self._put(_upload(bucket, key, version_id), "used")
 
     def was_used(self, bucket: str, key: str, version_id: str) -> bool:
-        """Whether a job of another name was made with it."""
         return bool(self._item(_upload(bucket, key, version_id), "used"))
 
     def note_drop(self, job: Job) -> None:
-        """The job is the last drop of its output, unless a later one is noted."""
         dropped_at = _sortable(job.dropped_at)
         try:
             self._client.put_item(

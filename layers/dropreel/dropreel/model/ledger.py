@@ -32,6 +32,7 @@ class Attempt(BaseModel):
 
     job_id: str
     number: int = Field(ge=1)
+    run: int = Field(default=1, ge=1, description="Of the job, that made it.")
     provider: ProviderName
     endpoint: str
     offer: int = Field(ge=0, description="The offer's place in the plan's route.")

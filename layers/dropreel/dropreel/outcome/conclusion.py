@@ -1,26 +1,17 @@
 """Conclude: end a run that brought no video, and tell whoever dropped its files why.
 
-There are two ways in. The state machine calls when a step failed, and announces what it gets
-back. EventBridge calls when the execution is gone: stopped, out of time, or failed where nothing
-caught it; then nobody else is left to announce. (The sweep calls in the same way for those of
-which EventBridge said nothing.) Most executions that failed were caught, though, concluded and
-announced: those end in the state machine's own Fail state, with our error's code.
+The state machine calls it when a step failed, and announces what it gets back. EventBridge (or the
+sweep) calls it when an execution is gone: stopped, out of time, or failed where nothing caught it;
+then nobody else is left to announce. Each run ends in one event, and never in none. So a mark that
+silences later calls is written only when the event is known to be sent:
 
-Each run is to end in one event, and never in none. So a mark that silences is written only where
-the event is known to be out:
+- The state machine's call leaves no mark: the execution may be stopped before it announces. The
+  Fail state's code comes after that, and shows it.
+- EventBridge's call announces, then marks: with the error's code as the run's outcome; or, when the
+  video was there, by closing the run as of its end. The outcome `VideoReady` is no such mark:
+  deliver writes it before the state machine announces.
 
-- The state machine's call leaves no mark: the execution may be stopped before it announces. That
-  it did is told by the Fail state's code, which comes after.
-- EventBridge's call announces, and then marks: by the error's code as the run's outcome in the
-  ledger; or, when the video was there, by closing the run as of its end.
-- The outcome `VideoReady` is no such mark. Deliver writes it before the state machine announces.
-
-Who is cut off between the event and the mark is called again and announces once more; so does an
-execution that is stopped in the instant between announcing and ending. Both events carry the same
-job and run. The other order would lose the event instead.
-
-What is begun is begun again until it is done: each step stands a second call, the outcome comes
-last, and until it is there the sweep calls (`needs_conclusion`).
+A call that is interrupted between event and mark announces again, with the same job and run.
 """
 
 import re
@@ -39,28 +30,9 @@ from pydantic import (
     ValidationError,
 )
 
+from dropreel.model import errors
 from dropreel.model.catalog import ProviderName
-from dropreel.model.errors import (
-    RERUN,
-    DropreelError,
-    ErrorReport,
-    ExecutionAborted,
-    ExecutionTimedOut,
-    PriceUnknown,
-    RenderCancelled,
-    RenderFailed,
-    RenderModerated,
-    RenderRejected,
-    RenderTimedOut,
-    RequestForgotten,
-    ResultMissing,
-    ResultRefused,
-    ResultUnavailable,
-    SettingUnreadable,
-    SpendLimitReached,
-    SubmissionUnclear,
-    UnexpectedError,
-)
+from dropreel.model.errors import ErrorReport
 from dropreel.model.events import (
     DetailType,
     FailedRender,
@@ -77,17 +49,25 @@ from dropreel.render.attempts import is_of_an_account, summary
 from dropreel.runtime.log import logger
 
 # After these the provider has nothing left to cancel, although the ledger has the attempt open.
-_RENDER_OVER = {over.__name__ for over in (ResultMissing, ResultRefused, ResultUnavailable)}
+_RENDER_OVER = {
+    over.__name__ for over in (errors.ResultMissing, errors.ResultRefused, errors.ResultUnavailable)
+}
 # After these it has nothing left at all: nobody has to wait for it any more.
-_RENDER_GONE = {gone.__name__ for gone in (RenderCancelled, RequestForgotten)}
+_RENDER_GONE = {gone.__name__ for gone in (errors.RenderCancelled, errors.RequestForgotten)}
 # What the provider itself may say of a lost render. With any other code it was lost because we
 # cancelled it.
 _LOST_THERE = {
-    lost.__name__ for lost in (RenderFailed, RenderModerated, RenderRejected, RequestForgotten)
+    lost.__name__
+    for lost in (
+        errors.RenderFailed,
+        errors.RenderModerated,
+        errors.RenderRejected,
+        errors.RequestForgotten,
+    )
 }
 # With one of these the state machine's Fail state ends: all is said by then. A failure that nothing
 # caught has a name of the platform's.
-_OUR_CODES = {error.__name__ for error in DropreelError.__subclasses__()}
+_OUR_CODES = {error.__name__ for error in errors.DropreelError.__subclasses__()}
 
 # Step Functions gives an execution's name away again after 90 days. Then the ledger's marks are of
 # the one that had it before.
@@ -96,14 +76,19 @@ _SINCE_LONG = timedelta(days=1)
 # These say nothing about the render. When it goes on at the provider, the person must know.
 _OF_THE_RUN = {
     over.__name__
-    for over in (ExecutionAborted, ExecutionTimedOut, SettingUnreadable, UnexpectedError)
+    for over in (
+        errors.ExecutionAborted,
+        errors.ExecutionTimedOut,
+        errors.SettingUnreadable,
+        errors.UnexpectedError,
+    )
 }
 # These end a job before it has another attempt: all that it has were made before.
-_OF_ADMISSION = {refusal.__name__ for refusal in (PriceUnknown, SpendLimitReached)}
+_OF_ADMISSION = {refusal.__name__ for refusal in (errors.PriceUnknown, errors.SpendLimitReached)}
 _PAID_ADVICE = (
-    f"The render may be paid for and may still finish: run the job again ({RERUN}), which waits "
-    "for it and pays nothing. Look at the provider's dashboard before you drop the files again: "
-    "that would be paid again."
+    "The render may be paid for and may still finish: run the job again "
+    f"({errors.RERUN}), which waits for it and pays nothing. Look at the provider's dashboard "
+    "before you drop the files again: that would be paid again."
 )
 _WHERE_TO_LOOK = (
     " What went wrong is in the execution's history in the Step Functions console and in the log "
@@ -131,7 +116,7 @@ class StepError(BaseModel):
             # The words of an error that nobody foresaw may hold anything, a URL or a token too:
             # they stay in the execution's history and in the log, which only operators read.
             name = self.name if re.fullmatch(r"[\w.]{1,80}", self.name) else "an error"
-            return UnexpectedError(f"A step ended in {name}, which was not foreseen.").report
+            return errors.UnexpectedError(f"A step ended in {name}, which was not foreseen.").report
 
 
 class FailedRun(BaseModel):
@@ -167,9 +152,9 @@ class EndedRun(BaseModel):
     def report(self) -> ErrorReport:
         match self.status:
             case "ABORTED":
-                return ExecutionAborted("Someone stopped the job's execution.").report
+                return errors.ExecutionAborted("Someone stopped the job's execution.").report
             case "TIMED_OUT":
-                return ExecutionTimedOut("The job's execution ran out of time.").report
+                return errors.ExecutionTimedOut("The job's execution ran out of time.").report
             case "FAILED":
                 return StepError.model_validate({"Error": self.error or ""}).report
 
@@ -366,30 +351,14 @@ class _Attempts(NamedTuple):
 
     @classmethod
     def of(cls, job: Job, ledger: Ledger) -> "_Attempts":
-        runs = ledger.runs(job.id)
-        attempts = ledger.attempts(job.id)
+        runs, attempts = ledger.runs(job.id), ledger.attempts(job.id)
         run = _this(job, runs)
-        plan = run.plan if run else None
-        later = [other for other in runs if other.number > job.run]
-        # What a later run waits for was this one's submission.
-        ends = min(
-            (
-                other.plan.resume.attempt + 1 if other.plan.resume else other.plan.first_attempt
-                for other in later
-                if other.plan
-            ),
-            default=None,
-        )
-        if plan:
-            first = plan.resume.attempt if plan.resume else plan.first_attempt
-            own = tuple(made for made in attempts if made.number >= first)
-        elif job.run == 1:
-            own = attempts
-        else:
+        resumed = run.plan.resume.attempt if run and run.plan and run.plan.resume else None
+        own = tuple(made for made in attempts if job.run == made.run or made.number == resumed)
+        if not own and not (run and run.plan) and job.run > 1:
             # It asked for no slot: it came to nothing, or it waited for what was accepted before.
             own = tuple(made for made in attempts[-1:] if made.request_id)
-        own = tuple(made for made in own if ends is None or made.number < ends)
-        return cls(own, is_latest_run=not later)
+        return cls(own, is_latest_run=not any(other.number > job.run for other in runs))
 
 
 def _conclude(
@@ -414,18 +383,18 @@ def _minding_what_goes_on(report: ErrorReport, latest: Attempt | None) -> ErrorR
     """What was accepted and could not be cancelled may still finish, and is paid for."""
     if latest and _is_cancelled_for(report, latest):
         message = f"{report.message} Its request was still queued, and is cancelled."
-        late = report.code == RenderTimedOut.__name__  # which may still finish, it says else
-        advice = ExecutionAborted.advice if late else report.advice
+        late = report.code == errors.RenderTimedOut.__name__  # which may still finish, it says else
+        advice = errors.ExecutionAborted.advice if late else report.advice
         return report.model_copy(update={"message": message, "advice": advice})
     if report.code not in _OF_THE_RUN:
         return report
-    if latest is None and report.code != UnexpectedError.__name__:
+    if latest is None and report.code != errors.UnexpectedError.__name__:
         message = f"{report.message} Nothing was submitted, and nothing is paid."
         return report.model_copy(update={"message": message})
     if latest is None or latest.state is not AttemptState.ACCEPTED:
         return report
     advice = _PAID_ADVICE
-    if report.code == UnexpectedError.__name__:
+    if report.code == errors.UnexpectedError.__name__:
         advice += _WHERE_TO_LOOK
     return report.model_copy(update={"advice": advice, "retryable": False})
 
@@ -454,12 +423,12 @@ def _minding_an_open_submission(report: ErrorReport, attempts: tuple[Attempt, ..
     is_open = latest is not None and latest.state is AttemptState.BEGUN
     if latest is None or not is_open:
         return report
-    if report.code == UnexpectedError.__name__:
-        return SubmissionUnclear(
+    if report.code == errors.UnexpectedError.__name__:
+        return errors.SubmissionUnclear(
             f"Submit was cut off while it called {latest.provider}: whether the request was "
             "accepted is unknown."
         ).report
-    return report.model_copy(update={"advice": SubmissionUnclear.advice, "retryable": False})
+    return report.model_copy(update={"advice": errors.SubmissionUnclear.advice, "retryable": False})
 
 
 def _ended(

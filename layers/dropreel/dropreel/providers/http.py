@@ -21,16 +21,8 @@ import httpx
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 from pydantic_core import from_json
 
-from dropreel.model.errors import (
-    DropreelError,
-    NoCredit,
-    ProviderThrottled,
-    ProviderUnavailable,
-    RenderModerated,
-    RequestRefused,
-    TokenMissing,
-    TokenRejected,
-)
+from dropreel.model import errors
+from dropreel.model.errors import DropreelError
 from dropreel.model.provider import (
     Answer,
     FailureCause,
@@ -69,19 +61,19 @@ class _No:
     again: bool = False
 
 
-_OTHER_4XX = _No(RequestRefused, "refused the request")
+_OTHER_4XX = _No(errors.RequestRefused, "refused the request")
 # These are a definite no by their number alone. Any other one is a no only in the provider's own
 # words: a gateway before it may answer with a page of its own, whatever became of the request.
 _NO = {
-    401: _No(TokenRejected, "does not accept the token"),
-    402: _No(NoCredit, "has not enough credit in the account"),
+    401: _No(errors.TokenRejected, "does not accept the token"),
+    402: _No(errors.NoCredit, "has not enough credit in the account"),
     # Not the files' fault, and another account's token mends it.
-    403: _No(TokenRejected, "does not let the token's account use this model"),
+    403: _No(errors.TokenRejected, "does not let the token's account use this model"),
     413: _OTHER_4XX,
-    429: _No(ProviderThrottled, "takes no more requests for now", again=True),
+    429: _No(errors.ProviderThrottled, "takes no more requests for now", again=True),
 }
 _OF_THE_FILES = (FailureCause.MODERATED, FailureCause.BAD_INPUT)
-_MODERATED = _No(RenderModerated, "does not render this")
+_MODERATED = _No(errors.RenderModerated, "does not render this")
 # Where an error's words stand, by both providers' pages and clients.
 _ERROR_FIELDS = frozenset(
     {"code", "error_code", "message", "error_message", "error", "detail", "details"}
@@ -375,10 +367,10 @@ class HttpProvider(ABC, Generic[A]):
     def _fetch_token(self, *, fresh: bool) -> str:
         try:
             return self._token(fresh=fresh)
-        except TokenMissing as err:
-            raise _NotSent(TokenMissing, err.message) from None
+        except errors.TokenMissing as err:
+            raise _NotSent(errors.TokenMissing, err.message) from None
         except TokenUnreadable as err:
-            raise _NotSent(ProviderUnavailable, str(err), again=True) from None
+            raise _NotSent(errors.ProviderUnavailable, str(err), again=True) from None
 
     def _send(
         self,
@@ -416,7 +408,7 @@ class HttpProvider(ABC, Generic[A]):
             httpx.InvalidURL,
         ) as err:
             raise _NotSent(
-                ProviderUnavailable,
+                errors.ProviderUnavailable,
                 f"{self.title} could not be reached ({type(err).__name__}).",
                 again=True,
             ) from None

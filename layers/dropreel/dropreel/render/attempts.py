@@ -7,19 +7,8 @@ submitted is theirs.
 
 from collections.abc import Iterable
 
-from dropreel.model.errors import (
-    DropreelError,
-    NoCredit,
-    ProviderThrottled,
-    ProviderUnavailable,
-    RenderCancelled,
-    RenderFailed,
-    RenderModerated,
-    RenderRejected,
-    SubmissionUnclear,
-    TokenMissing,
-    TokenRejected,
-)
+from dropreel.model import errors
+from dropreel.model.errors import DropreelError
 from dropreel.model.events import AttemptSummary
 from dropreel.model.ledger import Attempt, AttemptState
 from dropreel.model.messages import Next, Plan
@@ -29,11 +18,11 @@ MAX_SUBMISSIONS = 2
 """Of one run. A second try mends what passes; a third would mostly pay for the same failure."""
 
 OF_AN_ACCOUNT: tuple[type[DropreelError], ...] = (
-    TokenMissing,
-    TokenRejected,
-    NoCredit,
-    ProviderThrottled,
-    ProviderUnavailable,
+    errors.TokenMissing,
+    errors.TokenRejected,
+    errors.NoCredit,
+    errors.ProviderThrottled,
+    errors.ProviderUnavailable,
 )
 """Refusals that are not the job's fault, but the account's or the provider's."""
 
@@ -88,22 +77,30 @@ def loss_of(answer: Answer, ticket: Ticket) -> DropreelError:
     """A failed or cancelled render as the job's error, in the provider's words."""
     words = f" {answer.message}" if answer.message else ""
     if answer.state is RenderState.CANCELLED:
-        return RenderCancelled(f"{ticket.request_id} was cancelled at {ticket.provider}.{words}")
+        return errors.RenderCancelled(
+            f"{ticket.request_id} was cancelled at {ticket.provider}.{words}"
+        )
     match answer.cause:
         case FailureCause.MODERATED:
-            return RenderModerated(f"{ticket.provider} stopped {ticket.request_id}.{words}")
+            return errors.RenderModerated(f"{ticket.provider} stopped {ticket.request_id}.{words}")
         case FailureCause.BAD_INPUT:
-            return RenderRejected(f"{ticket.provider} cannot use {ticket.request_id}.{words}")
+            return errors.RenderRejected(
+                f"{ticket.provider} cannot use {ticket.request_id}.{words}"
+            )
         case FailureCause.NO_CREDIT:
-            return NoCredit(f"{ticket.provider} did not render {ticket.request_id}.{words}")
+            return errors.NoCredit(f"{ticket.provider} did not render {ticket.request_id}.{words}")
         case _:
-            return RenderFailed(f"{ticket.provider} failed to render {ticket.request_id}.{words}")
+            return errors.RenderFailed(
+                f"{ticket.provider} failed to render {ticket.request_id}.{words}"
+            )
 
 
 def code_of_loss(loss: DropreelError) -> str:
     """What the attempt is noted with. Its render failed for want of credit: `NoCredit` itself says
     of an attempt that it was refused."""
-    return RenderFailed.__name__ if isinstance(loss, NoCredit) else type(loss).__name__
+    return (
+        errors.RenderFailed.__name__ if isinstance(loss, errors.NoCredit) else type(loss).__name__
+    )
 
 
 def _next(plan: Plan, attempt: int, offer: int) -> Next | None:
@@ -127,15 +124,15 @@ def is_kept(attempt: Attempt) -> bool:
 
 
 def summary(
-    attempt: Attempt, open_outcome: str = SubmissionUnclear.__name__, open_message: str = ""
+    attempt: Attempt, open_outcome: str = errors.SubmissionUnclear.__name__, open_message: str = ""
 ) -> AttemptSummary:
     """An attempt as the events tell it. One that was still open ended as the caller says; but of
     one that has no answer nobody knows whether it was accepted, whatever ended the job."""
     outcome, message = attempt.code, attempt.message
     if outcome is None:
         outcome, message = open_outcome, open_message
-        if attempt.state is AttemptState.BEGUN and outcome != SubmissionUnclear.__name__:
-            outcome = SubmissionUnclear.__name__
+        if attempt.state is AttemptState.BEGUN and outcome != errors.SubmissionUnclear.__name__:
+            outcome = errors.SubmissionUnclear.__name__
             message = "Whether the request was accepted is unknown."
     return AttemptSummary(
         number=attempt.number,

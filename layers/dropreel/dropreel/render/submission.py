@@ -13,17 +13,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from dropreel.model import errors
 from dropreel.model.catalog import OptionValue, ProviderName, offer_of
-from dropreel.model.errors import (
-    DropreelError,
-    ExecutionAborted,
-    InputGone,
-    ProviderThrottled,
-    RenderModerated,
-    RequestRefused,
-    SubmissionUnclear,
-    UnexpectedError,
-)
 from dropreel.model.job import Input, Job, Role
 from dropreel.model.ledger import Attempt, AttemptState, Ledger, RunClosed
 from dropreel.model.messages import Next, Plan, PlannedOffer, Submission, SubmitRequest
@@ -54,8 +45,9 @@ and write down what came of it, all of that slowly."""
 # URLs die earlier with the credentials that sign them, which Lambda renews only every few hours.
 _URL_VALID_SECONDS = 6 * 3600
 
-_REFUSALS: Mapping[str, type[DropreelError]] = {
-    refusal.__name__: refusal for refusal in (*OF_AN_ACCOUNT, RenderModerated, RequestRefused)
+_REFUSALS: Mapping[str, type[errors.DropreelError]] = {
+    refusal.__name__: refusal
+    for refusal in (*OF_AN_ACCOUNT, errors.RenderModerated, errors.RequestRefused)
 }
 
 
@@ -115,7 +107,7 @@ def submit(
             estimated_usd=admitted.estimated_usd if admitted else None,
         )
     except RunClosed:
-        raise ExecutionAborted("The run was concluded before it was submitted.") from None
+        raise errors.ExecutionAborted("The run was concluded before it was submitted.") from None
     if attempt is None:  # another call was quicker, just now
         return _ask_again(turn, POLL_MIN_SECONDS)
     return step.send(attempt, plan, turn, payload, provider)
@@ -133,7 +125,9 @@ def _payload(plan: Plan, offer: PlannedOffer, uploads: Uploads) -> dict[str, Opt
     asked_for = dict.fromkeys((*dropped, *media.values()))
     gone = [given.key for given in asked_for if not uploads.exists(bucket, given)]
     if gone:
-        raise InputGone(f"Deleted before it could be sent to {offer.provider}: {', '.join(gone)}.")
+        raise errors.InputGone(
+            f"Deleted before it could be sent to {offer.provider}: {', '.join(gone)}."
+        )
     return offer.fields | {
         field: uploads.presigned_url(bucket, given, _URL_VALID_SECONDS)
         for field, given in media.items()
@@ -172,7 +166,7 @@ class _Step:
             # Step Functions calls again when it loses the first call, which may still be at work:
             # its ticket is worth the wait.
             return _ask_again(turn, left_seconds)
-        raise SubmissionUnclear(
+        raise errors.SubmissionUnclear(
             f"The request to {sent.provider} was begun at {sent.begun_at:%Y-%m-%d %H:%M:%S} UTC "
             "and never finished: whether it was accepted is unknown."
         )
@@ -191,7 +185,7 @@ class _Step:
         except Refusal as refusal:
             return self._refused(refusal, attempt, plan, turn)
         except Unclear as unclear:
-            raise SubmissionUnclear(
+            raise errors.SubmissionUnclear(
                 f"The request was sent to {attempt.provider}, and whether it was accepted is "
                 f"unknown: {unclear}"
             ) from None
@@ -220,7 +214,7 @@ class _Step:
         trouble here may lose the ticket."""
         try:
             if self.ledger.is_closed(job) and provider.cancel(ticket):
-                code = ExecutionAborted.__name__
+                code = errors.ExecutionAborted.__name__
                 self.ledger.lose(job.id, ticket, code, "Stopped while submitting.")
         except Exception:
             logger.exception("Request %s could not be cancelled", ticket.request_id)
@@ -228,7 +222,7 @@ class _Step:
     def _refused(self, refusal: Refusal, attempt: Attempt, plan: Plan, turn: Next) -> Submission:
         """Try again while that may help; else go on to the next offer, or end the job."""
         turn = _unpaced(turn, turn.tries + 1)
-        if refusal.code == ProviderThrottled.__name__ and turn.throttled_since is None:
+        if refusal.code == errors.ProviderThrottled.__name__ and turn.throttled_since is None:
             turn = turn.model_copy(update={"throttled_since": self.clock()})
         wait_seconds = None
         if refusal.again:
@@ -245,7 +239,9 @@ class _Step:
         turn = _unpaced(turn, turn.tries + 1)
         wait_seconds = self._wait_to_retry(turn)
         if wait_seconds is None:
-            raise UnexpectedError("The uploads could not be looked at in time, however often.")
+            raise errors.UnexpectedError(
+                "The uploads could not be looked at in time, however often."
+            )
         return Submission(wait_seconds=wait_seconds, next=turn)
 
     def _wait_to_retry(self, turn: Next, retry_after_seconds: float = 0) -> int | None:
@@ -277,7 +273,7 @@ def _accepted(ticket: Ticket, turn: Next) -> Submission:
 def _fall_over(attempt: Attempt, code: str, message: str, plan: Plan) -> Submission:
     following = after_refusal(plan, attempt, code)
     if following is None:
-        raise _REFUSALS.get(code, RequestRefused)(message) from None
+        raise _REFUSALS.get(code, errors.RequestRefused)(message) from None
     logger.info("Refused with %s, next is offer %s of the route", code, following.offer + 1)
     return Submission(wait_seconds=0, next=following, falls_over=True)
 
