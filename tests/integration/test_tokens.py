@@ -1,11 +1,12 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
+from unittest.mock import Mock
 
 import boto3
 import pytest
 from aws_lambda_powertools.utilities import parameters
 from aws_lambda_powertools.utilities.parameters.constants import DEFAULT_PROVIDERS
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, EndpointConnectionError
 from moto import mock_aws
 
 from dropreel.model.catalog import TITLES, ProviderName
@@ -130,26 +131,7 @@ def test_one_adapter_serves_an_execution_environment(name: ProviderName) -> None
     assert provider_of(name, settings("https://two.example")) is not one
 
 
-@pytest.mark.parametrize(
-    ("stored", "names"),
-    [
-        ({}, set()),
-        ({SECRET: "rc-1"}, {"runcomfy"}),
-        ({OTHER_SECRET: "ws-1"}, {"wavespeed"}),
-        ({SECRET: "rc-1", OTHER_SECRET: "ws-1"}, {"runcomfy", "wavespeed"}),
-        ({SECRET: "rc-1", OTHER_SECRET: "<token>"}, {"runcomfy"}),
-    ],
-)
-def test_configured_is_who_has_a_token_stored(
-    secrets: "SecretsManagerClient", stored: dict[str, str], names: set[str]
-) -> None:
-    for secret, value in stored.items():
-        secrets.create_secret(Name=secret, SecretString=value)
-
-    assert configured(settings()) == names
-
-
-def test_secret_of_empty_text_is_not_configured(
+def test_secret_of_empty_text_is_missing(
     secrets: "SecretsManagerClient", monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As the embedded AWS has it for a secret that was never given a value."""
@@ -161,28 +143,51 @@ def test_secret_of_empty_text_is_not_configured(
     monkeypatch.setitem(DEFAULT_PROVIDERS, "secrets", Empty())
     with pytest.raises(TokenMissing, match="No token is stored for RunComfy"):
         TOKEN()
-    assert configured(settings()) == set()
 
 
-def test_token_stored_meanwhile_is_configured_at_once(secrets: "SecretsManagerClient") -> None:
-    secrets.create_secret(Name=SECRET)
-    secrets.create_secret(Name=OTHER_SECRET, SecretString="<token>")
-    assert configured(settings()) == set()
-
-    secrets.put_secret_value(SecretId=SECRET, SecretString="rc-1")
-    secrets.put_secret_value(SecretId=OTHER_SECRET, SecretString="ws-1")
-
-    assert configured(settings()) == set(TITLES)
-
-
-def test_secret_that_cannot_be_read_just_now_stays_configured(
-    secrets: "SecretsManagerClient", monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("stored", "names"),
+    [
+        ({}, set()),
+        ({SECRET: None, OTHER_SECRET: None}, set()),
+        ({SECRET: "rc-1"}, {"runcomfy"}),
+        ({SECRET: None, OTHER_SECRET: "ws-1"}, {"wavespeed"}),
+        ({SECRET: "rc-1", OTHER_SECRET: "ws-1"}, {"runcomfy", "wavespeed"}),
+    ],
+)
+def test_configured_is_who_has_a_value_stored_from_then_on(
+    secrets: "SecretsManagerClient", stored: dict[str, str | None], names: set[str]
 ) -> None:
-    class Hiccup(parameters.SecretsProvider):
-        def _get(self, name: str, **sdk_options: object) -> str:
-            raise ClientError(
-                {"Error": {"Code": "InternalServiceError", "Message": ""}}, "GetSecretValue"
-            )
+    for secret, value in stored.items():
+        secrets.create_secret(Name=secret, **({"SecretString": value} if value else {}))
 
-    monkeypatch.setitem(DEFAULT_PROVIDERS, "secrets", Hiccup())
-    assert configured(settings()) == set(TITLES)
+    assert configured(settings()) == names
+
+    for secret in stored:
+        secrets.put_secret_value(SecretId=secret, SecretString="new")
+    assert len(configured(settings())) == len(stored)
+
+
+def refused(code: str) -> ClientError:
+    return ClientError({"Error": {"Code": code, "Message": ""}}, "DescribeSecret")
+
+
+@pytest.mark.parametrize(
+    ("trouble", "names"),
+    [
+        (refused("AccessDeniedException"), set(TITLES)),
+        (refused("InternalServiceError"), set(TITLES)),
+        (EndpointConnectionError(endpoint_url="https://secrets.example"), set(TITLES)),
+        (refused("ResourceNotFoundException"), set()),
+    ],
+    ids=str,
+)
+def test_secret_that_cannot_be_described_just_now_stays_configured(
+    secrets: "SecretsManagerClient",
+    monkeypatch: pytest.MonkeyPatch,
+    trouble: Exception,
+    names: set[str],
+) -> None:
+    monkeypatch.setattr(secrets, "describe_secret", Mock(side_effect=trouble))
+
+    assert configured(settings(), secrets) == names

@@ -186,7 +186,7 @@ def test_an_offer_that_the_catalog_has_no_more_is_billed_by_nothing() -> None:
 def plan_of(
     route: tuple[Offer, ...], asked: dict[str, OptionValue], recorded_seconds: float | None
 ) -> Plan:
-    """As validate makes it."""
+    """As prepare makes it."""
     facts = PLAN.audio_facts
     assert facts
     seconds = {"duration_seconds": recorded_seconds}

@@ -1,22 +1,14 @@
 """A job that is run again waits for what is paid for, and else makes a new attempt."""
 
 from collections.abc import Callable
-from datetime import timedelta
-from io import BytesIO
-from typing import BinaryIO
 
 import pytest
 from dropreel.render.conform import conform
 
-from dropreel.model.catalog import TITLES
-from dropreel.model.job import Input, Job
 from dropreel.model.ledger import Attempt, AttemptState, Run
 from dropreel.model.messages import Next, Plan, PlannedOffer
-from dropreel.render import resumption, validation
-from tests.support import media_samples as samples
+from dropreel.render import resumption
 from tests.support.render_fakes import (
-    AUDIO,
-    IMAGE,
     JOB,
     NOON,
     PLAN,
@@ -28,7 +20,7 @@ from tests.support.render_fakes import (
 
 AGAIN = JOB.model_copy(update={"run": 2})
 SUBMITTED = PLAN.model_copy(update={"changes": ("anna.png: turned upright",)})
-FRESH = PLAN.model_copy(update={"job": AGAIN, "conform": ("anna.png: too large",)})
+FRESH = PLAN.model_copy(update={"job": AGAIN})
 
 
 class NoHistory:
@@ -84,7 +76,6 @@ def test_what_a_provider_accepted_is_resumed_without_a_look_at_the_uploads(
     assert plan.job == AGAIN
     assert plan.resume == TICKET
     assert plan.first_attempt == 1
-    assert plan.conform == ()
     assert (plan.route, plan.changes) == (SUBMITTED.route, SUBMITTED.changes)
 
 
@@ -198,41 +189,3 @@ def test_another_job_s_history_is_not_this_one_s(ledger: MemoryLedger) -> None:
     other = AGAIN.model_copy(update={"id": "bert-0123456789abcdef"})
 
     assert resumption.plan(other, ledger, fresh).resume is None
-
-
-def test_conform_s_answer_keeps_what_was_resumed() -> None:
-    picture, sound = samples.picture("PNG"), samples.mp3(4)
-
-    class Uploads:
-        def open(self, bucket: str, pinned: Input) -> BinaryIO:
-            return BytesIO(picture if pinned.key == IMAGE.key else sound)
-
-        def put(self, bucket: str, key: str, body: BinaryIO, content_type: str) -> str:
-            raise AssertionError("nothing had to be changed")
-
-    job: Job = AGAIN.model_copy(
-        update={
-            "inputs": (
-                IMAGE.model_copy(update={"size_bytes": len(picture)}),
-                AUDIO.model_copy(update={"size_bytes": len(sound)}),
-            )
-        }
-    )
-    planned = validation.plan(job, Uploads(), frozenset(TITLES))
-    later = TICKET.model_copy(update={"attempt": 4, "submitted_at": NOON + timedelta(hours=1)})
-    resumed = planned.model_copy(update={"first_attempt": 4, "resume": later, "conform": ("x",)})
-
-    def unused(*_: object, **__: object) -> None:
-        raise AssertionError("nothing had to be changed")
-
-    settled = conform(
-        resumed,
-        uploads=Uploads(),
-        fit_picture=unused,  # type: ignore[arg-type]
-        fit_recording=unused,  # type: ignore[arg-type]
-        seconds_left=lambda: 60,
-    )
-
-    assert (settled.first_attempt, settled.resume) == (4, later)
-    assert settled.job.run == 2
-    assert settled.conform == ()

@@ -1,0 +1,262 @@
+"""The prepare function against a versioned bucket, with what really opens the media."""
+
+from collections.abc import Iterator
+from io import BytesIO
+from types import ModuleType
+
+import boto3
+import pytest
+from botocore.exceptions import ClientError
+from moto import mock_aws
+from PIL import Image
+
+from dropreel.aws.ledger import DynamoDBLedger
+from dropreel.aws.slots import DynamoDBSlots
+from dropreel.media import source
+from dropreel.model.catalog import TITLES
+from dropreel.model.errors import ErrorReport, InputGone, InputRejected, TokenMissing
+from dropreel.model.job import Input, Job, Role
+from dropreel.model.ledger import Attempt
+from dropreel.model.messages import Next, Plan
+from dropreel.model.prices import billed
+from dropreel.render.admission import RunId, Waiter
+from tests.support import media_samples as samples
+from tests.support.render_account import create_ledger_table
+from tests.support.render_fakes import NOON, providers
+
+BUCKET = "dropreel-uploads"
+SETTINGS = {"LEDGER_TABLE": "ledger", "PROVIDERS": providers()}
+
+
+class Context:
+    """What Lambda tells a function about its call."""
+
+    function_name = "prepare"
+    memory_limit_in_mb = 3008
+    invoked_function_arn = "arn:aws:lambda:eu-west-1:123456789012:function:prepare"
+    aws_request_id = "5f1c0d6e"
+
+    def get_remaining_time_in_millis(self) -> int:
+        return 60_000
+
+
+@pytest.fixture
+def app(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    keys = dict.fromkeys(("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), "testing")
+    for name, value in (SETTINGS | keys | {"AWS_DEFAULT_REGION": "eu-west-1"}).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    with mock_aws():
+        s3 = boto3.client("s3")
+        s3.create_bucket(
+            Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": "eu-west-1"}
+        )
+        s3.put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": "Enabled"})
+        from dropreel.aws.s3 import S3Storage
+        from functions.prepare import app
+
+        monkeypatch.setattr(app, "uploads", S3Storage())
+        monkeypatch.setattr(app, "ledger", DynamoDBLedger(SETTINGS["LEDGER_TABLE"]))
+        monkeypatch.setattr(app, "configured", lambda settings: frozenset(TITLES))
+        yield app
+
+
+def drop(role: Role, key: str, content: bytes) -> Input:
+    put = boto3.client("s3").put_object(Bucket=BUCKET, Key=key, Body=content)
+    return Input(role=role, key=key, version_id=put["VersionId"], size_bytes=len(content))
+
+
+def delete(given: Input) -> None:
+    boto3.client("s3").delete_object(Bucket=BUCKET, Key=given.key, VersionId=given.version_id)
+
+
+def content_of(pinned: Input | None) -> bytes:
+    assert pinned
+    got = boto3.client("s3").get_object(Bucket=BUCKET, Key=pinned.key, VersionId=pinned.version_id)
+    return got["Body"].read()
+
+
+def job_of(*inputs: Input, run: int = 1) -> Job:
+    return Job(
+        id="anna-0123456789abcdef",
+        bucket=BUCKET,
+        folder="",
+        stem="anna",
+        model="wan-2.2-speech-to-video",
+        inputs=inputs,
+        run=run,
+    )
+
+
+def good_job() -> Job:
+    return job_of(
+        drop(Role.IMAGE, "inbox/anna.png", samples.picture("PNG")),
+        drop(Role.AUDIO, "inbox/anna.wav", samples.wav(2)),
+    )
+
+
+def prepare(app: ModuleType, job: Job) -> Plan:
+    return Plan.model_validate(app.handler(job.model_dump(mode="json"), Context()))
+
+
+def test_photo_and_voice_memo_of_a_phone_become_what_the_offers_take(app: ModuleType) -> None:
+    job = job_of(
+        drop(Role.IMAGE, "inbox/anna.heic", samples.heic()),
+        drop(Role.AUDIO, "inbox/anna.m4a", samples.encoded("ipod", "aac", 4)),
+    )
+
+    plan, again = prepare(app, job), prepare(app, job)
+
+    assert plan.job == job
+    assert plan.image.key == "work/anna-0123456789abcdef/image.jpg"
+    assert plan.audio and plan.audio.key == "work/anna-0123456789abcdef/audio.mp3"
+    picture, sound = content_of(plan.image), content_of(plan.audio)
+    assert (len(picture), len(sound)) == (plan.image.size_bytes, plan.audio.size_bytes)
+    assert Image.open(BytesIO(picture)).size == (640, 480)
+    assert plan.audio_facts and plan.audio_facts.duration_seconds == pytest.approx(4, abs=0.1)
+    assert [change.split(" from ")[0] for change in plan.changes] == [
+        "The picture was converted",
+        "Location and other metadata were removed.",
+        "The recording was converted",
+    ]
+    head = boto3.client("s3").head_object(Bucket=BUCKET, Key=plan.image.key)
+    assert head["ContentType"] == "image/jpeg"
+    assert (content_of(again.image), content_of(again.audio)) == (picture, sound)
+
+
+def test_pinned_version_counts_not_the_latest(app: ModuleType) -> None:
+    job = good_job()
+    drop(Role.IMAGE, "inbox/anna.png", samples.TEXT)
+
+    assert prepare(app, job).image_facts.width == 512
+
+
+@pytest.mark.parametrize("ending", ["png", "wav"])
+def test_deleted_version_is_gone(app: ModuleType, ending: str) -> None:
+    job = good_job()
+    delete(next(given for given in job.inputs if given.key.endswith(ending)))
+
+    with pytest.raises(InputGone, match=rf"inbox/anna\.{ending} was deleted"):
+        prepare(app, job)
+
+
+def test_of_a_large_video_little_more_than_its_sound_is_read(
+    app: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(source, "_MAX_WHOLE_BYTES", 1_000_000)
+    film = samples.encoded("mp4", "aac")
+    end, pictures_bytes = film.index(b"moov") - 4, 8_000_000
+    pictures = pictures_bytes.to_bytes(4, "big") + b"free".ljust(pictures_bytes - 4, b"\0")
+    content = film[:end] + pictures + film[end:]
+    job = job_of(
+        drop(Role.IMAGE, "inbox/anna.png", samples.picture("PNG")),
+        drop(Role.AUDIO, "inbox/anna.mp4", content),
+    )
+    read: list[int] = []
+    app.uploads._client.meta.events.register(
+        "after-call.s3.GetObject", lambda parsed, **_: read.append(parsed["ContentLength"])
+    )
+
+    plan = prepare(app, job)
+
+    assert plan.audio_facts
+    assert plan.audio_facts.duration_seconds == pytest.approx(2, abs=0.1)
+    assert 0 < sum(read) < 500_000
+
+
+@pytest.mark.parametrize("names", [{"wavespeed"}, {"runcomfy"}])
+def test_only_offers_with_a_token_are_on_the_route(
+    app: ModuleType, monkeypatch: pytest.MonkeyPatch, names: set[str]
+) -> None:
+    monkeypatch.setattr(app, "configured", lambda settings: names)
+
+    assert {offer.provider for offer in prepare(app, good_job()).route} == names
+
+
+def test_no_token_at_all_is_said(app: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app, "configured", lambda settings: frozenset())
+
+    with pytest.raises(TokenMissing, match="RunComfy or for WaveSpeed"):
+        prepare(app, good_job())
+
+
+@pytest.mark.parametrize("name", ["anna b + c", "100%", 'the "best"', "o'neill", "🎤 é", "a/b/ c"])
+def test_refusal_travels_as_a_report_with_the_names_as_dropped(app: ModuleType, name: str) -> None:
+    job = job_of(
+        drop(Role.IMAGE, f"inbox/{name}.png", samples.TEXT),
+        drop(Role.AUDIO, f"inbox/{name}.mp3", b""),
+    )
+
+    with pytest.raises(InputRejected) as refusal:
+        prepare(app, job)
+
+    report = ErrorReport.model_validate_json(str(refusal.value))
+    assert [(reason.file, reason.found) for reason in report.reasons] == [
+        (f"inbox/{name}.png", "plain text"),
+        (f"inbox/{name}.mp3", "an empty file"),
+    ]
+
+
+# Run again
+
+
+@pytest.fixture
+def ledger(app: ModuleType) -> DynamoDBLedger:
+    create_ledger_table(boto3.client("dynamodb"))
+    found: DynamoDBLedger = app.ledger
+    return found
+
+
+def submitted(ledger: DynamoDBLedger, plan: Plan) -> Attempt:
+    """As admit and submit leave it behind, while the provider has not answered."""
+    waiter = Waiter(
+        run=RunId.of(plan.job),
+        attempt=1,
+        route=billed(plan),
+        offer=0,
+        started_at=NOON,
+        task_token="token",
+        call=0,
+    )
+    assert DynamoDBSlots(SETTINGS["LEDGER_TABLE"]).join(waiter, plan)
+    attempt = ledger.begin(plan.job.id, Next(), plan.route[0], NOON)
+    assert attempt
+    return attempt
+
+
+def test_accepted_render_is_resumed_though_its_uploads_are_gone(
+    app: ModuleType, ledger: DynamoDBLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = good_job()
+    first = prepare(app, job)
+    ledger.accept(submitted(ledger, first), "req-1", NOON)
+    for given in job.inputs:
+        delete(given)
+    monkeypatch.setattr(app, "configured", lambda settings: frozenset())
+    before = ledger.runs(job.id)
+
+    plan = prepare(app, job.model_copy(update={"run": 2}))
+
+    assert plan.resume
+    assert (plan.resume.request_id, plan.resume.submitted_at) == ("req-1", NOON)
+    changes = {"job": plan.job, "resume": plan.resume}
+    assert plan == first.model_copy(update=changes)
+    assert plan.job == job.model_copy(update={"run": 2})
+    assert ledger.runs(job.id) == before  # poll notes what is resumed
+
+
+def test_refused_attempt_is_followed_by_a_new_one(app: ModuleType, ledger: DynamoDBLedger) -> None:
+    job = good_job()
+    ledger.refuse(submitted(ledger, prepare(app, job)), "NoCredit", "")
+
+    plan = prepare(app, job.model_copy(update={"run": 2}))
+
+    assert (plan.first_attempt, plan.resume, plan.job.run) == (2, None, 2)
+
+
+def test_first_run_reads_no_ledger(app: ModuleType) -> None:
+    job = good_job()
+    with pytest.raises(ClientError, match="ResourceNotFound"):  # the table is not even there
+        prepare(app, job.model_copy(update={"run": 2}))
+
+    assert prepare(app, job).first_attempt == 1
