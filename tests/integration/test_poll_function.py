@@ -7,7 +7,7 @@ import pytest
 
 from dropreel.model.errors import ErrorReport, RenderTimedOut, RequestForgotten
 from dropreel.model.ledger import AttemptState
-from dropreel.model.messages import Next, Progress, Underway
+from dropreel.model.messages import Next, Plan, Progress, Underway
 from dropreel.model.provider import Answer, RenderState, UnknownRequest
 from tests.support.render_account import RenderAccount, render_account
 from tests.support.render_fakes import JOB, NOON, PLAN, RUNCOMFY, TICKET, ScriptedProvider
@@ -24,9 +24,10 @@ def poll(
     submitted_at: datetime,
     provider: ScriptedProvider,
     before: Progress | None = None,
+    plan: Plan = PLAN,
 ) -> Progress:
     ticket = TICKET.model_copy(update={"submitted_at": submitted_at})
-    event = Underway(plan=PLAN, ticket=ticket, progress=before).model_dump(mode="json")
+    event = Underway(plan=plan, ticket=ticket, progress=before).model_dump(mode="json")
     return Progress.model_validate(account.call("poll", event, provider))
 
 
@@ -60,6 +61,19 @@ def test_late_render_travels_as_its_report(account: RenderAccount) -> None:
 
     assert ErrorReport.model_validate_json(str(raised.value)).code == "RenderTimedOut"
     assert provider.cancelled == ["req-1"]
+
+
+def test_what_a_run_waits_for_is_noted_for_who_concludes_or_runs_it_again(
+    account: RenderAccount,
+) -> None:
+    job = JOB.model_copy(update={"run": 2})
+    plan = PLAN.model_copy(update={"job": job, "resume": TICKET})
+    provider = ScriptedProvider(answers=[Answer(state=RenderState.RENDERING)])
+
+    poll(account, datetime.now(UTC), provider, plan=plan)
+
+    [run] = account.ledger.runs(JOB.id)
+    assert (run.number, run.plan) == (2, plan)
 
 
 def rendering(since: datetime) -> Progress:

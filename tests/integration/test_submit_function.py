@@ -6,11 +6,12 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from dropreel.model.errors import InputGone, SubmissionUnclear
+from dropreel.model.job import Role
 from dropreel.model.ledger import AttemptState
 from dropreel.model.messages import Next, Plan, Submission
 from dropreel.model.provider import Refusal, Unclear
 from tests.support.render_account import LEDGER, UPLOADS, RenderAccount, render_account
-from tests.support.render_fakes import AUDIO, JOB, PLAN, WAVESPEED, ScriptedProvider, providers
+from tests.support.render_fakes import IMAGE, JOB, PLAN, WAVESPEED, ScriptedProvider, providers
 
 THROTTLED = Refusal("ProviderThrottled", "Too many requests.", again=True)
 
@@ -59,7 +60,7 @@ def test_provider_gets_presigned_urls_of_the_pinned_versions(
 def test_who_deletes_an_upload_withdraws_the_job_although_the_bucket_keeps_its_version(
     account: RenderAccount, plan: Plan
 ) -> None:
-    account.s3.delete_object(Bucket=UPLOADS, Key=plan.image.key)
+    account.s3.delete_object(Bucket=UPLOADS, Key=IMAGE.key)
     provider = ScriptedProvider(submissions=["req-1"])
 
     with pytest.raises(InputGone):
@@ -69,7 +70,7 @@ def test_who_deletes_an_upload_withdraws_the_job_although_the_bucket_keeps_its_v
 
 
 def test_who_replaces_an_upload_withdraws_nothing(account: RenderAccount, plan: Plan) -> None:
-    account.s3.put_object(Bucket=UPLOADS, Key=plan.image.key, Body=b"another picture")
+    account.s3.put_object(Bucket=UPLOADS, Key=IMAGE.key, Body=b"another picture")
 
     assert submit(account, plan, ScriptedProvider(submissions=["req-1"])).ticket
 
@@ -172,12 +173,16 @@ def test_unclear_outcome_stays_begun_in_the_ledger(account: RenderAccount, plan:
     assert attempt.state is AttemptState.BEGUN
 
 
-def test_inputs_that_were_deleted_are_not_sent(account: RenderAccount, plan: Plan) -> None:
-    assert plan.audio
-    account.s3.delete_object(Bucket=UPLOADS, Key=AUDIO.key, VersionId=plan.audio.version_id)
+@pytest.mark.parametrize("of", ["upload", "copy"])
+def test_job_whose_version_was_deleted_is_not_sent(
+    account: RenderAccount, plan: Plan, of: str
+) -> None:
+    gone = plan.audio if of == "copy" else plan.job.only(Role.AUDIO)
+    assert gone
+    account.s3.delete_object(Bucket=UPLOADS, Key=gone.key, VersionId=gone.version_id)
     provider = ScriptedProvider(submissions=["req-1"])
 
-    with pytest.raises(InputGone, match="anna"):
+    with pytest.raises(InputGone, match=gone.key):
         submit(account, plan, provider)
 
     assert provider.submitted == []

@@ -159,7 +159,9 @@ def test_configured_is_who_has_a_value_stored_from_then_on(
     secrets: "SecretsManagerClient", stored: dict[str, str | None], names: set[str]
 ) -> None:
     for secret, value in stored.items():
-        secrets.create_secret(Name=secret, **({"SecretString": value} if value else {}))
+        secrets.create_secret(Name=secret)
+        if value:
+            secrets.put_secret_value(SecretId=secret, SecretString=value)
 
     assert configured(settings()) == names
 

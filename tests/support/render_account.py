@@ -87,10 +87,11 @@ class RenderAccount:
         return [message["Body"] for message in got.get("Messages", [])]
 
     def drop(self, plan: Plan) -> Plan:
-        """Upload a plan's media, and pin it to the versions they got."""
-        media = {"image": plan.image} | ({"audio": plan.audio} if plan.audio else {})
-        pinned = {name: self._upload(given) for name, given in media.items()}
-        job = plan.job.model_copy(update={"bucket": UPLOADS, "inputs": tuple(pinned.values())})
+        """Upload a job and its copies, and pin them to the versions they got."""
+        inputs = tuple(self._upload(given) for given in plan.job.inputs)
+        job = plan.job.model_copy(update={"bucket": UPLOADS, "inputs": inputs})
+        copies = {"image": plan.image} | ({"audio": plan.audio} if plan.audio else {})
+        pinned = {name: self._upload(copy) for name, copy in copies.items()}
         return plan.model_copy(update={"job": job} | pinned)
 
     def _upload(self, given: Input) -> Input:

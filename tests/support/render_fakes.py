@@ -34,6 +34,12 @@ JOB = Job(
     model="wan-2.2-speech-to-video",
     inputs=(IMAGE, AUDIO),
 )
+SENT_IMAGE = Input(
+    role=Role.IMAGE, key=f"work/{JOB.id}/image.png", version_id="w1", size_bytes=1000
+)
+SENT_AUDIO = Input(
+    role=Role.AUDIO, key=f"work/{JOB.id}/audio.mp3", version_id="w2", size_bytes=2000
+)
 RUNCOMFY = PlannedOffer(
     provider="runcomfy",
     endpoint="wan-ai/wan-2-2/speech-to-video",
@@ -47,10 +53,11 @@ WAVESPEED = PlannedOffer(
 PLAN = Plan(
     job=JOB,
     route=(RUNCOMFY, WAVESPEED),
-    image=IMAGE,
+    image=SENT_IMAGE,
     image_facts=ImageFacts(format=ImageFormat.PNG, width=512, height=512, size_bytes=1000),
-    audio=AUDIO,
+    audio=SENT_AUDIO,
     audio_facts=AudioFacts(format=AudioFormat.MP3, duration_seconds=3.5, size_bytes=2000),
+    sha256={IMAGE.key: "1" * 64, AUDIO.key: "2" * 64},
 )
 ONE_OFFER = PLAN.model_copy(update={"route": (RUNCOMFY,)})
 TICKET = Ticket(

@@ -19,7 +19,14 @@ from dropreel.model.errors import (
 from dropreel.model.job import Job
 from dropreel.model.ledger import AttemptState
 from dropreel.model.messages import Next, Plan, Progress, Underway
-from dropreel.model.provider import Answer, FailureCause, RenderState, UnknownRequest, Unreachable
+from dropreel.model.provider import (
+    Answer,
+    FailureCause,
+    RenderState,
+    Ticket,
+    UnknownRequest,
+    Unreachable,
+)
 from dropreel.render.polling import poll
 from tests.support.render_fakes import (
     JOB,
@@ -39,6 +46,7 @@ RENDERING = Answer(state=RenderState.RENDERING)
 COMPLETED = Answer(state=RenderState.COMPLETED)
 FAILED = Answer(state=RenderState.FAILED, message="No face found.")
 QUEUE_SECONDS, RENDER_SECONDS = TICKET.queue_timeout_seconds, TICKET.render_timeout_seconds
+RESUMED = PLAN.model_copy(update={"job": JOB.model_copy(update={"run": 2}), "resume": TICKET})
 RENDERS = Progress(state=RenderState.RENDERING, wait_seconds=5, rendering_since=NOON)
 UNKNOWN = RENDERS.model_copy(update={"unknown_since": NOON + timedelta(seconds=100)})
 
@@ -477,6 +485,24 @@ def test_run_that_waits_for_accepted_work_has_the_whole_time_again() -> None:
             started_at=started_at,
             plan=ONE_OFFER,
         )
+
+
+@pytest.mark.parametrize(
+    ("resume", "progress", "notes"),
+    [(TICKET, None, [RESUMED]), (TICKET, RENDERS, []), (None, None, [])],
+    ids=["first call", "later call", "nothing resumed"],
+)
+@pytest.mark.parametrize("answer", [QUEUED, FAILED, Unreachable("No answer.")], ids=repr)
+def test_first_call_notes_what_a_run_waits_for_whatever_the_answer(
+    resume: Ticket | None, progress: Progress | None, notes: list[Plan], answer: Answer | Exception
+) -> None:
+    ledger = accepted()
+
+    with suppress(DropreelError):
+        plan = RESUMED.model_copy(update={"resume": resume})
+        poll_at(5, ScriptedProvider(answers=[answer]), progress, plan=plan, ledger=ledger)
+
+    assert [run.plan for run in ledger.runs(JOB.id)] == notes
 
 
 def test_time_that_a_job_waited_for_its_slot_is_not_the_renders() -> None:

@@ -22,6 +22,8 @@ from tests.support.render_fakes import (
     NOON,
     ONE_OFFER,
     PLAN,
+    SENT_AUDIO,
+    SENT_IMAGE,
     TICKET,
     WAVESPEED,
     MemoryLedger,
@@ -43,8 +45,6 @@ from tests.support.submission_bench import (
 )
 
 WAVESPEED_ONLY = PLAN.model_copy(update={"route": (WAVESPEED,)})
-COPY = IMAGE.model_copy(update={"key": f"work/{JOB.id}/image.jpg", "version_id": "w1"})
-CONFORMED = PLAN.model_copy(update={"image": COPY})
 FLASH = PlannedOffer(
     provider="runcomfy",
     endpoint="wan-ai/wan-2-6/flash/image-to-video",
@@ -89,14 +89,13 @@ def test_what_one_call_answers_and_writes_down(
 @pytest.mark.parametrize(
     ("plan", "payload"),
     [
-        (PLAN, {"image_url": IMAGE, "audio_url": AUDIO, "resolution": "480P"}),
-        (CONFORMED, {"image_url": COPY, "audio_url": AUDIO, "resolution": "480P"}),
-        (WAVESPEED_ONLY, {"image": IMAGE, "audio": AUDIO, "resolution": "480p"}),
-        (SILENT, {"img_url": IMAGE, "prompt": "She smiles.", "duration": 5, "audio": True}),
+        (PLAN, {"image_url": SENT_IMAGE, "audio_url": SENT_AUDIO, "resolution": "480P"}),
+        (WAVESPEED_ONLY, {"image": SENT_IMAGE, "audio": SENT_AUDIO, "resolution": "480p"}),
+        (SILENT, {"img_url": SENT_IMAGE, "prompt": "She smiles.", "duration": 5, "audio": True}),
     ],
-    ids=["RunComfy", "conformed", "WaveSpeed", "without a voice"],
+    ids=["RunComfy", "WaveSpeed", "without a voice"],
 )
-def test_request_names_the_pinned_files_by_urls_that_stay_out_of_the_answer(
+def test_request_names_the_pinned_copies_by_urls_that_stay_out_of_the_answer(
     plan: Plan, payload: dict[str, Input | OptionValue]
 ) -> None:
     bench = Bench.of("req-1", plan=plan)
@@ -125,12 +124,12 @@ def plan_with(given: Input) -> Plan:
     ("plan", "gone"),
     [
         (PLAN, (IMAGE, AUDIO)),
-        (CONFORMED, (IMAGE,)),
-        (CONFORMED, (COPY,)),
+        (PLAN, (SENT_IMAGE,)),
+        (PLAN, (SENT_AUDIO,)),
         (plan_with(dropped(Role.PROMPT)), (dropped(Role.PROMPT),)),
         (plan_with(dropped(Role.OPTIONS)), (dropped(Role.OPTIONS),)),
     ],
-    ids=["both uploads", "conformed upload", "expired copy", "prompt", "options"],
+    ids=["both uploads", "expired picture", "expired voice", "prompt", "options"],
 )
 def test_deleted_inputs_withdraw_the_job_by_name(plan: Plan, gone: tuple[Input, ...]) -> None:
     bench = Bench.of("req-1", plan=plan, uploads=FakeUploads(gone))
