@@ -80,6 +80,7 @@ def test_video_and_manifest_lie_where_the_uploads_lay_without_the_url(bucket: Bu
         "sha256": hashlib.sha256(body).hexdigest(),
         "nsfw": None,
     }
+    assert {given.key: given.sha256 for given in ready.inputs} == PLAN.sha256
     assert bucket.manifest == ready
     assert bucket.objects[MANIFEST][1].startswith(b'{\n  "')
     assert "cdn.example" not in ready.model_dump_json()
