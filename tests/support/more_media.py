@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 import av
 import pillow_heif
-from dropreel.media.strip import jpeg_segments
 from PIL import Image, ImageCms, PngImagePlugin
 
 SECRET = "Villa Anna"
@@ -259,11 +258,9 @@ def cmyk_photo(*, profile: bool) -> bytes:
 @cache
 def endless_jpeg(side: int = 9000, scans: int = 20_000) -> bytes:
     """A progressive JPEG of few bytes that goes over its pixels again and again."""
-    segments = list(jpeg_segments(saved(Image.new("L", (64, 64)), "JPEG", progressive=True)))
-    (frame,) = (segment for segment in segments if segment[1] == 0xC2)
-    large = frame[:5] + struct.pack(">HH", side, side) + frame[9:]
-    told = [large if segment is frame else segment for segment in segments]
-    return b"\xff\xd8" + b"".join(told + segments[-1:] * scans) + b"\xff\xd9"
+    small = saved(Image.new("L", (64, 64)), "JPEG", progressive=True)
+    large = claiming(small, b"\xff\xc2", 5, ">HH", side, side)
+    return large[:-2] + large[large.rindex(b"\xff\xda") : -2] * scans + b"\xff\xd9"
 
 
 @cache

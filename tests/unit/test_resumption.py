@@ -3,7 +3,6 @@
 from collections.abc import Callable
 
 import pytest
-from dropreel.render.conform import conform
 
 from dropreel.model.ledger import Attempt, AttemptState, Run
 from dropreel.model.messages import Next, Plan, PlannedOffer

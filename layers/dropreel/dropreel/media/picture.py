@@ -39,6 +39,8 @@ MAX_COPY_BYTES: Final = 50_000_000  # where the offer names no size
 _PIXEL_BYTES: Final = {kinds.GIF: 1, kinds.HEIC: 8, kinds.AVIF: 9.2, kinds.WEBP: 16}  # measured
 _DRAFT_PIXELS: Final = 50_000_000
 _MAX_SCANS: Final = 100  # each goes over the whole picture; a progressive JPEG has about ten
+# With its length and its number of colours: fewer letters may turn up by chance in a video behind.
+_SCAN: Final = re.compile(rb"\xff\xda\0[\x06\x08\x0a\x0c\x0e][\0-\x04]")
 
 _FORMATS: Final = {
     kinds.JPEG: ("JPEG",),
@@ -79,7 +81,7 @@ class Picture:
             raise MediumRefused(self._kind.words, broken=self._kind is kinds.EMPTY)
         self._file = file
         try:
-            self._image = self._decoded()
+            self._decode()
         except (MediumRefused, MemoryError):
             raise
         except Exception as error:
@@ -102,9 +104,10 @@ class Picture:
 
     # Decoding
 
-    def _decoded(self) -> Image.Image:
+    def _decode(self) -> None:
         self._file.seek(SEEK_SET)
-        image = Image.open(self._file, formats=_FORMATS[self._kind])
+        self._image = image = Image.open(self._file, formats=_FORMATS[self._kind])
+        image.format = self._kind.name  # many a JPEG has another behind it: Pillow calls it MPO
         self._original_size = image.size
         _refuse_raw(image)
         self._refuse_hdr()
@@ -127,7 +130,6 @@ class Picture:
                 rule="a picture of 8 or 16 bits for each colour",
                 cure="Export the picture as a JPEG or a PNG.",
             )
-        return image
 
     def _shrink_while_decoding(self, image: Image.Image) -> None:
         width, height = image.size
@@ -141,8 +143,8 @@ class Picture:
         self._file.seek(SEEK_SET)
         scans, before = 0, b""
         while block := self._file.read(1 << 20):
-            scans += (before + block).count(b"\xff\xda")
-            before = block[-1:]
+            scans += len(_SCAN.findall(before + block))
+            before = block[-4:]
         if scans > _MAX_SCANS:
             raise ValueError("scans without end")
 
@@ -169,9 +171,11 @@ class Picture:
 
     @cached_property
     def _colour_numbers(self) -> tuple[int, int]:
+        if nclx := self._image.info.get("nclx_profile"):
+            return nclx["color_primaries"], nclx["transfer_characteristics"]
         self._file.seek(SEEK_SET)
         found = _NUMBERED_COLOURS.search(self._file.read(1 << 16))
-        if not found or self._kind not in (kinds.HEIC, kinds.AVIF, kinds.PNG):
+        if not found or self._kind not in (kinds.AVIF, kinds.PNG):
             return 0, 0
         primaries, transfer = (one for one in found.groups() if one)
         return ord(primaries), ord(transfer)
@@ -212,18 +216,22 @@ class Picture:
             exif = self._image.getexif()
             if exif.get_ifd(_GPS):
                 return "Location and other metadata were removed."
-        told = any(info.get(name) for name in _TELLING)
+        told = any(info.get(name) for name in _TELLING) or getattr(self._image, "text", None)
         return "Metadata was removed." if told or _TELLING_TAGS & exif.keys() else ""
 
     @cached_property
-    def _profile(self) -> ImageCms.ImageCmsProfile | None:
-        """The profile of the colours, unless it changes none."""
-        content = self._image.info.get("icc_profile")
-        if self._image.mode == "LAB" and not content:
-            return ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB"))
+    def _to_srgb(self) -> ImageCms.ImageCmsTransform | None:
+        """What the profile does to the colours, unless it is broken or changes none."""
+        mode = _plain_mode(self._image)
         with suppress(Exception):
-            profile = ImageCms.ImageCmsProfile(BytesIO(content or b""))
-            return profile if _changes_colours(profile) else None
+            if mode == "LAB":
+                profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB"))
+            else:
+                profile = ImageCms.ImageCmsProfile(BytesIO(self._image.info["icc_profile"]))
+            if profile.profile.xcolor_space == _SPACES[mode]:
+                to = "RGBA" if mode == "RGBA" else "RGB"
+                transform = ImageCms.buildTransform(profile, _SRGB, mode, to)
+                return transform if _changes_colours(transform, mode) else None
         return None
 
     # Writing
@@ -233,7 +241,7 @@ class Picture:
     ) -> bool:
         """A JPEG that only loses its metadata keeps its tables: nothing is lost that is seen."""
         is_plain = self._kind is kinds.JPEG and self._image.mode in ("RGB", "L")
-        if not is_plain or self._orientation != 1 or self._profile or size != self._image.size:
+        if not is_plain or self._orientation != 1 or self._to_srgb or size != self._original_size:
             return False
         if ImageFormat.JPEG not in limits.formats:
             return False
@@ -255,7 +263,7 @@ class Picture:
             image = image.resize(lying, Image.Resampling.LANCZOS)
         if self._image.mode == "CMYK":
             changes.append("brought from CMYK to RGB colours")
-        elif self._profile or self._wide_primaries:
+        elif self._to_srgb or self._wide_primaries:
             changes.append("brought to sRGB colours")
         image = self._in_srgb(image)
         if image.mode == "RGBA":
@@ -280,13 +288,10 @@ class Picture:
         )
 
     def _in_srgb(self, image: Image.Image) -> Image.Image:
-        to = "RGBA" if image.mode == "RGBA" else "RGB"
-        if self._profile and _SPACES.get(image.mode) == self._profile.profile.xcolor_space:
-            transform = ImageCms.buildTransform(self._profile, _SRGB, image.mode, to)
-            return transform.apply(image)
-        if matrix := self._wide_primaries:
-            return _narrowed(image.convert(to), matrix)
-        return image.convert(to)
+        if self._to_srgb:
+            return self._to_srgb.apply(image)
+        image = image.convert("RGBA" if image.mode == "RGBA" else "RGB")
+        return _narrowed(image, self._wide_primaries) if self._wide_primaries else image
 
     def _written(
         self, image: Image.Image, changes: list[str], limits: ImageLimits, into: BinaryIO
@@ -353,15 +358,21 @@ def _too_many_pixels(size: tuple[int, int], most: float) -> MediumRefused:
     )
 
 
+def _plain_mode(image: Image.Image) -> str:
+    """One that can be scaled: eight bits for a colour, no palette."""
+    if image.mode.startswith("I;16"):
+        return "L"
+    if image.has_transparency_data:
+        return "RGBA"
+    return image.mode if image.mode in _SPACES else "RGB"
+
+
 def _plain(image: Image.Image) -> Image.Image:
-    """In a mode that can be scaled: eight bits for a colour, no palette."""
     if image.mode.startswith("I;16"):
         big = image.mode.endswith("B")
         high = image.tobytes("raw", "I;16B" if big else "I;16")[0 if big else 1 :: 2]
         return Image.frombytes("L", image.size, high)
-    if image.has_transparency_data:
-        return image.convert("RGBA")
-    return image if image.mode in ("L", "RGB", "CMYK", "LAB") else image.convert("RGB")
+    return image.convert(_plain_mode(image))
 
 
 # Colours
@@ -379,15 +390,15 @@ _TO_SRGB: Final[dict[int, tuple[float, ...]]] = {
 # fmt: on
 
 
-def _changes_colours(profile: ImageCms.ImageCmsProfile) -> bool:
+def _changes_colours(transform: ImageCms.ImageCmsTransform, mode: str) -> bool:
     """Whether colours differ in sRGB, whatever the profile calls itself."""
-    if profile.profile.xcolor_space != "RGB ":
+    if mode in ("CMYK", "LAB"):
         return True
     levels = range(0, 256, 51)
     colours = [bytes((r, g, b)) for r in levels for g in levels for b in levels]
-    swatches = Image.frombytes("RGB", (len(colours), 1), b"".join(colours))
-    seen = ImageCms.buildTransform(profile, _SRGB, "RGB", "RGB").apply(swatches)
-    pairs = zip(swatches.tobytes(), seen.tobytes(), strict=True)
+    swatches = Image.frombytes("RGB", (len(colours), 1), b"".join(colours)).convert(mode)
+    seen = transform.apply(swatches).convert("RGB").tobytes()
+    pairs = zip(swatches.convert("RGB").tobytes(), seen, strict=True)
     return max(abs(one - other) for one, other in pairs) > _SAME_COLOUR
 
 
