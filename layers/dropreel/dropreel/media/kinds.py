@@ -58,6 +58,8 @@ GIF: Final = _picture("GIF", "a GIF picture")
 WAV: Final = _sound("WAV", "a WAV recording")
 MP3: Final = _sound("MP3", "an MP3 recording")
 AMR: Final = _sound("AMR", "an AMR recording")
+WEBM: Final = _sound("WebM", "a WebM or Matroska file")
+UNKNOWN_MP3: Final = _sound("MP3", UNKNOWN.words)  # junk may stand before the sound of an MP3
 
 _SIGNATURES: Final[tuple[tuple[bytes, Kind], ...]] = (
     (rb"\xff\xd8\xff", JPEG),
@@ -90,9 +92,8 @@ _SIGNATURES: Final[tuple[tuple[bytes, Kind], ...]] = (
     (rb"FORM....AIF[FC]", _sound("AIFF", "an AIFF recording")),
     (rb"\xff[\xf0\xf1\xf8\xf9]|ADIF", _sound("AAC", "an AAC recording")),
     (rb"\xff[\xf4\xf5\xfc\xfd]", _sound("MP2", "an MP2 recording")),
-    (rb"\xff[\xf6\xf7\xfe\xff]", _sound("MP1", "an MP1 recording")),
     (rb"\x30\x26\xb2\x75\x8e\x66\xcf\x11", _sound("WMA", "a Windows Media file")),
-    (rb"\x1a\x45\xdf\xa3", _sound("WebM", "a WebM or Matroska file")),
+    (rb"\x1a\x45\xdf\xa3", WEBM),
     (rb"#!AMR", AMR),
     (rb"caff", _sound("CAF", "a Core Audio recording")),
     (rb"\.snd", _sound("AU", "an AU recording")),

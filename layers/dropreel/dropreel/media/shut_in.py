@@ -31,6 +31,7 @@ _MAX_MESSAGE_BYTES: Final = 1 << 20
 _LEAVING_SECONDS: Final = 15.0  # to store the copies, before the function's own time is up
 
 F = TypeVar("F", bound=BaseModel)
+M = TypeVar("M", bound=BaseModel)
 
 
 @dataclass(frozen=True)
@@ -46,13 +47,10 @@ class Codec(Generic[F]):
 class Opened(Generic[F]):
     """A medium that is open in its process."""
 
-    def __init__(self, facts: F, ask: Callable[[BaseModel], dict[str, Any]]) -> None:
+    def __init__(self, facts: F, write: Callable[[BaseModel], Copy]) -> None:
         self.facts = facts
-        self._ask = ask
-
-    def write(self, limits: BaseModel) -> Copy:
+        self.write = write
         """Write a copy that keeps the limits into the file. Raises `MediumRefused`."""
-        return Copy.model_validate(self._ask(limits)["copy"])
 
 
 @contextmanager
@@ -68,30 +66,33 @@ def opened(
         process.start()
     theirs.close()
 
-    def answer() -> dict[str, Any]:
+    def answer(wanted: type[M]) -> M:
         while True:
             if not ours.poll(max(seconds_left() - _LEAVING_SECONDS, 0)):
                 raise _takes_more(codec.noun, "time")
             try:
-                said: dict[str, Any] = json.loads(ours.recv_bytes(_MAX_MESSAGE_BYTES))
-            except (EOFError, OSError, ValueError):
+                said = json.loads(ours.recv_bytes(_MAX_MESSAGE_BYTES))
+                if "answer" in said:
+                    return wanted.model_validate(said["answer"])
+                fault = Fault.model_validate(said["fault"]) if "fault" in said else None
+                start, size_bytes = (0, 0) if fault else map(abs, map(int, said["read"]))
+            except (EOFError, OSError, ValueError, TypeError, LookupError):
                 process.join(1)
                 raise _died(codec.noun, process.exitcode) from None
-            if "read" not in said:
-                break
-            start, size_bytes = said["read"]
-            ours.send_bytes(source.read(int(start), min(int(size_bytes), _MAX_MESSAGE_BYTES)))
-        if "fault" in said:
-            fault = Fault.model_validate(said["fault"])
-            raise MediumRefused(**fault.model_dump())
-        return said
+            if fault:
+                raise MediumRefused(**fault.model_dump())
+            send(source.read(start, min(size_bytes, _MAX_MESSAGE_BYTES)))
 
-    def ask(limits: BaseModel) -> dict[str, Any]:
-        ours.send_bytes(limits.model_dump_json().encode())
-        return answer()
+    def send(message: bytes) -> None:
+        with suppress(OSError):  # it has died: there is no answer then, either
+            ours.send_bytes(message)
+
+    def ask(limits: BaseModel) -> Copy:
+        send(limits.model_dump_json().encode())
+        return answer(Copy)
 
     try:
-        yield Opened(codec.facts.model_validate(answer()["facts"]), ask)
+        yield Opened(answer(codec.facts), ask)
     finally:
         ours.close()
         process.kill()
@@ -104,12 +105,12 @@ def _work(codec: Codec[Any], connection: Connection, size_bytes: int, into: Bina
     try:
         file = buffered(lambda start, size: _asked(connection, start, size), size_bytes)
         medium = codec.open(file)
-        _say(connection, facts=medium.facts.model_dump(mode="json"))
+        _say(connection, answer=medium.facts.model_dump(mode="json"))
         with suppress(EOFError):
             while wanted := connection.recv_bytes(_MAX_MESSAGE_BYTES):
                 copy = medium.write(codec.limits.model_validate_json(wanted), into)
                 into.flush()
-                _say(connection, copy=copy.model_dump(mode="json"))
+                _say(connection, answer=copy.model_dump(mode="json"))
     except MediumRefused as refused:
         _say(connection, fault=refused.fault.model_dump())
     except MemoryError:

@@ -36,13 +36,14 @@ MAX_COPY_BYTES: Final = 50_000_000  # where the offer names no size
 _FORMATS: Final = "mov,ogg,flac,aiff,asf,matroska,aac,mp3,wav,w64,caf,amr,au"
 _OPEN_OPTIONS: Final = {"format_whitelist": _FORMATS, "protocol_whitelist": "none"}
 # The length that these promise is a guess, or is mended below.
-_GUESSED: Final = ("aac", "mp3", "amr", "wav", "w64")
+_GUESSED: Final = ("aac", "mp3", "amr", "wav", "w64", "caf")
 _LOSSLESS: Final = ("pcm_", "flac", "alac", "wmalossless", "wavpack", "ape", "tta", "mlp")
 _RATES: Final = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 _PROTECTED: Final = ("drms", "enca", "aavd")
 
 _MAX_LOST_SECONDS: Final = 0.1  # one frame that does not decode is not heard
-_MAX_SHORT_SECONDS: Final = 0.5  # of the promise: encoders pad, containers round
+_MAX_SHORT_SECONDS: Final = 0.05  # of an exact promise
+_MAX_SHORT_SAMPLES: Final = 6000  # of any other: encoders pad, by up to three frames of AAC
 _ABSURD_SECONDS: Final = 7 * 24 * 3600.0  # what streams promise that were never finished
 _UNKNOWN_SECONDS: Final = 0.025  # of a packet that does not tell
 _PADDING_SECONDS: Final = 0.15  # what an MP3 encoder may add to the length
@@ -68,7 +69,7 @@ class Sound:
         self._kind = _kind(file)
         self._file = file
         self._max_seconds = max_seconds
-        self._seconds = 0.0
+        self._rate, self._samples = _RATES[-1], 0
         self._is_heard = False
         self._good_packets: set[int] = set()
         self._is_damaged_somewhere = False
@@ -81,6 +82,10 @@ class Sound:
             raise self._broken("is damaged") from None
         if self._seconds < MIN_SECONDS or not self._is_heard:
             self._refuse_silence()
+
+    @property
+    def _seconds(self) -> float:
+        return self._samples / self._rate
 
     @property
     def facts(self) -> SoundFacts:
@@ -104,11 +109,12 @@ class Sound:
         self, limits: AudioLimits
     ) -> Iterator[tuple[AudioFormat, Callable[[BinaryIO], None]]]:
         """The ways to write it, the best first."""
-        if AudioFormat.MP3 in limits.formats and self._is_mp3:
+        is_padded_too_long = _padding_is_too_long(self._seconds, limits)
+        if AudioFormat.MP3 in limits.formats and self._is_mp3 and not is_padded_too_long:
             yield AudioFormat.MP3, self._copy_packets
         wav = (AudioFormat.WAV, self._write_wav)
         mp3s = [(AudioFormat.MP3, lambda into, k=kbit: self._encode(into, k)) for kbit in _KBIT]
-        if _padding_is_too_long(self._seconds, limits):
+        if is_padded_too_long:
             mp3s = []
         ways = [wav, *mp3s] if self._is_lossless or not mp3s else [mp3s[0], wav, *mp3s[1:]]
         yield from ((taken, way) for taken, way in ways if taken in limits.formats)
@@ -135,6 +141,7 @@ class Sound:
             self._channels = min(stream.channels, 2)
             shape = stream.codec_context.name, stream.rate, stream.channels
             self._is_plain = shape == ("pcm_s16le", self._rate, self._channels)
+            self._has_floats = stream.codec_context.name.startswith("pcm_f")
             self._is_lossless = stream.codec_context.name.startswith(_LOSSLESS)
             self._is_mp3 = (
                 container.format.name == "mp3" and stream.codec_context.name == "mp3float"
@@ -153,7 +160,7 @@ class Sound:
             self._refuse_short(container, stream)
 
     def _keep(self, frame: AudioFrame, made: wave.Wave_write) -> None:
-        self._seconds += frame.samples / frame.sample_rate
+        self._samples += frame.samples
         sound = bytes(frame.planes[0])[: frame.samples * self._channels * 2]
         self._is_heard = self._is_heard or bool(sound.strip(b"\0"))
         if self._seconds > MAX_HEARD_SECONDS:
@@ -193,12 +200,14 @@ class Sound:
 
     def _frames(self, container: InputContainer, stream: AudioStream) -> Iterator[AudioFrame]:
         heard_seconds = lost_seconds = inside_seconds = 0.0
+        begun: float | None = None
         for number, packet in enumerate(container.demux(stream)):
             try:
                 frames = packet.decode()
             except FFmpegError:
-                if silence := self._discontinuity(packet, stream):
-                    yield silence
+                if pause_seconds := self._pause_seconds(packet, stream):
+                    yield from _silence(stream, pause_seconds)
+                    heard_seconds += pause_seconds
                     continue
                 lost_seconds += float((packet.duration or 0) * stream.time_base) or _UNKNOWN_SECONDS
                 self._is_damaged_somewhere = True
@@ -209,23 +218,22 @@ class Sound:
             if inside_seconds > _MAX_LOST_SECONDS:
                 break
             for frame in frames:
+                if self._kind is kinds.WEBM:  # calls are recorded without their pauses
+                    begun = frame.time if begun is None else begun
+                    pause_seconds = (frame.time or 0) - (begun or 0) - heard_seconds
+                    if pause_seconds > _MAX_LOST_SECONDS:
+                        yield from _silence(stream, pause_seconds)
+                        heard_seconds += pause_seconds
                 heard_seconds += frame.samples / frame.sample_rate
                 yield frame
         # Junk behind the end of an MP3 is no sound. Anywhere else, sound is missing.
         if inside_seconds + (0 if self._is_mp3 else lost_seconds) > _MAX_LOST_SECONDS:
             raise self._broken(f"is damaged after {heard_seconds:.1f} seconds")
 
-    def _discontinuity(
-        self, packet: "Packet[AudioStream]", stream: AudioStream
-    ) -> AudioFrame | None:
-        """AMR sends no sound in pauses: a frame of silence (3GPP TS 26.101, types 8 to 15)."""
-        content = bytes(packet)
-        if self._kind is not kinds.AMR or not content or (content[0] >> 3 & 0xF) < 8:
-            return None
-        silence = AudioFrame(format="flt", layout="mono", samples=stream.rate // 50)
-        silence.planes[0].update(bytes(silence.planes[0].buffer_size))
-        silence.sample_rate = stream.rate
-        return silence
+    def _pause_seconds(self, packet: "Packet[AudioStream]", stream: AudioStream) -> float:
+        """AMR sends no sound in pauses: types 8 to 15 of a frame (3GPP TS 26.101)."""
+        is_amr = stream.codec_context.name.startswith("amr")
+        return 0.02 if is_amr and packet.size and (bytes(packet)[0] >> 3 & 0xF) > 7 else 0.0
 
     def _resampled(self, frames: Iterator[AudioFrame]) -> Iterator[AudioFrame]:
         """16 bits at our rate, mono or stereo. Recordings may change their shape on the way."""
@@ -254,7 +262,7 @@ class Sound:
             channels=frame.layout.nb_channels,
         )
         channels, steps = frame.layout.nb_channels, []
-        if frame.format.name.startswith(("flt", "dbl")):
+        if self._has_floats:
             number = "if(isnan(val(ch))+isinf(val(ch)),0,val(ch))"
             steps.append(graph.add("aeval", f"exprs={'|'.join([number] * channels)}:c=same"))
         if channels > self._channels:
@@ -270,18 +278,17 @@ class Sound:
     def _refuse_cut(self) -> None:
         """By the container: FFmpeg plays what is there, and says nothing."""
         size_bytes = self._file.seek(0, SEEK_END)
-        if self._kind.name in ("Ogg", "Opus") and _last_ogg_page_ends(self._file) > size_bytes:
-            raise self._broken("breaks off before its end")
-        if self._kind.name in _ISO and any(
-            end > size_bytes for end in _top_box_ends(self._file, size_bytes)
-        ):
+        ends = _PARTS.get(self._kind.name)
+        if ends and any(end > size_bytes for end in ends(self._file, size_bytes)):
             raise self._broken("breaks off before its end")
 
     def _refuse_short(self, container: InputContainer, stream: AudioStream) -> None:
         promised_seconds = self._promised_seconds(container, stream)
         if not self._seconds:
             raise self._broken("with no sound in it")
-        if self._seconds + _MAX_SHORT_SECONDS < promised_seconds < _ABSURD_SECONDS:
+        is_exact = self._is_lossless or container.format.name == "wav"
+        short_seconds = _MAX_SHORT_SECONDS if is_exact else _MAX_SHORT_SAMPLES / stream.rate
+        if self._seconds + short_seconds < promised_seconds < _ABSURD_SECONDS:
             raise self._broken(
                 f"whose sound stops after {self._seconds:.1f} of {promised_seconds:.1f} seconds"
             )
@@ -334,6 +341,8 @@ class Sound:
         )
 
     def _broken(self, what: str) -> MediumRefused:
+        if self._kind is kinds.UNKNOWN_MP3:
+            return MediumRefused(self._kind.words)
         link = "" if what.startswith(("with ", "whose ")) else "that "
         return MediumRefused(f"{self._kind.words} {link}{what}", broken=True)
 
@@ -368,15 +377,25 @@ def _kind(file: BinaryIO) -> Kind:
     head = file.read(HEAD_BYTES)
     kind = kind_of(head)
     if head.startswith(b"ID3"):  # a tag may stand before other things than MP3
-        a, b, c, d = head[6:10]
+        a, b, c, d = head[6:10].ljust(4, b"\0")
         file.seek(10 + (a << 21 | b << 14 | c << 7 | d))
         behind = kind_of(file.read(64))
         kind = behind if behind.medium is Medium.RECORDING else kind
     if kind is kinds.UNKNOWN:
-        return Kind("a file of an unknown kind", "MP3", Medium.RECORDING)  # it may begin with junk
+        return kinds.UNKNOWN_MP3
     if kind.medium is not Medium.RECORDING:
         raise MediumRefused(kind.words, broken=kind is kinds.EMPTY)
     return kind
+
+
+def _silence(stream: AudioStream, seconds: float) -> Iterator[AudioFrame]:
+    samples = round(seconds * stream.rate)
+    while samples > 0:
+        frame = AudioFrame(format="flt", layout="mono", samples=min(samples, stream.rate))
+        frame.planes[0].update(bytes(frame.planes[0].buffer_size))
+        frame.sample_rate = stream.rate
+        samples -= frame.samples
+        yield frame
 
 
 def _pulled(graph: Graph) -> Iterator[AudioFrame]:
@@ -407,29 +426,55 @@ def _padding_is_too_long(seconds: float, limits: AudioLimits) -> bool:
     return any(bound and bound - _PADDING_SECONDS < seconds <= bound for bound in bounds)
 
 
-_ISO: Final = ("M4A", "3GP", "the sound of a QuickTime video", "the sound of an MP4 video")
-
-
-def _top_box_ends(file: BinaryIO, size_bytes: int) -> Iterator[int]:
-    """Where each box at the top ends (ISO/IEC 14496-12, 4.2): a cut one ends behind the file."""
+def _box_ends(file: BinaryIO, size_bytes: int) -> Iterator[int]:
+    """Where each box with sound in it ends (ISO/IEC 14496-12, 4.2)."""
     position = 0
     while position + 8 <= size_bytes:
         file.seek(position)
-        head = file.read(16).ljust(16, b"\0")
-        length = struct.unpack(">I", head[:4])[0]
-        if length == 1:
-            length = struct.unpack(">Q", head[8:])[0]
-        position = position + max(length, 8) if length else size_bytes  # 0: up to the end
-        yield position
+        length, name, long_length = struct.unpack(">I4sQ", file.read(16).ljust(16, b"\0"))
+        length = long_length if length == 1 else length or size_bytes  # 0: up to the end
+        position += max(length, 8)
+        if name in (b"moov", b"moof", b"mdat"):  # not what a phone or an app left behind them
+            yield position
 
 
-def _last_ogg_page_ends(file: BinaryIO) -> int:
-    """Where the last page ends (RFC 3533, 6): a cut one ends behind the file."""
-    start = max(file.seek(0, SEEK_END) - _TAIL_BYTES, 0)
+def _page_ends(file: BinaryIO, size_bytes: int) -> Iterator[int]:
+    """Where the last page of an Ogg ends (RFC 3533, 6)."""
+    start = max(size_bytes - _TAIL_BYTES, 0)
     file.seek(start)
     tail = file.read()
     page = tail.rfind(b"OggS")
     segments = tail[page + 26] if page >= 0 and page + 26 < len(tail) else 255
     table = tail[page + 27 : page + 27 + segments]
     missing = 255 * (segments - len(table))
-    return start + page + 27 + segments + sum(table) + missing
+    yield start + page + 27 + segments + sum(table) + missing
+
+
+def _element_ends(file: BinaryIO, size_bytes: int) -> Iterator[int]:
+    """Where each element of a Matroska file ends (RFC 8794, 4)."""
+    position = 0
+    while position < size_bytes:
+        file.seek(position)
+        head = file.read(12)
+        name_bytes = 9 - head[0].bit_length()
+        length_bytes = 9 - head[name_bytes : name_bytes + 1].ljust(1, b"\1")[0].bit_length()
+        if name_bytes > 4 or length_bytes > 8:
+            return  # junk behind the end
+        position += name_bytes + length_bytes
+        most = (1 << 7 * length_bytes) - 1
+        length = int.from_bytes(head[name_bytes:][:length_bytes].ljust(length_bytes, b"\0")) & most
+        yield position + (0 if length == most else length)  # all ones: live, nobody knew it
+        if length != most and head[:4] != _SEGMENT:
+            position += length
+
+
+_SEGMENT: Final = b"\x18\x53\x80\x67"
+_PARTS: Final[dict[str, Callable[[BinaryIO, int], Iterator[int]]]] = {
+    "Ogg": _page_ends,
+    "Opus": _page_ends,
+    "WebM": _element_ends,
+    "M4A": _box_ends,
+    "3GP": _box_ends,
+    "the sound of a QuickTime video": _box_ends,
+    "the sound of an MP4 video": _box_ends,
+}
