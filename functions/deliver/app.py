@@ -9,7 +9,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from dropreel.aws.ledger import DynamoDBLedger
 from dropreel.aws.s3 import S3Storage
-from dropreel.model.messages import Underway
+from dropreel.model.messages import ActiveRender
 from dropreel.outcome.delivery import deliver
 from dropreel.providers.download import Download
 from dropreel.providers.registry import provider_of
@@ -27,7 +27,7 @@ download = Download()
 @tracer.capture_lambda_handler(capture_response=False, capture_error=False)
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     ready = deliver(
-        Underway.model_validate(event),
+        ActiveRender.model_validate(event),
         ledger=ledger,
         providers=partial(provider_of, settings=settings),
         storage=storage,

@@ -8,7 +8,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from dropreel.aws.ledger import DynamoDBLedger
 from dropreel.aws.wiring import admission_of
-from dropreel.model.messages import Underway
+from dropreel.model.messages import ActiveRender
 from dropreel.providers.registry import provider_of
 from dropreel.render.polling import poll
 from dropreel.runtime.log import logger
@@ -24,7 +24,7 @@ admission = admission_of(settings)
 @tracer.capture_lambda_handler(capture_response=False, capture_error=False)
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     progress = poll(
-        Underway.model_validate(event),
+        ActiveRender.model_validate(event),
         ledger=ledger,
         slots=admission,
         providers=partial(provider_of, settings=settings),

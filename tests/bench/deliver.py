@@ -81,7 +81,7 @@ def copy(origin: str) -> int:
     # Nothing else is loaded here: memory that an import has freed would hide some of the growth.
     from dropreel.aws.s3 import S3Storage
     from dropreel.model.ledger import Ledger
-    from dropreel.model.messages import Underway
+    from dropreel.model.messages import ActiveRender
     from dropreel.model.provider import Provider, Result
     from dropreel.outcome.delivery import deliver
     from local.standin_videos import download_from
@@ -100,7 +100,7 @@ def copy(origin: str) -> int:
         Path("/proc/self/clear_refs").write_text("5")
     begun = time.monotonic()
     ready = deliver(
-        Underway.model_validate(UNDERWAY),
+        ActiveRender.model_validate(UNDERWAY),
         ledger=cast(Ledger, ledger),
         providers=lambda name: cast(Provider, provider),
         storage=storage,

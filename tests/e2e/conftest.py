@@ -186,8 +186,8 @@ class Stack:
 
     # As the providers' stand-ins
 
-    def fault(self, provider: str = "runcomfy", **wish: object) -> None:
-        self._standin(provider, "faults", wish)
+    def fault(self, provider: str = "runcomfy", **choices: object) -> None:
+        self._standin(provider, "faults", choices)
 
     def faults(self, match: str, provider: str = "runcomfy") -> list[dict[str, Any]]:
         """What is still to come of the faults that were ordered."""

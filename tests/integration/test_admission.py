@@ -371,7 +371,7 @@ def test_calls_that_serve_at_the_same_time_give_a_slot_each(at: Desk) -> None:
     at.open(in_flight=2)
     at.line_up(ANNA, BEN, CLEO, DORA)
     anna = RunId.of(ANNA)
-    assert at.slots.free(anna, at.slots.standing(anna), NOON)
+    assert at.slots.free(anna, at.slots.run_state(anna), NOON)
 
     at.meanwhile(lambda: at.admission.rendered(ANNA, 1))
     at.admission.rendered(BEN, 1)
@@ -455,7 +455,7 @@ def test_history_of_a_run_tells_of_its_admission(at: Desk) -> None:
     assert run.plan is not None
     assert run.plan.job == ANNA
     assert (run.admitted_at, run.rendered_at) == (NOON, NOON + timedelta(minutes=1))
-    assert at.slots.standing(RunId.of(ANNA)).slot is None
+    assert at.slots.run_state(RunId.of(ANNA)).slot is None
 
 
 def test_who_waits_is_not_forgotten_before_its_execution_times_out(at: Desk) -> None:

@@ -30,7 +30,7 @@ from dropreel.aws.slots import DynamoDBSlots
 from dropreel.model.catalog import TITLES, ProviderName
 from dropreel.model.job import Job
 from dropreel.model.ledger import Attempt
-from dropreel.model.messages import Next
+from dropreel.model.messages import NextAttempt
 from dropreel.model.prices import billed
 from dropreel.render.attempts import NOT_SUBMITTED
 from tests.support.admission_fakes import (
@@ -318,7 +318,7 @@ class Machine(RuleBasedStateMachine):
         assert admitted
         attempt = self.ledger.begin(
             job.id,
-            Next(attempt=number, offer=admitted.offer),
+            NextAttempt(attempt=number, offer=admitted.offer),
             ROUTE[admitted.offer],
             self.clock(),
             estimated_usd=admitted.estimated_usd,

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from dropreel.model.ledger import Admitted, RunClosed
-from dropreel.model.messages import Next, PlannedOffer
+from dropreel.model.messages import NextAttempt, PlannedOffer
 from dropreel.render.admission import Granting, Refund, RunId
 from dropreel.render.spending import Limits
 from dropreel.runtime.log import logger
@@ -140,7 +140,7 @@ def test_with_a_limit_on_spending_nobody_is_served_before_who_came_first(at: Des
     at.open(in_flight=2, daily_usd="0.42")
     at.line_up(ANNA, BEN, CLEO, DORA, route=(WAVESPEED,))
     anna = RunId.of(ANNA)
-    assert at.slots.free(anna, at.slots.standing(anna), NOON)  # and then it is killed
+    assert at.slots.free(anna, at.slots.run_state(anna), NOON)  # and then it is killed
 
     at.admission.rendered(BEN, 1)
     assert at.told == ["anna", "ben", "cleo"]
@@ -210,7 +210,7 @@ def test_next_attempt_keeps_the_estimate_of_the_last_if_that_may_be_paid(
 
     at.admission.leave(ANNA)  # the second attempt was never made
     assert at.spent == kept
-    assert at.slots.standing(RunId.of(ANNA)).charged_usd is None
+    assert at.slots.run_state(RunId.of(ANNA)).charged_usd is None
 
 
 def test_run_that_submitted_nothing_pays_nothing_for_an_earlier_run(at: Desk) -> None:
@@ -302,7 +302,7 @@ def test_nothing_is_given_back_by_how_the_run_stood_before(
     at.line_up(ANNA, BEN, route=(WAVESPEED,))
     run = RunId.of(ANNA)
     attempt = at.begin(ANNA) if since == "refused" else None
-    seen = at.slots.standing(run)
+    seen = at.slots.run_state(run)
     if since == "left":
         at.admission.leave(ANNA)
     elif since == "next":
@@ -311,11 +311,11 @@ def test_nothing_is_given_back_by_how_the_run_stood_before(
         at.write(attempt, "refused")
     else:
         at.begin(ANNA)
-    before = (at.slots.standing(run), at.holders, at.spent, at.renders)
+    before = (at.slots.run_state(run), at.holders, at.spent, at.renders)
 
     assert not write(at.slots, run, seen)
 
-    assert (at.slots.standing(run), at.holders, at.spent, at.renders) == before
+    assert (at.slots.run_state(run), at.holders, at.spent, at.renders) == before
 
 
 @pytest.mark.parametrize("is_begun", [True, False])
@@ -341,7 +341,7 @@ def test_attempt_that_left_is_not_begun_any_more(at: Desk) -> None:
     with pytest.raises(RunClosed):  # by a submit that was held up all the while
         at.begin(ANNA)
 
-    assert at.ledger.begin(ANNA.id, Next(attempt=2), WAVESPEED, NOON)
+    assert at.ledger.begin(ANNA.id, NextAttempt(attempt=2), WAVESPEED, NOON)
 
 
 @pytest.mark.parametrize("killed", ["before", "after"])
@@ -353,9 +353,9 @@ def test_killed_while_it_leaves_spends_nothing_twice(at: Desk, killed: str) -> N
     at.fail_once(f"{killed}-call.dynamodb", SystemExit())
     with pytest.raises(SystemExit):
         at.admission.leave(ANNA)
-    standing = at.slots.standing(RunId.of(ANNA))
-    assert standing.has_something is (killed == "before")
-    assert (standing.charged_usd is None) is (standing.slot is None)
+    run_state = at.slots.run_state(RunId.of(ANNA))
+    assert run_state.has_something is (killed == "before")
+    assert (run_state.charged_usd is None) is (run_state.slot is None)
 
     at.admission.admit(request)
     at.admission.leave(ANNA)

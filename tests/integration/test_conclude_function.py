@@ -12,7 +12,7 @@ from dropreel.model.errors import RenderTimedOut, SettingUnreadable
 from dropreel.model.events import DeliveredVideo, JobSummary, RenderSummary, VideoFailed, VideoReady
 from dropreel.model.job import Job
 from dropreel.model.ledger import AttemptState
-from dropreel.model.messages import Next
+from dropreel.model.messages import NextAttempt
 from dropreel.model.prices import billed
 from dropreel.render.admission import RunId, Waiter
 from dropreel.render.spending import Limits
@@ -39,7 +39,7 @@ def failed_run(job: Job) -> dict[str, Any]:
 
 
 def accept(account: RenderAccount, job_id: str) -> None:
-    attempt = account.ledger.begin(job_id, Next(), RUNCOMFY, NOON)
+    attempt = account.ledger.begin(job_id, NextAttempt(), RUNCOMFY, NOON)
     assert attempt is not None
     account.ledger.accept(attempt, "req-1", NOON)
 

@@ -20,7 +20,7 @@ from moto.core.models import DEFAULT_ACCOUNT_ID
 
 from dropreel.model.errors import ResultRefused, ResultUnavailable
 from dropreel.model.events import VideoReady
-from dropreel.model.messages import Next, Plan, Progress, Underway
+from dropreel.model.messages import ActiveRender, NextAttempt, Plan, Progress
 from dropreel.model.provider import RenderState, Result
 from dropreel.outcome.delivery import Concluded
 from dropreel.providers.download import Download
@@ -39,7 +39,7 @@ KEY = "team/Änna +1%.mp4"
 VIDEO = padded(tiny_video("faststart"), 9 * 1024**2)
 LIMIT_BYTES = 10 * 1024**2
 
-UNDERWAY = Underway(
+UNDERWAY = ActiveRender(
     plan=PLAN.model_copy(update={"job": JOB.model_copy(update={"stem": "Änna +1%"})}),
     ticket=TICKET,
     progress=Progress(
@@ -218,7 +218,7 @@ def app(
     return function
 
 
-def run(app: ModuleType, underway: Underway = UNDERWAY) -> dict[str, Any]:
+def run(app: ModuleType, render: ActiveRender = UNDERWAY) -> dict[str, Any]:
     context = SimpleNamespace(
         function_name="deliver",
         memory_limit_in_mb=1024,
@@ -226,7 +226,7 @@ def run(app: ModuleType, underway: Underway = UNDERWAY) -> dict[str, Any]:
         aws_request_id="call",
         get_remaining_time_in_millis=lambda: 900_000,
     )
-    ready = app.handler(underway.model_dump(mode="json"), context)
+    ready = app.handler(render.model_dump(mode="json"), context)
     assert isinstance(ready, dict)
     return ready
 
@@ -260,7 +260,7 @@ def test_the_manifest_lists_the_attempts_of_the_ledger(
     app: ModuleType, server: Server, s3: "S3Client"
 ) -> None:
     server.answers = [answer()]
-    attempt = app.ledger.begin(JOB.id, Next(), RUNCOMFY, NOON)
+    attempt = app.ledger.begin(JOB.id, NextAttempt(), RUNCOMFY, NOON)
     app.ledger.accept(attempt, TICKET.request_id, NOON)
     app.ledger.lose(JOB.id, TICKET, "RenderFailed", "No face.")
     second = TICKET.model_copy(update={"request_id": "req-2", "attempt": 2})
@@ -287,12 +287,12 @@ def test_a_delivered_run_has_its_outcome_in_the_ledger(
     app: ModuleType, server: Server, s3: "S3Client"
 ) -> None:
     server.answers = [answer()]
-    underway = UNDERWAY.model_copy(update={"plan": plan_of("anna-00000000000000aa")})
+    render = UNDERWAY.model_copy(update={"plan": plan_of("anna-00000000000000aa")})
 
     for _ in range(2):
-        run(app, underway)
+        run(app, render)
 
-    [ended] = app.ledger.runs(underway.plan.job.id)
+    [ended] = app.ledger.runs(render.plan.job.id)
     assert ended.outcome == "VideoReady"
     assert ended.ended_at > NOON
 
@@ -301,11 +301,11 @@ def test_a_run_that_was_concluded_meanwhile_brings_no_video(
     app: ModuleType, server: Server, s3: "S3Client"
 ) -> None:
     server.answers = [answer()]
-    underway = UNDERWAY.model_copy(update={"plan": plan_of("anna-00000000000000bb")})
-    app.ledger.close(underway.plan.job, NOON + timedelta(seconds=1))
+    render = UNDERWAY.model_copy(update={"plan": plan_of("anna-00000000000000bb")})
+    app.ledger.close(render.plan.job, NOON + timedelta(seconds=1))
 
     with pytest.raises(Concluded):
-        run(app, underway)
+        run(app, render)
 
     assert versions(s3) == []
     assert "Uploads" not in s3.list_multipart_uploads(Bucket=VIDEOS)

@@ -147,20 +147,20 @@ def test_video_arrives_chunked_without_length(
 def test_nothing_is_left_behind_by(
     strike: Strike, error: type[DropreelError], provider: ProviderName, account: FaultAccount
 ) -> None:
-    underway = account.rendered(provider)
+    render = account.rendered(provider)
 
     with strike(account, provider, "download", None), pytest.raises(error):
-        account.deliver(underway)
+        account.deliver(render)
     assert_nothing_left(account)
 
-    assert_delivered_whole(account, provider, account.deliver(underway))
+    assert_delivered_whole(account, provider, account.deliver(render))
 
 
 @each_provider
 def test_nothing_is_left_behind_by_a_video_over_the_limit_that_does_not_say_so(
     provider: ProviderName, account: FaultAccount
 ) -> None:
-    underway = account.rendered(provider)
+    render = account.rendered(provider)
     limit_bytes = len(account.video(provider)) - 1
     account.download_with(StandInsToo(account.origins), limit_bytes)
 
@@ -168,7 +168,7 @@ def test_nothing_is_left_behind_by_a_video_over_the_limit_that_does_not_say_so(
         ordered(do="no_length")(account, provider, "download", None),
         pytest.raises(ResultRefused, match=f"larger than {limit_bytes}"),
     ):
-        account.deliver(underway)
+        account.deliver(render)
 
     assert_nothing_left(account)
 

@@ -23,7 +23,7 @@ from dropreel.model.errors import (
     TokenRejected,
 )
 from dropreel.model.ledger import AttemptState
-from dropreel.model.messages import Next, Plan, Submission
+from dropreel.model.messages import NextAttempt, Plan, Submission
 from dropreel.model.provider import RenderState
 from tests.support.fault_account import (
     KEY,
@@ -200,13 +200,13 @@ def states(account: FaultAccount, plan: Plan) -> list[AttemptState]:
 
 def called_until_something_else(account: FaultAccount, plan: Plan) -> Submission:
     """As the state machine does, until the job is accepted or goes on to its next offer."""
-    turn = Next()
+    next_attempt = NextAttempt()
     for _ in range(100):
-        answer = account.submit(plan, turn)
-        if answer.ticket or answer.next.attempt != turn.attempt:
+        answer = account.submit(plan, next_attempt)
+        if answer.ticket or answer.next.attempt != next_attempt.attempt:
             return answer
         account.pass_seconds(answer.wait_seconds)
-        turn = answer.next
+        next_attempt = answer.next
     raise AssertionError("asked to be called again for ever")
 
 
@@ -382,64 +382,64 @@ def test_submission_is_unclear_and_never_sent_again_after(
 def test_render_is_not_lost_when_the_question_for_its_state_meets(
     strike: Strike, provider: ProviderName, account: FaultAccount
 ) -> None:
-    underway = account.rendered(provider)
+    render = account.rendered(provider)
 
     with strike(account, provider, "status", None):
         for _ in range(2):
-            progress = account.poll(underway)
+            progress = account.poll(render)
             assert progress.state not in (RenderState.FAILED, RenderState.COMPLETED)
             assert progress.wait_seconds >= _asked_for(strike)
             assert progress.next is None
-            underway = underway.model_copy(update={"progress": progress})
+            render = render.model_copy(update={"progress": progress})
 
-    assert account.poll(underway).state is RenderState.COMPLETED
-    assert accepted(account, underway.plan) == {provider: 1, other(provider): 0}
-    assert states(account, underway.plan) == [AttemptState.ACCEPTED]
+    assert account.poll(render).state is RenderState.COMPLETED
+    assert accepted(account, render.plan) == {provider: 1, other(provider): 0}
+    assert states(account, render.plan) == [AttemptState.ACCEPTED]
 
 
 @each_provider
 def test_render_is_not_lost_while_its_state_is_an_unknown_state(
     provider: ProviderName, account: FaultAccount
 ) -> None:
-    underway = account.rendered(provider)
+    render = account.rendered(provider)
 
     with ordered(do="unknown_state")(account, provider, "status", None):
-        progress = account.poll(underway)
+        progress = account.poll(render)
 
     assert progress.state is RenderState.RENDERING
     assert progress.wait_seconds > 0
-    assert account.poll(underway).state is RenderState.COMPLETED
+    assert account.poll(render).state is RenderState.COMPLETED
 
 
 @each_provider
 def test_render_is_not_lost_when_its_status_is_404_for_a_moment(
     provider: ProviderName, account: FaultAccount
 ) -> None:
-    underway = account.rendered(provider)
+    render = account.rendered(provider)
 
     with ordered(status=404)(account, provider, "status", None):
-        progress = account.poll(underway)
+        progress = account.poll(render)
 
     assert progress.state not in (RenderState.FAILED, RenderState.COMPLETED)
     assert progress.next is None
-    assert account.poll(underway).state is RenderState.COMPLETED
+    assert account.poll(render).state is RenderState.COMPLETED
 
 
 @each_provider
 def test_render_whose_status_stays_404_is_told_to_be_forgotten_and_not_paid_again(
     provider: ProviderName, account: FaultAccount
 ) -> None:
-    underway = account.rendered(provider)
+    render = account.rendered(provider)
 
     with ordered(status=404)(account, provider, "status", None):
-        progress = account.poll(underway)
+        progress = account.poll(render)
         assert progress.state is RenderState.QUEUED
         account.pass_seconds(LONG_AGO_SECONDS)
         with pytest.raises(RequestForgotten):
-            account.poll(underway.model_copy(update={"progress": progress}))
+            account.poll(render.model_copy(update={"progress": progress}))
 
-    assert accepted(account, underway.plan) == {provider: 1, other(provider): 0}
-    assert len(account.standins[provider].received(underway.plan)) == 1
+    assert accepted(account, render.plan) == {provider: 1, other(provider): 0}
+    assert len(account.standins[provider].received(render.plan)) == 1
 
 
 # Questions for the result
@@ -450,10 +450,10 @@ def test_render_whose_status_stays_404_is_told_to_be_forgotten_and_not_paid_agai
 def test_video_arrives_although_the_question_for_the_result_meets(
     strike: Strike, provider: ProviderName, account: FaultAccount
 ) -> None:
-    underway = account.rendered(provider)
+    render = account.rendered(provider)
 
     with strike(account, provider, "result", 1):
-        ready = account.deliver(underway)
+        ready = account.deliver(render)
 
     assert_delivered_whole(account, provider, ready)
 
@@ -463,13 +463,13 @@ def test_video_arrives_although_the_question_for_the_result_meets(
 def test_video_arrives_later_when_the_question_for_the_result_meets(
     strike: Strike, provider: ProviderName, account: FaultAccount
 ) -> None:
-    underway = account.rendered(provider)
+    render = account.rendered(provider)
 
     with strike(account, provider, "result", None), pytest.raises(ResultUnavailable):
-        account.deliver(underway)
+        account.deliver(render)
     assert_nothing_left(account)
 
-    assert_delivered_whole(account, provider, account.deliver(underway))
+    assert_delivered_whole(account, provider, account.deliver(render))
 
 
 @each_provider
@@ -494,15 +494,15 @@ def test_result_that_is_404_is_told_to_be_forgotten(
     ],
 )
 def test_completed_with(strike: Strike, provider: ProviderName, account: FaultAccount) -> None:
-    underway = account.rendered(provider)
+    render = account.rendered(provider)
 
     with strike(account, provider, "result", None):
-        assert account.poll(underway).state is RenderState.COMPLETED
+        assert account.poll(render).state is RenderState.COMPLETED
         with pytest.raises(ResultMissing):
-            account.deliver(underway)
+            account.deliver(render)
 
     assert_nothing_left(account)
-    assert_delivered_whole(account, provider, account.deliver(underway))
+    assert_delivered_whole(account, provider, account.deliver(render))
 
 
 @each_provider

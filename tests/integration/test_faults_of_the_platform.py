@@ -30,7 +30,7 @@ from dropreel.model.errors import DropreelError, RenderTimedOut
 from dropreel.model.events import VideoFailed, VideoReady
 from dropreel.model.job import Job
 from dropreel.model.ledger import AttemptState, Run
-from dropreel.model.messages import Next, Progress, Submission, Underway
+from dropreel.model.messages import ActiveRender, NextAttempt, Progress, Submission
 from dropreel.model.provider import Answer, RenderState, Result, Ticket, UnknownRequest
 from dropreel.render.admission import RunId
 from local.standin.server import running
@@ -178,7 +178,7 @@ class Case:
         now = datetime.now(UTC)
         desk(self.slots, executions, self.account.ledger, lambda: now, in_flight=50).admit(request)
         assert self.holds_slot
-        attempt = self.account.ledger.begin(self.job.id, Next(), RUNCOMFY, STARTED_AT)
+        attempt = self.account.ledger.begin(self.job.id, NextAttempt(), RUNCOMFY, STARTED_AT)
         assert attempt
         self.account.ledger.accept(attempt, "req-1", STARTED_AT)
         return self
@@ -201,8 +201,8 @@ class Case:
     def submission(self) -> Json:
         return {"plan": self.plan.model_dump(mode="json"), "next": {}}
 
-    def underway(self) -> Json:
-        underway = Underway(
+    def render(self) -> Json:
+        render = ActiveRender(
             plan=self.plan,
             ticket=TICKET.model_copy(update={"submitted_at": STARTED_AT}),
             progress=Progress(
@@ -213,7 +213,7 @@ class Case:
             ),
             started_at=STARTED_AT,
         )
-        return underway.model_dump(mode="json")
+        return render.model_dump(mode="json")
 
     def failed_run(self) -> Json:
         cause = {"errorMessage": str(RenderTimedOut("Still queued.")), "errorType": "-"}
@@ -357,7 +357,7 @@ def test_deliver_cut_off_anywhere_comes_to_the_same_end(fault: Fault, aws: Platf
     deliver = aws.function("deliver")
 
     for case in aws.cut_off_anywhere(fault, aws.accepted_job):
-        event, provider = case.underway(), FaithfulProvider(COMPLETED)
+        event, provider = case.render(), FaithfulProvider(COMPLETED)
 
         answer = aws.called_again(partial(deliver, event, provider))
 
@@ -374,7 +374,7 @@ def test_poll_cut_off_anywhere_returns_the_slot(fault: Fault, aws: Platform) -> 
     poll = aws.function("poll")
 
     for case in aws.cut_off_anywhere(fault, aws.accepted_job):
-        event, provider = case.underway(), FaithfulProvider(COMPLETED)
+        event, provider = case.render(), FaithfulProvider(COMPLETED)
 
         answer = aws.called_again(partial(poll, event, provider))
 
@@ -393,7 +393,7 @@ def test_poll_cut_off_anywhere_tells_the_same_loss(
     poll = aws.function("poll")
 
     for case in aws.cut_off_anywhere(fault, aws.accepted_job):
-        event, provider = case.underway(), FaithfulProvider(says)
+        event, provider = case.render(), FaithfulProvider(says)
 
         def told(event: Json = event, provider: FaithfulProvider = provider) -> Json:
             with pytest.raises(DropreelError) as raised:
@@ -494,9 +494,9 @@ def test_submit_killed_anywhere_never_sends_twice(aws: Platform) -> None:
 def test_poll_called_again_takes_nobodys_slot(aws: Platform) -> None:
     first, poll, provider = aws.accepted_job(), aws.function("poll"), FaithfulProvider(COMPLETED)
 
-    poll(first.underway(), provider)
+    poll(first.render(), provider)
     second = aws.accepted_job()  # which gets the slot that has become free
-    poll(first.underway(), provider)
+    poll(first.render(), provider)
 
     assert not first.holds_slot
     assert second.holds_slot
@@ -505,7 +505,7 @@ def test_poll_called_again_takes_nobodys_slot(aws: Platform) -> None:
 def test_deliver_called_again_copies_nothing_again(aws: Platform) -> None:
     case, provider = aws.accepted_job(), FaithfulProvider(COMPLETED)
 
-    first, second = (aws.function("deliver")(case.underway(), provider) for _ in range(2))
+    first, second = (aws.function("deliver")(case.render(), provider) for _ in range(2))
 
     assert second == first
     assert (case.versions(case.job.video_key), case.versions(case.job.manifest_key)) == (1, 1)
@@ -527,7 +527,7 @@ def test_conclude_called_again_tells_the_same(aws: Platform) -> None:
 def ended_job(aws: Platform, *, is_delivered: bool) -> tuple[Case, Callable[[], Json], Json]:
     """A call of conclude for its end, and the video that it has got."""
     case, provider = aws.accepted_job(), FaithfulProvider(COMPLETED if is_delivered else QUEUED)
-    ready = aws.function("deliver")(case.underway(), provider) if is_delivered else {}
+    ready = aws.function("deliver")(case.render(), provider) if is_delivered else {}
     return case, partial(aws.function("conclude"), case.ended_run(), provider), ready
 
 
@@ -560,7 +560,7 @@ def test_video_that_the_ledger_never_noted_is_the_answer_to_a_failure(aws: Platf
     case, provider = aws.accepted_job(), FaithfulProvider(COMPLETED)
     aws.weather.brew(Fault.THROTTLED, nth=3)  # after attempts and runs were read
     with pytest.raises(ClientError):
-        aws.function("deliver")(case.underway(), provider)
+        aws.function("deliver")(case.render(), provider)
     aws.weather.clear()
 
     answer = aws.function("conclude")(case.failed_run(), provider)

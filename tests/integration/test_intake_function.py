@@ -16,7 +16,7 @@ from botocore.stub import Stubber
 from moto import mock_aws
 from moto.sqs.models import sqs_backends
 
-from dropreel.inbox.messages import Sighting, message_in
+from dropreel.inbox.messages import SeenUpload, message_in
 from dropreel.model.events import UploadIncomplete
 from dropreel.model.job import Job, Role
 
@@ -278,7 +278,7 @@ def test_half_a_pair_comes_back_to_the_queue_later(account: Account) -> None:
 
 def test_half_a_pair_that_waited_long_enough_is_announced_once(account: Account) -> None:
     account.drop("inbox/team/anna.png")
-    reminder = Sighting(
+    reminder = SeenUpload(
         bucket=UPLOADS,
         key="inbox/team/anna.png",
         version_id=None,
@@ -458,7 +458,7 @@ def test_a_key_of_which_sqs_does_not_take_every_character_is_sent_all_the_same(
     account: Account,
 ) -> None:
     now = datetime.now(UTC)
-    seen = Sighting(bucket=UPLOADS, key="inbox/\x07\uffff😀.png", version_id="v1", first_seen=now)
+    seen = SeenUpload(bucket=UPLOADS, key="inbox/\x07\uffff😀.png", version_id="v1", first_seen=now)
 
     account.app.queue.send(seen, 1)
 

@@ -19,7 +19,7 @@ from dropreel.aws.ledger import DynamoDBLedger
 from dropreel.aws.slots import DynamoDBSlots
 from dropreel.model.errors import DropreelError
 from dropreel.model.ledger import Attempt, AttemptState, Ledger, RunClosed
-from dropreel.model.messages import Next, SubmitRequest
+from dropreel.model.messages import NextAttempt, SubmitRequest
 from dropreel.model.prices import billed
 from dropreel.model.provider import Refusal, Unclear
 from dropreel.render.admission import RunId, Waiter
@@ -79,7 +79,7 @@ def ledger(request: pytest.FixtureRequest) -> Ledger:
 
 
 def begin(ledger: Ledger, number: int = 1) -> Attempt | None:
-    return ledger.begin(JOB.id, Next(attempt=number), RUNCOMFY, NOON)
+    return ledger.begin(JOB.id, NextAttempt(attempt=number), RUNCOMFY, NOON)
 
 
 def attempt_after(ledger: Ledger, steps: str) -> Attempt:
@@ -104,10 +104,10 @@ def test_unknown_job_has_neither_attempts_nor_runs(ledger: Ledger) -> None:
 
 
 def test_attempt_is_begun_once_and_found_as_it_was_begun(ledger: Ledger) -> None:
-    turn = Next(attempt=2, offer=1)
-    attempt = ledger.begin(JOB.id, turn, WAVESPEED, NOON)
+    next_attempt = NextAttempt(attempt=2, offer=1)
+    attempt = ledger.begin(JOB.id, next_attempt, WAVESPEED, NOON)
 
-    assert ledger.begin(JOB.id, turn, WAVESPEED, NOON) is None
+    assert ledger.begin(JOB.id, next_attempt, WAVESPEED, NOON) is None
 
     assert attempt is not None
     assert ledger.find(JOB.id, 2) == attempt
@@ -178,7 +178,7 @@ def test_attempt_is_lost_only_by_the_request_that_was_accepted(ledger: Ledger, t
 def test_attempts_of_a_job_come_in_order_and_alone(ledger: Ledger) -> None:
     for number in (1, 10, 2, 11):
         assert begin(ledger, number)
-    ledger.begin("another-job", Next(), RUNCOMFY, NOON)
+    ledger.begin("another-job", NextAttempt(), RUNCOMFY, NOON)
     ledger.close(JOB, NOON)
 
     assert [attempt.number for attempt in ledger.attempts(JOB.id)] == [1, 2, 10, 11]
@@ -244,9 +244,9 @@ def test_no_minute_has_more_turns_than_it_may_and_none_is_later_than_it_must(
 
     apart = timedelta(milliseconds=60_000 / per_minute + 1)
     assert turns[0] == nows[0]
-    for now, (before, turn) in zip(nows[1:], pairwise(turns), strict=True):
-        assert max(now, before) <= turn <= max(now, before + apart)
-        assert before < turn
+    for now, (before, next_attempt) in zip(nows[1:], pairwise(turns), strict=True):
+        assert max(now, before) <= next_attempt <= max(now, before + apart)
+        assert before < next_attempt
     for first, last in zip(turns, turns[per_minute:], strict=False):
         assert last - first >= MINUTE
 
@@ -281,9 +281,9 @@ def test_turn_that_another_call_takes_in_between_is_not_given_twice(
         rival.take_turn(WAVESPEED.provider, 2, NOON)
     monkeypatch.setattr(table, "update_item", refused_and_overtaken)
 
-    turn = DynamoDBLedger(LEDGER, table).take_turn(WAVESPEED.provider, 2, now)
+    next_attempt = DynamoDBLedger(LEDGER, table).take_turn(WAVESPEED.provider, 2, now)
 
-    assert turn == now + 0.5 * MINUTE
+    assert next_attempt == now + 0.5 * MINUTE
     assert rival_takes == []
 
 
@@ -306,11 +306,11 @@ def test_nothing_is_begun_for_a_run_that_is_closed(ledger: Ledger) -> None:
     ledger.close(SECOND_RUN, NOON)
 
     with pytest.raises(RunClosed):
-        ledger.begin(JOB.id, Next(attempt=1), RUNCOMFY, NOON, run=2)
+        ledger.begin(JOB.id, NextAttempt(attempt=1), RUNCOMFY, NOON, run=2)
 
     assert (ledger.is_closed(SECOND_RUN), ledger.is_closed(JOB)) == (True, False)
     assert ledger.attempts(JOB.id) == ()
-    assert ledger.begin(JOB.id, Next(attempt=1), RUNCOMFY, NOON, run=1)
+    assert ledger.begin(JOB.id, NextAttempt(attempt=1), RUNCOMFY, NOON, run=1)
 
 
 def test_end_of_one_run_is_not_the_end_of_another(ledger: Ledger) -> None:
@@ -474,13 +474,13 @@ def test_attempt_that_may_have_been_accepted_is_never_sent_again(
 ) -> None:
     job = JOB.model_copy(update={"id": f"property-{next(_examples)}"})
     plan = PLAN.model_copy(update={"job": job})
-    provider, clock, turn = WitnessProvider(), FakeClock(), Next()
+    provider, clock, next_attempt = WitnessProvider(), FakeClock(), NextAttempt()
 
     for call in calls:
         provider.call = call
         with suppress(DropreelError, Killed):
             submission = submit(
-                SubmitRequest(plan=plan, next=turn),
+                SubmitRequest(plan=plan, next=next_attempt),
                 ledger=cast("Ledger", MortalLedger(ledger, call)),
                 providers=by_name(provider),
                 uploads=UPLOADS,
@@ -490,7 +490,7 @@ def test_attempt_that_may_have_been_accepted_is_never_sent_again(
                 jitter=lambda: 1,
             )
             if not (call.repeats or submission.falls_over):
-                turn = submission.next
+                next_attempt = submission.next
         clock.pass_seconds(call.pause_seconds)
 
     # All but the last were definitely refused, and only for now.

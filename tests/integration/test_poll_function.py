@@ -7,7 +7,7 @@ import pytest
 
 from dropreel.model.errors import ErrorReport, RenderTimedOut, RequestForgotten
 from dropreel.model.ledger import AttemptState
-from dropreel.model.messages import Next, Plan, Progress, Underway
+from dropreel.model.messages import ActiveRender, NextAttempt, Plan, Progress
 from dropreel.model.provider import Answer, RenderState, UnknownRequest
 from tests.support.render_account import RenderAccount, render_account
 from tests.support.render_fakes import JOB, NOON, PLAN, RUNCOMFY, TICKET, ScriptedProvider
@@ -27,7 +27,7 @@ def poll(
     plan: Plan = PLAN,
 ) -> Progress:
     ticket = TICKET.model_copy(update={"submitted_at": submitted_at})
-    event = Underway(plan=plan, ticket=ticket, progress=before).model_dump(mode="json")
+    event = ActiveRender(plan=plan, ticket=ticket, progress=before).model_dump(mode="json")
     return Progress.model_validate(account.call("poll", event, provider))
 
 
@@ -81,20 +81,20 @@ def rendering(since: datetime) -> Progress:
 
 
 def test_failed_render_is_written_down_and_handed_back_to_submit(account: RenderAccount) -> None:
-    attempt = account.ledger.begin(JOB.id, Next(), RUNCOMFY, NOON)
+    attempt = account.ledger.begin(JOB.id, NextAttempt(), RUNCOMFY, NOON)
     assert attempt is not None
     account.ledger.accept(attempt, "req-1", NOON)
     failed = Answer(state=RenderState.FAILED, message="No face found.")
 
     progress = poll(account, datetime.now(UTC), ScriptedProvider(answers=[failed]))
 
-    assert progress.next == Next(attempt=2, offer=1)
+    assert progress.next == NextAttempt(attempt=2, offer=1)
     [lost] = account.ledger.attempts(JOB.id)
     assert (lost.state, lost.code) == (AttemptState.LOST, "RenderFailed")
 
 
 def test_forgotten_request_is_lost_in_the_ledger(account: RenderAccount) -> None:
-    attempt = account.ledger.begin(JOB.id, Next(), RUNCOMFY, NOON)
+    attempt = account.ledger.begin(JOB.id, NextAttempt(), RUNCOMFY, NOON)
     assert attempt is not None
     account.ledger.accept(attempt, "req-1", NOON)
     unknown = Progress(state=RenderState.RENDERING, wait_seconds=5, unknown_since=NOON)
@@ -107,7 +107,7 @@ def test_forgotten_request_is_lost_in_the_ledger(account: RenderAccount) -> None
 
 
 def test_late_render_that_is_cancelled_is_lost_in_the_ledger(account: RenderAccount) -> None:
-    attempt = account.ledger.begin(JOB.id, Next(), RUNCOMFY, NOON)
+    attempt = account.ledger.begin(JOB.id, NextAttempt(), RUNCOMFY, NOON)
     assert attempt is not None
     account.ledger.accept(attempt, "req-1", NOON)
     late = ScriptedProvider(answers=[Answer(state=RenderState.RENDERING)], cancels=True)

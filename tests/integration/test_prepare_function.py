@@ -17,7 +17,7 @@ from dropreel.model.catalog import TITLES
 from dropreel.model.errors import ErrorReport, InputGone, InputRejected, TokenMissing
 from dropreel.model.job import Input, Job, Role
 from dropreel.model.ledger import Attempt
-from dropreel.model.messages import Next, Plan
+from dropreel.model.messages import NextAttempt, Plan
 from dropreel.model.prices import billed
 from dropreel.render.admission import RunId, Waiter
 from tests.support import media_samples as samples
@@ -219,7 +219,7 @@ def submitted(ledger: DynamoDBLedger, plan: Plan) -> Attempt:
         call=0,
     )
     assert DynamoDBSlots(SETTINGS["LEDGER_TABLE"]).join(waiter, plan)
-    attempt = ledger.begin(plan.job.id, Next(), plan.route[0], NOON)
+    attempt = ledger.begin(plan.job.id, NextAttempt(), plan.route[0], NOON)
     assert attempt
     return attempt
 

@@ -14,7 +14,7 @@ from dropreel.aws.ledger import DynamoDBLedger
 from dropreel.aws.uploads import UsedUploads
 from dropreel.model.job import Job
 from dropreel.model.ledger import AttemptState
-from dropreel.model.messages import Next
+from dropreel.model.messages import NextAttempt
 from operate.__main__ import app
 from operate.stack import DeployedStack, OutputMissing, Outputs
 from tests.support.render_account import LEDGER, REGION, VIDEOS, create_ledger_table
@@ -70,7 +70,7 @@ class Account:
         execution.stop_date = None if status == "RUNNING" else stopped_at or datetime.now(UTC)
 
     def accept(self, job: Job) -> None:
-        attempt = self.ledger.begin(job.id, Next(), RUNCOMFY, datetime.now(UTC))
+        attempt = self.ledger.begin(job.id, NextAttempt(), RUNCOMFY, datetime.now(UTC))
         assert attempt
         self.ledger.accept(attempt, "req-1", datetime.now(UTC))
 

@@ -8,7 +8,7 @@ import pytest
 from dropreel.model.errors import InputGone, SubmissionUnclear
 from dropreel.model.job import Role
 from dropreel.model.ledger import AttemptState
-from dropreel.model.messages import Next, Plan, Submission
+from dropreel.model.messages import NextAttempt, Plan, Submission
 from dropreel.model.provider import Refusal, Unclear
 from tests.support.render_account import LEDGER, UPLOADS, RenderAccount, render_account
 from tests.support.render_fakes import IMAGE, JOB, PLAN, WAVESPEED, ScriptedProvider, providers
@@ -28,7 +28,7 @@ def plan(account: RenderAccount) -> Plan:
 
 
 def submit(
-    account: RenderAccount, plan: Plan, provider: ScriptedProvider, turn: Next | None = None
+    account: RenderAccount, plan: Plan, provider: ScriptedProvider, turn: NextAttempt | None = None
 ) -> Submission:
     event = {
         "plan": plan.model_dump(mode="json"),
@@ -136,7 +136,7 @@ def test_job_beyond_the_minute_waits_for_its_turn(account: RenderAccount, plan: 
 
     assert waits.ticket is None
     assert 20 < waits.wait_seconds <= 30
-    assert waits.next == Next(is_paced=True)
+    assert waits.next == NextAttempt(is_paced=True)
     assert account.ledger.attempts(job.id) == ()
     accepted = submit(account, second, provider, waits.next)
     assert accepted.ticket is not None
@@ -156,7 +156,7 @@ def test_how_many_calls_a_minute_has_is_the_deployers(
 
     for _ in range(3):
         submit(account, only_wavespeed, wavespeed)
-    submit(account, plan, ScriptedProvider(submissions=[unavailable]), Next(attempt=2))
+    submit(account, plan, ScriptedProvider(submissions=[unavailable]), NextAttempt(attempt=2))
 
     assert len(wavespeed.submitted) == 3
     keys = {item["pk"]["S"] for item in account.dynamodb.scan(TableName=LEDGER)["Items"]}

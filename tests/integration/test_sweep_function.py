@@ -13,7 +13,7 @@ import pytest
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from dropreel.aws.executions import ConcludeFunction, Executions
-from dropreel.inbox.messages import Bookmark, Sweep, message_in
+from dropreel.inbox.messages import Sweep, SweepPosition, message_in
 from dropreel.model.executions import EndedExecution, Ending
 from dropreel.model.job import Job
 from dropreel.outcome.conclusion import EndedRun, ending_in
@@ -163,7 +163,7 @@ def test_intake_is_sent_through_the_inbox(sweeping: Sweeping) -> None:
     sweeping.sweep()
 
     (message,) = sweeping.sqs.receive_message(QueueUrl=sweeping.queue_url)["Messages"]
-    assert message_in(message["Body"]) == Sweep(sweep=Bookmark())
+    assert message_in(message["Body"]) == Sweep(sweep=SweepPosition())
 
 
 def test_every_minute_who_waits_is_served_and_nothing_else_is_done(

@@ -16,7 +16,7 @@ from dropreel.model.catalog import TITLES, ProviderName
 from dropreel.model.errors import DropreelError
 from dropreel.model.job import Job
 from dropreel.model.ledger import Attempt, Ledger
-from dropreel.model.messages import AdmitRequest, Next, Plan, PlannedOffer
+from dropreel.model.messages import AdmitRequest, NextAttempt, Plan, PlannedOffer
 from dropreel.model.prices import CATALOG_ONLY, Prices
 from dropreel.render.admission import Admission, Attempts, Lease, Slots, Waiter
 from dropreel.render.spending import Limits
@@ -94,7 +94,7 @@ def request_of(
 ) -> AdmitRequest:
     return AdmitRequest(
         plan=plan.model_copy(update={"job": job, "route": route}),
-        next=Next(attempt=attempt, offer=offer),
+        next=NextAttempt(attempt=attempt, offer=offer),
         task_token=f"token of {job.execution_name} for attempt {attempt}, retry {retry}",
         retry=retry,
         started_at=NOON + timedelta(minutes=minute),
@@ -192,7 +192,7 @@ class Desk:
             self.admit(job, minute=minute, **asked)
 
     def begin(self, job: Job, offer: PlannedOffer = WAVESPEED) -> Attempt:
-        begun = self.ledger.begin(job.id, Next(), offer, NOON)
+        begun = self.ledger.begin(job.id, NextAttempt(), offer, NOON)
         assert begun
         return begun
 

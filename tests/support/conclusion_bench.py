@@ -20,7 +20,7 @@ from dropreel.model.events import (
 )
 from dropreel.model.job import Job
 from dropreel.model.ledger import Attempt, Run
-from dropreel.model.messages import Next, PlannedOffer
+from dropreel.model.messages import NextAttempt, PlannedOffer
 from dropreel.outcome.conclusion import conclude, ending_in, needs_conclusion
 from dropreel.render.attempts import is_kept
 from tests.support.render_fakes import (
@@ -72,8 +72,8 @@ class Bench:
     # The job's attempts
 
     def begin(self, number: int = 1, offer: PlannedOffer = RUNCOMFY) -> "Bench":
-        turn = Next(attempt=number, offer=0 if offer is RUNCOMFY else 1)
-        assert self.ledger.begin(JOB.id, turn, offer, NOON, run=self.beginning_run)
+        next_attempt = NextAttempt(attempt=number, offer=0 if offer is RUNCOMFY else 1)
+        assert self.ledger.begin(JOB.id, next_attempt, offer, NOON, run=self.beginning_run)
         return self
 
     def in_run(self, run: int) -> "Bench":

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 
 from dropreel.model.events import VideoReady
 from dropreel.model.job import Job
-from dropreel.model.messages import Progress, Underway
+from dropreel.model.messages import ActiveRender, Progress
 from dropreel.model.provider import RenderState, Result, Ticket
 from dropreel.outcome.delivery import VideoCopy, deliver
 from tests.support.render_fakes import (
@@ -27,7 +27,7 @@ MIB = 1024**2
 
 KEY, MANIFEST, ERROR_FILE = "team/anna.mp4", "team/anna.json", "team/anna.error.json"
 
-UNDERWAY = Underway(
+UNDERWAY = ActiveRender(
     plan=PLAN,
     ticket=TICKET,
     progress=Progress(
@@ -40,7 +40,7 @@ UNDERWAY = Underway(
 )
 
 
-def underway_of(job: Job, after: timedelta) -> Underway:
+def underway_of(job: Job, after: timedelta) -> ActiveRender:
     plan = PLAN.model_copy(update={"job": job})
     return UNDERWAY.model_copy(update={"plan": plan, "started_at": NOON + after})
 
@@ -164,11 +164,11 @@ def delivered(
     *,
     provider: Results | None = None,
     ledger: MemoryLedger | None = None,
-    underway: Underway = UNDERWAY,
+    render: ActiveRender = UNDERWAY,
 ) -> VideoReady:
     ticks = iter([100.0, 103.21])
     return deliver(
-        underway,
+        render,
         ledger=ledger or MemoryLedger(),
         providers=by_name(provider or Results()),
         storage=bucket,

@@ -47,12 +47,12 @@ from dropreel.model.catalog import TITLES, ProviderName
 from dropreel.model.job import Input, Role
 from dropreel.model.ledger import Attempt
 from dropreel.model.messages import (
-    Next,
+    ActiveRender,
+    NextAttempt,
     Plan,
     Progress,
     Submission,
     SubmitRequest,
-    Underway,
 )
 from dropreel.model.provider import RenderState
 from dropreel.providers import registry as providers
@@ -175,7 +175,7 @@ class FaultAccount:
         self._clock = _Clock()
         self._told = _Told()
         self._names = count(1)
-        self._rendered: dict[ProviderName, Underway] = {}
+        self._rendered: dict[ProviderName, ActiveRender] = {}
         self._videos: dict[ProviderName, bytes] = {}
         secrets = boto3.client("secretsmanager")
         for provider, token in TOKENS.items():
@@ -206,21 +206,21 @@ class FaultAccount:
         put = self.s3.put_object(Bucket=UPLOADS, Key=key, Body=body)
         return Input(role=role, key=key, version_id=put["VersionId"], size_bytes=len(body))
 
-    def rendered(self, provider: ProviderName) -> Underway:
+    def rendered(self, provider: ProviderName) -> ActiveRender:
         """A job that the provider accepted just now, and whose video is ready."""
         if provider not in self._rendered:
             plan = self.drop_job(provider)
             ticket = self.submit(plan).ticket
             assert ticket
-            underway = Underway(plan=plan, ticket=ticket, started_at=ticket.submitted_at)
+            render = ActiveRender(plan=plan, ticket=ticket, started_at=ticket.submitted_at)
             give_up_at = time.monotonic() + PATIENCE_SECONDS
-            while self.poll(underway).state is not RenderState.COMPLETED:
+            while self.poll(render).state is not RenderState.COMPLETED:
                 assert time.monotonic() < give_up_at
                 time.sleep(0.02)
-            self._rendered[provider] = underway
-        underway = self._rendered[provider]
-        ticket = underway.ticket.model_copy(update={"submitted_at": datetime.now(UTC)})
-        return underway.model_copy(update={"ticket": ticket})
+            self._rendered[provider] = render
+        render = self._rendered[provider]
+        ticket = render.ticket.model_copy(update={"submitted_at": datetime.now(UTC)})
+        return render.model_copy(update={"ticket": ticket})
 
     def video(self, provider: ProviderName) -> bytes:
         """The true bytes of the video of `rendered`."""
@@ -235,15 +235,15 @@ class FaultAccount:
 
     # What the state machine does
 
-    def submit(self, plan: Plan, turn: Next | None = None) -> Submission:
-        request = SubmitRequest(plan=plan, next=turn or Next())
+    def submit(self, plan: Plan, next_attempt: NextAttempt | None = None) -> Submission:
+        request = SubmitRequest(plan=plan, next=next_attempt or NextAttempt())
         return Submission.model_validate(self._run("submit", request.model_dump(mode="json")))
 
-    def poll(self, underway: Underway) -> Progress:
-        return Progress.model_validate(self._run("poll", underway.model_dump(mode="json")))
+    def poll(self, render: ActiveRender) -> Progress:
+        return Progress.model_validate(self._run("poll", render.model_dump(mode="json")))
 
-    def deliver(self, underway: Underway) -> Json:
-        return self._run("deliver", underway.model_dump(mode="json"))
+    def deliver(self, render: ActiveRender) -> Json:
+        return self._run("deliver", render.model_dump(mode="json"))
 
     def _run(self, step: str, event: Json) -> Json:
         try:

@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from dropreel.inbox.intake import Intake
-from dropreel.inbox.messages import Bookmark, Sighting, Sweep, message_in
+from dropreel.inbox.messages import SeenUpload, Sweep, SweepPosition, message_in
 from dropreel.inbox.sweep import InboxSweep
 from dropreel.model.events import DetailType, UploadIncomplete
 from dropreel.model.job import Input, Job
 from dropreel.model.uploads import ObjectVersion, Page, WrittenObject
 
-Said = dict[str, object] | str | bytes
-Step = str | float | tuple[str, Said]
+Parsed = dict[str, object] | str | bytes
+Step = str | float | tuple[str, Parsed]
 SWEEP = "sweep"
 UPLOADS = "uploads"
 VIDEOS = "videos"
@@ -44,7 +44,7 @@ class World:
     def __init__(self, incomplete_after: timedelta = timedelta(minutes=60)) -> None:
         self.begun = self.time = datetime(2026, 11, 12, 14, 0, tzinfo=UTC)
         self.log: list[str] = []
-        self.seen: dict[str, Sighting] = {}
+        self.seen: dict[str, SeenUpload] = {}
         self.uploads: dict[str, ObjectVersion] = {}
         self.bodies: dict[str, bytes] = {}
         self.files: dict[str, str] = {}
@@ -76,7 +76,7 @@ class World:
 
     # What people do
 
-    def drop(self, key: str, body: Said = b"x") -> Sighting:
+    def drop(self, key: str, body: Parsed = b"x") -> SeenUpload:
         """Upload a file, or what it says, and return what S3 will tell of it."""
         version_id = f"v{next(self._versions)}"
         if isinstance(body, dict):
@@ -85,11 +85,11 @@ class World:
         self.bodies[version_id] = content
         self.uploads[key] = ObjectVersion(key, version_id, len(content))
         self.written_at[version_id] = self.time
-        seen = Sighting(bucket=UPLOADS, key=key, version_id=version_id, first_seen=self.time)
+        seen = SeenUpload(bucket=UPLOADS, key=key, version_id=version_id, first_seen=self.time)
         self.seen[version_id] = seen
         return seen
 
-    def tell(self, *seen: Sighting) -> None:
+    def tell(self, *seen: SeenUpload) -> None:
         for one in seen:
             self.intake.take_in(one)
 
@@ -146,7 +146,7 @@ class World:
 
     def sweep(self) -> None:
         """All of it, and what follows from it within ten minutes."""
-        self.send(Sweep(sweep=Bookmark()), 1)
+        self.send(Sweep(sweep=SweepPosition()), 1)
         self.pass_time(minutes=10)
 
     # What intake asks for

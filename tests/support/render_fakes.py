@@ -9,7 +9,7 @@ from typing import TypeVar
 from dropreel.model.catalog import AudioFormat, ImageFormat, ProviderName
 from dropreel.model.job import Input, Job, Role
 from dropreel.model.ledger import Admitted, Attempt, AttemptState, Run, RunClosed
-from dropreel.model.messages import AudioFacts, ImageFacts, Next, Plan, PlannedOffer
+from dropreel.model.messages import AudioFacts, ImageFacts, NextAttempt, Plan, PlannedOffer
 from dropreel.model.provider import (
     QUEUE_TIMEOUT_SECONDS,
     RENDER_TIMEOUT_SECONDS,
@@ -177,7 +177,7 @@ class MemoryLedger:
     def begin(
         self,
         job_id: str,
-        turn: Next,
+        next_attempt: NextAttempt,
         offer: PlannedOffer,
         now: datetime,
         *,
@@ -189,17 +189,17 @@ class MemoryLedger:
         of_run = self._runs.get((job_id, run))
         if of_run and of_run.closed_at:
             raise RunClosed(job_id)
-        there = self.find(job_id, turn.attempt)
+        there = self.find(job_id, next_attempt.attempt)
         if there and there.state is not AttemptState.POSTPONED:
             return None
         self._begun += 1
         attempt = Attempt(
             job_id=job_id,
-            number=turn.attempt,
+            number=next_attempt.attempt,
             run=run,
             provider=offer.provider,
             endpoint=offer.endpoint,
-            offer=turn.offer,
+            offer=next_attempt.offer,
             state=AttemptState.BEGUN,
             begun_at=now,
             begun_by=f"call {self._begun}",
@@ -207,7 +207,7 @@ class MemoryLedger:
             queue_timeout_seconds=queue_timeout_seconds,
             render_timeout_seconds=render_timeout_seconds,
         )
-        self._attempts[job_id, turn.attempt] = attempt
+        self._attempts[job_id, next_attempt.attempt] = attempt
         return attempt
 
     def accept(self, attempt: Attempt, request_id: str, now: datetime) -> None:
@@ -253,9 +253,11 @@ class MemoryLedger:
         return self._run(job).closed_at is not None
 
     def take_turn(self, provider: ProviderName, per_minute: int, now: datetime) -> datetime:
-        turn = max(now, self._turns.get(provider, now))
-        self._turns[provider] = turn + timedelta(microseconds=math.ceil(60_000_000 / per_minute))
-        return turn
+        next_attempt = max(now, self._turns.get(provider, now))
+        self._turns[provider] = next_attempt + timedelta(
+            microseconds=math.ceil(60_000_000 / per_minute)
+        )
+        return next_attempt
 
     def runs(self, job_id: str) -> tuple[Run, ...]:
         return tuple(self._runs[key] for key in sorted(self._runs) if key[0] == job_id)

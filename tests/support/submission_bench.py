@@ -7,7 +7,7 @@ from typing import Any
 
 from dropreel.model.job import Input
 from dropreel.model.ledger import Attempt
-from dropreel.model.messages import Next, Plan, Submission, SubmitRequest
+from dropreel.model.messages import NextAttempt, Plan, Submission, SubmitRequest
 from dropreel.model.provider import Refusal, Unclear
 from dropreel.render.submission import submit
 from dropreel.runtime.settings import SubmitSettings
@@ -30,7 +30,7 @@ UNAVAILABLE = Refusal("ProviderUnavailable", "Unavailable.", again=True)
 UNCLEAR = Unclear("No answer (ReadTimeout).")
 NO_CREDIT = Refusal("NoCredit", "Not enough credit.")
 NO_TOKEN = Refusal("TokenMissing", "No token is stored.")
-FIRST = Next()
+FIRST = NextAttempt()
 SECRET = "X-Amz-Signature=0123"
 
 
@@ -64,12 +64,12 @@ class Bench:
         """RunComfy answers so, WaveSpeed accepts."""
         return cls(ScriptedProvider(submissions=runcomfy), **changes)
 
-    def submit(self, turn: Next = FIRST) -> Submission:
+    def submit(self, next_attempt: NextAttempt = FIRST) -> Submission:
         jitter, submit_ = self.jitter, submit
         if jitter is not None:
             submit_ = partial(submit, jitter=lambda: jitter)
         return submit_(
-            SubmitRequest(plan=self.plan, next=turn),
+            SubmitRequest(plan=self.plan, next=next_attempt),
             ledger=self.ledger,
             providers=by_name(self.runcomfy, self.wavespeed),
             uploads=self.uploads,
@@ -78,11 +78,13 @@ class Bench:
             settings=self.settings,
         )
 
-    def submit_until(self, done: Callable[[Submission], bool], turn: Next = FIRST) -> Submission:
+    def submit_until(
+        self, done: Callable[[Submission], bool], next_attempt: NextAttempt = FIRST
+    ) -> Submission:
         """Call again as the state machine does, until it is done or submit raises."""
-        while not done(submission := self.submit(turn)):
+        while not done(submission := self.submit(next_attempt)):
             self.clock.pass_seconds(submission.wait_seconds)
-            turn = submission.next
+            next_attempt = submission.next
         return submission
 
     @property

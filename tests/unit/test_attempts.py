@@ -4,7 +4,7 @@ import pytest
 
 from dropreel.model.events import AttemptSummary
 from dropreel.model.ledger import Attempt, AttemptState
-from dropreel.model.messages import Next, Plan
+from dropreel.model.messages import NextAttempt, Plan
 from dropreel.model.provider import Answer, FailureCause, RenderState, Ticket
 from dropreel.render.attempts import after_loss, after_refusal, is_kept, summary
 from tests.support.render_fakes import JOB, NOON, ONE_OFFER, PLAN, RUNCOMFY, TICKET, WAVESPEED
@@ -14,8 +14,8 @@ THREE_OFFERS = PLAN.model_copy(update={"route": (*PLAN.route, RUNCOMFY)})
 ACCOUNT = ["TokenMissing", "TokenRejected", "NoCredit", "ProviderThrottled", "ProviderUnavailable"]
 
 
-def turn(attempt: int, offer: int) -> Next:
-    return Next(attempt=attempt, offer=offer)
+def next_attempt(attempt: int, offer: int) -> NextAttempt:
+    return NextAttempt(attempt=attempt, offer=offer)
 
 
 def refused(number: int, offer: int) -> Attempt:
@@ -44,7 +44,7 @@ def attempt(
 
 @pytest.mark.parametrize("code", ACCOUNT)
 def test_refusal_that_is_not_the_jobs_fault_moves_on_along_the_route(code: str) -> None:
-    assert after_refusal(PLAN, refused(1, 0), code) == turn(2, 1)
+    assert after_refusal(PLAN, refused(1, 0), code) == next_attempt(2, 1)
 
 
 @pytest.mark.parametrize("code", ["RequestRefused", "SomethingNew", ""])
@@ -57,12 +57,12 @@ def test_refusal_of_the_request_itself_ends_the_job(code: str) -> None:
     [
         pytest.param(ONE_OFFER, refused(1, 0), None, id="the route ends"),
         pytest.param(THREE_OFFERS, refused(2, 1), None, id="a run submits twice"),
-        pytest.param(FIFTH_FIRST, refused(5, 0), turn(6, 1), id="a later run has its own"),
+        pytest.param(FIFTH_FIRST, refused(5, 0), next_attempt(6, 1), id="a later run has its own"),
         pytest.param(FIFTH_FIRST, refused(6, 0), None, id="a later run has no more than that"),
     ],
 )
 def test_refusals_go_on_until_the_route_or_the_submissions_end(
-    plan: Plan, now: Attempt, following: Next | None
+    plan: Plan, now: Attempt, following: NextAttempt | None
 ) -> None:
     assert after_refusal(plan, now, "NoCredit") == following
 
@@ -70,10 +70,12 @@ def test_refusals_go_on_until_the_route_or_the_submissions_end(
 @pytest.mark.parametrize(
     ("plan", "now", "cause", "following"),
     [
-        pytest.param(PLAN, ticket(1, 0), FailureCause.OTHER, turn(2, 1), id="next offer"),
-        pytest.param(ONE_OFFER, ticket(1, 0), FailureCause.OTHER, turn(2, 0), id="same offer"),
+        pytest.param(PLAN, ticket(1, 0), FailureCause.OTHER, next_attempt(2, 1), id="next offer"),
         pytest.param(
-            PLAN, ticket(1, 0), FailureCause.MEDIA_UNREADABLE, turn(2, 0), id="fresh URLs"
+            ONE_OFFER, ticket(1, 0), FailureCause.OTHER, next_attempt(2, 0), id="same offer"
+        ),
+        pytest.param(
+            PLAN, ticket(1, 0), FailureCause.MEDIA_UNREADABLE, next_attempt(2, 0), id="fresh URLs"
         ),
         pytest.param(PLAN, ticket(1, 0), FailureCause.MODERATED, None, id="moderated"),
         pytest.param(PLAN, ticket(1, 0), FailureCause.BAD_INPUT, None, id="bad input"),
@@ -81,7 +83,7 @@ def test_refusals_go_on_until_the_route_or_the_submissions_end(
     ],
 )
 def test_failed_render_is_submitted_again_when_that_may_help(
-    plan: Plan, now: Ticket, cause: FailureCause, following: Next | None
+    plan: Plan, now: Ticket, cause: FailureCause, following: NextAttempt | None
 ) -> None:
     failed = Answer(state=RenderState.FAILED, cause=cause)
     refused_before = [attempt(number, AttemptState.REFUSED) for number in range(1, now.attempt)]
@@ -93,15 +95,19 @@ def test_failed_render_is_submitted_again_when_that_may_help(
 @pytest.mark.parametrize(
     ("lost", "now", "following"),
     [
-        pytest.param([1, 2, 4], ticket(5, 0), turn(6, 1), id="others were lost before this run"),
+        pytest.param(
+            [1, 2, 4], ticket(5, 0), next_attempt(6, 1), id="others were lost before this run"
+        ),
         pytest.param([1, 5], ticket(6, 0), None, id="one was lost in this run"),
-        pytest.param([4], ticket(4, 0), turn(5, 1), id="the one that was resumed"),
-        pytest.param([2], ticket(2, 0), turn(5, 1), id="one that was resumed, not the last"),
-        pytest.param([2, 4], ticket(4, 1), turn(5, 1), id="resumed, after an earlier loss"),
+        pytest.param([4], ticket(4, 0), next_attempt(5, 1), id="the one that was resumed"),
+        pytest.param(
+            [2], ticket(2, 0), next_attempt(5, 1), id="one that was resumed, not the last"
+        ),
+        pytest.param([2, 4], ticket(4, 1), next_attempt(5, 1), id="resumed, after an earlier loss"),
     ],
 )
 def test_losses_of_earlier_runs_do_not_count(
-    lost: list[int], now: Ticket, following: Next | None
+    lost: list[int], now: Ticket, following: NextAttempt | None
 ) -> None:
     failed = Answer(state=RenderState.FAILED)
     history = [
@@ -116,7 +122,7 @@ def test_asking_again_about_an_attempt_that_has_a_successor_gives_the_same_one()
     failed = Answer(state=RenderState.FAILED)
     both_lost = [attempt(1, AttemptState.LOST), attempt(2, AttemptState.LOST)]
 
-    assert after_loss(PLAN, ticket(1, 0), failed, both_lost) == turn(2, 1)
+    assert after_loss(PLAN, ticket(1, 0), failed, both_lost) == next_attempt(2, 1)
 
 
 def test_render_that_somebody_cancelled_is_not_submitted_again() -> None:

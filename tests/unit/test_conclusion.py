@@ -11,7 +11,7 @@ from dropreel.model.errors import PriceUnknown, Reason, SpendLimitReached
 from dropreel.model.events import DetailType, FailedRender, VideoFailed, VideoReady
 from dropreel.model.job import Job
 from dropreel.model.ledger import AttemptState
-from dropreel.model.messages import Progress, Underway
+from dropreel.model.messages import ActiveRender, Progress
 from dropreel.model.provider import Answer, RenderState, UnknownRequest, Unreachable
 from dropreel.outcome.conclusion import EndedRun, ending_in
 from dropreel.render.polling import poll
@@ -340,7 +340,7 @@ def poll_into(
     does not know it, it has not since then."""
     with pytest.raises(error) as raised:
         poll(
-            Underway(plan=PLAN, ticket=TICKET, progress=UNKNOWN, started_at=NOON),
+            ActiveRender(plan=PLAN, ticket=TICKET, progress=UNKNOWN, started_at=NOON),
             ledger=bench.ledger,
             slots=Rendered(),
             providers=by_name(ScriptedProvider(answers=[answer], cancels=True)),

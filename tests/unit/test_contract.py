@@ -5,7 +5,7 @@ import json
 import jsonschema
 import pytest
 
-from dropreel.inbox.job_file import said_in
+from dropreel.inbox.job_file import parse
 from dropreel.model.events import SOURCE, DetailType
 from dropreel.model.job import Role
 from local.contract import DETAILS, EVENTS, JOB_FILE, file_stem, job_file_schema, schema
@@ -40,7 +40,7 @@ def test_the_example_of_a_job_file_is_one(file: str, role: Role) -> None:
     example = (EVENTS / file).read_bytes()
 
     jsonschema.validate(json.loads(example), json.loads(job_file_schema()))
-    assert said_in(role, f"inbox/team/{file}", example, ("faces/",)).problems == ()
+    assert parse(role, f"inbox/team/{file}", example, ("faces/",)).problems == ()
 
 
 @pytest.mark.parametrize(
@@ -62,6 +62,6 @@ def test_the_example_of_a_job_file_is_one(file: str, role: Role) -> None:
 def test_an_editor_and_dropreel_agree(document: dict[str, object]) -> None:
     validator = jsonschema.Draft202012Validator(json.loads(job_file_schema()))
 
-    said = said_in(Role.OPTIONS, "inbox/anna.json", json.dumps(document).encode())
+    said = parse(Role.OPTIONS, "inbox/anna.json", json.dumps(document).encode())
 
     assert validator.is_valid(document) == (said.problems == ())

@@ -23,7 +23,7 @@ from dropreel.model.events import (
 )
 from dropreel.model.job import Role
 from dropreel.model.ledger import AttemptState
-from dropreel.model.messages import Next, Progress, Underway
+from dropreel.model.messages import ActiveRender, NextAttempt, Progress
 from dropreel.model.provider import (
     Answer,
     FailureCause,
@@ -107,21 +107,21 @@ def test_video_and_manifest_lie_where_the_uploads_lay_without_the_url(bucket: Bu
 def test_manifest_says_how_long_each_part_took(
     progress: Progress | None, queued_seconds: float, rendering_seconds: float
 ) -> None:
-    underway = UNDERWAY.model_copy(update={"progress": progress})
+    render = UNDERWAY.model_copy(update={"progress": progress})
 
-    render = delivered(Bucket(), underway=underway).render
+    told = delivered(Bucket(), render=render).render
 
-    assert (render.queued_seconds, render.rendering_seconds) == (queued_seconds, rendering_seconds)
-    assert render.copying_seconds == 3.2
+    assert (told.queued_seconds, told.rendering_seconds) == (queued_seconds, rendering_seconds)
+    assert told.copying_seconds == 3.2
 
 
 @pytest.mark.parametrize("nsfw", [True, False, None])
 def test_manifest_says_what_was_changed_and_what_the_detector_found(nsfw: bool | None) -> None:
     changes = ("anna.heic became a JPEG.",)
-    underway = UNDERWAY.model_copy(update={"plan": PLAN.model_copy(update={"changes": changes})})
+    render = UNDERWAY.model_copy(update={"plan": PLAN.model_copy(update={"changes": changes})})
     provider = Results(Result(video_url=URL, nsfw=nsfw))
 
-    ready = delivered(Bucket(), provider=provider, underway=underway)
+    ready = delivered(Bucket(), provider=provider, render=render)
 
     assert (ready.changes, ready.video.nsfw) == (changes, nsfw)
 
@@ -129,18 +129,18 @@ def test_manifest_says_what_was_changed_and_what_the_detector_found(nsfw: bool |
 def test_manifest_lists_each_attempt_with_its_outcome() -> None:
     # Given a job that WaveSpeed refused, and that RunComfy has rendered since
     ledger = MemoryLedger()
-    refused = ledger.begin(JOB.id, Next(), WAVESPEED, NOON)
+    refused = ledger.begin(JOB.id, NextAttempt(), WAVESPEED, NOON)
     assert refused
     ledger.refuse(refused, "NoCredit", "Not enough credit.")
-    accepted = ledger.begin(JOB.id, Next(attempt=2, offer=1), RUNCOMFY, NOON)
+    accepted = ledger.begin(JOB.id, NextAttempt(attempt=2, offer=1), RUNCOMFY, NOON)
     assert accepted
     ledger.accept(accepted, "req-2", NOON)
     ticket = TICKET.model_copy(update={"request_id": "req-2", "attempt": 2, "offer": 1})
-    underway = UNDERWAY.model_copy(update={"ticket": ticket})
+    render = UNDERWAY.model_copy(update={"ticket": ticket})
 
     provider = Results(asked_for="req-2")
 
-    ready = delivered(Bucket(), provider=provider, ledger=ledger, underway=underway)
+    ready = delivered(Bucket(), provider=provider, ledger=ledger, render=render)
 
     assert ready.render.attempts == (
         AttemptSummary(
@@ -174,7 +174,7 @@ def test_large_video_goes_up_in_parts_of_which_only_the_last_is_small(bucket: Bu
 def test_second_call_answers_the_same_and_copies_nothing(bucket: Bucket, overtaken: bool) -> None:
     ledger = MemoryLedger()
     if overtaken:
-        delivered(bucket, underway=NEWER)
+        delivered(bucket, render=NEWER)
     first = delivered(bucket, ledger=ledger)
     bucket.put(ERROR_FILE, b"{}")
 
@@ -229,12 +229,12 @@ def test_video_of_a_run_that_was_told_as_failed_meanwhile_does_not_appear(bucket
     ids=["of the same name long ago", "an earlier run", "an earlier run, late"],
 )
 def test_conclusion_of_another_execution_stops_no_delivery(
-    bucket: Bucket, concluded_after: timedelta, underway: Underway, outcomes: list[str | None]
+    bucket: Bucket, concluded_after: timedelta, render: ActiveRender, outcomes: list[str | None]
 ) -> None:
     ledger = MemoryLedger()
     ledger.close(JOB, NOON + concluded_after)
 
-    delivered(bucket, ledger=ledger, underway=underway)
+    delivered(bucket, ledger=ledger, render=render)
 
     assert [run.outcome for run in ledger.runs(JOB.id)] == outcomes
     assert KEY in bucket.objects
@@ -244,7 +244,7 @@ def test_later_run_tells_as_its_own_what_an_earlier_one_delivered(bucket: Bucket
     ledger = MemoryLedger()
     first = delivered(bucket, ledger=ledger)
 
-    second = delivered(bucket, again := Fetches(), ledger=ledger, underway=SECOND_RUN)
+    second = delivered(bucket, again := Fetches(), ledger=ledger, render=SECOND_RUN)
 
     assert again.calls == 0
     assert (second.job.run, second.video) == (2, first.video)
@@ -280,10 +280,10 @@ def test_manifest_of_something_else_does_not_stop_the_delivery(
 # Two jobs of one stem
 
 
-def error_file(underway: Underway) -> bytes:
+def error_file(render: ActiveRender) -> bytes:
     failed = VideoFailed(
         error=ResultUnavailable("cut").report,
-        job=JobSummary.of(underway.plan.job, underway.started_at),
+        job=JobSummary.of(render.plan.job, render.started_at),
         inputs=(),
     )
     return failed.model_dump_json().encode()
@@ -306,13 +306,13 @@ RUN_AGAIN_LATER = underway_of(
     ids=["own error", "newer one's error", "run again much later"],
 )
 def test_older_video_of_two_comes_to_lie_beside_the_newer_one(
-    bucket: Bucket, older: Underway, newer: Underway, in_error: Underway
+    bucket: Bucket, older: ActiveRender, newer: ActiveRender, in_error: ActiveRender
 ) -> None:
-    delivered(bucket, underway=newer)
+    delivered(bucket, render=newer)
     bucket.put(ERROR_FILE, error_file(in_error))
     before = dict(bucket.objects)
 
-    ready = delivered(bucket, Fetches(padded(tiny_video(), 5000)), underway=older)
+    ready = delivered(bucket, Fetches(padded(tiny_video(), 5000)), render=older)
 
     assert ready.video.key == f"team/anna.{JOB.id}.mp4"
     assert (ready.job.id, ready.job.started_at) == (JOB.id, older.started_at)
@@ -330,17 +330,17 @@ def test_older_video_of_two_comes_to_lie_beside_the_newer_one(
     ids=["newer", "unknown start"],
 )
 def test_video_that_is_not_older_takes_the_plain_name(
-    bucket: Bucket, first: Underway, then: Underway
+    bucket: Bucket, first: ActiveRender, then: ActiveRender
 ) -> None:
-    delivered(bucket, underway=first)
+    delivered(bucket, render=first)
 
-    assert delivered(bucket, underway=then).video.key == KEY
+    assert delivered(bucket, render=then).video.key == KEY
     assert set(bucket.objects) == {KEY, MANIFEST}
 
 
 def test_video_that_is_overtaken_while_it_is_copied_goes_over_nothing(bucket: Bucket) -> None:
     with pytest.raises(Overtaken):
-        delivered(bucket, Fetches(meanwhile=lambda: delivered(bucket, underway=NEWER)))
+        delivered(bucket, Fetches(meanwhile=lambda: delivered(bucket, render=NEWER)))
 
     assert bucket.manifest.job.id == CORRECTED.id
     assert set(bucket.objects) == {KEY, MANIFEST}
@@ -456,7 +456,7 @@ def test_result_that_tells_of_a_loss_ends_as_it_does_for_poll(
     answer: Answer, error: type[errors.DropreelError]
 ) -> None:
     ledger = MemoryLedger()
-    attempt = ledger.begin(JOB.id, Next(), RUNCOMFY, NOON)
+    attempt = ledger.begin(JOB.id, NextAttempt(), RUNCOMFY, NOON)
     assert attempt
     ledger.accept(attempt, "req-1", NOON)
 

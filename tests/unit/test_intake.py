@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from dropreel.inbox.intake import LISTED_AT_MOST
-from dropreel.inbox.messages import Bookmark, Sighting, Sweep, message_in
+from dropreel.inbox.intake import MAX_LISTED
+from dropreel.inbox.messages import SeenUpload, Sweep, SweepPosition, message_in
 from dropreel.model.events import UploadIncomplete
 from dropreel.model.job import Role
-from tests.support.intake_fakes import UPLOADS, Said, Step, World, cases
+from tests.support.intake_fakes import UPLOADS, Parsed, Step, World, cases
 
 EVENT = Path(__file__).parents[2] / "events/samples/object_created.json"
 
@@ -181,7 +181,7 @@ def test_first_claim_decides_when_a_crash_has_the_job_started_again(
 def test_crash_between_two_notes_leaves_nothing_that_waits_in_vain(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    said: Said = {"image": "faces/a.png", "audio": "faces/b.mp3"}
+    said: Parsed = {"image": "faces/a.png", "audio": "faces/b.mp3"}
     world.play("faces/a.png", "anna.txt", ("?anna.json", said), "faces/b.mp3")
     note, room = world.note, iter([True])
 
@@ -295,12 +295,12 @@ def test_event_without_a_version_is_about_the_current_one(world: World) -> None:
 
 
 def test_crowd_of_strangers_gives_one_event_of_bounded_size(world: World) -> None:
-    world.drop_and_tell(*(f"inbox/shot.{number:04}" for number in range(2 * LISTED_AT_MOST)))
+    world.drop_and_tell(*(f"inbox/shot.{number:04}" for number in range(2 * MAX_LISTED)))
 
     world.pass_time(minutes=61)
 
     (incomplete,) = world.announced
-    assert len(incomplete.uploads) == LISTED_AT_MOST
+    assert len(incomplete.uploads) == MAX_LISTED
 
 
 def test_somebodys_own_file_in_place_of_the_error_file_silences_nothing(world: World) -> None:
@@ -329,14 +329,14 @@ def test_crash_after_the_event_repeats_it_rather_than_losing_the_file(world: Wor
 
 UNVERSIONED = json.loads(EVENT.read_text())
 del UNVERSIONED["detail"]["object"]["version-id"]
-CREATED = Sighting(
+CREATED = SeenUpload(
     bucket="dropreel-uploads",
     key="inbox/team/anna.png",
     version_id="IYV3p45BT0ac8hjHg1houSdS1a.Mro8e",
     first_seen=datetime(2026, 11, 12, 14, 22, 9, tzinfo=UTC),
 )
 REMINDER = World().drop("inbox/a b+c%20d'\"😀.png")
-GOING_ON = Sweep(sweep=Bookmark(bucket=UPLOADS, after="inbox/a b+c%20d'\"😀"))
+GOING_ON = Sweep(sweep=SweepPosition(bucket=UPLOADS, after="inbox/a b+c%20d'\"😀"))
 
 
 @pytest.mark.parametrize(
@@ -346,7 +346,7 @@ GOING_ON = Sweep(sweep=Bookmark(bucket=UPLOADS, after="inbox/a b+c%20d'\"😀"))
         (json.dumps(UNVERSIONED), CREATED.model_copy(update={"version_id": None})),
         (REMINDER.model_dump_json(), REMINDER),
         (REMINDER.model_dump_json(exclude={"swept"}), REMINDER),
-        ('{"sweep": {}}', Sweep(sweep=Bookmark())),
+        ('{"sweep": {}}', Sweep(sweep=SweepPosition())),
         (GOING_ON.model_dump_json(), GOING_ON),
     ],
     ids=["event", "no version", "reminder", "reminder of an earlier version", "sweep", "going on"],

@@ -5,11 +5,11 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dropreel.inbox.messages import Sighting
+from dropreel.inbox.messages import SeenUpload
 from dropreel.inbox.pairing import name_of
-from tests.support.intake_fakes import Said, World, bases
+from tests.support.intake_fakes import Parsed, World, bases
 
-SAID: dict[str, Said] = {
+SAID: dict[str, Parsed] = {
     "inbox/team/_defaults.json": {"image": "../faces/a.png", "resolution": "720p"},
     "inbox/team/anna.json": {
         "model": "wan-2.6-flash-image-to-video",
@@ -27,7 +27,7 @@ def test_job_of_five_files_starts_once_in_whatever_order_it_is_told(
 ) -> None:
     """A key's first place in the order drops it, the second tells of it; time passes between."""
     world = World()
-    dropped: dict[str, Sighting] = {}
+    dropped: dict[str, SeenUpload] = {}
     for key in order:
         if key not in dropped:
             dropped[key] = world.drop(key, SAID[key])
@@ -66,14 +66,14 @@ def test_any_order_of_events_starts_each_pair_once_and_loses_none(
 ) -> None:
     """Uploads, deletions and events in any order, then each event at least once more."""
     world = World()
-    told: list[Sighting] = []
+    told: list[SeenUpload] = []
     pairs_seen: list[set[tuple[str, str]]] = []
 
     def pair_of(base: str) -> set[tuple[str, str]]:
         both = [world.uploads.get(f"{base}.{ending}") for ending in ("png", "mp3")]
         return {(upload.key, upload.version_id) for upload in both if upload}
 
-    def tell(seen: Sighting) -> None:
+    def tell(seen: SeenUpload) -> None:
         name = name_of(seen.key)
         assert name is not None
         pair = pair_of(name.base)
@@ -115,7 +115,7 @@ def test_events_of_one_pair_in_any_order_start_exactly_one_job(base: str, order:
     assert not world.announced
 
 
-TEAMS: dict[str, dict[str, Said]] = {
+TEAMS: dict[str, dict[str, Parsed]] = {
     team: {
         "_defaults.json": {"image": f"../{other}/anna.png"},
         "anna.png": "picture",
@@ -142,7 +142,7 @@ def test_no_team_changes_what_becomes_of_anothers_files(
     """In whatever order all of it is dropped and told of: as if the other team did not exist."""
 
     def outcome(teams: set[str]) -> list[object]:
-        world, dropped = World(), dict[tuple[str, str], Sighting]()
+        world, dropped = World(), dict[tuple[str, str], SeenUpload]()
         for (team, name), pause in zip(order, minutes, strict=True):
             if team in teams:
                 if (team, name) in dropped:

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from dropreel.inbox import job_file as wish
+from dropreel.inbox import job_file
 from dropreel.model.job import Role
-from tests.support.intake_fakes import Said, Step, World, cases
+from tests.support.intake_fakes import Parsed, Step, World, cases
 
 
 @pytest.fixture
@@ -42,10 +42,10 @@ def test_mended_job_file_starts_the_job_that_was_meant(world: World) -> None:
     assert (meant.problems, meant.options) == ((), {"seed": 1})
 
 
-FACE: tuple[str, Said] = ("_defaults.json", {"image": "face.png"})
-ONLY_A_FACE: Said = {"image": "face.png", "model": PICTURE_ONLY, "prompt": "hi"}
-NAMES_C: Said = {"image": "c.png"}
-SHARED_FACE: tuple[str, Said] = ("news/_defaults.json", {"image": "../faces/a.png"})
+FACE: tuple[str, Parsed] = ("_defaults.json", {"image": "face.png"})
+ONLY_A_FACE: Parsed = {"image": "face.png", "model": PICTURE_ONLY, "prompt": "hi"}
+NAMES_C: Parsed = {"image": "c.png"}
+SHARED_FACE: tuple[str, Parsed] = ("news/_defaults.json", {"image": "../faces/a.png"})
 
 
 @cases(
@@ -127,7 +127,7 @@ def test_job_starts_once_it_has_all_that_it_names(
 @pytest.mark.parametrize(("defaults", "face"), [(FACE, "face.png"), (SHARED_FACE, "faces/a.png")])
 @pytest.mark.parametrize("order", [1, -1])
 def test_avatars_face_waits_for_nobody(
-    world: World, defaults: tuple[str, Said], face: str, order: int
+    world: World, defaults: tuple[str, Parsed], face: str, order: int
 ) -> None:
     name, said = defaults
     world.play((f"?{name}", said), f"?{face}", *["=v1", "=v2"][::order], 120)
@@ -191,7 +191,7 @@ def test_job_may_name_files_of_its_top_folder_and_shared_ones(
 ) -> None:
     role = Role.DEFAULTS if file.endswith("_defaults.json") else Role.OPTIONS
 
-    said = wish.said_in(role, file, json.dumps({"image": path}).encode(), ("faces/",))
+    said = job_file.parse(role, file, json.dumps({"image": path}).encode(), ("faces/",))
 
-    assert bool(said.wish.files) is may
+    assert bool(said.choices.files) is may
     assert bool(said.problems) is not may

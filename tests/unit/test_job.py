@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from dropreel.model.job import LONGEST_KEY_BYTES, Input, Job, Role, error_key, job_id, slug
+from dropreel.model.job import MAX_KEY_BYTES, Input, Job, Role, error_key, job_id, slug
 
 MODEL = "wan-2.2-speech-to-video"
 
@@ -94,7 +94,7 @@ def test_slug_keeps_what_a_reader_recognises(stem: str, expected: str) -> None:
 def test_the_error_file_of_the_longest_upload_still_has_a_key(folder: str, stem: str) -> None:
     key = error_key(folder, stem)
 
-    assert len(key.encode()) <= LONGEST_KEY_BYTES
+    assert len(key.encode()) <= MAX_KEY_BYTES
     assert key.endswith(".error.json")
 
 
@@ -146,7 +146,7 @@ def test_no_two_files_of_a_job_share_a_key_and_s3_takes_each(stem: str) -> None:
     keys = keys_of(job_of(stem))
 
     assert len(set(keys)) == len(keys)
-    assert max(len(key.encode()) for key in keys) <= LONGEST_KEY_BYTES
+    assert max(len(key.encode()) for key in keys) <= MAX_KEY_BYTES
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from dropreel.model.errors import (
 )
 from dropreel.model.job import Job
 from dropreel.model.ledger import AttemptState
-from dropreel.model.messages import Next, Plan, Progress, Underway
+from dropreel.model.messages import ActiveRender, NextAttempt, Plan, Progress
 from dropreel.model.provider import (
     Answer,
     FailureCause,
@@ -74,7 +74,7 @@ class AwayLedger(MemoryLedger):
 def accepted(*, recorded: bool = True) -> MemoryLedger:
     """The ledger after submit was called once."""
     ledger = MemoryLedger()
-    attempt = ledger.begin(JOB.id, Next(), RUNCOMFY, NOON)
+    attempt = ledger.begin(JOB.id, NextAttempt(), RUNCOMFY, NOON)
     assert attempt is not None
     if recorded:
         ledger.accept(attempt, TICKET.request_id, NOON)
@@ -96,7 +96,7 @@ def poll_at(
     clock.pass_seconds(since_seconds)
     ticket = TICKET.model_copy(update={"attempt": attempt})
     return poll(
-        Underway(plan=plan, ticket=ticket, progress=progress, started_at=started_at),
+        ActiveRender(plan=plan, ticket=ticket, progress=progress, started_at=started_at),
         ledger=accepted() if ledger is None else ledger,
         slots=slots or FakeSlots(),
         providers=by_name(provider),
@@ -180,7 +180,7 @@ def test_failed_render_is_handed_back_to_submit(
     progress = poll_at(30, provider, plan=plan)
 
     assert progress == Progress(
-        state=RenderState.FAILED, wait_seconds=0, next=Next(attempt=2, offer=offer)
+        state=RenderState.FAILED, wait_seconds=0, next=NextAttempt(attempt=2, offer=offer)
     )
 
 
@@ -188,13 +188,13 @@ def test_second_failed_render_ends_the_job_with_the_providers_words() -> None:
     ledger = accepted()
     poll_at(30, ScriptedProvider(answers=[FAILED]), ledger=ledger)
     second = TICKET.model_copy(update={"request_id": "req-2", "attempt": 2})
-    attempt = ledger.begin(JOB.id, Next(attempt=2), RUNCOMFY, NOON)
+    attempt = ledger.begin(JOB.id, NextAttempt(attempt=2), RUNCOMFY, NOON)
     assert attempt is not None
     ledger.accept(attempt, second.request_id, NOON)
 
     with pytest.raises(RenderFailed, match=r"req-2.*No face found"):
         poll(
-            Underway(plan=PLAN, ticket=second),
+            ActiveRender(plan=PLAN, ticket=second),
             ledger=ledger,
             slots=FakeSlots(),
             providers=by_name(ScriptedProvider(answers=[FAILED])),
@@ -313,7 +313,7 @@ def test_what_waited_too_long_in_a_queue_and_is_cancelled_goes_to_the_next_offer
 
     progress = poll_at(QUEUE_SECONDS, provider, ledger=ledger)
 
-    assert progress.next == Next(attempt=2, offer=1)
+    assert progress.next == NextAttempt(attempt=2, offer=1)
     assert provider.cancelled == ["req-1"]
     [attempt] = ledger.attempts(JOB.id)
     assert (attempt.state, attempt.code) == (AttemptState.LOST, "RenderTimedOut")
@@ -322,7 +322,7 @@ def test_what_waited_too_long_in_a_queue_and_is_cancelled_goes_to_the_next_offer
 def test_poll_cut_off_after_it_cancelled_in_the_queue_goes_on_all_the_same() -> None:
     cancelled = ScriptedProvider(answers=[Answer(state=RenderState.CANCELLED)])
 
-    assert poll_at(QUEUE_SECONDS + 30, cancelled).next == Next(attempt=2, offer=1)
+    assert poll_at(QUEUE_SECONDS + 30, cancelled).next == NextAttempt(attempt=2, offer=1)
 
 
 @pytest.mark.parametrize(
@@ -340,7 +340,7 @@ def test_what_waited_too_long_and_cannot_go_on_has_timed_out(
 def test_render_for_which_there_is_no_credit_goes_on_or_ends_as_that() -> None:
     broke = Answer(state=RenderState.FAILED, cause=FailureCause.NO_CREDIT, message="Top up.")
 
-    assert poll_at(30, ScriptedProvider(answers=[broke])).next == Next(attempt=2, offer=1)
+    assert poll_at(30, ScriptedProvider(answers=[broke])).next == NextAttempt(attempt=2, offer=1)
 
     ledger = accepted()
     with pytest.raises(NoCredit, match="Top up"):

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from dropreel.model.ledger import Attempt, AttemptState, Run
-from dropreel.model.messages import Next, Plan, PlannedOffer
+from dropreel.model.messages import NextAttempt, Plan, PlannedOffer
 from dropreel.render import resumption
 from tests.support.render_fakes import (
     JOB,
@@ -45,7 +45,7 @@ def ledger() -> MemoryLedger:
 
 def attempt(ledger: MemoryLedger, number: int, offer: PlannedOffer = RUNCOMFY) -> Attempt:
     place = PLAN.route.index(offer)
-    begun = ledger.begin(JOB.id, Next(attempt=number, offer=place), offer, NOON)
+    begun = ledger.begin(JOB.id, NextAttempt(attempt=number, offer=place), offer, NOON)
     assert begun
     return begun
 

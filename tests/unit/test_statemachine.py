@@ -25,13 +25,13 @@ from dropreel.model.errors import DropreelError, ErrorReport
 from dropreel.model.events import VideoFailed, VideoReady
 from dropreel.model.job import Job, execution_name
 from dropreel.model.messages import (
+    ActiveRender,
     AdmitRequest,
-    Next,
+    NextAttempt,
     Plan,
     Progress,
     Submission,
     SubmitRequest,
-    Underway,
 )
 from dropreel.outcome import delivery
 from dropreel.outcome.conclusion import FailedRun
@@ -312,7 +312,7 @@ def test_an_execution_is_ours_if_and_only_if_it_has_the_name_of_its_job_and_run(
 
 def test_what_comes_next_is_what_the_functions_say() -> None:
     first = {"attempt": "$states.result.Payload.first_attempt"}
-    assert keys(INNER["Prepare"]["Assign"]["next"]) == set(first) <= set(Next.model_fields)
+    assert keys(INNER["Prepare"]["Assign"]["next"]) == set(first) <= set(NextAttempt.model_fields)
     assert first["attempt"] in INNER["Prepare"]["Assign"]["next"]
     assert INNER["Submit"]["Assign"]["next"] == "{% $states.result.Payload.next %}"
 
@@ -335,8 +335,8 @@ def test_a_video_that_is_there_after_all_is_announced_like_any_other() -> None:
     [
         ("Admit", AdmitRequest),
         ("Submit", SubmitRequest),
-        ("Poll", Underway),
-        ("Deliver", Underway),
+        ("Poll", ActiveRender),
+        ("Deliver", ActiveRender),
     ],
 )
 def test_a_function_is_given_the_fields_of_its_model(task: str, model: type[BaseModel]) -> None:

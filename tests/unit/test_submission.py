@@ -10,7 +10,7 @@ from dropreel.model import errors
 from dropreel.model.catalog import OptionValue, ProviderName
 from dropreel.model.job import Input, Role
 from dropreel.model.ledger import Admitted, Attempt, AttemptState
-from dropreel.model.messages import Next, Plan, PlannedOffer, Submission, Underway
+from dropreel.model.messages import ActiveRender, NextAttempt, Plan, PlannedOffer, Submission
 from dropreel.model.provider import Answer, Refusal, RenderState, Ticket
 from dropreel.model.timing import THROTTLE_PATIENCE_SECONDS
 from dropreel.render.polling import poll
@@ -51,15 +51,15 @@ FLASH = PlannedOffer(
     fields={"prompt": "She smiles.", "duration": 5, "audio": True},
 )
 SILENT = PLAN.model_copy(update={"route": (FLASH,), "audio": None, "audio_facts": None})
-FALLS_OVER = Submission(wait_seconds=0, next=Next(attempt=2, offer=1), falls_over=True)
+FALLS_OVER = Submission(wait_seconds=0, next=NextAttempt(attempt=2, offer=1), falls_over=True)
 
 
-def wait(seconds: int, turn: Next) -> Submission:
-    return Submission(wait_seconds=seconds, next=turn)
+def wait(seconds: int, next_attempt: NextAttempt) -> Submission:
+    return Submission(wait_seconds=seconds, next=next_attempt)
 
 
-ONCE = Next(tries=1)
-THROTTLED_ONCE = Next(tries=1, throttled_since=NOON)
+ONCE = NextAttempt(tries=1)
+THROTTLED_ONCE = NextAttempt(tries=1, throttled_since=NOON)
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,7 @@ def test_another_attempt_is_another_submission() -> None:
     bench = Bench.of("req-1", "req-2")
     bench.submit()
 
-    second = bench.submit(Next(attempt=2)).ticket
+    second = bench.submit(NextAttempt(attempt=2)).ticket
 
     assert second is not None
     assert (second.request_id, second.attempt) == ("req-2", 2)
@@ -174,7 +174,7 @@ def test_postponed_attempt_is_sent_again() -> None:
 
     accepted = bench.submit(bench.submit().next)
 
-    assert (accepted.ticket, accepted.next) == (TICKET, Next(tries=2))
+    assert (accepted.ticket, accepted.next) == (TICKET, NextAttempt(tries=2))
 
 
 def test_waits_to_be_asked_again_differ_by_themselves() -> None:
@@ -236,7 +236,7 @@ def test_request_that_the_ledger_could_not_record_is_recorded_by_the_poll() -> N
     assert len(bench.runcomfy.submitted) == 1
 
     poll(
-        Underway(plan=PLAN, ticket=ticket),
+        ActiveRender(plan=PLAN, ticket=ticket),
         ledger=bench.ledger,
         slots=NoSlots(),
         providers=by_name(ScriptedProvider(answers=[Answer(state=RenderState.RENDERING)])),
@@ -285,8 +285,8 @@ def test_call_that_finds_another_at_work_waits_for_its_ticket() -> None:
     bench = Bench(SlowProvider(submissions=["req-1"]))
     first = bench.submit()
 
-    assert seen == [Submission(wait_seconds=CALL_LIFE_SECONDS - 20, next=Next(tries=1))]
-    assert bench.submit(Next(tries=1)).ticket == first.ticket
+    assert seen == [Submission(wait_seconds=CALL_LIFE_SECONDS - 20, next=NextAttempt(tries=1))]
+    assert bench.submit(NextAttempt(tries=1)).ticket == first.ticket
     assert len(bench.runcomfy.submitted) == 1
 
 
@@ -304,13 +304,13 @@ def test_nothing_is_begun_without_the_time_for_a_call() -> None:
 
 def test_calls_that_are_always_too_late_end_the_job() -> None:
     bench = Bench.of("req-1", seconds_left=1)
-    turn = FIRST
+    next_attempt = FIRST
 
     with pytest.raises(errors.UnexpectedError, match="in time"):
         while True:
-            turn = bench.submit(turn).next
+            next_attempt = bench.submit(next_attempt).next
 
-    assert turn.tries == MAX_TRIES - 1
+    assert next_attempt.tries == MAX_TRIES - 1
     assert bench.ledger.attempts(JOB.id) == ()
 
 
@@ -387,12 +387,12 @@ def test_refusals_end_a_job_without_another_offer_within_minutes(
 
 def test_refused_attempt_goes_on_from_the_offer_that_it_was_sent_to() -> None:
     bench = Bench.of(NO_CREDIT)
-    sent = bench.ledger.begin(JOB.id, Next(offer=1), WAVESPEED, NOON)
+    sent = bench.ledger.begin(JOB.id, NextAttempt(offer=1), WAVESPEED, NOON)
     assert sent is not None
     bench.ledger.refuse(sent, "NoCredit", "Not enough credit.")
 
     with pytest.raises(errors.NoCredit):
-        bench.submit(Next(offer=0))
+        bench.submit(NextAttempt(offer=0))
 
     assert bench.runcomfy.submitted == bench.wavespeed.submitted == []
 
@@ -403,7 +403,7 @@ def test_run_that_every_offer_refuses_ends_with_the_last_refusal(first_attempt: 
     bench.wavespeed = ScriptedProvider("wavespeed", submissions=[NO_TOKEN])
 
     with pytest.raises(errors.TokenMissing, match="No token is stored"):
-        bench.submit(bench.submit(Next(attempt=first_attempt)).next)
+        bench.submit(bench.submit(NextAttempt(attempt=first_attempt)).next)
 
     assert bench.codes == ["NoCredit", "TokenMissing"]
 
@@ -418,7 +418,7 @@ def test_throttled_attempt_remembers_since_when() -> None:
     bench = Bench.of(THROTTLED)
     bench.clock.pass_seconds(33)
 
-    assert bench.submit(THROTTLED_ONCE).next == Next(tries=2, throttled_since=NOON)
+    assert bench.submit(THROTTLED_ONCE).next == NextAttempt(tries=2, throttled_since=NOON)
 
 
 @pytest.mark.parametrize("refusal", [THROTTLED, THROTTLED_FOR_33], ids=["free", "asked"])
@@ -449,8 +449,8 @@ def test_job_that_was_throttled_for_long_has_patience_with_another_refusal() -> 
 def test_job_that_was_throttled_for_long_has_patience_with_the_uploads_bucket() -> None:
     bench = Bench.of(THROTTLED, "req-1", seconds_left=1)
 
-    late = bench.submit(Next(tries=3 * MAX_TRIES, throttled_since=NOON))
-    assert late.next == Next(tries=3 * MAX_TRIES + 1, throttled_since=NOON)
+    late = bench.submit(NextAttempt(tries=3 * MAX_TRIES, throttled_since=NOON))
+    assert late.next == NextAttempt(tries=3 * MAX_TRIES + 1, throttled_since=NOON)
 
     with pytest.raises(errors.UnexpectedError, match="in time"):
         bench.submit_until(lambda submission: submission.falls_over, late.next)
@@ -486,7 +486,7 @@ def test_call_beyond_the_minute_waits_for_its_turn_and_nothing_is_begun() -> Non
 
     waits = bench.submit()
 
-    assert waits == Submission(wait_seconds=30, next=Next(is_paced=True))
+    assert waits == Submission(wait_seconds=30, next=NextAttempt(is_paced=True))
     assert ledger.attempts(another.id) == ()
     assert len(bench.wavespeed.submitted) == 1
 
@@ -510,15 +510,15 @@ def test_each_call_takes_a_turn_of_its_own() -> None:
 def test_refusal_uses_the_turn_up() -> None:
     bench, _ = pacing(THROTTLED)
 
-    assert bench.submit(Next(is_paced=True)).next == THROTTLED_ONCE
+    assert bench.submit(NextAttempt(is_paced=True)).next == THROTTLED_ONCE
 
 
 def test_waiting_for_a_turn_forgets_nothing() -> None:
     bench, ledger = pacing(THROTTLED)
     ledger.take_turn("wavespeed", 2, NOON)
-    turn = Next(attempt=2, tries=9, throttled_since=NOON)
+    next_attempt = NextAttempt(attempt=2, tries=9, throttled_since=NOON)
 
-    assert bench.submit(turn).next == turn.model_copy(update={"is_paced": True})
+    assert bench.submit(next_attempt).next == next_attempt.model_copy(update={"is_paced": True})
 
 
 def test_provider_without_a_limit_takes_no_turns() -> None:
@@ -549,9 +549,9 @@ def test_turn_that_came_too_late_for_its_call_is_over() -> None:
     bench, ledger = pacing("pred-1")
     bench.seconds_left = CALL_NEEDS_SECONDS - 1
 
-    late = bench.submit(Next(is_paced=True))
+    late = bench.submit(NextAttempt(is_paced=True))
     bench.seconds_left = CALL_NEEDS_SECONDS
     bench.submit(late.next)
 
-    assert late.next == Next(tries=1)
+    assert late.next == NextAttempt(tries=1)
     assert len(ledger.turns) == 1

@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from dropreel.model.catalog import ProviderName
 from dropreel.model.errors import DropreelError, SubmissionUnclear
 from dropreel.model.ledger import Attempt, AttemptState
-from dropreel.model.messages import Next, Underway
+from dropreel.model.messages import ActiveRender, NextAttempt
 from dropreel.model.provider import Answer, FailureCause, RenderState, Ticket, Unclear
 from dropreel.render.polling import poll
 from dropreel.render.submission import CALL_LIFE_SECONDS
@@ -31,11 +31,11 @@ from tests.support.submission_bench import FIRST, NO_CREDIT, THROTTLED, UNAVAILA
 @given(
     age_seconds=st.floats(0, 2 * CALL_LIFE_SECONDS),
     late_seconds=st.floats(0, 5),
-    turn=st.builds(Next, tries=st.integers(0, 99), is_paced=st.booleans()),
+    next_attempt=st.builds(NextAttempt, tries=st.integers(0, 99), is_paced=st.booleans()),
 )
 @settings(max_examples=50, deadline=None)
 def test_waiting_for_another_call_comes_to_an_end(
-    age_seconds: float, late_seconds: float, turn: Next
+    age_seconds: float, late_seconds: float, next_attempt: NextAttempt
 ) -> None:
     bench = Bench.of("req-2")
     bench.ledger.begin(JOB.id, FIRST, RUNCOMFY, NOON)
@@ -44,12 +44,12 @@ def test_waiting_for_another_call_comes_to_an_end(
     waits = 0
     with suppress(SubmissionUnclear):
         while True:
-            submission = bench.submit(turn)
+            submission = bench.submit(next_attempt)
             waits += 1
             assert waits <= 1
             assert not submission.next.is_paced
             bench.clock.pass_seconds(submission.wait_seconds + late_seconds)
-            turn = submission.next
+            next_attempt = submission.next
 
     assert bench.waited_seconds >= CALL_LIFE_SECONDS
     assert bench.runcomfy.submitted == []
@@ -167,21 +167,21 @@ class NeverPayTwice(RuleBasedStateMachine):
                 update={"route": (*PLAN.route, flash), "first_attempt": first_attempt}
             ),
         )
-        self.turns = [Next(attempt=first_attempt)]
+        self.turns = [NextAttempt(attempt=first_attempt)]
         self.tickets: list[Ticket] = []
         self.accepted_before_unclear: int | None = None
 
-    def submit(self, turn: Next, mood: str) -> None:
+    def submit(self, next_attempt: NextAttempt, mood: str) -> None:
         for provider in self.providers:
             provider.mood = mood
         with suppress(DropreelError):
-            submission = self.bench.submit(turn)
+            submission = self.bench.submit(next_attempt)
             if submission.ticket:
                 self.tickets.append(submission.ticket)
             self.turns.append(submission.next)
-            assert submission.falls_over == (submission.next.attempt != turn.attempt)
+            assert submission.falls_over == (submission.next.attempt != next_attempt.attempt)
 
-    def turn(self, place: int) -> Next:
+    def next_attempt(self, place: int) -> NextAttempt:
         """Mostly the newest."""
         return self.turns[-1 - place % len(self.turns)] if place > 5 else self.turns[-1]
 
@@ -198,19 +198,19 @@ class NeverPayTwice(RuleBasedStateMachine):
     @rule(mood=MOODS, place=PLACES)
     def submit_undisturbed(self, mood: str, place: int) -> None:
         self.interrupt()
-        self.submit(self.turn(place), mood)
+        self.submit(self.next_attempt(place), mood)
 
     @rule(mood=MOODS, place=PLACES, point=st.sampled_from(POINTS))
     def submit_and_die(self, mood: str, place: int, point: str) -> None:
         self.die_at(point)
         with suppress(Killed):
-            self.submit(self.turn(place), mood)
+            self.submit(self.next_attempt(place), mood)
 
     @rule(mood=MOODS, place=PLACES, point=st.sampled_from(POINTS), other=MOODS)
     def submit_twice_at_once(self, mood: str, place: int, point: str, other: str) -> None:
-        turn = self.turn(place)
-        self.interrupt(point, lambda: self.submit(turn, other))
-        self.submit(turn, mood)
+        next_attempt = self.next_attempt(place)
+        self.interrupt(point, lambda: self.submit(next_attempt, other))
+        self.submit(next_attempt, mood)
 
     @rule(place=PLACES, cause=CAUSES, point=st.sampled_from(["", "losing", "lost"]))
     def render_fails(self, place: int, cause: FailureCause, point: str) -> None:
@@ -221,7 +221,9 @@ class NeverPayTwice(RuleBasedStateMachine):
         self.die_at(point)
         with suppress(DropreelError, Killed):
             progress = poll(
-                Underway(plan=self.bench.plan, ticket=self.tickets[-1 - place % len(self.tickets)]),
+                ActiveRender(
+                    plan=self.bench.plan, ticket=self.tickets[-1 - place % len(self.tickets)]
+                ),
                 ledger=self.ledger,
                 slots=NoSlots(),
                 providers=by_name(*self.providers),

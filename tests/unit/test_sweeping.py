@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from dropreel.inbox import sweep as inbox_sweep
-from dropreel.inbox.messages import Bookmark, Sighting, Sweep, message_in
+from dropreel.inbox.messages import SeenUpload, Sweep, SweepPosition, message_in
 from dropreel.inbox.pairing import name_of
 from dropreel.inbox.sweep import REST_SECONDS, InboxSweep
 from dropreel.model.executions import EndedExecution, Ending, UnhappyEnd
@@ -44,7 +44,7 @@ class Inbox:
         self.noted, self.deleted = set(noted), set(deleted)
         self.keys_a_page = keys_a_page
         self.now_seconds = 0.0
-        self.seen: list[tuple[float, Sighting]] = []
+        self.seen: list[tuple[float, SeenUpload]] = []
         self.bookmarks: list[tuple[float, str]] = []
         self.asked_about = 0
         self.sweep = InboxSweep(inbox=self, notes=self, queue=self, upload_bucket="uploads")
@@ -73,14 +73,14 @@ class Inbox:
     def send(self, message: BaseModel, delay_seconds: int) -> None:
         assert 0 < delay_seconds <= 900
         due = self.now_seconds + delay_seconds
-        if isinstance(message, Sighting):
+        if isinstance(message, SeenUpload):
             self.seen.append((due, message))
         else:
             self.bookmarks.append((due, message.model_dump_json()))
 
     def go_through(self, lateness_seconds: Iterator[float]) -> int:
         """To the end of the chain; returns its length. Each message comes late by so much."""
-        self.send(Sweep(sweep=Bookmark()), 1)
+        self.send(Sweep(sweep=SweepPosition()), 1)
         for length in range(2 * len(self.keys) + 3):
             if not self.bookmarks:
                 return length
@@ -117,12 +117,12 @@ def test_each_unanswered_upload_is_seen_once_at_the_pace(
         inbox.go_through(iter(lambda: chance.choice([0, 0.4, 700]), None))
 
     usable = {key for key in keys - noted - deleted if name_of(key)}
-    assert sorted(sighting.key for _, sighting in inbox.seen) == sorted(usable)
-    for _, sighting in inbox.seen:
-        assert sighting == Sighting(
+    assert sorted(seen_upload.key for _, seen_upload in inbox.seen) == sorted(usable)
+    for _, seen_upload in inbox.seen:
+        assert seen_upload == SeenUpload(
             bucket="uploads",
-            key=sighting.key,
-            version_id=f"v of {sighting.key}",
+            key=seen_upload.key,
+            version_id=f"v of {seen_upload.key}",
             first_seen=NOON,
             swept=True,
         )
@@ -159,7 +159,7 @@ def test_inbox_where_all_is_answered_is_gone_through_at_once() -> None:
 def test_look_rests_as_long_as_that_of_an_event() -> None:
     inbox = Inbox(["inbox/anna.png"])
 
-    inbox.sweep.go_on(Sweep(sweep=Bookmark(media=True)))
+    inbox.sweep.go_on(Sweep(sweep=SweepPosition(media=True)))
 
     ((due, _),) = inbox.seen
     assert due == REST_SECONDS
@@ -169,15 +169,15 @@ def test_sweep_of_another_bucket_stays_there() -> None:
     inbox = Inbox([], keys_a_page=1)
     inbox.page = lambda bucket, prefix, after: Page((), "inbox/a")  # type: ignore[method-assign]
 
-    inbox.sweep.go_on(Sweep(sweep=Bookmark(bucket="others")))
+    inbox.sweep.go_on(Sweep(sweep=SweepPosition(bucket="others")))
 
     ((_, message),) = inbox.bookmarks
-    assert message_in(message) == Sweep(sweep=Bookmark(bucket="others", after="inbox/a"))
+    assert message_in(message) == Sweep(sweep=SweepPosition(bucket="others", after="inbox/a"))
 
 
 def test_message_that_comes_twice_sends_the_same_again() -> None:
     inbox = Inbox(f"inbox/{number:04}.png" for number in range(300))
-    message = Sweep(sweep=Bookmark(after="inbox/0100.png", media=True))
+    message = Sweep(sweep=SweepPosition(after="inbox/0100.png", media=True))
 
     inbox.sweep.go_on(message)
     inbox.sweep.go_on(message)
@@ -242,7 +242,7 @@ class Account:
         self.done.append("served")
 
     def send(self, message: BaseModel, delay_seconds: int) -> None:
-        assert message_in(message.model_dump_json()) == Sweep(sweep=Bookmark())
+        assert message_in(message.model_dump_json()) == Sweep(sweep=SweepPosition())
         assert delay_seconds == 0
         self.done.append("sent")
 

@@ -18,7 +18,7 @@ from dropreel.inbox import sweep as inbox_sweep
 from dropreel.media import shut_in
 from dropreel.model import prices
 from dropreel.model.catalog import MODELS, TITLES
-from dropreel.model.messages import Next, PlannedOffer
+from dropreel.model.messages import NextAttempt, PlannedOffer
 from dropreel.model.provider import Unclear, Unreachable
 from dropreel.model.timing import next_wait_seconds, throttled_wait_seconds
 from dropreel.outcome import daily_sweep as sweeping
@@ -213,7 +213,7 @@ def test_the_ledger_forgets_by_what_is_written_into_it() -> None:
     table = Mock()
     offer = PlannedOffer(provider="runcomfy", endpoint="a/model", fields={})
 
-    DynamoDBLedger("ledger", table).begin("anna-1", Next(), offer, datetime.now(UTC))
+    DynamoDBLedger("ledger", table).begin("anna-1", NextAttempt(), offer, datetime.now(UTC))
 
     (call,) = table.transact_write_items.call_args_list
     written = call.kwargs["TransactItems"][0]["Put"]["Item"]
@@ -647,7 +647,7 @@ def test_a_function_outlives_the_most_that_one_call_of_it_does() -> None:
     assert functions == {*needs_seconds, *calls_a_provider}
     for step, needed_seconds in needs_seconds.items():
         assert needed_seconds <= timeout_seconds(f"{step}Function") <= LAMBDA_AT_MOST_SECONDS, step
-    assert timeout_seconds("SweepFunction") > sweeping.DESCRIBED_AT_MOST / 10
+    assert timeout_seconds("SweepFunction") > sweeping.MAX_DESCRIBED / 10
 
 
 def _all_tries_seconds(config: Any) -> float:  # noqa: ANN401 - the stubs know no field of it

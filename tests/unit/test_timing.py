@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dropreel.model.timing import (
-    RETRY_AFTER_MAX_SECONDS,
+    MAX_RETRY_AFTER_SECONDS,
     next_wait_seconds,
     retry_after_seconds,
     retry_wait_seconds,
@@ -44,7 +44,7 @@ def test_poll_waits_a_tenth_of_the_time_since_submission(
 @given(ages, requests)
 def test_poll_wait_stays_within_its_bounds(age: float, asked: float) -> None:
     assert 5 <= next_wait_seconds(age) <= 60
-    assert 5 <= next_wait_seconds(age, retry_after_seconds=asked) <= RETRY_AFTER_MAX_SECONDS
+    assert 5 <= next_wait_seconds(age, retry_after_seconds=asked) <= MAX_RETRY_AFTER_SECONDS
 
 
 @given(ages, ages)

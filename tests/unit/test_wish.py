@@ -8,14 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dropreel.inbox.job_file import (
-    LONGEST_DOCUMENT_BYTES,
-    LONGEST_TEXT_CHARACTERS,
-    PROBLEMS_AT_MOST,
+    MAX_DOCUMENT_BYTES,
+    MAX_PROBLEMS,
+    MAX_TEXT_CHARACTERS,
+    JobChoices,
     JobFile,
-    Said,
-    Wish,
+    Parsed,
     nearest_wins,
-    said_in,
+    parse,
     together,
     too_large,
 )
@@ -25,15 +25,15 @@ from dropreel.model.job import Role
 ANNA = "inbox/team/anna.json"
 
 
-def said(document: object, role: Role = Role.OPTIONS) -> Said:
-    return said_in(role, ANNA, json.dumps(document).encode(), ("faces/", "anna.png"))
+def said(document: object, role: Role = Role.OPTIONS) -> Parsed:
+    return parse(role, ANNA, json.dumps(document).encode(), ("faces/", "anna.png"))
 
 
 # What is understood
 
 
 def test_a_job_file_says_model_prompt_files_and_options() -> None:
-    wish, problems = said(
+    choices, problems = said(
         {
             "$schema": "job-file.schema.json",
             "model": "wan-2.6-flash-image-to-video",
@@ -48,7 +48,7 @@ def test_a_job_file_says_model_prompt_files_and_options() -> None:
     )
 
     assert not problems
-    assert wish == Wish(
+    assert choices == JobChoices(
         model="wan-2.6-flash-image-to-video",
         prompt="She smiles.\nSlowly.",
         files={Role.IMAGE: "inbox/faces/anna.png", Role.AUDIO: "inbox/team/monday.mp3"},
@@ -71,15 +71,15 @@ def test_every_option_of_the_catalog_is_a_field() -> None:
 
 
 def test_an_empty_object_says_nothing() -> None:
-    assert said({}) == Said(Wish())
+    assert said({}) == Parsed(JobChoices())
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
 def test_text_is_read_as_windows_and_the_others_write_it(encoding: str) -> None:
-    prompt = said_in(Role.PROMPT, "inbox/anna.txt", "Sie lächelt.\r\n".encode(encoding))
-    options = said_in(Role.OPTIONS, ANNA, '{"prompt": "Sie lächelt."}'.encode(encoding))
+    prompt = parse(Role.PROMPT, "inbox/anna.txt", "Sie lächelt.\r\n".encode(encoding))
+    options = parse(Role.OPTIONS, ANNA, '{"prompt": "Sie lächelt."}'.encode(encoding))
 
-    assert prompt == options == Said(Wish(prompt="Sie lächelt."))
+    assert prompt == options == Parsed(JobChoices(prompt="Sie lächelt."))
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_text_is_read_as_windows_and_the_others_write_it(encoding: str) -> None:
     ],
 )
 def test_a_path_is_seen_from_the_folder_of_its_file(path: str, key: str) -> None:
-    assert said({"image": path}) == Said(Wish(files={Role.IMAGE: key}))
+    assert said({"image": path}) == Parsed(JobChoices(files={Role.IMAGE: key}))
 
 
 # What is not
@@ -127,9 +127,9 @@ def test_a_path_is_seen_from_the_folder_of_its_file(path: str, key: str) -> None
 )
 @pytest.mark.parametrize("name", ["image", "audio"])
 def test_a_path_out_of_the_inbox_is_refused(name: str, path: str) -> None:
-    wish, (problem,) = said({name: path, "seed": 7})
+    choices, (problem,) = said({name: path, "seed": 7})
 
-    assert wish == Wish(options={"seed": 7})
+    assert choices == JobChoices(options={"seed": 7})
     assert problem.file == ANNA
     assert name in problem.rule
 
@@ -158,7 +158,7 @@ def test_a_path_out_of_the_inbox_is_refused(name: str, path: str) -> None:
         ({"seed": {"a": 1}}, '"seed" is an object', "a whole number"),
         ({"prompt": 1}, '"prompt" is 1', "text"),
         ({"prompt": " \n"}, '"prompt" is', "text of 1 to"),
-        ({"prompt": "x" * 4001}, '"prompt" is too long', f"{LONGEST_TEXT_CHARACTERS} characters"),
+        ({"prompt": "x" * 4001}, '"prompt" is too long', f"{MAX_TEXT_CHARACTERS} characters"),
         ({"template": "x" * 4001}, '"template" is too long', "at most 4000 characters"),
         ({"x" * 5000: 1}, '"' + "x" * 50, "Delete it."),
     ],
@@ -166,9 +166,9 @@ def test_a_path_out_of_the_inbox_is_refused(name: str, path: str) -> None:
 def test_a_refusal_says_what_was_found_and_what_to_write(
     document: dict[str, object], found: str, cure: str
 ) -> None:
-    wish, (problem,) = said(document)
+    choices, (problem,) = said(document)
 
-    assert wish == Wish()
+    assert choices == JobChoices()
     assert problem.file == ANNA
     assert found in problem.found
     assert cure in problem.cure
@@ -196,9 +196,9 @@ def test_a_refusal_says_what_was_found_and_what_to_write(
     ],
 )
 def test_what_is_no_json_object_is_told_so(content: bytes, found: str) -> None:
-    wish, (problem,) = said_in(Role.OPTIONS, ANNA, content)
+    choices, (problem,) = parse(Role.OPTIONS, ANNA, content)
 
-    assert wish == Wish()
+    assert choices == JobChoices()
     assert problem.file == ANNA
     assert found in problem.found
 
@@ -213,35 +213,35 @@ def test_what_is_no_json_object_is_told_so(content: bytes, found: str) -> None:
     ],
 )
 def test_a_prompt_file_that_holds_no_prompt_is_told_so(content: bytes, found: str) -> None:
-    wish, (problem,) = said_in(Role.PROMPT, "inbox/anna.txt", content)
+    choices, (problem,) = parse(Role.PROMPT, "inbox/anna.txt", content)
 
-    assert wish == Wish()
+    assert choices == JobChoices()
     assert problem.file == "inbox/anna.txt"
     assert found in problem.found
 
 
 def test_all_that_is_wrong_is_said_at_once_and_the_rest_understood() -> None:
-    wish, problems = said({"sed": 1, "style": "rap", "image": "/x.png", "resolution": "720p"})
+    choices, problems = said({"sed": 1, "style": "rap", "image": "/x.png", "resolution": "720p"})
 
     assert [problem.cure.split()[1] for problem in problems] == ['"seed"', "one", "the"]
-    assert wish == Wish(options={"resolution": "720p"})
+    assert choices == JobChoices(options={"resolution": "720p"})
 
 
 def test_a_refusal_stays_small_however_much_is_wrong() -> None:
-    assert len(said({f"x{number}": 1 for number in range(5000)}).problems) == PROBLEMS_AT_MOST
+    assert len(said({f"x{number}": 1 for number in range(5000)}).problems) == MAX_PROBLEMS
 
 
 def test_a_recording_is_no_default() -> None:
-    wish, (problem,) = said({"audio": "monday.mp3", "image": "face.png"}, Role.DEFAULTS)
+    choices, (problem,) = said({"audio": "monday.mp3", "image": "face.png"}, Role.DEFAULTS)
 
-    assert wish == Wish(files={Role.IMAGE: "inbox/team/face.png"})
+    assert choices == JobChoices(files={Role.IMAGE: "inbox/team/face.png"})
     assert "audio" in problem.found
 
 
 def test_a_file_too_large_to_be_read_is_told_so() -> None:
     (problem,) = too_large(ANNA, 70_000).problems
 
-    assert str(LONGEST_DOCUMENT_BYTES) in problem.rule
+    assert str(MAX_DOCUMENT_BYTES) in problem.rule
 
 
 json_values = st.recursive(
@@ -257,20 +257,23 @@ fields = st.sampled_from([*JobFile.model_fields, "$schema"]) | st.text()
     st.binary() | st.dictionaries(fields, json_values).map(lambda said: json.dumps(said).encode()),
 )
 def test_reading_never_raises_and_problems_travel(role: Role, content: bytes) -> None:
-    wish, problems = said_in(role, ANNA, content)
+    choices, problems = parse(role, ANNA, content)
 
-    assert len(problems) <= PROBLEMS_AT_MOST + 1
+    assert len(problems) <= MAX_PROBLEMS + 1
     for problem in problems:
         assert problem.model_dump_json()
-    json.dumps([wish.prompt, wish.options], ensure_ascii=False).encode()
-    assert all(key.startswith("inbox/") and ".." not in key for key in wish.files.values())
+    json.dumps([choices.prompt, choices.options], ensure_ascii=False).encode()
+    assert all(key.startswith("inbox/") and ".." not in key for key in choices.files.values())
 
 
 # Several files
 
 
 def test_a_prompt_in_both_files_is_a_problem_that_names_both() -> None:
-    files = [(ANNA, Said(Wish(prompt="a"))), ("inbox/team/anna.txt", Said(Wish(prompt="b")))]
+    files = [
+        (ANNA, Parsed(JobChoices(prompt="a"))),
+        ("inbox/team/anna.txt", Parsed(JobChoices(prompt="b"))),
+    ]
 
     (problem,) = together(files).problems
 
@@ -280,14 +283,17 @@ def test_a_prompt_in_both_files_is_a_problem_that_names_both() -> None:
 
 
 def test_files_that_do_not_contradict_each_other_add_up() -> None:
-    files = [(ANNA, Said(Wish(options={"seed": 7}))), ("anna.txt", Said(Wish(prompt="b")))]
+    files = [
+        (ANNA, Parsed(JobChoices(options={"seed": 7}))),
+        ("anna.txt", Parsed(JobChoices(prompt="b"))),
+    ]
 
-    assert together(files) == Said(Wish(prompt="b", options={"seed": 7}))
+    assert together(files) == Parsed(JobChoices(prompt="b", options={"seed": 7}))
 
 
 keys = st.sampled_from(["inbox/a.png", "inbox/b.png"])
 wishes = st.builds(
-    Wish,
+    JobChoices,
     model=st.none() | st.sampled_from(sorted(MODELS)),
     prompt=st.none() | st.sampled_from(["a", "b"]),
     files=st.dictionaries(st.just(Role.IMAGE), keys),
@@ -298,21 +304,21 @@ wishes = st.builds(
 )
 
 
-def flat(wish: Wish) -> dict[str, object]:
+def flat(choices: JobChoices) -> dict[str, object]:
     values = {
-        "model": wish.model,
-        "prompt": wish.prompt,
-        "image": wish.files.get(Role.IMAGE),
-        **wish.options,
+        "model": choices.model,
+        "prompt": choices.prompt,
+        "image": choices.files.get(Role.IMAGE),
+        **choices.options,
     }
     return {name: value for name, value in values.items() if value is not None}
 
 
 @given(st.lists(wishes, max_size=4))
-def test_of_each_thing_the_nearest_that_says_it_wins(nearest_first: list[Wish]) -> None:
-    merged = nearest_wins([Said(wish) for wish in nearest_first]).wish
+def test_of_each_thing_the_nearest_that_says_it_wins(nearest_first: list[JobChoices]) -> None:
+    merged = nearest_wins([Parsed(choices) for choices in nearest_first]).choices
 
     expected: dict[str, object] = {}
-    for wish in reversed(nearest_first):
-        expected |= flat(wish)
+    for choices in reversed(nearest_first):
+        expected |= flat(choices)
     assert flat(merged) == expected

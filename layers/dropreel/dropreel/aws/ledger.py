@@ -29,7 +29,7 @@ from dropreel.aws.table import (
 from dropreel.model.catalog import ProviderName
 from dropreel.model.job import Job
 from dropreel.model.ledger import Admitted, Attempt, AttemptState, Run, RunClosed
-from dropreel.model.messages import Next, Plan, PlannedOffer
+from dropreel.model.messages import NextAttempt, Plan, PlannedOffer
 from dropreel.model.provider import QUEUE_TIMEOUT_SECONDS, RENDER_TIMEOUT_SECONDS, Ticket
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class DynamoDBLedger:
     def begin(
         self,
         job_id: str,
-        turn: Next,
+        next_attempt: NextAttempt,
         offer: PlannedOffer,
         now: datetime,
         *,
@@ -85,11 +85,11 @@ class DynamoDBLedger:
     ) -> Attempt | None:
         attempt = Attempt(
             job_id=job_id,
-            number=turn.attempt,
+            number=next_attempt.attempt,
             run=run,
             provider=offer.provider,
             endpoint=offer.endpoint,
-            offer=turn.offer,
+            offer=next_attempt.offer,
             state=AttemptState.BEGUN,
             begun_at=now,
             begun_by=uuid4().hex,

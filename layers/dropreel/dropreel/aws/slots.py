@@ -32,7 +32,7 @@ from dropreel.model.catalog import ProviderName
 from dropreel.model.ledger import AttemptState
 from dropreel.model.messages import Plan
 from dropreel.model.prices import Billed
-from dropreel.render.admission import ASIDE, Granting, Lease, Refund, RunId, Standing, Waiter
+from dropreel.render.admission import ASIDE, Granting, Lease, Refund, RunId, RunState, Waiter
 from dropreel.render.attempts import MAY_BE_PAID, NOT_SUBMITTED
 from dropreel.render.spending import Day, Limits
 
@@ -54,10 +54,10 @@ class DynamoDBSlots:
 
     # Reading
 
-    def standing(self, run: RunId) -> Standing:
+    def run_state(self, run: RunId) -> RunState:
         got = self._client.get_item(TableName=self._table, Key=run_key(*run), ConsistentRead=True)
         item = _plain(got.get("Item", {}))
-        return Standing.model_validate(item | {"is_closed": "closed_at" in item})
+        return RunState.model_validate(item | {"is_closed": "closed_at" in item})
 
     def first_waiters(self, provider: ProviderName, at_most: int) -> Sequence[Waiter]:
         # Those alone: a page of the queue would be a megabyte, when many wait.
@@ -92,7 +92,7 @@ class DynamoDBSlots:
 
     def join(self, waiter: Waiter, plan: Plan) -> bool:
         run = _values(
-            place=waiter.place,
+            queue_key=waiter.queue_key,
             provider=waiter.provider,
             offer=waiter.offer,
             attempt=waiter.attempt,
@@ -124,25 +124,25 @@ class DynamoDBSlots:
                 "ExpressionAttributeValues": {f":{name}": run[name] for name in run},
             }
         }
-        return not self._refused(join, self._put_place(waiter))
+        return not self._refused(join, self._put_in_queue(waiter))
 
     def move(self, waiter: Waiter, to: Waiter) -> bool:
         stand = self._update_run(
             waiter.run,
-            "SET place = :to_place, provider = :to_provider, offer = :to_offer",
+            "SET queue_key = :to_queue_key, provider = :to_provider, offer = :to_offer",
             _AS_IT_WAITS,
-            place=waiter.place,
+            queue_key=waiter.queue_key,
             provider=waiter.provider,
             attempt=waiter.attempt,
-            to_place=to.place,
+            to_queue_key=to.queue_key,
             to_provider=to.provider,
             to_offer=to.offer,
         )
-        return not self._refused(self._end_wait(waiter), stand, self._put_place(to))
+        return not self._refused(self._end_wait(waiter), stand, self._put_in_queue(to))
 
-    def _put_place(self, waiter: Waiter) -> "TransactWriteItemTypeDef":
+    def _put_in_queue(self, waiter: Waiter) -> "TransactWriteItemTypeDef":
         """Over an older one of the same run, if it was left over there."""
-        item = _place_key(waiter.provider, waiter.place) | _values(
+        item = _queue_item_key(waiter.provider, waiter.queue_key) | _values(
             job_id=waiter.run.job_id,
             number=waiter.run.number,
             attempt=waiter.attempt,
@@ -159,9 +159,9 @@ class DynamoDBSlots:
         end_wait = self._end_wait(waiter)
         forget = self._update_run(
             waiter.run,
-            "REMOVE place",
+            "REMOVE queue_key",
             _AS_IT_WAITS,
-            place=waiter.place,
+            queue_key=waiter.queue_key,
             provider=waiter.provider,
             attempt=waiter.attempt,
         )
@@ -215,7 +215,7 @@ class DynamoDBSlots:
         return {
             "Delete": {
                 "TableName": self._table,
-                "Key": _place_key(waiter.provider, waiter.place),
+                "Key": _queue_item_key(waiter.provider, waiter.queue_key),
                 "ConditionExpression": "task_token = :token",
                 "ExpressionAttributeValues": _values_named(token=waiter.task_token),
             }
@@ -231,9 +231,9 @@ class DynamoDBSlots:
             values["usd"] = usd
         return self._update_run(
             waiter.run,
-            f"{update} REMOVE place",
+            f"{update} REMOVE queue_key",
             f"{_AS_IT_WAITS} AND attribute_not_exists(closed_at)",
-            place=waiter.place,
+            queue_key=waiter.queue_key,
             provider=waiter.provider,
             attempt=waiter.attempt,
             day=now.date().isoformat(),
@@ -300,39 +300,41 @@ class DynamoDBSlots:
 
     # Giving back
 
-    def free(self, run: RunId, standing: Standing, rendered_at: datetime) -> bool:
+    def free(self, run: RunId, run_state: RunState, rendered_at: datetime) -> bool:
         return self._give_back(
             run,
-            standing,
+            run_state,
             self._update_run(
                 run,
                 "SET rendered_at = :now, left_attempt = :attempt REMOVE slot",
                 "attempt = :attempt AND slot = :slot",
-                attempt=standing.attempt,
-                slot=standing.slot,
+                attempt=run_state.attempt,
+                slot=run_state.slot,
                 now=rendered_at.isoformat(),
             ),
         )
 
-    def leave(self, run: RunId, standing: Standing, refund: Refund) -> bool:
+    def leave(self, run: RunId, run_state: RunState, refund: Refund) -> bool:
         update = f"SET left_attempt = :attempt REMOVE {', '.join(_HELD)}"
-        has: dict[str, object] = standing.model_dump(include={*_HELD}, exclude_none=True)
-        if standing.charged_on:
-            has["charged_on"] = standing.charged_on.isoformat()
-        if standing.charged_usd is not None:
+        has: dict[str, object] = run_state.model_dump(include={*_HELD}, exclude_none=True)
+        if run_state.charged_on:
+            has["charged_on"] = run_state.charged_on.isoformat()
+        if run_state.charged_usd is not None:
             kept = "kept_usd" if refund is Refund.NOTHING else "refunded_usd"
             update += f" ADD {kept} :charged_usd"
         as_seen = (f"{it} = :{it}" if it in has else f"attribute_not_exists({it})" for it in _HELD)
         condition = " AND ".join(("attempt = :attempt", *as_seen))
-        writes = [self._update_run(run, update, condition, attempt=standing.attempt, **has)]
-        if standing.provider and standing.place:
-            writes.append({"Delete": self._on(_place_key(standing.provider, standing.place))})
-        if standing.charged_on:
-            writes += self._close_charge(run, standing, standing.charged_on, refund)
-        return self._give_back(run, standing, *writes)
+        writes = [self._update_run(run, update, condition, attempt=run_state.attempt, **has)]
+        if run_state.provider and run_state.queue_key:
+            writes.append(
+                {"Delete": self._on(_queue_item_key(run_state.provider, run_state.queue_key))}
+            )
+        if run_state.charged_on:
+            writes += self._close_charge(run, run_state, run_state.charged_on, refund)
+        return self._give_back(run, run_state, *writes)
 
     def _close_charge(
-        self, run: RunId, standing: Standing, day: date, refund: Refund
+        self, run: RunId, run_state: RunState, day: date, refund: Refund
     ) -> "list[TransactWriteItemTypeDef]":
         """The condition excludes that the attempt changes its state in the same moment, as by a
         `begin`: one of the two transactions fails."""
@@ -341,19 +343,19 @@ class DynamoDBSlots:
             Refund.USD: (AttemptState.LOST,),
             Refund.NOTHING: MAY_BE_PAID,
         }[refund]
-        values = {f"state{place}": str(state) for place, state in enumerate(states)}
+        values = {f"state{queue_key}": str(state) for queue_key, state in enumerate(states)}
         condition = f"#state IN ({', '.join(f':{name}' for name in values)})"
         if refund is Refund.ALL:
             condition = f"attribute_not_exists(pk) OR {condition}"
         check = self._on(
-            attempt_key(run.job_id, standing.attempt or 0),
+            attempt_key(run.job_id, run_state.attempt or 0),
             ConditionExpression=condition,
             ExpressionAttributeNames={"#state": "state"},
             ExpressionAttributeValues=_values_named(**values),
         )
         writes: list[TransactWriteItemTypeDef] = [{"ConditionCheck": check}]
         if refund is not Refund.NOTHING:
-            back = {"usd": -(standing.charged_usd or 0), "renders": -(refund is Refund.ALL)}
+            back = {"usd": -(run_state.charged_usd or 0), "renders": -(refund is Refund.ALL)}
             update = self._on(
                 _spend_key(day),
                 UpdateExpression="ADD renders :renders, spent_usd :usd",
@@ -363,15 +365,15 @@ class DynamoDBSlots:
         return writes
 
     def _give_back(
-        self, run: RunId, standing: Standing, *writes: "TransactWriteItemTypeDef"
+        self, run: RunId, run_state: RunState, *writes: "TransactWriteItemTypeDef"
     ) -> bool:
         """Do all that, and give back the lease if the run still holds it: it may have run out and
         be somebody else's."""
-        if standing.provider is None or standing.slot is None:
+        if run_state.provider is None or run_state.slot is None:
             return not self._refused(*writes)
         lease: TransactWriteItemTypeDef = {
             "Delete": self._on(
-                _slot_key(standing.provider, standing.slot),
+                _slot_key(run_state.provider, run_state.slot),
                 ConditionExpression="job_id = :job_id AND #number = :number",
                 ExpressionAttributeNames={"#number": "number"},
                 ExpressionAttributeValues=_values_named(job_id=run.job_id, number=run.number),
@@ -414,8 +416,8 @@ class DynamoDBSlots:
         return []
 
 
-_HELD = ("place", "slot", "charged_usd", "charged_on")
-_AS_IT_WAITS = "place = :place AND provider = :provider AND attempt = :attempt"
+_HELD = ("queue_key", "slot", "charged_usd", "charged_on")
+_AS_IT_WAITS = "queue_key = :queue_key AND provider = :provider AND attempt = :attempt"
 _LEASE_NAMES = {"#number": "number", "#until": "until"}
 
 
@@ -429,8 +431,8 @@ def _slot_key(provider: ProviderName, slot: int) -> "Item":
     return _values(pk=f"slots#{provider}", sk=f"slot#{slot:04}")
 
 
-def _place_key(provider: ProviderName, place: str) -> "Item":
-    return _values(pk=f"waiters#{provider}", sk=place)
+def _queue_item_key(provider: ProviderName, queue_key: str) -> "Item":
+    return _values(pk=f"waiters#{provider}", sk=queue_key)
 
 
 def _spend_key(day: date) -> "Item":

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
         KeysAndAttributesTypeDef,
     )
 
-_KEYS_A_CALL = 100  # DynamoDB: the most that BatchGetItem takes
-_CALLS_AT_MOST = 10
+_MAX_KEYS_A_CALL = 100  # DynamoDB: the most that BatchGetItem takes
+_MAX_CALLS = 10
 
 
 class UsedUploads:
@@ -76,8 +76,8 @@ class UsedUploads:
         """
         by_pk = {_upload(bucket, key, version_id): (key, version_id) for key, version_id in pins}
         wanted, noted = list(by_pk), set[str]()
-        for first in range(0, len(wanted), _KEYS_A_CALL):
-            noted |= self._noted(wanted[first : first + _KEYS_A_CALL])
+        for first in range(0, len(wanted), _MAX_KEYS_A_CALL):
+            noted |= self._noted(wanted[first : first + _MAX_KEYS_A_CALL])
         return frozenset(pin for pk, pin in by_pk.items() if pk not in noted)
 
     def _noted(self, wanted: list[str]) -> set[str]:
@@ -87,7 +87,7 @@ class UsedUploads:
             "Keys": [{"pk": {"S": pk}, "sk": {"S": "job"}} for pk in wanted],
             "ProjectionExpression": "pk",
         }
-        for call in range(_CALLS_AT_MOST):
+        for call in range(_MAX_CALLS):
             got = self._client.batch_get_item(RequestItems={self._table: asked})
             found |= {note["pk"]["S"] for note in got["Responses"].get(self._table, [])}
             if self._table not in got["UnprocessedKeys"]:

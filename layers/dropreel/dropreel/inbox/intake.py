@@ -19,21 +19,21 @@ from typing import Protocol
 
 from pydantic import BaseModel, ValidationError
 
-from dropreel.inbox import job_file as wish
-from dropreel.inbox.messages import Sighting
+from dropreel.inbox import job_file
+from dropreel.inbox.messages import SeenUpload
 from dropreel.inbox.pairing import Group, Name, name_of
-from dropreel.inbox.pending_job import Draft
+from dropreel.inbox.pending_job import PendingJob
 from dropreel.model.events import DetailType, IncompleteUpload, UploadIncomplete
 from dropreel.model.job import INBOX, Input, Job, Role, error_key, manifest_key
 from dropreel.model.uploads import ObjectVersion
 from dropreel.runtime.log import logger
 
-SHORTEST_DELAY_SECONDS = 15
-LONGEST_DELAY_SECONDS = 900  # SQS: the longest that a message can be delayed
+MIN_DELAY_SECONDS = 15
+MAX_DELAY_SECONDS = 900  # SQS: the longest that a message can be delayed
 
 # So many unknown endings can share a stem (`shot.0001`, `shot.0002`, ...) that an event that names
 # them all would be too large for the bus.
-LISTED_AT_MOST = 20
+MAX_LISTED = 20
 
 
 class Storage(Protocol):
@@ -97,7 +97,7 @@ class Intake:
     shared_folders: tuple[str, ...] = ()
     """Below `inbox/`, ending in `/`: whose files every job may name."""
 
-    def take_in(self, seen: Sighting) -> None:
+    def take_in(self, seen: SeenUpload) -> None:
         """Start the upload's job, or see to it that its wait comes to an end.
 
         May be called in any order and any number of times for one upload.
@@ -110,13 +110,13 @@ class Intake:
         else:
             self._take_in_upload(name, seen)
 
-    def _take_in_defaults(self, seen: Sighting) -> None:
+    def _take_in_defaults(self, seen: SeenUpload) -> None:
         """Defaults concern what is dropped from now on."""
         if upload := self._find(seen.bucket, seen.key):
             self.used.note_answered(seen.bucket, upload.key, upload.version_id)
         logger.info("Defaults for what comes", key=seen.key)
 
-    def _take_in_upload(self, name: Name, seen: Sighting) -> None:
+    def _take_in_upload(self, name: Name, seen: SeenUpload) -> None:
         looked_at = self.now()  # before the listing: who looks later sees all that came before
         group = Group.around(name, self._listing(name, seen.bucket))
         upload = _current(seen, group)
@@ -131,16 +131,19 @@ class Intake:
         if seen.swept and self._has_outcome(name, seen):
             logger.info("A job of it has ended: nothing to do", key=seen.key)
             return
-        draft = self._draft(name, group, seen.bucket)
-        if draft.group.own == (upload,) and draft.inherited.wish.files.get(Role.IMAGE) == seen.key:
+        pending_job = self._pending_job(name, group, seen.bucket)
+        if (
+            pending_job.group.own == (upload,)
+            and pending_job.inherited.choices.files.get(Role.IMAGE) == seen.key
+        ):
             logger.info("An avatar's face: waits for nobody", key=seen.key)
             self._note_answered(seen)
-        elif draft.is_ready:
-            self._start(draft, name, seen, looked_at)
+        elif pending_job.is_ready:
+            self._start(pending_job, name, seen, looked_at)
         else:
-            self._wait(draft, seen)
+            self._wait(pending_job, seen)
 
-    def _has_outcome(self, name: Name, seen: Sighting) -> bool:
+    def _has_outcome(self, name: Name, seen: SeenUpload) -> bool:
         """Whether the videos bucket tells of this very version, which is then noted as it says.
 
         The second line, behind the notes: a sweep that finds none of an upload must not have it
@@ -159,7 +162,7 @@ class Intake:
                 return True
         return False
 
-    def _note_answered(self, seen: Sighting) -> None:
+    def _note_answered(self, seen: SeenUpload) -> None:
         if seen.version_id is not None:
             self.used.note_answered(seen.bucket, seen.key, seen.version_id)
 
@@ -177,8 +180,8 @@ class Intake:
         listed = self.storage.current_versions(bucket, key)
         return next(takewhile(lambda upload: upload.key == key, listed), None)
 
-    def _draft(self, name: Name, group: Group, bucket: str) -> Draft:
-        own = wish.together(
+    def _pending_job(self, name: Name, group: Group, bucket: str) -> PendingJob:
+        own = job_file.together(
             [
                 (upload.key, self._said(role, bucket, upload))
                 for role in (Role.OPTIONS, Role.PROMPT)
@@ -186,9 +189,9 @@ class Intake:
             ]
         )
         defaults = list(self._defaults(bucket, name.defaults_keys))
-        inherited = wish.nearest_wins(said for _, said in defaults)
-        named = {*own.wish.files.values(), *inherited.wish.files.values()}
-        return Draft(
+        inherited = job_file.nearest_wins(said for _, said in defaults)
+        named = {*own.choices.files.values(), *inherited.choices.files.values()}
+        return PendingJob(
             bucket=bucket,
             group=group,
             own=own,
@@ -200,23 +203,25 @@ class Intake:
 
     def _defaults(
         self, bucket: str, keys: Iterable[str]
-    ) -> Iterator[tuple[ObjectVersion, wish.Said]]:
+    ) -> Iterator[tuple[ObjectVersion, job_file.Parsed]]:
         for key in keys:
             if upload := self._find(bucket, key):
                 yield upload, self._said(Role.DEFAULTS, bucket, upload)
 
-    def _said(self, role: Role, bucket: str, upload: ObjectVersion) -> wish.Said:
-        if upload.size_bytes > wish.LONGEST_DOCUMENT_BYTES:
-            return wish.too_large(upload.key, upload.size_bytes)
+    def _said(self, role: Role, bucket: str, upload: ObjectVersion) -> job_file.Parsed:
+        if upload.size_bytes > job_file.MAX_DOCUMENT_BYTES:
+            return job_file.too_large(upload.key, upload.size_bytes)
         pinned = Input(
             role=role, key=upload.key, version_id=upload.version_id, size_bytes=upload.size_bytes
         )
         content = self.storage.read(bucket, pinned)
-        return wish.said_in(role, upload.key, content, self.shared_folders)
+        return job_file.parse(role, upload.key, content, self.shared_folders)
 
     # Starting
 
-    def _start(self, draft: Draft, name: Name, seen: Sighting, looked_at: datetime) -> None:
+    def _start(
+        self, pending_job: PendingJob, name: Name, seen: SeenUpload, looked_at: datetime
+    ) -> None:
         """Claim, start, note: a crash in between does it again, with the job of the first claim.
 
         The claim decides between two calls that see the same uploads and different defaults.
@@ -225,8 +230,8 @@ class Intake:
             logger.info("Not part of the job beside it: ignored", key=seen.key)
             self._note_answered(seen)
             return
-        made = draft.job().model_copy(update={"dropped_at": looked_at})
-        job = self.used.claim(draft.group.fingerprint, made)
+        made = pending_job.job().model_copy(update={"dropped_at": looked_at})
+        job = self.used.claim(pending_job.group.fingerprint, made)
         self.used.note_drop(job)
         self.executions.start(job)
         for given in job.inputs:
@@ -241,7 +246,7 @@ class Intake:
 
     # Waiting
 
-    def _wait(self, draft: Draft, seen: Sighting) -> None:
+    def _wait(self, pending_job: PendingJob, seen: SeenUpload) -> None:
         waited = self.now() - seen.first_seen
         left_seconds = self._left_seconds(seen)
         if left_seconds > 0:
@@ -250,24 +255,24 @@ class Intake:
             logger.info(
                 "Incomplete: will look again",
                 key=seen.key,
-                missing=draft.missing,
+                missing=pending_job.missing,
                 delay_seconds=delay_seconds,
             )
         elif self._is_there_for_others(seen):
             self._note_answered(seen)
             logger.info("There for other jobs: waits no longer", key=seen.key)
-        elif self._is_said(draft.group):
+        elif self._is_said(pending_job.group):
             self._note_answered(seen)
-            logger.info("Incomplete: said before", key=seen.key, missing=draft.missing)
+            logger.info("Incomplete: said before", key=seen.key, missing=pending_job.missing)
         else:
-            self._give_up(draft, seen, waited)
+            self._give_up(pending_job, seen, waited)
             self._note_answered(seen)
-            logger.info("Incomplete: said so", key=seen.key, missing=draft.missing)
+            logger.info("Incomplete: said so", key=seen.key, missing=pending_job.missing)
 
-    def _left_seconds(self, seen: Sighting) -> float:
+    def _left_seconds(self, seen: SeenUpload) -> float:
         return (self.incomplete_after - (self.now() - seen.first_seen)).total_seconds()
 
-    def _is_there_for_others(self, seen: Sighting) -> bool:
+    def _is_there_for_others(self, seen: SeenUpload) -> bool:
         """Whether it lies in a shared folder, or a job of another name was made with it."""
         if any(seen.key.startswith(INBOX + folder) for folder in self.shared_folders):
             return True
@@ -281,10 +286,10 @@ class Intake:
         told = self.storage.text(self.video_bucket, error_key(group.folder, group.stem))
         return waiting <= _Told.in_document(told).uploads_pinned
 
-    def _give_up(self, draft: Draft, seen: Sighting, waited: timedelta) -> None:
+    def _give_up(self, pending_job: PendingJob, seen: SeenUpload, waited: timedelta) -> None:
         """Announce, then write: a crash in between repeats the event and loses nothing."""
         waited_minutes = round(waited.total_seconds() / 60, 1)
-        group = draft.group
+        group = pending_job.group
         incomplete = UploadIncomplete(
             folder=group.folder,
             stem=group.stem,
@@ -297,9 +302,9 @@ class Intake:
                 )
                 for upload in _listed(group)
             ),
-            missing=draft.missing,
+            missing=pending_job.missing,
             waited_minutes=waited_minutes,
-            message=_in_words(draft, waited_minutes),
+            message=_in_words(pending_job, waited_minutes),
         )
         self.bus.announce(DetailType.UPLOAD_INCOMPLETE, incomplete)
         self.storage.put_json(
@@ -309,7 +314,7 @@ class Intake:
         )
 
 
-def _current(seen: Sighting, group: Group) -> ObjectVersion | None:
+def _current(seen: SeenUpload, group: Group) -> ObjectVersion | None:
     """The upload that was seen, if it is still what its key holds."""
     return next(
         (
@@ -365,7 +370,7 @@ def _is_own(name: Name, key: str) -> bool:
     return other is not None and other.is_beside(name) and other.role is not Role.DEFAULTS
 
 
-def _used_by(job: Job, name: Name, seen: Sighting) -> list[tuple[str, str]]:
+def _used_by(job: Job, name: Name, seen: SeenUpload) -> list[tuple[str, str]]:
     """What need not look for a job any more. What was seen comes last: its message is the one that
     is repeated after a crash, and does nothing once it is noted."""
     pinned = {(given.key, given.version_id) for given in job.inputs if _is_own(name, given.key)}
@@ -375,12 +380,12 @@ def _used_by(job: Job, name: Name, seen: Sighting) -> list[tuple[str, str]]:
 def _delay_seconds(waited_seconds: float, left_seconds: float) -> int:
     """Soon at first, because most of what is named or missing comes with the same copy; then as
     long again as it has waited. About ten looks in the first hour."""
-    delay_seconds = min(max(waited_seconds, SHORTEST_DELAY_SECONDS), LONGEST_DELAY_SECONDS)
+    delay_seconds = min(max(waited_seconds, MIN_DELAY_SECONDS), MAX_DELAY_SECONDS)
     return math.ceil(min(delay_seconds, left_seconds))
 
 
 def _listed(group: Group) -> tuple[ObjectVersion, ...]:
-    return (*group.own, *group.of(None))[:LISTED_AT_MOST]
+    return (*group.own, *group.of(None))[:MAX_LISTED]
 
 
 _WANTED = {
@@ -390,11 +395,11 @@ _WANTED = {
 }
 
 
-def _in_words(draft: Draft, waited_minutes: float) -> str:
-    group, named = draft.group, sorted(draft.awaited.values())
-    beside = [_WANTED[role] for role in draft.missing if role not in draft.awaited]
+def _in_words(pending_job: PendingJob, waited_minutes: float) -> str:
+    group, named = pending_job.group, sorted(pending_job.awaited.values())
+    beside = [_WANTED[role] for role in pending_job.missing if role not in pending_job.awaited]
     files = ", ".join(_file(upload) for upload in _listed(group))
-    strangers = [_file(upload) for upload in group.of(None)][:LISTED_AT_MOST]
+    strangers = [_file(upload) for upload in group.of(None)][:MAX_LISTED]
     wanted = [*named]
     if beside:
         wanted.insert(0, " and ".join(what for what, _ in beside) + " of the same name")

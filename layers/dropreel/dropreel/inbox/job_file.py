@@ -21,22 +21,22 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from dropreel.inbox.pairing import DEFAULTS_FILE
 from dropreel.model.catalog import MODELS, Option, OptionValue
 from dropreel.model.errors import Reason
-from dropreel.model.job import INBOX, LONGEST_KEY_BYTES, Role, top_folder
+from dropreel.model.job import INBOX, MAX_KEY_BYTES, Role, top_folder
 
-LONGEST_DOCUMENT_BYTES = 64 * 1024
+MAX_DOCUMENT_BYTES = 64 * 1024
 
 # Step Functions carries the prompt several times (in the job and in each offer's request) within
 # its 256 KiB; the longest that a provider publishes is 1500.
-LONGEST_TEXT_CHARACTERS = 4000
+MAX_TEXT_CHARACTERS = 4000
 
 # As many problems as fit into an error's cause in Step Functions, and more than anyone reads.
-PROBLEMS_AT_MOST = 10
+MAX_PROBLEMS = 10
 
-_SHOWN_AT_MOST = 60
+_MAX_SHOWN_CHARACTERS = 60
 
 
 @dataclass(frozen=True)
-class Wish:
+class JobChoices:
     """What was asked for; what is None or absent was not said."""
 
     model: str | None = None
@@ -45,9 +45,9 @@ class Wish:
     """The keys of the picture and the recording that are named."""
     options: dict[str, OptionValue] = field(default_factory=dict)
 
-    def over(self, farther: "Wish") -> "Wish":
+    def over(self, farther: "JobChoices") -> "JobChoices":
         """Both wishes; where both say the same thing, this one counts."""
-        return Wish(
+        return JobChoices(
             model=self.model or farther.model,
             prompt=self.prompt or farther.prompt,
             files={**farther.files, **self.files},
@@ -64,17 +64,17 @@ class Wish:
         }
 
 
-class Said(NamedTuple):
+class Parsed(NamedTuple):
     """What a file says, or several do, and what is wrong with it."""
 
-    wish: Wish
+    choices: JobChoices
     problems: tuple[Reason, ...] = ()
 
 
 # Reading one file
 
 
-def said_in(role: Role, key: str, content: bytes, shared_folders: Sequence[str] = ()) -> Said:
+def parse(role: Role, key: str, content: bytes, shared_folders: Sequence[str] = ()) -> Parsed:
     """Read a job's prompt, its options, or the defaults of a folder."""
     try:
         text = _decoded(content)
@@ -89,15 +89,15 @@ def said_in(role: Role, key: str, content: bytes, shared_folders: Sequence[str] 
         )
     if role is Role.PROMPT:
         return _prompt_in(key, text)
-    return _wish_in(role, key, text, shared_folders)
+    return _options_in(role, key, text, shared_folders)
 
 
-def too_large(key: str, size_bytes: int) -> Said:
+def too_large(key: str, size_bytes: int) -> Parsed:
     """The answer to a file that is too large to be read."""
     return _only_wrong(
         Reason(
             file=key,
-            rule=f"at most {LONGEST_DOCUMENT_BYTES} bytes",
+            rule=f"at most {MAX_DOCUMENT_BYTES} bytes",
             found=f"{size_bytes} bytes",
             cure="Keep only what the job is to be told, and drop it again.",
         )
@@ -116,10 +116,10 @@ def _tidy(text: object) -> object:
     return text.replace("\r\n", "\n").replace("\r", "\n").strip()
 
 
-def _prompt_in(key: str, text: str) -> Said:
+def _prompt_in(key: str, text: str) -> Parsed:
     prompt = str(_tidy(text))
-    if 1 <= len(prompt) <= LONGEST_TEXT_CHARACTERS:
-        return Said(Wish(prompt=prompt))
+    if 1 <= len(prompt) <= MAX_TEXT_CHARACTERS:
+        return Parsed(JobChoices(prompt=prompt))
     return _only_wrong(
         Reason(
             file=key,
@@ -141,7 +141,7 @@ def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return dict(pairs)
 
 
-def _wish_in(role: Role, key: str, text: str, shared_folders: Sequence[str]) -> Said:
+def _options_in(role: Role, key: str, text: str, shared_folders: Sequence[str]) -> Parsed:
     try:
         said = json.loads(text, object_pairs_hook=_once_each)
         json.dumps(said, ensure_ascii=False).encode()  # half a character can be written as \ud800
@@ -157,7 +157,7 @@ def _wish_in(role: Role, key: str, text: str, shared_folders: Sequence[str]) -> 
     return _judged(role, key, said, shared_folders)
 
 
-def _not_json(key: str, what: str) -> Said:
+def _not_json(key: str, what: str) -> Parsed:
     return _only_wrong(
         Reason(
             file=key,
@@ -169,7 +169,7 @@ def _not_json(key: str, what: str) -> Said:
     )
 
 
-def _judged(role: Role, key: str, said: dict[str, object], shared_folders: Sequence[str]) -> Said:
+def _judged(role: Role, key: str, said: dict[str, object], shared_folders: Sequence[str]) -> Parsed:
     wrong = _wrong_fields(said)
     fields = {name: value for name, value in said.items() if name not in wrong}
     understood = JobFile.model_validate(fields).model_dump(exclude_unset=True, exclude={"link"})
@@ -186,14 +186,16 @@ def _judged(role: Role, key: str, said: dict[str, object], shared_folders: Seque
             wrong.add(kind)
     problems = [
         _objection(key, name, said[name])
-        for name in islice(filter(wrong.__contains__, said), PROBLEMS_AT_MOST)
+        for name in islice(filter(wrong.__contains__, said), MAX_PROBLEMS)
     ]
-    problems = [*elsewhere, *problems][:PROBLEMS_AT_MOST]
+    problems = [*elsewhere, *problems][:MAX_PROBLEMS]
     if role is Role.DEFAULTS and Role.AUDIO in files:
         del files[Role.AUDIO]
         problems.append(_one_recording_for_many(key))
-    wish = Wish(understood.pop("model", None), understood.pop("prompt", None), files, understood)
-    return Said(wish, tuple(problems))
+    choices = JobChoices(
+        understood.pop("model", None), understood.pop("prompt", None), files, understood
+    )
+    return Parsed(choices, tuple(problems))
 
 
 def _wrong_fields(said: dict[str, object]) -> set[str]:
@@ -258,7 +260,7 @@ def _key_of(path: str, beside: str) -> str | None:
         and not _ELSEWHERE.match(path)
         and not re.search(r"[\x00-\x1f\x7f]", path)
     )
-    return key if usable and len(key.encode()) <= LONGEST_KEY_BYTES else None
+    return key if usable and len(key.encode()) <= MAX_KEY_BYTES else None
 
 
 def _objection(key: str, name: str, value: object) -> Reason:
@@ -271,7 +273,7 @@ def _objection(key: str, name: str, value: object) -> Reason:
             found=f"the unknown field {_shown(name)}",
             cure=f"Write {_shown(nearest)} instead." if nearest else "Delete it.",
         )
-    long = isinstance(value, str) and len(value) > LONGEST_TEXT_CHARACTERS
+    long = isinstance(value, str) and len(value) > MAX_TEXT_CHARACTERS
     nearest = _nearest(value, known.values)
     return Reason(
         file=key,
@@ -298,18 +300,18 @@ def _shown(value: object) -> str:
     if isinstance(value, list):
         return "a list"
     text = json.dumps(value, ensure_ascii=False)
-    text = text if len(text) <= _SHOWN_AT_MOST else text[:_SHOWN_AT_MOST] + "…"
+    text = text if len(text) <= _MAX_SHOWN_CHARACTERS else text[:_MAX_SHOWN_CHARACTERS] + "…"
     return text.encode(errors="backslashreplace").decode()
 
 
-def _only_wrong(reason: Reason) -> Said:
-    return Said(Wish(), (reason,))
+def _only_wrong(reason: Reason) -> Parsed:
+    return Parsed(JobChoices(), (reason,))
 
 
 # Several files
 
 
-def together(files: Sequence[tuple[str, Said]]) -> Said:
+def together(files: Sequence[tuple[str, Parsed]]) -> Parsed:
     """What a job's own files say, each with its key. None of them beats another: what two of them
     say is a problem that names both."""
     clashes: list[Reason] = []
@@ -322,18 +324,18 @@ def together(files: Sequence[tuple[str, Said]]) -> Said:
                     found=f'"{name}" said a second time',
                     cure=f'Take "{name}" out of {key} or {other}, then drop that file again.',
                 )
-                for name in sorted(said.wish.said & earlier.wish.said)
+                for name in sorted(said.choices.said & earlier.choices.said)
             )
     merged = nearest_wins([said for _, said in files])
-    return Said(merged.wish, (*merged.problems, *clashes))
+    return Parsed(merged.choices, (*merged.problems, *clashes))
 
 
-def nearest_wins(nearest_first: Iterable[Said]) -> Said:
+def nearest_wins(nearest_first: Iterable[Parsed]) -> Parsed:
     """What applies of defaults: for each thing, what the nearest that says it says."""
     return reduce(
-        lambda near, far: Said(near.wish.over(far.wish), near.problems + far.problems),
+        lambda near, far: Parsed(near.choices.over(far.choices), near.problems + far.problems),
         nearest_first,
-        Said(Wish()),
+        Parsed(JobChoices()),
     )
 
 
@@ -362,22 +364,22 @@ def _option_field(offered: Sequence[Option], about: str) -> _FieldOfFile:
         values = tuple(dict.fromkeys(value for option in offered for value in option.values))
         return _FieldOfFile(_one_of(values), Literal.__getitem__(values), about, values)
     if kind == "string":
-        takes = f"text of at most {LONGEST_TEXT_CHARACTERS} characters"
-        return _FieldOfFile(takes, Annotated[str, Field(max_length=LONGEST_TEXT_CHARACTERS)], about)
+        takes = f"text of at most {MAX_TEXT_CHARACTERS} characters"
+        return _FieldOfFile(takes, Annotated[str, Field(max_length=MAX_TEXT_CHARACTERS)], about)
     lowest = [option.at_least for option in offered if option.at_least is not None]
     highest = [option.at_most for option in offered if option.at_most is not None]
     if len(lowest) == len(highest) == len(offered):
         at_least, at_most = min(lowest), max(highest)
         bounds = f"from {at_least} to {at_most}"
     else:
-        at_least, at_most = -_LARGEST, _LARGEST
-        bounds = f"of at most {len(str(_LARGEST))} digits"
+        at_least, at_most = -_MAX_NUMBER, _MAX_NUMBER
+        bounds = f"of at most {len(str(_MAX_NUMBER))} digits"
     takes = f"a whole number {bounds}, without quotes"
     return _FieldOfFile(takes, Annotated[int, Field(ge=at_least, le=at_most)], about)
 
 
 # What every reader of JSON on the way keeps exactly, Step Functions and jq among them.
-_LARGEST: Final = 10**15 - 1
+_MAX_NUMBER: Final = 10**15 - 1
 
 
 def _fields() -> dict[str, _FieldOfFile]:
@@ -398,11 +400,11 @@ def _fields() -> dict[str, _FieldOfFile]:
             tuple(MODELS),
         ),
         "prompt": _FieldOfFile(
-            f"text of 1 to {LONGEST_TEXT_CHARACTERS} characters",
+            f"text of 1 to {MAX_TEXT_CHARACTERS} characters",
             Annotated[
                 str,
                 BeforeValidator(_tidy),
-                Field(min_length=1, max_length=LONGEST_TEXT_CHARACTERS),
+                Field(min_length=1, max_length=MAX_TEXT_CHARACTERS),
             ],
             about.pop("prompt"),
         ),

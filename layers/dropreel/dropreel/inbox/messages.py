@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter
 
 
-class Sighting(BaseModel):
+class SeenUpload(BaseModel):
     """An upload that S3 told of, or that a sweep came across. Also the message by which intake
     reminds itself to look again."""
 
@@ -18,7 +18,7 @@ class Sighting(BaseModel):
     swept: bool = Field(default=False, description="Whether a sweep came across it.")
 
 
-class Bookmark(BaseModel):
+class SweepPosition(BaseModel):
     """How far a sweep of the inbox has come."""
 
     model_config = ConfigDict(frozen=True)
@@ -32,7 +32,7 @@ class Sweep(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    sweep: Bookmark
+    sweep: SweepPosition
 
 
 # Powertools has a model of this event too. It comes with the models of all other services, whose
@@ -61,8 +61,8 @@ class ObjectCreated(BaseModel):
     detail: _CreatedDetail
 
     @property
-    def sighting(self) -> Sighting:
-        return Sighting(
+    def seen_upload(self) -> SeenUpload:
+        return SeenUpload(
             bucket=self.detail.bucket.name,
             key=self.detail.object.key,
             version_id=self.detail.object.version_id,
@@ -70,12 +70,12 @@ class ObjectCreated(BaseModel):
         )
 
 
-_MESSAGE: TypeAdapter[ObjectCreated | Sighting | Sweep] = TypeAdapter(
-    ObjectCreated | Sighting | Sweep
+_MESSAGE: TypeAdapter[ObjectCreated | SeenUpload | Sweep] = TypeAdapter(
+    ObjectCreated | SeenUpload | Sweep
 )
 
 
-def message_in(message: str) -> Sighting | Sweep:
+def message_in(message: str) -> SeenUpload | Sweep:
     """Read a message of the intake queue. Raises pydantic's `ValidationError`."""
     parsed = _MESSAGE.validate_json(message)
-    return parsed.sighting if isinstance(parsed, ObjectCreated) else parsed
+    return parsed.seen_upload if isinstance(parsed, ObjectCreated) else parsed

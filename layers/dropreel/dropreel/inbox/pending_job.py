@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-from dropreel.inbox.job_file import PROBLEMS_AT_MOST, Said, Wish
+from dropreel.inbox.job_file import MAX_PROBLEMS, JobChoices, Parsed
 from dropreel.inbox.pairing import Group
 from dropreel.model.catalog import MODELS
 from dropreel.model.errors import Reason
@@ -13,20 +13,20 @@ from dropreel.model.uploads import ObjectVersion
 
 # Names spell an ending in upper and lower case, so hundreds of files can share a stem. A refusal
 # names this many of a role; the job stays within what Step Functions and EventBridge carry.
-NAMED_AT_MOST = 10
+MAX_NAMED = 10
 
 _MEDIA = (Role.IMAGE, Role.AUDIO)
 
 
 @dataclass(frozen=True)
-class Draft:
+class PendingJob:
     """What intake knows of a job at one moment."""
 
     bucket: str
     group: Group
-    own: Said
+    own: Parsed
     """What the job's own files say."""
-    inherited: Said
+    inherited: Parsed
     """What its folders' defaults say."""
     defaults: tuple[ObjectVersion, ...]
     """The files that say it, the nearest first."""
@@ -35,18 +35,20 @@ class Draft:
     deployed_model: str
 
     @cached_property
-    def wish(self) -> Wish:
+    def choices(self) -> JobChoices:
         """The job's own files beat the defaults, deploy-time parameters come last."""
-        return self.own.wish.over(self.inherited.wish).over(Wish(model=self.deployed_model))
+        return self.own.choices.over(self.inherited.choices).over(
+            JobChoices(model=self.deployed_model)
+        )
 
     @property
     def model(self) -> str:
-        return self.wish.model or self.deployed_model
+        return self.choices.model or self.deployed_model
 
     @cached_property
     def problems(self) -> tuple[Reason, ...]:
         """What is wrong with what is said; validate refuses the job with it."""
-        return (*self.own.problems, *self._rivalries(), *self.inherited.problems)[:PROBLEMS_AT_MOST]
+        return (*self.own.problems, *self._rivalries(), *self.inherited.problems)[:MAX_PROBLEMS]
 
     @property
     def awaited(self) -> dict[Role, str]:
@@ -67,7 +69,7 @@ class Draft:
         there = {
             Role.IMAGE: bool(self.of(Role.IMAGE)),
             Role.AUDIO: bool(self.of(Role.AUDIO)),
-            Role.PROMPT: self.wish.prompt is not None,
+            Role.PROMPT: self.choices.prompt is not None,
         }
         return tuple(role for role, is_needed in needed.items() if is_needed and not there[role])
 
@@ -89,7 +91,7 @@ class Draft:
     def job(self) -> Job:
         """The job, each upload pinned to its version."""
         inputs = tuple(
-            _pinned(role, upload) for role in Role for upload in self.of(role)[:NAMED_AT_MOST]
+            _pinned(role, upload) for role in Role for upload in self.of(role)[:MAX_NAMED]
         )
         rivals = tuple(_pinned(role, upload) for role in _MEDIA for upload in self._rivals(role))
         return Job(
@@ -98,8 +100,8 @@ class Draft:
             folder=self.group.folder,
             stem=self.group.stem,
             model=self.model,
-            prompt=self.wish.prompt,
-            options=self.wish.options,
+            prompt=self.choices.prompt,
+            options=self.choices.options,
             inputs=inputs,
             problems=self.problems,
         )
@@ -107,12 +109,12 @@ class Draft:
     def _named(self, role: Role) -> str | None:
         """The key that the job's own file names, or, for want of a file of the job's name, the
         defaults: an avatar's face."""
-        own = self.own.wish.files.get(role)
-        return own or (None if self.group.of(role) else self.inherited.wish.files.get(role))
+        own = self.own.choices.files.get(role)
+        return own or (None if self.group.of(role) else self.inherited.choices.files.get(role))
 
     def _rivals(self, role: Role) -> tuple[ObjectVersion, ...]:
         """Uploads of the job's name, while its own file names another one."""
-        named = self.own.wish.files.get(role)
+        named = self.own.choices.files.get(role)
         return tuple(upload for upload in self.group.of(role) if named and upload.key != named)
 
     def _rivalries(self) -> Iterator[Reason]:
@@ -122,7 +124,7 @@ class Draft:
                 yield Reason(
                     file=rival.key,
                     rule=f"one {_WORDS[role]}: the one that {says} names, "
-                    f"{self.own.wish.files[role]}, or one of the job's name beside it",
+                    f"{self.own.choices.files[role]}, or one of the job's name beside it",
                     found=f"another {_WORDS[role]} beside it",
                     cure=f'Delete {rival.key}, or take "{role}" out of {says}; '
                     f"then drop {says} again.",

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from pydantic import BaseModel
 
-from dropreel.inbox.messages import Sighting, Sweep
+from dropreel.inbox.messages import SeenUpload, Sweep
 from dropreel.inbox.pairing import name_of
 from dropreel.model.job import INBOX
 from dropreel.model.uploads import Page, WrittenObject
@@ -68,14 +68,14 @@ class InboxSweep:
         wanted = [upload for upload in page.objects if name_of(upload.key)]
         found = list(islice(self._unanswered(bucket, wanted), SWEEP_UPLOADS_PER_MINUTE))
         for number, upload in enumerate(found):
-            sighting = Sighting(
+            seen_upload = SeenUpload(
                 bucket=bucket,
                 key=upload.key,
                 version_id=upload.version_id,
                 first_seen=upload.written_at,
                 swept=True,
             )
-            self.queue.send(sighting, REST_SECONDS + math.floor(_seconds_for(number)))
+            self.queue.send(seen_upload, REST_SECONDS + math.floor(_seconds_for(number)))
         is_cut = len(found) == SWEEP_UPLOADS_PER_MINUTE
         after = found[-1].key if is_cut else page.goes_on_after
         if after is not None:

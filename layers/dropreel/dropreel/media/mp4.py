@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from dropreel.model.errors import ResultRefused
 
 # An hour at 60 frames a second needs about 5 MiB of `moov`; who sends more wants our memory.
-_KEPT_BYTES_AT_MOST = {b"ftyp": 4096, b"moov": 16 * 1024**2}
+_MAX_KEPT_BYTES = {b"ftyp": 4096, b"moov": 16 * 1024**2}
 
 _LONG_BOX = b"\0\0\0\1"
 _TO_THE_END = 1 << 64
@@ -90,15 +90,15 @@ class Mp4Check:
         self._header.clear()
         if not self._kept and self._kind != b"ftyp":
             raise _refused("it begins like another kind of file")
-        if self._kind in _KEPT_BYTES_AT_MOST:
+        if self._kind in _MAX_KEPT_BYTES:
             self._kept.setdefault(self._kind, bytearray())
         self._has_media |= self._kind == b"mdat"
 
     def _read_body(self, rest: memoryview) -> memoryview:
         taken = min(self._body_left, len(rest))
-        if self._kind in _KEPT_BYTES_AT_MOST:
+        if self._kind in _MAX_KEPT_BYTES:
             kept = self._kept[self._kind]
-            if len(kept) + taken > _KEPT_BYTES_AT_MOST[self._kind]:
+            if len(kept) + taken > _MAX_KEPT_BYTES[self._kind]:
                 raise _refused("its description of the tracks is too large")
             kept += rest[:taken]
         if self._body_left != _TO_THE_END:

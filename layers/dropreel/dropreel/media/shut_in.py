@@ -75,8 +75,10 @@ def opened(
                 if "answer" in said:
                     return wanted.model_validate(said["answer"])
                 fault = Fault.model_validate(said["fault"]) if "fault" in said else None
-                start, size_bytes = (0, 0) if fault else map(abs, map(int, said["read"]))
-            except (EOFError, OSError, ValueError, TypeError, LookupError):
+                start, size_bytes = (0, 0) if fault else map(int, said["read"])
+                if start < 0 or not 0 <= size_bytes <= source.size_bytes - start:
+                    raise ValueError("bytes that the file does not have")
+            except (EOFError, OSError, ValueError, TypeError, LookupError, ArithmeticError):
                 process.join(1)
                 raise _died(codec.noun, process.exitcode) from None
             if fault:

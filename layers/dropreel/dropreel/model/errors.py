@@ -15,11 +15,11 @@ from pydantic import BaseModel, ConfigDict, Field
 # An error travels as JSON inside the JSON of a `Cause`, which holds at most 32,768 characters
 # (Step Functions' API: ExecutionFailedEventDetails) and Lambda's stack trace beside it. Counted in
 # characters of JSON in ASCII, of which one that is read may take twelve.
-_MESSAGE_CHARACTERS_AT_MOST = 2_000
-_FIRST_REASON_CHARACTERS_AT_MOST = 500
-_WORDS_CHARACTERS_AT_MOST = 400
-_KEY_CHARACTERS_AT_MOST = 1_024
-_REASONS_JSON_CHARACTERS_AT_MOST = 22_000
+_MAX_MESSAGE_CHARACTERS = 2_000
+_MAX_FIRST_REASON_CHARACTERS = 500
+_MAX_WORDS_CHARACTERS = 400
+_MAX_KEY_CHARACTERS = 1_024
+_MAX_REASONS_JSON_CHARACTERS = 22_000
 
 
 RERUN = "`make rerun`, by whoever runs this Dropreel"
@@ -70,7 +70,7 @@ class DropreelError(Exception):
     reasons: tuple[Reason, ...] = ()
 
     def __init__(self, message: str) -> None:
-        self.message = _cut(message, _MESSAGE_CHARACTERS_AT_MOST)
+        self.message = _cut(message, _MAX_MESSAGE_CHARACTERS)
         super().__init__(self.message)
 
     @property
@@ -102,7 +102,7 @@ class InputRejected(DropreelError):
     def __init__(self, reasons: tuple[Reason, ...]) -> None:
         self.reasons = tuple(_as_many_as_fit(reasons))
         files = len({reason.file for reason in reasons})
-        first = _cut(" ".join(map(_in_words, self.reasons[:1])), _FIRST_REASON_CHARACTERS_AT_MOST)
+        first = _cut(" ".join(map(_in_words, self.reasons[:1])), _MAX_FIRST_REASON_CHARACTERS)
         message = f"{files} {'file' if files == 1 else 'files'} cannot be used. {first}"
         if more := len(reasons) - 1:
             message += f" And {more} more {'reason' if more == 1 else 'reasons'}."
@@ -118,12 +118,12 @@ def _in_words(reason: Reason) -> str:
 
 def _as_many_as_fit(reasons: Iterable[Reason]) -> Iterator[Reason]:
     """The first always does."""
-    left = _REASONS_JSON_CHARACTERS_AT_MOST
+    left = _MAX_REASONS_JSON_CHARACTERS
     for reason in reasons:
         words = {"rule": reason.rule, "found": reason.found, "cure": reason.cure}
         told = reason.model_copy(
-            update={name: _cut(text, _WORDS_CHARACTERS_AT_MOST) for name, text in words.items()}
-            | {"file": _cut(reason.file, _KEY_CHARACTERS_AT_MOST)}
+            update={name: _cut(text, _MAX_WORDS_CHARACTERS) for name, text in words.items()}
+            | {"file": _cut(reason.file, _MAX_KEY_CHARACTERS)}
         )
         left -= len(json.dumps(told.model_dump_json()))
         if left < 0:
@@ -131,8 +131,8 @@ def _as_many_as_fit(reasons: Iterable[Reason]) -> Iterator[Reason]:
         yield told
 
 
-def _cut(text: str, characters_at_most: int) -> str:
-    return text if len(text) <= characters_at_most else f"{text[: characters_at_most - 1]}…"
+def _cut(text: str, max_characters: int) -> str:
+    return text if len(text) <= max_characters else f"{text[: max_characters - 1]}…"
 
 
 class InputGone(DropreelError):

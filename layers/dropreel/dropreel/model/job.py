@@ -12,8 +12,8 @@ from dropreel.model.catalog import OptionValue
 from dropreel.model.errors import Reason
 
 INBOX = "inbox/"
-LONGEST_KEY_BYTES = 1024  # S3: in UTF-8
-_LONGEST_EXECUTION_NAME = 80
+MAX_KEY_BYTES = 1024  # S3: in UTF-8
+_MAX_EXECUTION_NAME = 80
 
 # What we ourselves put between a stem and its last ending: `.error`, or a job id.
 _OUR_ENDING = re.compile(r"\.(error|[a-z0-9-]{1,63}-[0-9a-f]{16})_*\Z", re.IGNORECASE)
@@ -123,10 +123,10 @@ def _name(stem: str) -> str:
 def _fitting(name: str, ending: str) -> str:
     """A key that S3 takes. Too long a name is cut, and told from others by a digest: an upload's
     own key may already have all of the bytes that there are."""
-    if len((name + ending).encode()) <= LONGEST_KEY_BYTES:
+    if len((name + ending).encode()) <= MAX_KEY_BYTES:
         return name + ending
     ending = f"-{hashlib.sha256(name.encode()).hexdigest()[:16]}{ending}"
-    room_bytes = LONGEST_KEY_BYTES - len(ending)
+    room_bytes = MAX_KEY_BYTES - len(ending)
     return name.encode()[:room_bytes].decode(errors="ignore") + ending
 
 
@@ -155,7 +155,7 @@ def execution_name(job_id: str, run: int) -> str:
     if run == 1:
         return job_id
     ending = f"-{job_id[-16:]}-r{run}"
-    return f"{job_id[:-17][: _LONGEST_EXECUTION_NAME - len(ending)]}{ending}"
+    return f"{job_id[:-17][: _MAX_EXECUTION_NAME - len(ending)]}{ending}"
 
 
 def slug(stem: str) -> str:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from dropreel.model.catalog import ProviderName
 from dropreel.model.job import Job
-from dropreel.model.messages import Next, Plan, PlannedOffer
+from dropreel.model.messages import NextAttempt, Plan, PlannedOffer
 from dropreel.model.provider import QUEUE_TIMEOUT_SECONDS, RENDER_TIMEOUT_SECONDS, Ticket
 
 
@@ -121,7 +121,7 @@ class Ledger(Protocol):
     def begin(
         self,
         job_id: str,
-        turn: Next,
+        next_attempt: NextAttempt,
         offer: PlannedOffer,
         now: datetime,
         *,

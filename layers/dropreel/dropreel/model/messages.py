@@ -70,7 +70,7 @@ class Plan(BaseModel):
     )
 
 
-class Next(BaseModel):
+class NextAttempt(BaseModel):
     """What submit is to do next. The state machine hands it back as it is."""
 
     model_config = ConfigDict(frozen=True)
@@ -95,7 +95,7 @@ class Submission(BaseModel):
 
     ticket: Ticket | None = None
     wait_seconds: int = Field(ge=0, description="Until the next question or the next try.")
-    next: Next = Next()
+    next: NextAttempt = NextAttempt()
     falls_over: bool = Field(
         default=False, description="`next` is another attempt: it needs to be admitted first."
     )
@@ -114,7 +114,7 @@ class Progress(BaseModel):
     completed_at: datetime | None = Field(
         default=None, description="When a poll first saw the render completed."
     )
-    next: Next | None = Field(
+    next: NextAttempt | None = Field(
         default=None, description="The render failed and is to be submitted again like this."
     )
     unknown_since: datetime | None = Field(
@@ -128,7 +128,7 @@ class AdmitRequest(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     plan: Plan
-    next: Next = Next()
+    next: NextAttempt = NextAttempt()
     task_token: str = Field(repr=False)
     retry: int = Field(ge=0, lt=1000, description="Of this state, since the last redrive.")
     redrive: int = Field(default=0, ge=0, description="Of the execution.")
@@ -146,10 +146,10 @@ class SubmitRequest(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     plan: Plan
-    next: Next = Next()
+    next: NextAttempt = NextAttempt()
 
 
-class Underway(BaseModel):
+class ActiveRender(BaseModel):
     """What poll and deliver are called with: a render that a provider has accepted."""
 
     model_config = ConfigDict(frozen=True)

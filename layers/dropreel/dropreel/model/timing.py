@@ -11,15 +11,15 @@ from email.utils import parsedate_to_datetime
 
 # WaveSpeed's page asks for 5 s or more between two questions. A minute is little beside a render
 # that has taken ten already.
-POLL_MIN_SECONDS = 5.0
-POLL_MAX_SECONDS = 60.0
+MIN_POLL_SECONDS = 5.0
+MAX_POLL_SECONDS = 60.0
 
 # How long a job keeps asking a provider that answers 429 before it goes to the next offer. Each
 # try is about ten of the 25,000 events that an execution may have.
 THROTTLE_PATIENCE_SECONDS = 900.0
 
 # A provider may ask for more patience than we would have, but not for a whole afternoon.
-RETRY_AFTER_MAX_SECONDS = 300.0
+MAX_RETRY_AFTER_SECONDS = 300.0
 
 
 def next_wait_seconds(since_submission_seconds: float, *, retry_after_seconds: float = 0) -> int:
@@ -27,7 +27,7 @@ def next_wait_seconds(since_submission_seconds: float, *, retry_after_seconds: f
 
     So a render is seen at most a tenth later than it was ready, for few polls in all.
     """
-    ours = min(max(since_submission_seconds / 10, POLL_MIN_SECONDS), POLL_MAX_SECONDS)
+    ours = min(max(since_submission_seconds / 10, MIN_POLL_SECONDS), MAX_POLL_SECONDS)
     return math.ceil(max(ours, _asked_seconds(retry_after_seconds)))
 
 
@@ -43,7 +43,7 @@ def retry_wait_seconds(
     refused together do not come back together. `jitter` gives 0 to 1.
     """
     doublings = min(max(tries - 1, 0), 30)
-    half = min(math.ldexp(POLL_MIN_SECONDS, doublings), POLL_MAX_SECONDS) / 2
+    half = min(math.ldexp(MIN_POLL_SECONDS, doublings), MAX_POLL_SECONDS) / 2
     return math.ceil(max(half, _asked_seconds(retry_after_seconds)) + half * jitter())
 
 
@@ -91,4 +91,4 @@ def _asked_seconds(retry_after_seconds: float) -> float:
     """What a provider asks for, as far as we go along with it."""
     if not math.isfinite(retry_after_seconds):
         return 0
-    return min(max(retry_after_seconds, 0), RETRY_AFTER_MAX_SECONDS)
+    return min(max(retry_after_seconds, 0), MAX_RETRY_AFTER_SECONDS)

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from pydantic import BaseModel, ValidationError
 
-from dropreel.inbox.messages import Bookmark, Sweep
+from dropreel.inbox.messages import Sweep, SweepPosition
 from dropreel.model.executions import EndedExecution, Ending, UnhappyEnd
 from dropreel.model.job import Job
 from dropreel.model.ledger import Run
@@ -23,10 +23,10 @@ from dropreel.runtime.log import logger
 LOOKS_BACK = timedelta(days=15)
 """A sweep or two may fail as well."""
 
-DESCRIBED_AT_MOST = 5000
+MAX_DESCRIBED = 5000
 """So many calls fit into a Lambda function's 15 minutes at the pace that Step Functions allows."""
 
-_LONGEST_RUN = timedelta(days=90)  # the state machine's TimeoutSeconds
+_MAX_RUN = timedelta(days=90)  # the state machine's TimeoutSeconds
 _EVENT_TAKES = timedelta(seconds=10)
 _CONCLUDE_TAKES = timedelta(minutes=15)  # with the retries of an asynchronous call
 
@@ -77,11 +77,11 @@ class DailySweep:
         with ExitStack() as parts:  # they run from the last to the first: the longest at the end
             parts.callback(self._have_concluded)
             parts.callback(self.admission.serve_all)
-            parts.callback(self.queue.send, Sweep(sweep=Bookmark()), 0)
+            parts.callback(self.queue.send, Sweep(sweep=SweepPosition()), 0)
 
     def _have_concluded(self) -> None:
         overdue = self._ended()
-        concluded = [self._see_to(one) for one in islice(overdue, DESCRIBED_AT_MOST)]
+        concluded = [self._see_to(one) for one in islice(overdue, MAX_DESCRIBED)]
         logger.info("Told conclude again", ended=len(concluded), told=sum(concluded))
         if next(overdue, None):
             logger.warning("More executions ended than one sweep looks at")
@@ -92,7 +92,7 @@ class DailySweep:
         since = now - LOOKS_BACK
         for status in _UNHAPPY_ENDS:
             for one in takewhile(
-                lambda one: one.started_at >= since - _LONGEST_RUN, self.executions.ended(status)
+                lambda one: one.started_at >= since - _MAX_RUN, self.executions.ended(status)
             ):
                 if since <= one.stopped_at <= now - _EVENT_TAKES:
                     yield one

@@ -26,7 +26,7 @@ from dropreel.model.events import (
     VideoReady,
 )
 from dropreel.model.ledger import Ledger, Run
-from dropreel.model.messages import Underway
+from dropreel.model.messages import ActiveRender
 from dropreel.model.provider import Provider, RenderLost, UnknownRequest
 from dropreel.outcome.ownership import is_same_run, owner_of
 from dropreel.render.attempts import code_of_loss, loss_of, summary
@@ -75,7 +75,7 @@ class Concluded(Exception):
 
 
 def deliver(
-    underway: Underway,
+    render: ActiveRender,
     *,
     ledger: Ledger,
     providers: Callable[[ProviderName], Provider],
@@ -99,27 +99,27 @@ def deliver(
     result says that the render came to nothing; then there is neither a new object nor an
     unfinished upload.
     """
-    job = underway.plan.job
-    place = _place(underway, storage, video_bucket)
-    ready = _delivered_before(underway, place, storage)
-    if ready and not is_same_run(ready.job, job, underway.started_at):
-        ready = ready.model_copy(update={"job": JobSummary.of(job, underway.started_at)})
+    job = render.plan.job
+    place = _place(render, storage, video_bucket)
+    ready = _delivered_before(render, place, storage)
+    if ready and not is_same_run(ready.job, job, render.started_at):
+        ready = ready.model_copy(update={"job": JobSummary.of(job, render.started_at)})
         _write_manifest(ready, place, storage)
     if ready is None:
-        attempts = _attempts(underway, ledger)
-        provider = providers(underway.ticket.provider)
+        attempts = _attempts(render, ledger)
+        provider = providers(render.ticket.provider)
         begun = clock()
-        video = _copy(underway, place, provider, storage, fetch, ledger=ledger)
+        video = _copy(render, place, provider, storage, fetch, ledger=ledger)
         ready = VideoReady(
-            job=JobSummary.of(job, underway.started_at),
-            inputs=UsedInput.all_of(job, underway.plan.sha256),
-            changes=underway.plan.changes,
+            job=JobSummary.of(job, render.started_at),
+            inputs=UsedInput.all_of(job, render.plan.sha256),
+            changes=render.plan.changes,
             video=video,
-            render=_summary(underway, attempts, copying_seconds=clock() - begun),
+            render=_summary(render, attempts, copying_seconds=clock() - begun),
         )
         _write_manifest(ready, place, storage)
     if not place.is_late:
-        _remove_error_file(underway, storage, video_bucket)
+        _remove_error_file(render, storage, video_bucket)
     ledger.end(job, VideoReady.__name__, now())
     return ready
 
@@ -133,27 +133,27 @@ class _Place(NamedTuple):
     is_late: bool
 
 
-def _place(underway: Underway, storage: VideoStore, bucket: str) -> _Place:
-    job = underway.plan.job
-    if _is_late(underway, storage, bucket):
+def _place(render: ActiveRender, storage: VideoStore, bucket: str) -> _Place:
+    job = render.plan.job
+    if _is_late(render, storage, bucket):
         return _Place(bucket, job.own_video_key, job.own_manifest_key, is_late=True)
     return _Place(bucket, job.video_key, job.manifest_key, is_late=False)
 
 
-def _is_late(underway: Underway, storage: VideoStore, bucket: str) -> bool:
+def _is_late(render: ActiveRender, storage: VideoStore, bucket: str) -> bool:
     """Whether the plain names are a later job's."""
-    job = underway.plan.job
+    job = render.plan.job
     owner = owner_of(storage.text(bucket, job.manifest_key))
-    return owner is not None and owner.came_after(job, underway.started_at)
+    return owner is not None and owner.came_after(job, render.started_at)
 
 
 def _write_manifest(ready: VideoReady, place: _Place, storage: VideoStore) -> None:
     storage.put_json(place.bucket, place.manifest_key, ready.model_dump_json(indent=2) + "\n")
 
 
-def _remove_error_file(underway: Underway, storage: VideoStore, bucket: str) -> None:
+def _remove_error_file(render: ActiveRender, storage: VideoStore, bucket: str) -> None:
     """Unless it tells of something later than this job."""
-    job, started_at = underway.plan.job, underway.started_at
+    job, started_at = render.plan.job, render.started_at
     error_file = storage.text(bucket, job.error_key)
     if error_file is None:  # deleting it would leave a delete marker in a versioned bucket
         return
@@ -167,10 +167,12 @@ def _remove_error_file(underway: Underway, storage: VideoStore, bucket: str) -> 
         storage.delete(bucket, job.error_key)
 
 
-def _delivered_before(underway: Underway, place: _Place, storage: VideoStore) -> VideoReady | None:
+def _delivered_before(
+    render: ActiveRender, place: _Place, storage: VideoStore
+) -> VideoReady | None:
     """The manifest of this very render, whichever run brought it, if its video still lies where
     it says."""
-    job = underway.plan.job
+    job = render.plan.job
     manifest = storage.text(place.bucket, place.manifest_key)
     if manifest is None:
         return None
@@ -178,13 +180,13 @@ def _delivered_before(underway: Underway, place: _Place, storage: VideoStore) ->
         ready = VideoReady.model_validate_json(manifest)
     except ValidationError:
         return None
-    is_this_render = (ready.job.id, ready.render.request_id) == (job.id, underway.ticket.request_id)
+    is_this_render = (ready.job.id, ready.render.request_id) == (job.id, render.ticket.request_id)
     there = storage.current_version(place.bucket, place.video_key)
     return ready if is_this_render and there == ready.video.version_id else None
 
 
 def _copy(
-    underway: Underway,
+    render: ActiveRender,
     place: _Place,
     provider: Provider,
     storage: VideoStore,
@@ -193,7 +195,7 @@ def _copy(
     ledger: Ledger,
 ) -> DeliveredVideo:
     bucket, key = place.bucket, place.video_key
-    ticket = underway.ticket
+    ticket = render.ticket
     nsfw: bool | None = None
 
     def fresh_url() -> str:
@@ -202,7 +204,7 @@ def _copy(
             result = provider.result(ticket)
         except RenderLost as lost:
             loss = loss_of(lost.answer, ticket)
-            ledger.lose(underway.plan.job.id, ticket, code_of_loss(loss), loss.message)
+            ledger.lose(render.plan.job.id, ticket, code_of_loss(loss), loss.message)
             raise loss from None
         except UnknownRequest:
             raise RequestForgotten(
@@ -216,9 +218,9 @@ def _copy(
     copy = VideoCopy(lambda: storage.begin_upload(bucket, key, "video/mp4"))
     try:
         fetch(fresh_url, copy)
-        if not place.is_late and _is_late(underway, storage, bucket):
+        if not place.is_late and _is_late(render, storage, bucket):
             raise Overtaken("A later job's video came to lie there meanwhile.")
-        if _is_concluded(underway, ledger.runs(underway.plan.job.id)):
+        if _is_concluded(render, ledger.runs(render.plan.job.id)):
             raise Concluded("The run was ended meanwhile, and told as failed.")
         return copy.finish(bucket, key, nsfw=nsfw)
     except BaseException:
@@ -226,12 +228,12 @@ def _copy(
         raise
 
 
-def _is_concluded(underway: Underway, runs: tuple[Run, ...]) -> bool:
+def _is_concluded(render: ActiveRender, runs: tuple[Run, ...]) -> bool:
     """Whether conclude has begun with this run; or with one long ago that had its name."""
     return any(
-        run.number == underway.plan.job.run
+        run.number == render.plan.job.run
         and run.closed_at is not None
-        and (underway.started_at is None or run.closed_at >= underway.started_at)
+        and (render.started_at is None or run.closed_at >= render.started_at)
         for run in runs
     )
 
@@ -304,12 +306,12 @@ class VideoCopy:
         self._part.clear()
 
 
-def _attempts(underway: Underway, ledger: Ledger) -> tuple[AttemptSummary, ...]:
+def _attempts(render: ActiveRender, ledger: Ledger) -> tuple[AttemptSummary, ...]:
     """The attempts that came to nothing, then the one whose video this is."""
-    ticket = underway.ticket
+    ticket = render.ticket
     earlier = (
         summary(attempt)
-        for attempt in ledger.attempts(underway.plan.job.id)
+        for attempt in ledger.attempts(render.plan.job.id)
         if attempt.number < ticket.attempt
     )
     delivered = AttemptSummary(
@@ -323,16 +325,16 @@ def _attempts(underway: Underway, ledger: Ledger) -> tuple[AttemptSummary, ...]:
 
 
 def _summary(
-    underway: Underway, attempts: tuple[AttemptSummary, ...], copying_seconds: float
+    render: ActiveRender, attempts: tuple[AttemptSummary, ...], copying_seconds: float
 ) -> RenderSummary:
     """How long each part took, as far as the polls saw it."""
-    submitted_at = underway.ticket.submitted_at
-    completed_at = (underway.progress and underway.progress.completed_at) or submitted_at
-    rendering_since = (underway.progress and underway.progress.rendering_since) or completed_at
+    submitted_at = render.ticket.submitted_at
+    completed_at = (render.progress and render.progress.completed_at) or submitted_at
+    rendering_since = (render.progress and render.progress.rendering_since) or completed_at
     return RenderSummary(
-        provider=underway.ticket.provider,
-        model=underway.ticket.endpoint,
-        request_id=underway.ticket.request_id,
+        provider=render.ticket.provider,
+        model=render.ticket.endpoint,
+        request_id=render.ticket.request_id,
         queued_seconds=_tenths((rendering_since - submitted_at).total_seconds()),
         rendering_seconds=_tenths((completed_at - rendering_since).total_seconds()),
         copying_seconds=_tenths(copying_seconds),

@@ -25,9 +25,9 @@ from dropreel.providers.deadline import Deadline, DeadlineTransport
 from dropreel.runtime.log import logger
 
 MAX_VIDEO_BYTES = 2 * 1024**3
-_TRIES_IN_A_ROW = 5
-_REDIRECTS_AT_MOST = 5
-_ADDRESSES_AT_MOST = 4
+_MAX_TRIES_IN_A_ROW = 5
+_MAX_REDIRECTS = 5
+_MAX_ADDRESSES = 4
 _TIMEOUT = httpx.Timeout(30, connect=10)
 _HEADERS_SECONDS = 60  # from the connection to the last header, however they come
 # What finishing or aborting the upload takes once the download has to stop.
@@ -102,7 +102,7 @@ class Download:
                 why = "the provider did not say where it is"
             failures = 1 if body.furthest > furthest else failures + 1
             logger.warning("download failed", why=why, failures=failures, bytes=body.furthest)
-            if failures == _TRIES_IN_A_ROW:
+            if failures == _MAX_TRIES_IN_A_ROW:
                 raise ResultUnavailable(
                     f"The finished video could not be fetched in {failures} tries: {why}."
                 )
@@ -114,7 +114,7 @@ class Download:
         """One request, redirects followed, for what the body still lacks."""
         try:
             request = self._client.build_request("GET", url, headers=body.range_headers())
-            for _ in range(_REDIRECTS_AT_MOST + 1):
+            for _ in range(_MAX_REDIRECTS + 1):
                 self._deadline.begin(min(_HEADERS_SECONDS, body.seconds_to_read()))
                 response = self._client.send(request, stream=True)
                 self._deadline.begin(body.seconds_to_read())
@@ -133,7 +133,7 @@ class Download:
             raise _Failed(f"the connection stalled after {body.received} bytes") from None
         except httpx.TransportError:
             raise _Failed(f"the connection broke after {body.received} bytes") from None
-        raise _Failed(f"it was redirected more than {_REDIRECTS_AT_MOST} times", fresh=True)
+        raise _Failed(f"it was redirected more than {_MAX_REDIRECTS} times", fresh=True)
 
 
 class _Failed(Exception):
@@ -299,7 +299,7 @@ def _public_addresses(host: str, port: int) -> Iterator[str]:
     addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
     if not all(map(is_public, addresses)):
         raise ResultRefused("The video is offered at an address that is not public.")
-    yield from addresses[:_ADDRESSES_AT_MOST]
+    yield from addresses[:_MAX_ADDRESSES]
 
 
 def is_public(address: str) -> bool:

@@ -40,7 +40,7 @@ from dropreel.providers.tokens import Token, TokenUnreadable
 from dropreel.providers.words import cause_of, clean, flat, surely_moderated
 
 # Answers are a few hundred bytes; whatever sends more is not answering.
-_ANSWER_MAX_BYTES = 1_048_576
+_MAX_ANSWER_BYTES = 1_048_576
 # RunComfy's own client takes [a-zA-Z0-9_-]{1,128}; other services put dots and colons into theirs.
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
@@ -460,7 +460,7 @@ def _body(response: httpx.Response) -> bytes:
     try:
         for chunk in response.iter_bytes():
             body += chunk
-            if len(body) > _ANSWER_MAX_BYTES:
+            if len(body) > _MAX_ANSWER_BYTES:
                 return b""
     except httpx.HTTPError:
         return b""
@@ -472,7 +472,7 @@ def _body(response: httpx.Response) -> bytes:
 def _unzipped(body: bytes) -> bytes:
     unpacking = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
     try:
-        plain = unpacking.decompress(body, _ANSWER_MAX_BYTES)
+        plain = unpacking.decompress(body, _MAX_ANSWER_BYTES)
     except zlib.error:
         return b""
     return plain if unpacking.eof and not unpacking.unused_data else b""

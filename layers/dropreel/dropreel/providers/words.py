@@ -13,10 +13,12 @@ from dropreel.model.provider import FailureCause
 
 # Making them safe to repeat
 
-_LINE_MAX_CHARACTERS = 300
-_LONGEST_TEXT = 1_000  # characters that are looked at; little of what comes later would be repeated
-_LONGEST_DECODED = 4_000  # one character may stand for several
-_LAYERS_AT_MOST = 6  # of encoding, one in the other
+_MAX_LINE_CHARACTERS = 300
+_MAX_TEXT_CHARACTERS = (
+    1_000  # characters that are looked at; little of what comes later would be repeated
+)
+_MAX_DECODED_CHARACTERS = 4_000  # one character may stand for several
+_MAX_LAYERS = 6  # of encoding, one in the other
 
 _HOST = r"(?:[a-z0-9_-]{1,63}\.){1,8}(?:[a-z]{2,24}|xn--[a-z0-9-]{1,59})\.?(?::\d{0,5})?"
 _MARKER = r"x[\W_]?(?:amz|goog)[\W_]?[a-z]{1,30}|(?:\b|[a-z])signature|accesskeyid"
@@ -57,7 +59,7 @@ def clean(text: str, token: str) -> str:
     Whatever cannot be seen goes first. Then secrets are looked for as a program could read them:
     in any case, decoded, and in pieces. Where they are in pieces, none of the text is repeated.
     """
-    line = " ".join(_visible(_TERMINAL.sub("", text[:_LONGEST_TEXT])).split())
+    line = " ".join(_visible(_TERMINAL.sub("", text[:_MAX_TEXT_CHARACTERS])).split())
     decoded = _decoded(line)
     if decoded is None or _BROKEN_URL.search(decoded):
         return _ALL_REMOVED
@@ -65,9 +67,9 @@ def clean(text: str, token: str) -> str:
     line = " ".join(_clean_word(word, token) for word in line.split(" "))
     if _is_secret_in_pieces(line, token):
         return _ALL_REMOVED
-    if len(line) <= _LINE_MAX_CHARACTERS:
+    if len(line) <= _MAX_LINE_CHARACTERS:
         return line
-    return line[: _LINE_MAX_CHARACTERS - 1] + "…"
+    return line[: _MAX_LINE_CHARACTERS - 1] + "…"
 
 
 def _visible(text: str) -> str:
@@ -101,12 +103,12 @@ def _is_secret_in_pieces(line: str, token: str) -> bool:
 def _decoded(text: str) -> str | None:
     """In lower case, with full-width letters and the like as plain ones, and without the layers of
     encoding that a URL or a page may have gone through. None when there is no end to them."""
-    for _ in range(_LAYERS_AT_MOST):
+    for _ in range(_MAX_LAYERS):
         before = text
         text = _ESCAPE.sub(lambda found: chr(int(found[1] or found[2], 16)), text)
         text = _visible(html.unescape(unquote(text, errors="ignore")))
         if text == before:
-            plain = unicodedata.normalize("NFKD", text)[:_LONGEST_DECODED]
+            plain = unicodedata.normalize("NFKD", text)[:_MAX_DECODED_CHARACTERS]
             # An accent is a mark of its own then.
             seen = "".join(one for one in plain if not unicodedata.combining(one))
             return seen.casefold().replace("\\/", "/").replace("\\", "/").replace("。", ".")

@@ -90,7 +90,7 @@ class Waiter(BaseModel):
         return self.route[self.offer].provider
 
     @property
-    def place(self) -> str:
+    def queue_key(self) -> str:
         """In the queue: sorts by the start of the execution, and after all others when aside."""
         since = self.started_at.astimezone(UTC)
         return f"{ASIDE * self.is_aside}{since:%Y-%m-%dT%H:%M:%S.%f}Z#{self.run.execution_name}"
@@ -108,14 +108,14 @@ class Lease(BaseModel):
     until: AwareDatetime
 
 
-class Standing(BaseModel):
+class RunState(BaseModel):
     """How a run stands with admission."""
 
     model_config = ConfigDict(frozen=True)
 
     provider: ProviderName | None = None
     attempt: int | None = Field(default=None, description="That it was last admitted for, or is.")
-    place: str | None = Field(default=None, description="In the queue, while it waits.")
+    queue_key: str | None = Field(default=None, description="In the queue, while it waits.")
     slot: int | None = None
     task_token: str | None = Field(default=None, repr=False, description="It waits or waited with.")
     charged_usd: Decimal | None = None
@@ -125,7 +125,7 @@ class Standing(BaseModel):
 
     @property
     def has_something(self) -> bool:
-        return (self.place, self.slot, self.charged_on) != (None, None, None)
+        return (self.queue_key, self.slot, self.charged_on) != (None, None, None)
 
 
 class Refund(Enum):
@@ -166,7 +166,7 @@ class Slots(Protocol):
     """Slots, queues and spending in the ledger. Reads are strongly consistent. Every write is
     conditional: it happens once, or reports that the state has changed."""
 
-    def standing(self, run: RunId) -> Standing: ...
+    def run_state(self, run: RunId) -> RunState: ...
 
     def join(self, waiter: Waiter, plan: Plan) -> bool:
         """Into the queue, or with a newer token. False when the run has its slot or is over."""
@@ -203,11 +203,11 @@ class Slots(Protocol):
     def dismiss(self, waiter: Waiter) -> None:
         """Out of the queue, unless it is not there any more, or waits with another token."""
 
-    def free(self, run: RunId, standing: Standing, rendered_at: datetime) -> bool:
+    def free(self, run: RunId, run_state: RunState, rendered_at: datetime) -> bool:
         """The render is over: give its slot back, if the run holds it still, and let the charge
         stand. False when the run stands differently by now."""
 
-    def leave(self, run: RunId, standing: Standing, refund: Refund) -> bool:
+    def leave(self, run: RunId, run_state: RunState, refund: Refund) -> bool:
         """Give back the place or the slot, and close the charge: give it back to its day, or let
         it stand. All or nothing, and for this attempt once and for all. False when the run or its
         attempt stands differently by now."""
@@ -247,19 +247,19 @@ class Admission:
         The answer goes to the execution by its task token: now, when there is a slot, or as soon
         as there is one. May be called again, with a newer token.
         """
-        plan, turn = request.plan, request.next
+        plan, next_attempt = request.plan, request.next
         run = RunId.of(plan.job)
-        standing = self.slots.standing(run)
-        if standing.attempt is not None and standing.attempt > turn.attempt:
+        run_state = self.slots.run_state(run)
+        if run_state.attempt is not None and run_state.attempt > next_attempt.attempt:
             return  # a call that Step Functions gave up on long ago
-        comes_back = standing.attempt is not None and standing.attempt < turn.attempt
+        comes_back = run_state.attempt is not None and run_state.attempt < next_attempt.attempt
         if comes_back:
-            self._leave(run, before=turn.attempt)
+            self._leave(run, before=next_attempt.attempt)
         waiter = Waiter(
             run=run,
-            attempt=turn.attempt,
+            attempt=next_attempt.attempt,
             route=billed(plan),
-            offer=turn.offer,
+            offer=next_attempt.offer,
             started_at=request.started_at,
             task_token=request.task_token,
             call=request.call,
@@ -267,7 +267,7 @@ class Admission:
         offer = offer_to_ask(waiter.route, waiter.offer, self.limits)
         if offer is not None:
             waiter = waiter.model_copy(update={"offer": offer})
-        if offer is None and (standing.slot is None or comes_back):
+        if offer is None and (run_state.slot is None or comes_back):
             self.executions.refuse(request.task_token, price_unknown(waiter.route, self.limits))
         elif self.slots.join(waiter, plan):
             logger.info("In the queue for a slot", provider=waiter.provider, job_id=run.job_id)
@@ -279,13 +279,13 @@ class Admission:
     def rendered(self, job: Job, attempt: int) -> None:
         """The provider is done with the run's attempt: its slot goes to the next waiter."""
         run = RunId.of(job)
-        standing = self._change(
+        run_state = self._change(
             run,
             lambda seen: seen.slot is not None and seen.attempt == attempt,
             lambda seen: self.slots.free(run, seen, self.clock()),
         )
-        if standing.provider:
-            self._serve([standing.provider], run)
+        if run_state.provider:
+            self._serve([run_state.provider], run)
 
     def leave(self, job: Job) -> None:
         """Take the run out of the queue or the slot that it has, and serve who waits.
@@ -293,11 +293,11 @@ class Admission:
         The estimate goes back to its day, unless the render may be paid for.
         """
         run = RunId.of(job)
-        standing = self.slots.standing(run)
+        run_state = self.slots.run_state(run)
         self._leave(run)
-        if standing.task_token and (standing.place or standing.slot is not None):
+        if run_state.task_token and (run_state.queue_key or run_state.slot is not None):
             # A redriven execution may already wait with this token.
-            self.executions.refuse(standing.task_token, _run_is_over())
+            self.executions.refuse(run_state.task_token, _run_is_over())
         self._serve([*self.limits.in_flight], run)
 
     def serve_all(self) -> None:
@@ -318,8 +318,8 @@ class Admission:
             lambda seen: self.slots.leave(run, seen, self._refund(run, seen)),
         )
 
-    def _refund(self, run: RunId, standing: Standing) -> Refund:
-        attempt = self.attempts.find(run.job_id, standing.attempt or 0)
+    def _refund(self, run: RunId, run_state: RunState) -> Refund:
+        attempt = self.attempts.find(run.job_id, run_state.attempt or 0)
         if attempt is None or attempt.state in NOT_SUBMITTED:
             return Refund.ALL
         return Refund.NOTHING if is_kept(attempt) else Refund.USD
@@ -327,13 +327,13 @@ class Admission:
     def _change(
         self,
         run: RunId,
-        applies: Callable[[Standing], bool],
-        change: Callable[[Standing], bool],
-    ) -> Standing:
+        applies: Callable[[RunState], bool],
+        change: Callable[[RunState], bool],
+    ) -> RunState:
         """Change the run while it applies, with a new look each time that others were quicker.
         Returns the run as it was last seen before the change."""
         for _ in range(_MAX_RACES):
-            seen = self.slots.standing(run)
+            seen = self.slots.run_state(run)
             if not applies(seen) or change(seen):
                 return seen
         raise RuntimeError("The run changed under each look.")
@@ -427,10 +427,10 @@ class Admission:
     def _answer_instead(self, run: RunId, waiter: Waiter) -> None:
         """The run may not join: an earlier call had it admitted, but its answer came too soon for
         this token; or it is over, and somebody redrives its execution."""
-        standing = self.slots.standing(run)
-        if standing.slot is not None and standing.attempt == waiter.attempt:
+        run_state = self.slots.run_state(run)
+        if run_state.slot is not None and run_state.attempt == waiter.attempt:
             self.executions.go_on(waiter.task_token)
-        elif standing.is_closed or standing.left_attempt >= waiter.attempt:
+        elif run_state.is_closed or run_state.left_attempt >= waiter.attempt:
             self.executions.refuse(waiter.task_token, _run_is_over())
 
     def _notify_again(self, lease: Lease) -> bool:
@@ -442,8 +442,8 @@ class Admission:
         return task_token is None or self._notify(lease.run, task_token)
 
     def _token_of(self, lease: Lease) -> str | None:
-        standing = self.slots.standing(lease.run)
-        return standing.task_token if standing.slot == lease.slot else None
+        run_state = self.slots.run_state(lease.run)
+        return run_state.task_token if run_state.slot == lease.slot else None
 
     def _notify(self, run: RunId, task_token: str) -> bool:
         """Let the holder of a slot go on. False when its execution is gone: it is skipped."""

@@ -11,7 +11,7 @@ from dropreel.model import errors
 from dropreel.model.errors import DropreelError
 from dropreel.model.events import AttemptSummary
 from dropreel.model.ledger import Attempt, AttemptState
-from dropreel.model.messages import Next, Plan
+from dropreel.model.messages import NextAttempt, Plan
 from dropreel.model.provider import Answer, FailureCause, RenderState, Ticket
 
 MAX_SUBMISSIONS = 2
@@ -31,7 +31,7 @@ def is_of_an_account(code: str | None) -> bool:
     return code in {refusal.__name__ for refusal in OF_AN_ACCOUNT}
 
 
-def after_refusal(plan: Plan, attempt: Attempt, code: str) -> Next | None:
+def after_refusal(plan: Plan, attempt: Attempt, code: str) -> NextAttempt | None:
     """Where a job goes that an offer has definitely refused: on along its route, never back."""
     if not is_of_an_account(code):
         return None
@@ -43,7 +43,7 @@ def after_loss(
     ticket: Ticket,
     answer: Answer,
     attempts: Iterable[Attempt],
-) -> Next | None:
+) -> NextAttempt | None:
     """Where a job goes whose render was lost. It may have been paid: so once in a run, not more.
 
     A render that this run only resumed may have the number of an earlier one.
@@ -66,7 +66,7 @@ def after_loss(
     return _next(plan, max(ticket.attempt + 1, plan.first_attempt), offer)
 
 
-def after_timeout(plan: Plan, ticket: Ticket) -> Next | None:
+def after_timeout(plan: Plan, ticket: Ticket) -> NextAttempt | None:
     """Where a job goes that waited too long in a provider's queue and was cancelled there, which
     costs nothing."""
     attempt = max(ticket.attempt + 1, plan.first_attempt)
@@ -103,10 +103,10 @@ def code_of_loss(loss: DropreelError) -> str:
     )
 
 
-def _next(plan: Plan, attempt: int, offer: int) -> Next | None:
+def _next(plan: Plan, attempt: int, offer: int) -> NextAttempt | None:
     if attempt - plan.first_attempt >= MAX_SUBMISSIONS or offer >= len(plan.route):
         return None
-    return Next(attempt=attempt, offer=offer)
+    return NextAttempt(attempt=attempt, offer=offer)
 
 
 NOT_SUBMITTED = (AttemptState.POSTPONED, AttemptState.REFUSED)

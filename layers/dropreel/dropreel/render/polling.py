@@ -13,7 +13,7 @@ from dropreel.model.catalog import ProviderName
 from dropreel.model.errors import RenderTimedOut, RequestForgotten
 from dropreel.model.job import Job
 from dropreel.model.ledger import Ledger
-from dropreel.model.messages import Next, Progress, Underway
+from dropreel.model.messages import ActiveRender, NextAttempt, Progress
 from dropreel.model.provider import (
     Answer,
     Provider,
@@ -41,7 +41,7 @@ class Slots(Protocol):
 
 
 def poll(
-    underway: Underway,
+    render: ActiveRender,
     *,
     ledger: Ledger,
     slots: Slots,
@@ -57,15 +57,15 @@ def poll(
     both were fixed when the work was submitted. A job that is run again to wait for what was
     accepted before has the whole time once more.
     """
-    ticket = underway.ticket
+    ticket = render.ticket
     provider = providers(ticket.provider)
-    before = underway.progress or Progress(state=RenderState.QUEUED, wait_seconds=0)
+    before = render.progress or Progress(state=RenderState.QUEUED, wait_seconds=0)
     retry_after_seconds = 0.0
     unknown_since: datetime | None = None
-    if underway.plan.resume and underway.progress is None:
-        ledger.resume(underway.plan, clock())  # so that conclude knows what this run waits for
+    if render.plan.resume and render.progress is None:
+        ledger.resume(render.plan, clock())  # so that conclude knows what this run waits for
     if not ticket.is_recorded:
-        _confirm(underway, ledger)
+        _confirm(render, ledger)
     try:
         answer = provider.ask(ticket)
     except Unreachable as silence:
@@ -74,22 +74,22 @@ def poll(
         unknown_since = before.unknown_since  # this says nothing of it
     except UnknownRequest:
         unknown_since = before.unknown_since or clock()
-        _give_up_if_forgotten(underway, ledger, unknown_since, clock())
+        _give_up_if_forgotten(render, ledger, unknown_since, clock())
         answer = Answer(state=before.state, message="The request is not known there at present.")
     now = clock()
     logger.info("Request %s is %s. %s", ticket.request_id, answer.state, answer.message)
 
     is_rendering = answer.state is RenderState.RENDERING
     rendering_since = before.rendering_since or (now if is_rendering else None)
-    left_seconds = _left_seconds(underway, rendering_since, now)
+    left_seconds = _left_seconds(render, rendering_since, now)
     if answer.state is RenderState.CANCELLED and left_seconds <= 0:
         # By an earlier call, which was cut off before it could say so.
-        return _overdue(underway, answer, rendering_since, ledger, cancelled=True)
+        return _overdue(render, answer, rendering_since, ledger, cancelled=True)
     if answer.state in (RenderState.FAILED, RenderState.CANCELLED):
-        following = _record_loss(underway, answer, ledger)
+        following = _record_loss(render, answer, ledger)
         return Progress(state=answer.state, wait_seconds=0, next=following)
     if answer.state is RenderState.COMPLETED:
-        slots.rendered(underway.plan.job, ticket.attempt)
+        slots.rendered(render.plan.job, ticket.attempt)
         return Progress(
             state=answer.state,
             wait_seconds=0,
@@ -98,9 +98,9 @@ def poll(
         )
     if left_seconds <= 0:
         cancelled = _cancel(provider, ticket)
-        return _overdue(underway, answer, rendering_since, ledger, cancelled=cancelled)
+        return _overdue(render, answer, rendering_since, ledger, cancelled=cancelled)
     wait_seconds = next_wait_seconds(
-        (now - _begun_at(underway)).total_seconds(),
+        (now - _begun_at(render)).total_seconds(),
         retry_after_seconds=retry_after_seconds,
     )
     return Progress(
@@ -111,47 +111,47 @@ def poll(
     )
 
 
-def _begun_at(underway: Underway) -> datetime:
+def _begun_at(render: ActiveRender) -> datetime:
     """The submission; or, when an earlier run of the job submitted it, this one's start."""
-    submitted_at = underway.ticket.submitted_at
-    return max(submitted_at, underway.started_at or submitted_at)
+    submitted_at = render.ticket.submitted_at
+    return max(submitted_at, render.started_at or submitted_at)
 
 
-def _left_seconds(underway: Underway, rendering_since: datetime | None, now: datetime) -> float:
+def _left_seconds(render: ActiveRender, rendering_since: datetime | None, now: datetime) -> float:
     """Until the deadline: of the provider's queue, and of the render once it has begun."""
     if rendering_since is None:
-        deadline_seconds, since = underway.ticket.queue_timeout_seconds, _begun_at(underway)
+        deadline_seconds, since = render.ticket.queue_timeout_seconds, _begun_at(render)
     else:
-        deadline_seconds, since = underway.ticket.render_timeout_seconds, rendering_since
+        deadline_seconds, since = render.ticket.render_timeout_seconds, rendering_since
     return deadline_seconds - (now - since).total_seconds()
 
 
-def _confirm(underway: Underway, ledger: Ledger) -> None:
+def _confirm(render: ActiveRender, ledger: Ledger) -> None:
     """What submit could not note: else a job that is run again would be paid again."""
     try:
-        ledger.confirm(underway.plan.job.id, underway.ticket)
+        ledger.confirm(render.plan.job.id, render.ticket)
     except Exception:  # the render goes on, and the next question comes
-        logger.exception("The ledger could not record request %s", underway.ticket.request_id)
+        logger.exception("The ledger could not record request %s", render.ticket.request_id)
 
 
 def _give_up_if_forgotten(
-    underway: Underway, ledger: Ledger, unknown_since: datetime, now: datetime
+    render: ActiveRender, ledger: Ledger, unknown_since: datetime, now: datetime
 ) -> None:
     if (now - unknown_since).total_seconds() < _FORGOTTEN_AFTER_SECONDS:
         return
-    ticket = underway.ticket
+    ticket = render.ticket
     forgotten = RequestForgotten(
         f"{ticket.provider} does not know request {ticket.request_id}, which it accepted, and has "
         f"not for {_FORGOTTEN_AFTER_SECONDS // 60} minutes."
     )
     # So that the job can be run again: nobody has to wait for this one any more.
-    ledger.lose(underway.plan.job.id, ticket, forgotten.report.code, forgotten.message)
+    ledger.lose(render.plan.job.id, ticket, forgotten.report.code, forgotten.message)
     raise forgotten from None
 
 
-def _record_loss(underway: Underway, answer: Answer, ledger: Ledger) -> Next:
+def _record_loss(render: ActiveRender, answer: Answer, ledger: Ledger) -> NextAttempt:
     """Write down that the render is lost, then say what to submit next, or raise."""
-    plan, ticket = underway.plan, underway.ticket
+    plan, ticket = render.plan, render.ticket
     loss = loss_of(answer, ticket)
     ledger.lose(plan.job.id, ticket, code_of_loss(loss), loss.message)
     following = after_loss(plan, ticket, answer, ledger.attempts(plan.job.id))
@@ -162,7 +162,7 @@ def _record_loss(underway: Underway, answer: Answer, ledger: Ledger) -> Next:
 
 
 def _overdue(
-    underway: Underway,
+    render: ActiveRender,
     answer: Answer,
     rendering_since: datetime | None,
     ledger: Ledger,
@@ -173,7 +173,7 @@ def _overdue(
 
     What is cancelled is lost: then a job that is run again may submit anew.
     """
-    plan, ticket = underway.plan, underway.ticket
+    plan, ticket = render.plan, render.ticket
     is_queued = rendering_since is None
     limit_seconds = ticket.queue_timeout_seconds if is_queued else ticket.render_timeout_seconds
     stood = "not ready, and cancelled it" if answer.state is RenderState.CANCELLED else answer.state

@@ -17,10 +17,10 @@ from dropreel.model import errors
 from dropreel.model.catalog import OptionValue, ProviderName, offer_of
 from dropreel.model.job import Input, Job, Role
 from dropreel.model.ledger import Attempt, AttemptState, Ledger, RunClosed
-from dropreel.model.messages import Next, Plan, PlannedOffer, Submission, SubmitRequest
+from dropreel.model.messages import NextAttempt, Plan, PlannedOffer, Submission, SubmitRequest
 from dropreel.model.provider import Provider, Refusal, Ticket, Unclear
 from dropreel.model.timing import (
-    POLL_MIN_SECONDS,
+    MIN_POLL_SECONDS,
     next_wait_seconds,
     retry_wait_seconds,
     throttled_wait_seconds,
@@ -78,27 +78,27 @@ def submit(
     definitely refused. Raises `SubmissionUnclear`, `InputGone`, or what the last refusal stands
     for.
     """
-    plan, turn = request.plan, request.next
+    plan, next_attempt = request.plan, request.next
     step = _Step(ledger, clock, jitter, settings)
-    sent = ledger.find(plan.job.id, turn.attempt)
+    sent = ledger.find(plan.job.id, next_attempt.attempt)
     if sent and sent.state is not AttemptState.POSTPONED:
-        return step.answer_for(sent, plan, turn)
+        return step.answer_for(sent, plan, next_attempt)
 
     # Admission may have passed over the offer that it was asked for.
-    admitted = ledger.admitted(plan.job, turn.attempt)
+    admitted = ledger.admitted(plan.job, next_attempt.attempt)
     if admitted:
-        turn = turn.model_copy(update={"offer": admitted.offer})
-    offer = plan.route[turn.offer]
+        next_attempt = next_attempt.model_copy(update={"offer": admitted.offer})
+    offer = plan.route[next_attempt.offer]
     provider = providers(offer.provider)
     payload = _payload(plan, offer, uploads)
     if seconds_left() < CALL_NEEDS_SECONDS:
-        return step.out_of_time(turn)
-    if its_turn := step.turn_or_wait(turn, offer.provider):
+        return step.out_of_time(next_attempt)
+    if its_turn := step.turn_or_wait(next_attempt, offer.provider):
         return its_turn
     try:
         attempt = ledger.begin(
             plan.job.id,
-            turn,
+            next_attempt,
             offer,
             clock(),
             run=plan.job.run,
@@ -109,8 +109,8 @@ def submit(
     except RunClosed:
         raise errors.ExecutionAborted("The run was concluded before it was submitted.") from None
     if attempt is None:  # another call was quicker, just now
-        return _ask_again(turn, POLL_MIN_SECONDS)
-    return step.send(attempt, plan, turn, payload, provider)
+        return _ask_again(next_attempt, MIN_POLL_SECONDS)
+    return step.send(attempt, plan, next_attempt, payload, provider)
 
 
 def _payload(plan: Plan, offer: PlannedOffer, uploads: Uploads) -> dict[str, OptionValue]:
@@ -143,29 +143,29 @@ class _Step:
     jitter: Callable[[], float]
     settings: SubmitSettings
 
-    def turn_or_wait(self, turn: Next, provider: ProviderName) -> Submission | None:
+    def turn_or_wait(self, next_attempt: NextAttempt, provider: ProviderName) -> Submission | None:
         """None when the provider may be called now. Each call takes a turn of its own."""
         per_minute = self.settings.providers[provider].max_submits_per_minute
-        if turn.is_paced or per_minute <= 0:
+        if next_attempt.is_paced or per_minute <= 0:
             return None
         now = self.clock()
         left_seconds = (self.ledger.take_turn(provider, per_minute, now) - now).total_seconds()
         if left_seconds <= 0:
             return None
-        paced = turn.model_copy(update={"is_paced": True})
+        paced = next_attempt.model_copy(update={"is_paced": True})
         return Submission(wait_seconds=math.ceil(left_seconds), next=paced)
 
-    def answer_for(self, sent: Attempt, plan: Plan, turn: Next) -> Submission:
+    def answer_for(self, sent: Attempt, plan: Plan, next_attempt: NextAttempt) -> Submission:
         """The answer for an attempt that an earlier call has sent, or is sending right now."""
         if sent.request_id and sent.accepted_at:
-            return _accepted(sent.ticket_for(sent.request_id, sent.accepted_at), turn)
+            return _accepted(sent.ticket_for(sent.request_id, sent.accepted_at), next_attempt)
         if sent.state is AttemptState.REFUSED:
             return _fall_over(sent, sent.code or "", sent.message, plan)
         left_seconds = CALL_LIFE_SECONDS - (self.clock() - sent.begun_at).total_seconds()
         if left_seconds > 0:
             # Step Functions calls again when it loses the first call, which may still be at work:
             # its ticket is worth the wait.
-            return _ask_again(turn, left_seconds)
+            return _ask_again(next_attempt, left_seconds)
         raise errors.SubmissionUnclear(
             f"The request to {sent.provider} was begun at {sent.begun_at:%Y-%m-%d %H:%M:%S} UTC "
             "and never finished: whether it was accepted is unknown."
@@ -175,7 +175,7 @@ class _Step:
         self,
         attempt: Attempt,
         plan: Plan,
-        turn: Next,
+        next_attempt: NextAttempt,
         payload: Mapping[str, OptionValue],
         provider: Provider,
     ) -> Submission:
@@ -183,7 +183,7 @@ class _Step:
         try:
             request_id = provider.submit(attempt.endpoint, payload)
         except Refusal as refusal:
-            return self._refused(refusal, attempt, plan, turn)
+            return self._refused(refusal, attempt, plan, next_attempt)
         except Unclear as unclear:
             raise errors.SubmissionUnclear(
                 f"The request was sent to {attempt.provider}, and whether it was accepted is "
@@ -193,7 +193,7 @@ class _Step:
         is_recorded = self._record(attempt, request_id, accepted_at)
         ticket = attempt.ticket_for(request_id, accepted_at, is_recorded=is_recorded)
         self._cancel_if_stopped(ticket, plan.job, provider)
-        return _accepted(ticket, turn)
+        return _accepted(ticket, next_attempt)
 
     def _record(self, attempt: Attempt, request_id: str, now: datetime) -> bool:
         """Write the request id down before anything else.
@@ -219,54 +219,63 @@ class _Step:
         except Exception:
             logger.exception("Request %s could not be cancelled", ticket.request_id)
 
-    def _refused(self, refusal: Refusal, attempt: Attempt, plan: Plan, turn: Next) -> Submission:
+    def _refused(
+        self, refusal: Refusal, attempt: Attempt, plan: Plan, next_attempt: NextAttempt
+    ) -> Submission:
         """Try again while that may help; else go on to the next offer, or end the job."""
-        turn = _unpaced(turn, turn.tries + 1)
-        if refusal.code == errors.ProviderThrottled.__name__ and turn.throttled_since is None:
-            turn = turn.model_copy(update={"throttled_since": self.clock()})
+        next_attempt = _unpaced(next_attempt, next_attempt.tries + 1)
+        if (
+            refusal.code == errors.ProviderThrottled.__name__
+            and next_attempt.throttled_since is None
+        ):
+            next_attempt = next_attempt.model_copy(update={"throttled_since": self.clock()})
         wait_seconds = None
         if refusal.again:
-            wait_seconds = self._wait_to_retry(turn, refusal.retry_after_seconds)
+            wait_seconds = self._wait_to_retry(next_attempt, refusal.retry_after_seconds)
         if wait_seconds is None:
             self.ledger.refuse(attempt, refusal.code, refusal.message)
             return _fall_over(attempt, refusal.code, refusal.message, plan)
         self.ledger.postpone(attempt, refusal.code, refusal.message)
         logger.info("Refused with %s, next try in %s s", refusal.code, wait_seconds)
-        return Submission(wait_seconds=wait_seconds, next=turn)
+        return Submission(wait_seconds=wait_seconds, next=next_attempt)
 
-    def out_of_time(self, turn: Next) -> Submission:
+    def out_of_time(self, next_attempt: NextAttempt) -> Submission:
         """The upload bucket answered slowly. Nothing was begun: a fresh call has all its time."""
-        turn = _unpaced(turn, turn.tries + 1)
-        wait_seconds = self._wait_to_retry(turn)
+        next_attempt = _unpaced(next_attempt, next_attempt.tries + 1)
+        wait_seconds = self._wait_to_retry(next_attempt)
         if wait_seconds is None:
             raise errors.UnexpectedError(
                 "The uploads could not be looked at in time, however often."
             )
-        return Submission(wait_seconds=wait_seconds, next=turn)
+        return Submission(wait_seconds=wait_seconds, next=next_attempt)
 
-    def _wait_to_retry(self, turn: Next, retry_after_seconds: float = 0) -> int | None:
+    def _wait_to_retry(
+        self, next_attempt: NextAttempt, retry_after_seconds: float = 0
+    ) -> int | None:
         """How long to wait after so many tries; None when there were enough.
 
         Once a provider has throttled, the patience with it counts and the tries do not: they may
         be many by then, and one other refusal among them is no reason to leave.
         """
-        if turn.throttled_since:
+        if next_attempt.throttled_since:
             return throttled_wait_seconds(
-                turn.tries,
-                throttled_seconds=(self.clock() - turn.throttled_since).total_seconds(),
+                next_attempt.tries,
+                throttled_seconds=(self.clock() - next_attempt.throttled_since).total_seconds(),
                 retry_after_seconds=retry_after_seconds,
                 jitter=self.jitter,
             )
-        if turn.tries >= MAX_TRIES:
+        if next_attempt.tries >= MAX_TRIES:
             return None
         return retry_wait_seconds(
-            turn.tries, retry_after_seconds=retry_after_seconds, jitter=self.jitter
+            next_attempt.tries, retry_after_seconds=retry_after_seconds, jitter=self.jitter
         )
 
 
-def _accepted(ticket: Ticket, turn: Next) -> Submission:
+def _accepted(ticket: Ticket, next_attempt: NextAttempt) -> Submission:
     return Submission(
-        ticket=ticket, wait_seconds=next_wait_seconds(0), next=_unpaced(turn, turn.tries + 1)
+        ticket=ticket,
+        wait_seconds=next_wait_seconds(0),
+        next=_unpaced(next_attempt, next_attempt.tries + 1),
     )
 
 
@@ -278,11 +287,13 @@ def _fall_over(attempt: Attempt, code: str, message: str, plan: Plan) -> Submiss
     return Submission(wait_seconds=0, next=following, falls_over=True)
 
 
-def _ask_again(turn: Next, seconds: float) -> Submission:
+def _ask_again(next_attempt: NextAttempt, seconds: float) -> Submission:
     """No call was made, but one is under way elsewhere: `tries` counts at least that one."""
-    return Submission(wait_seconds=math.ceil(seconds), next=_unpaced(turn, max(1, turn.tries)))
+    return Submission(
+        wait_seconds=math.ceil(seconds), next=_unpaced(next_attempt, max(1, next_attempt.tries))
+    )
 
 
-def _unpaced(turn: Next, tries: int) -> Next:
+def _unpaced(next_attempt: NextAttempt, tries: int) -> NextAttempt:
     """The same attempt later on: whatever turn it had within the minute is used, or over."""
-    return turn.model_copy(update={"tries": tries, "is_paced": False})
+    return next_attempt.model_copy(update={"tries": tries, "is_paced": False})

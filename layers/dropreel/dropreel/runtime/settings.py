@@ -134,7 +134,7 @@ class AdmissionSettings(SubmitSettings):
     )
 
 
-class UnderwaySettings(AdmissionSettings):
+class LenientSettings(AdmissionSettings):
     """For the steps that finish a job which was admitted before and may be paid for.
 
     A setting that cannot be read does not stop them: its default holds until it is corrected, and
@@ -174,7 +174,7 @@ def _url(given: object) -> str:
     return given if isinstance(given, str) and re.search(_URL, given) else _NOWHERE
 
 
-class PollSettings(UnderwaySettings):
+class PollSettings(LenientSettings):
     pass
 
 
@@ -182,11 +182,11 @@ class DeliverSettings(ProviderSettings):
     video_bucket: str
 
 
-class ConcludeSettings(UnderwaySettings):
+class ConcludeSettings(LenientSettings):
     video_bucket: str
     event_bus: str
 
 
-class SweepSettings(UnderwaySettings):
+class SweepSettings(LenientSettings):
     queue_url: str = Field(description="Of intake.")
     conclude_function: str = Field(description="Its name.")
