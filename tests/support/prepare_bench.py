@@ -75,7 +75,7 @@ def in_this_process(
 ) -> Iterator[Opened[Any]]:
     """`shut_in.opened`, without a process for each medium."""
     medium = codec.open(buffered(source.read, source.size_bytes))
-    yield Opened(medium.facts, lambda limits: {"copy": medium.write(limits, into)})
+    yield Opened(medium.facts, lambda limits: medium.write(limits, into))
 
 
 @dataclass
