@@ -78,7 +78,15 @@ def opened(
                 start, size_bytes = (0, 0) if fault else map(int, said["read"])
                 if start < 0 or not 0 <= size_bytes <= source.size_bytes - start:
                     raise ValueError("bytes that the file does not have")
-            except (EOFError, OSError, ValueError, TypeError, LookupError, ArithmeticError):
+            except (
+                EOFError,
+                OSError,
+                ValueError,
+                TypeError,
+                LookupError,
+                ArithmeticError,
+                RecursionError,
+            ):
                 process.join(1)
                 raise _died(codec.noun, process.exitcode) from None
             if fault:

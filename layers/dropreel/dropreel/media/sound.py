@@ -7,6 +7,7 @@ only the sound is read. Nothing is ever cut: a recording is taken whole, or refu
 import re
 import struct
 import wave
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import SEEK_END, SEEK_SET
@@ -74,6 +75,7 @@ class Sound:
         self._good_packets: set[int] = set()
         self._is_damaged_somewhere = False
         self._wav: BinaryIO = TemporaryFile()  # noqa: SIM115 - it lives as long as the sound
+        weakref.finalize(self, self._wav.close)
         try:
             self._decode()
         except (MediumRefused, MemoryError):
@@ -468,11 +470,21 @@ def _element_ends(file: BinaryIO, size_bytes: int) -> Iterator[int]:
             position += length
 
 
+def _stated_end(file: BinaryIO, size_bytes: int) -> Iterator[int]:
+    """The size of a Windows Media file by its properties (ASF, 3.2), unless it was live."""
+    file.seek(SEEK_SET)
+    _, _, properties = file.read(HEAD_BYTES).partition(_ASF_PROPERTIES)
+    if len(properties) >= 88 and not properties[72] & 1:
+        yield int.from_bytes(properties[24:32], "little")
+
+
+_ASF_PROPERTIES: Final = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 _SEGMENT: Final = b"\x18\x53\x80\x67"
 _PARTS: Final[dict[str, Callable[[BinaryIO, int], Iterator[int]]]] = {
     "Ogg": _page_ends,
     "Opus": _page_ends,
     "WebM": _element_ends,
+    "WMA": _stated_end,
     "M4A": _box_ends,
     "3GP": _box_ends,
     "the sound of a QuickTime video": _box_ends,

@@ -1,6 +1,7 @@
 """The bytes of an upload: fetched whole when it is small, a range at a time when it is not."""
 
 import hashlib
+import weakref
 from collections.abc import Callable
 from io import SEEK_CUR, SEEK_END, SEEK_SET, BufferedReader, RawIOBase
 from tempfile import TemporaryFile
@@ -77,6 +78,7 @@ class Source:
         is_worth_it = self.size_bytes <= _MAX_WHOLE_BYTES or len(self._ranges) >= _MAX_RANGES
         if self._whole is None and is_worth_it:
             self._whole = TemporaryFile()  # noqa: SIM115 - it lives as long as the source
+            weakref.finalize(self, self._whole.close)
             self._fetch_all(self._whole)
         if self._whole:
             self._whole.seek(start)
