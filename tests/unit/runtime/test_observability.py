@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dropreel.runtime import log as observability
+from dropreel.runtime import log as log_module
 from local.embedded import PROJECT
 
 HANDLERS = sorted(PROJECT.glob("functions/*/app.py"))
@@ -26,7 +26,7 @@ print(*patcher._PATCHED_MODULES)
 
 @pytest.mark.parametrize("name", ["httpx", "httpcore"])
 def test_no_url_that_is_asked_for_is_logged(name: str) -> None:
-    assert observability.logger
+    assert log_module.logger
     assert logging.getLogger(name).level == logging.WARNING
 
 

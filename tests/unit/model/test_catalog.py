@@ -15,7 +15,7 @@ import pytest
 from dropreel.model.catalog import MODELS, Offer, Option, OptionValue, offer_of
 from dropreel.render import options
 
-PAGES = Path(__file__).parents[1] / "support" / "pages"
+PAGES = Path(__file__).parents[2] / "support" / "pages"
 SPEECH, IMAGE, FLASH = (
     "wan-2.2-speech-to-video",
     "wan-2.2-image-to-video",

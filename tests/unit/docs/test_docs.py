@@ -10,7 +10,7 @@ import yaml
 from dropreel.inbox import pairing
 from dropreel.model.errors import DropreelError
 
-PROJECT = Path(__file__).resolve().parents[2]
+PROJECT = Path(__file__).resolve().parents[3]
 PAGES = sorted(
     str(page.relative_to(PROJECT))
     for pattern in ("*.md", "docs/*.md", "local/*.md", "samples/*.md")

@@ -56,7 +56,7 @@ from tests.support.delivery_bench import (
 from tests.support.render_fakes import JOB, NOON, PLAN, RUNCOMFY, TICKET, WAVESPEED, MemoryLedger
 from tests.support.videos import HEIGHT, WIDTH, padded, tiny_video
 
-MACHINE = Path(__file__).parents[2] / "statemachine" / "render.asl.yaml"
+MACHINE = Path(__file__).parents[3] / "statemachine" / "render.asl.yaml"
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from dropreel.model.events import UploadIncomplete
 from dropreel.model.job import Role
 from tests.support.intake_fakes import UPLOADS, Parsed, Step, World, cases
 
-EVENT = Path(__file__).parents[2] / "events/samples/object_created.json"
+EVENT = Path(__file__).parents[3] / "events/samples/object_created.json"
 
 
 @pytest.fixture
