@@ -196,12 +196,9 @@ class _Medium(Generic[F]):
         self._into = stack.enter_context(TemporaryFile())  # noqa: SIM115 - the stack closes it
         file = self.uploads.open(bucket, given)
         stack.callback(file.close)
-
-        def fetch_all(into: BinaryIO) -> None:
-            stack.callback(into.close)  # the source keeps it open
-            self.uploads.copy(bucket, given, into)
-
-        self._source = Source(partial(_read, file), fetch_all, given.size_bytes)
+        self._source = Source(
+            partial(_read, file), partial(self.uploads.copy, bucket, given), given.size_bytes
+        )
         try:
             self._opened: Opened[F] = stack.enter_context(
                 opened(self.codec, self._source, self._into, self.seconds_left)
