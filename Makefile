@@ -70,10 +70,11 @@ down: environments ## stop it
 test: environments ## all tests: unit, integration, e2e
 	@$(DEV)/pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder
 
-lint: environments ## ruff, mypy, sam validate, cfn-lint
+lint: environments ## ruff, mypy, the direction of imports, sam validate, cfn-lint
 	$(DEV)/ruff check
 	$(DEV)/ruff format --check
 	$(DEV)/mypy layers/dropreel/dropreel local operate tests
+	$(DEV)/lint-imports --no-cache
 	@for handler in functions/*/app.py; do echo "mypy $$handler"; $(DEV)/mypy $$handler || exit 1; done
 	PATH="$(CURDIR)/$(SAM):$$PATH" $(SAM)/sam validate --lint --region us-east-1
 	$(SAM)/cfn-lint template.yaml

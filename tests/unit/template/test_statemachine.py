@@ -155,13 +155,13 @@ def test_a_loss_that_only_the_result_tells_is_final_for_deliver() -> None:
 def errors_raised_by(*modules: ModuleType) -> set[str]:
     """The errors that these modules make, by their calls in the source."""
     names = {error.__name__ for error in DropreelError.__subclasses__()}
-    calls = {
-        node.func.id
+    calls = (
+        ast.unparse(node.func)
         for module in modules
         for node in ast.walk(ast.parse(inspect.getsource(module)))
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
-    }
-    return names & calls
+        if isinstance(node, ast.Call)
+    )
+    return names & {call.removeprefix("errors.") for call in calls}
 
 
 @pytest.mark.parametrize("name", CALLS)

@@ -71,6 +71,10 @@ def statements() -> Iterator[tuple[str, dict[str, Any]]]:
         for policy in role["Policies"]:
             for statement in policy["PolicyDocument"]["Statement"]:
                 yield name, statement
+    for policy in of_type("AWS::IAM::Policy").values():
+        for role in policy["Roles"]:
+            for statement in policy["PolicyDocument"]["Statement"]:
+                yield role["Ref"], statement
 
 
 def may(role: str, action: str) -> list[Any]:
@@ -323,7 +327,10 @@ def test_conclude_is_told_of_each_execution_that_ends_without_success() -> None:
 @pytest.mark.parametrize("queue", [it for it in of_type("AWS::SQS::Queue") if it != "IntakeQueue"])
 def test_a_queue_that_should_be_empty_has_an_alarm(queue: str) -> None:
     alarm = dict(of_type("AWS::CloudWatch::Alarm")[f"{queue}Alarm"])
-    (command,) = re.findall(r"README - make ([\w-]+)\.", alarm.pop("AlarmDescription"))
+    description = alarm.pop("AlarmDescription")
+    page = (PROJECT / "docs/operating.md").read_text()
+    (row,) = re.findall(rf"^\| `{queue}Alarm` \|.*$", page, re.MULTILINE)
+    (command,) = re.findall(r"`make ([\w-]+)`", row)
 
     assert alarm == {
         "Namespace": "AWS/SQS",
@@ -336,6 +343,7 @@ def test_a_queue_that_should_be_empty_has_an_alarm(queue: str) -> None:
         "ComparisonOperator": "GreaterThanThreshold",
         "TreatMissingData": "notBreaching",  # SQS says nothing of a queue that nobody uses
     }
+    assert description.endswith("See docs/operating.md, Alarms.")
     assert f"\n{command}:" in (PROJECT / "Makefile").read_text()
 
 
@@ -502,7 +510,7 @@ def test_no_role_has_rights_from_elsewhere() -> None:
     for kind in ("AWS::Serverless::Function", "AWS::Serverless::StateMachine"):
         assert not [name for name, it in of_type(kind).items() if "Policies" in it]
     kinds = {resource["Type"] for resource in RESOURCES.values()}
-    assert {kind for kind in kinds if "::IAM::" in kind} == {"AWS::IAM::Role"}
+    assert {kind for kind in kinds if "::IAM::" in kind} == {"AWS::IAM::Role", "AWS::IAM::Policy"}
 
 
 @pytest.mark.parametrize("step", RIGHTS)
