@@ -70,6 +70,10 @@ down: environments ## stop it
 test: environments ## all tests: unit, integration, e2e
 	@$(DEV)/pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder
 
+test-all: test hunt ## the tests, and what takes longer: the hunt, both architectures, the benches
+	@for one in arm64 x86_64; do $(MAKE) build ARCHITECTURE=$$one && $(DEV)/python -m tests.bench.layers || exit 1; done
+	@$(MAKE) bench-deliver bench-latency bench-burst
+
 lint: environments ## ruff, mypy, the direction of imports, sam validate, cfn-lint
 	$(DEV)/ruff check
 	$(DEV)/ruff format --check
@@ -144,5 +148,5 @@ redrive-uploads: .venv/dev/.made ## send uploads that intake failed on through i
 clean: down ## remove what was built, and the environments
 	rm -rf out .aws-sam .venv
 
-.PHONY: demo up down test hunt lint format events picture bench-burst bench-deliver bench-latency build deploy token rerun sweep \
+.PHONY: demo up down test test-all hunt lint format events picture bench-burst bench-deliver bench-latency build deploy token rerun sweep \
     redrive-uploads clean

@@ -11,7 +11,8 @@ import pytest
 
 from dropreel.model.events import DetailType
 from local.contract import schema
-from local.embedded import STANDIN_TOKEN
+from local.embedded import BUILD, STANDIN_TOKEN
+from tests.bench import layers
 from tests.e2e.conftest import PORTRAIT, SPEECH, Event, Stack, job_of, until
 
 NOT_A_PICTURE = b"I am no picture, whatever my name says.\n" * 20
@@ -322,3 +323,8 @@ def test_no_secret_is_in_any_log_history_event_or_file(stack: Stack) -> None:
     for place, text in left.items():
         for secret in (STANDIN_TOKEN, "X-Amz-Signature", "X-Amz-Security-Token", "/videos/"):
             assert secret not in text, f"{secret} is in the {place}"
+
+
+def test_the_layers_fit_into_a_function_and_carry_their_licences(stack: Stack) -> None:
+    assert 100_000_000 < layers.unzipped_bytes(BUILD) < layers.MAX_UNZIPPED_BYTES
+    assert layers.has_licences(BUILD)

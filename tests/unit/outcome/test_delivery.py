@@ -220,7 +220,7 @@ def test_video_of_a_run_that_was_told_as_failed_meanwhile_does_not_appear(bucket
 
 
 @pytest.mark.parametrize(
-    ("concluded_after", "underway", "outcomes"),
+    ("concluded_after", "render", "outcomes"),
     [
         (timedelta(days=-91), UNDERWAY, ["VideoReady"]),
         (timedelta(minutes=1), SECOND_RUN, [None, "VideoReady"]),
