@@ -1,37 +1,29 @@
-"""Validate and conform over files made to confuse them, in a process whose memory is measured.
+"""Prepare over files made to confuse it, in a process whose memory is measured.
 
-    python -m tests.hostile_media 100
+    python -m tests.support.hostile_media 100
 
 Ends with an error when anything but a plan or a refusal comes of a file, when one takes longer than
-`SECONDS_AT_MOST`, or when the process ever held more than `MEMORY_AT_MOST_BYTES`.
+`SECONDS_AT_MOST`, or when the process ever held more than `MEMORY_AT_MOST_BYTES`. The codecs' own
+processes are bounded by `shut_in`.
 """
 
 import faulthandler
 import sys
 import time
 from collections.abc import Callable
-from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO
 
-from dropreel.media.audio import fit_recording
-from dropreel.media.image import fit_picture
-from dropreel.render.conform import conform
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from dropreel.model.catalog import MODELS, TITLES
 from dropreel.model.errors import InputRejected
-from dropreel.model.job import Input, Job, Role
-from dropreel.render import validation
+from dropreel.model.job import Role
 from tests.support import media_samples as samples
 from tests.support import more_media as media
+from tests.support.prepared import prepared
 
 MEMORY_AT_MOST_BYTES = 512 * 1024 * 1024
 SECONDS_AT_MOST = 10.0
-
-GOOD = {Role.IMAGE: samples.picture("PNG"), Role.AUDIO: samples.mp3_without_header(4)}
-"""What the other file of the job is."""
 
 CORPUS: dict[Role, list[bytes]] = {
     Role.IMAGE: [
@@ -135,43 +127,13 @@ def hostile(draw: st.DrawFn) -> tuple[Role, bytes]:
     return role, kept
 
 
-class Bucket:
-    """An upload bucket in memory, which forgets what is put into it."""
-
-    def __init__(self, contents: dict[str, bytes]) -> None:
-        self._contents = contents
-
-    def open(self, bucket: str, pinned: Input) -> BinaryIO:
-        return BytesIO(self._contents[pinned.key])
-
-    def put(self, bucket: str, key: str, body: BinaryIO, content_type: str) -> str:
-        return "v2"
-
-
 def judge(role: Role, content: bytes) -> str:
     """What becomes of a file: a plan or a refusal, whatever it is."""
-    files = {**GOOD, role: content}
-    inputs = tuple(
-        Input(role=role, key=f"inbox/anna.{role}", version_id="v1", size_bytes=len(content))
-        for role, content in files.items()
-    )
-    bucket = Bucket({f"inbox/anna.{role}": content for role, content in files.items()})
-    model = next(iter(MODELS))
-    job = Job(id="anna-1", bucket="b", folder="", stem="anna", model=model, inputs=inputs)
     try:
-        plan = validation.plan(job, bucket, tuple(TITLES))
-        if not plan.conform:
-            return "taken as it is"
-        conform(
-            plan,
-            uploads=bucket,
-            fit_picture=fit_picture,
-            fit_recording=fit_recording,
-            seconds_left=lambda: 60.0,
-        )
+        prepared(role, content)
     except InputRejected as refusal:
         return f"refused: {refusal.reasons[0].found}"
-    return "conformed"
+    return "planned"
 
 
 def survive(examples: int) -> None:

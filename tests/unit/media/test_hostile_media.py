@@ -1,4 +1,4 @@
-"""No bytes make validate or conform crash, hang or eat memory."""
+"""No bytes make prepare crash, hang or eat memory."""
 
 import os
 import subprocess
@@ -11,7 +11,7 @@ PROJECT = Path(__file__).parents[3]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="measures memory as Linux tells it")
-def test_no_bytes_make_validate_or_conform_crash_or_hang_or_eat_memory() -> None:
+def test_no_bytes_make_prepare_crash_or_hang_or_eat_memory() -> None:
     """In a process of its own, because a codec that crashes takes its process with it."""
     ran = subprocess.run(
         [sys.executable, "-m", "tests.support.hostile_media", "60"],

@@ -294,7 +294,9 @@ CUT: dict[str, Bytes] = {
     "WebM": lambda: tone("webm", "libopus"),
     "live WebM": lambda: samples.encoded("webm", "libopus", 4, live="1"),
     "MKV": lambda: film("matroska"),
-    "MP4 in fragments": lambda: samples.encoded("mp4", "aac", 4, movflags="frag_every_frame+empty_moov"),
+    "MP4 in fragments": lambda: samples.encoded(
+        "mp4", "aac", 4, movflags="frag_every_frame+empty_moov"
+    ),
     "M4A": lambda: tone("ipod", "aac"),
     "MOV": lambda: film("mov"),
     "FLAC": lambda: tone("flac", "flac"),

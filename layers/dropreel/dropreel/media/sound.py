@@ -470,7 +470,7 @@ def _element_ends(file: BinaryIO, size_bytes: int) -> Iterator[int]:
             position += length
 
 
-def _stated_end(file: BinaryIO, size_bytes: int) -> Iterator[int]:
+def _stated_end(file: BinaryIO, _size_bytes: int) -> Iterator[int]:
     """The size of a Windows Media file by its properties (ASF, 3.2), unless it was live."""
     file.seek(SEEK_SET)
     _, _, properties = file.read(HEAD_BYTES).partition(_ASF_PROPERTIES)
