@@ -14,7 +14,7 @@ PROJECT = Path(__file__).parents[3]
 def test_no_bytes_make_prepare_crash_or_hang_or_eat_memory() -> None:
     """In a process of its own, because a codec that crashes takes its process with it."""
     ran = subprocess.run(
-        [sys.executable, "-m", "tests.support.hostile_media", "60"],
+        [sys.executable, "-m", "tests.support.hostile_media", "30"],
         cwd=PROJECT,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
