@@ -316,7 +316,7 @@ class Picture:
 
     def _recipes(self, limits: ImageLimits) -> Iterator[tuple[ImageFormat, dict[str, Any]]]:
         if ImageFormat.PNG in limits.formats and self._kind in _DRAWINGS:
-            yield ImageFormat.PNG, {"compress_level": 6}
+            yield ImageFormat.PNG, {"compress_level": 4}
         if ImageFormat.JPEG in limits.formats:
             for quality in _QUALITIES:
                 yield ImageFormat.JPEG, {"quality": quality, "subsampling": "4:4:4"}
