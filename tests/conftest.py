@@ -1,8 +1,13 @@
 """All tests: two workers share them, and one of the two has the embedded AWS to itself."""
 
 import pytest
+from hypothesis import settings
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
+
+# No test fails for being slow for a moment: other work may share the machine.
+settings.register_profile("dropreel", deadline=None)
+settings.load_profile("dropreel")
 
 
 class ByFile(LoadScopeScheduling):  # type: ignore[misc]  # it has no types

@@ -1,6 +1,6 @@
 """Measure the time from the last upload to the call at the provider, without the settle delay.
 
-    python -m tests.bench_latency
+    python -m tests.bench.latency
 
 Each round deploys into an embedded AWS of its own, so that all functions are cold.
 """
@@ -15,7 +15,7 @@ from local import embedded
 from local.embedded import OUT, PROJECT, Environment, Home
 
 ROUNDS = 3
-AT_MOST_SECONDS = 3.0
+MAX_SECONDS = 6.0
 
 
 def one_round(environment: Environment) -> float:
@@ -47,7 +47,7 @@ def main() -> int:
             embedded.down(home)
     told = ", ".join(f"{seconds:.2f} s" for seconds in measured)
     print(f"from the last upload to the call at the provider, functions cold: {told}")
-    return 0 if max(measured) < AT_MOST_SECONDS else 1
+    return 0 if max(measured) < MAX_SECONDS else 1
 
 
 if __name__ == "__main__":

@@ -497,7 +497,6 @@ TestAdmissionWithoutLimit = MachineWithoutLimit.TestCase
 TestAdmissionInterleaved.settings = TestAdmissionWithoutLimit.settings = settings(
     max_examples=int(os.environ.get("EXAMPLES", "30")),
     stateful_step_count=40,
-    deadline=None,
     suppress_health_check=list(HealthCheck),
     # Not shrunk: that takes longer than the suite may, and longer than reading the steps.
     phases=[Phase.explicit, Phase.reuse, Phase.generate],

@@ -60,9 +60,7 @@ KEEPS: Mapping[str, Mapping[str, object]] = {
 
 # The examples of a property share a table: each has a job, or a time, of its own.
 _examples = count(1)
-a_property = settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+a_property = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @pytest.fixture

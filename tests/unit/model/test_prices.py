@@ -4,7 +4,6 @@ from decimal import Decimal
 
 import pytest
 from hypothesis import given
-from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from dropreel.model import prices
@@ -36,7 +35,6 @@ PRICED = [
 SPELLED = st.integers(0, 99_999_999).map(lambda millionths: f"{millionths / 1e6:.6f}")
 
 
-@hypothesis_settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(PRICED), SPELLED), st.sampled_from(["", " ", "\n "]))
 def test_each_price_is_read_as_it_is_written(wanted: dict[tuple[str, str], str], gap: str) -> None:
     parameter = ",".join(f"{gap}{':'.join(of)}={usd}{gap}" for of, usd in wanted.items())
@@ -44,7 +42,6 @@ def test_each_price_is_read_as_it_is_written(wanted: dict[tuple[str, str], str],
     assert dict(prices_in(parameter)) == {of: float(usd) for of, usd in wanted.items()}
 
 
-@hypothesis_settings(deadline=None)
 @given(st.text(st.sampled_from(f"{RUNCOMFY}:480p=0.03,;$ x"), max_size=60) | st.text())
 def test_anything_else_is_refused_in_words(parameter: str) -> None:
     """Whatever is accepted says exactly what was written, so nothing was passed over."""
@@ -56,7 +53,6 @@ def test_anything_else_is_refused_in_words(parameter: str) -> None:
         assert len(read) == (parameter.count(",") + 1 if parameter.strip() else 0)
 
 
-@hypothesis_settings(deadline=None)
 @given(
     st.lists(st.sampled_from(PRICED), min_size=1, max_size=4, unique=True),
     st.data(),

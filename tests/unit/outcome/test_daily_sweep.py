@@ -363,7 +363,7 @@ def test_flood_of_failures_is_looked_at_in_part_and_said_so(
 ) -> None:
     warned: list[str] = []
     monkeypatch.setattr(logger, "warning", warned.append)
-    monkeypatch.setattr(sweeping, "DESCRIBED_AT_MOST", 3)
+    monkeypatch.setattr(sweeping, "MAX_DESCRIBED", 3)
     for run in range(1, 4):
         account.end(JOB.model_copy(update={"run": run}), "FAILED")
     account.daily.sweep()

@@ -33,7 +33,7 @@ from tests.support.submission_bench import FIRST, NO_CREDIT, THROTTLED, UNAVAILA
     late_seconds=st.floats(0, 5),
     next_attempt=st.builds(NextAttempt, tries=st.integers(0, 99), is_paced=st.booleans()),
 )
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_waiting_for_another_call_comes_to_an_end(
     age_seconds: float, late_seconds: float, next_attempt: NextAttempt
 ) -> None:
@@ -266,4 +266,4 @@ class NeverPayTwice(RuleBasedStateMachine):
 
 
 TestNeverPayTwice = NeverPayTwice.TestCase
-TestNeverPayTwice.settings = settings(max_examples=200, stateful_step_count=14, deadline=None)
+TestNeverPayTwice.settings = settings(max_examples=200, stateful_step_count=14)

@@ -4,7 +4,6 @@ import json
 
 import pytest
 from hypothesis import given
-from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from dropreel.model.errors import SettingUnreadable
@@ -104,7 +103,6 @@ def test_all_unreadable_settings_are_named_at_once(environment: pytest.MonkeyPat
         SubmitSettings.from_environment()
 
 
-@hypothesis_settings(deadline=None)
 @given(
     st.sampled_from(["PROVIDERS", "DAILY_SPEND_LIMIT_USD", "USD_PER_SECOND"]),
     st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=300)
