@@ -41,7 +41,7 @@ def test_one_offer_without_audio_takes_it_from_all() -> None:
     assert audio is None
 
 
-TOO_NARROW = "too narrow to be scaled down: the other side would have 360"
+TOO_NARROW = "Scaled down to fit, its shorter side would have only 360 pixels"
 
 
 @pytest.mark.parametrize(
@@ -55,10 +55,10 @@ TOO_NARROW = "too narrow to be scaled down: the other side would have 360"
         (1, 9000, ["1 pixels wide"]),
         (1999, 361, []),
         (2000, 362, []),
-        (2000, 361, [f"2000 x 361 pixels, {TOO_NARROW}"]),
-        (361, 2000, [f"361 x 2000 pixels, {TOO_NARROW}"]),
+        (2000, 361, [f"2000 x 361 pixels. {TOO_NARROW}"]),
+        (361, 2000, [f"361 x 2000 pixels. {TOO_NARROW}"]),
         (8000, 1445, []),  # scaled down by 1999/8000
-        (8000, 1444, [f"8000 x 1444 pixels, {TOO_NARROW}"]),
+        (8000, 1444, [f"8000 x 1444 pixels. {TOO_NARROW}"]),
     ],
 )
 def test_objections_to_a_picture(width: int, height: int, found: list[str]) -> None:
@@ -120,6 +120,7 @@ def test_scaled_is_never_larger(
         (19.996, "20.00 seconds long"),
         (119.99, "119.99 seconds long"),
         (126, "2 minutes 6 seconds long"),
+        (121, "2 minutes 1 second long"),
         (7200, "2 hours 0 minutes long"),
     ],
 )

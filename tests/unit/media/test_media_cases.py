@@ -128,11 +128,11 @@ RECORDINGS: dict[str, tuple[Bytes, Voice | Refused]] = {
     ),
     "MP3 with a nul behind": (
         lambda: samples.SPEECH_MP3 + b"\0",
-        Voice(8.25, MP3, "what does not decode"),
+        Voice(8.25, MP3, "damaged bytes"),
     ),
     "MP3 with a disc's padding behind": (
         lambda: samples.SPEECH_MP3 + bytes(2048),
-        Voice(8.25, MP3, "what does not decode"),
+        Voice(8.25, MP3, "damaged bytes"),
     ),
     "floats that are no numbers": (floats_with_nan, Voice(4, WAV)),
     "one sample": (case("one_sample.wav"), Refused("0.00 seconds long")),

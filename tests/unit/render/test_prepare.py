@@ -266,8 +266,8 @@ def case(
         case(
             "too narrow",
             {FACE: b"2000 x 361 jpeg"},
-            "anna.heic | 2000 x 361 pixels, too narrow to be scaled down: the other side would "
-            "have 360 | fewer than 2000 and more than 360 pixels wide and high",
+            "anna.heic | 2000 x 361 pixels. Scaled down to fit, its shorter side would have only "
+            "360 pixels | fewer than 2000 and more than 360 pixels wide and high",
             **WAVES,
         ),
         case(
@@ -336,7 +336,7 @@ def test_refusals_tell_all_that_is_wrong(
     ("contents", "wishes", "cure"),
     [
         (GOOD | {FACE: b"text"}, {}, "Open the original picture in an app and export it as one of"),
-        (GOOD | {VOICE: b""}, {}, "Upload the file again from the original; if that does not help"),
+        (GOOD | {VOICE: b""}, {}, "Upload the file again from the original. If that does not help"),
         (GOOD | {VOICE: b"5 s large"}, {}, "Cut it."),
         (GOOD | {JPG: b""}, {}, "Delete or rename all but one of them, then drop that one again."),
         ({FACE: GOOD[FACE]}, {}, "Drop a recording with the same name into the same folder."),

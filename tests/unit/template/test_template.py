@@ -640,7 +640,7 @@ def test_a_function_outlives_the_most_that_one_call_of_it_does() -> None:
         # and both secrets, when Secrets Manager hangs.
         "Prepare": (prepare.MAX_PICTURE_BYTES + prepare.MAX_RECORDING_BYTES) / 50e6
         + 2 * shut_in.MAX_WORKING_SECONDS
-        + shut_in._LEAVING_SECONDS
+        + shut_in._STORING_SECONDS
         + 2 * _all_tries_seconds(tokens._IMPATIENT),
         # A write, when the ledger hangs.
         "Admit": _all_tries_seconds(clients.TABLE),

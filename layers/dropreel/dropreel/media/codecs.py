@@ -1,4 +1,4 @@
-"""What opens pictures and recordings. Only the function that has the libraries imports this."""
+"""The codecs for pictures and recordings. Only the function with the media layer imports this."""
 
 from functools import partial
 
@@ -8,7 +8,7 @@ from dropreel.media.shut_in import Codec
 from dropreel.media.sound import Sound
 from dropreel.model.catalog import MODELS, AudioLimits, ImageLimits
 
-_BOUNDS = [
+_DURATIONS = [
     offer.audio.duration_at_most_seconds or offer.audio.duration_under_seconds or 0
     for model in MODELS.values()
     for offer in model.route
@@ -16,4 +16,4 @@ _BOUNDS = [
 ]
 
 PICTURE = Codec("picture", Picture, PictureFacts, ImageLimits)
-SOUND = Codec("recording", partial(Sound, max_seconds=max(_BOUNDS)), SoundFacts, AudioLimits)
+SOUND = Codec("recording", partial(Sound, max_seconds=max(_DURATIONS)), SoundFacts, AudioLimits)

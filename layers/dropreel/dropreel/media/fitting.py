@@ -1,7 +1,7 @@
-"""Whether a picture or a recording fits what an offer takes.
+"""Whether a picture or a recording fits an offer's limits.
 
-An objection is what no copy can cure: too few pixels, too long, too short. Nothing is ever scaled
-up, and nothing is ever cut.
+An objection is a fault that no copy can cure: too few pixels, too long, too short. Pictures are
+never scaled up, and recordings are never cut.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,7 +17,7 @@ _Number = TypeVar("_Number", int, float)
 
 
 def strictest(offers: Sequence[Offer]) -> tuple[ImageLimits, AudioLimits | None]:
-    """The limits that keep those of all offers; no audio limits when one of them takes no audio."""
+    """The limits that satisfy all offers. No audio limits if one of them takes no audio."""
     images = [offer.image for offer in offers]
     image = ImageLimits(
         formats=_common([limits.formats for limits in images]),
@@ -46,7 +46,7 @@ def _common(formats: Sequence[tuple[_Format, ...]]) -> tuple[_Format, ...]:
 
 
 def picture_objections(key: str, picture: PictureFacts, limits: ImageLimits) -> Iterator[Reason]:
-    """What of the picture nothing can make fit."""
+    """The rules that no copy of the picture can keep."""
     if limits.side_over_pixels is None:
         return
     width, height = picture.width, picture.height
@@ -67,15 +67,14 @@ def picture_objections(key: str, picture: PictureFacts, limits: ImageLimits) -> 
             file=key,
             rule=f"fewer than {limits.side_under_pixels} and more than {limits.side_over_pixels} "
             "pixels wide and high",
-            found=f"{width} x {height} pixels, too narrow to be scaled down: "
-            f"the other side would have {shorter}",
-            cure="Crop the picture so that its longer side, now "
-            f"{max(width, height)} pixels, is shorter.",
+            found=f"{width} x {height} pixels. Scaled down to fit, its shorter side would have "
+            f"only {shorter} pixels",
+            cure=f"Crop the longer side of the picture, which has {max(width, height)} pixels.",
         )
 
 
 def sound_objections(key: str, sound: SoundFacts, limits: AudioLimits) -> Iterator[Reason]:
-    """What of the recording nothing can make fit."""
+    """The rules that no copy of the recording can keep."""
     seconds, found = sound.duration_seconds, f"{_duration(sound.duration_seconds)} long"
     least, most = limits.duration_at_least_seconds, limits.duration_at_most_seconds
     under = limits.duration_under_seconds
@@ -98,7 +97,7 @@ def sound_objections(key: str, sound: SoundFacts, limits: AudioLimits) -> Iterat
             file=key,
             rule=f"at least {least:g} seconds",
             found=found,
-            cure=f"Record {least:g} seconds or more, if only with silence at the end.",
+            cure=f"Record {least:g} seconds or more. Silence at the end counts.",
         )
 
 
@@ -107,13 +106,13 @@ def broken(key: str, noun: str, found: str) -> Reason:
         file=key,
         rule=f"a complete, undamaged {noun}",
         found=found,
-        cure="Upload the file again from the original; if that does not help, "
-        f"open the {noun} in an app and export it anew.",
+        cure="Upload the file again from the original. If that does not help, "
+        f"open the {noun} in an app and export it again.",
     )
 
 
 def scaled(width: int, height: int, limits: ImageLimits) -> tuple[int, int]:
-    """The size that fits, with the same proportions: never larger than it was."""
+    """The size that fits, with the same proportions. It is never larger."""
     longest = max(width, height)
     if limits.side_under_pixels is None or longest < limits.side_under_pixels:
         return width, height
@@ -122,7 +121,7 @@ def scaled(width: int, height: int, limits: ImageLimits) -> tuple[int, int]:
 
 
 def megabytes(size_bytes: int) -> str:
-    """Rounded up, so that what is just over a limit never reads like the limit itself."""
+    """Rounded up: a size just above a limit must not read like the limit."""
     return f"{ceil(size_bytes / 100_000) / 10:g} MB"
 
 
@@ -144,5 +143,9 @@ def _duration(seconds: float) -> str:
         return f"{seconds:.2f} seconds"
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 120:
-        return f"{minutes} minutes {rest} seconds"
-    return f"{minutes // 60} hours {minutes % 60} minutes"
+        return f"{_counted(minutes, 'minute')} {_counted(rest, 'second')}"
+    return f"{_counted(minutes // 60, 'hour')} {_counted(minutes % 60, 'minute')}"
+
+
+def _counted(number: int, unit: str) -> str:
+    return f"{number} {unit}{'s' * (number != 1)}"

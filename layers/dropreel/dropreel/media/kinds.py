@@ -1,6 +1,6 @@
-"""What kind of file the first bytes speak of, in the words that people know it by.
+"""The kind of a file by its first bytes, in the words that people use for it.
 
-Only words come from here: whether a file can be used, decoding it tells.
+It gives names only. Decoding decides whether a file can be used.
 """
 
 import re
@@ -19,7 +19,7 @@ class Medium(StrEnum):
 @dataclass(frozen=True)
 class Kind:
     words: str
-    name: str = ""  # short; empty when nothing can be made of it
+    name: str = ""  # short; empty if Dropreel cannot use such a file
     medium: Medium | None = None
 
 
@@ -59,7 +59,7 @@ WAV: Final = _sound("WAV", "a WAV recording")
 MP3: Final = _sound("MP3", "an MP3 recording")
 AMR: Final = _sound("AMR", "an AMR recording")
 WEBM: Final = _sound("WebM", "a WebM or Matroska file")
-UNKNOWN_MP3: Final = _sound("MP3", UNKNOWN.words)  # junk may stand before the sound of an MP3
+UNKNOWN_MP3: Final = _sound("MP3", UNKNOWN.words)  # an MP3 may begin with junk
 
 _SIGNATURES: Final[tuple[tuple[bytes, Kind], ...]] = (
     (rb"\xff\xd8\xff", JPEG),
@@ -117,7 +117,7 @@ def _is_text(head: bytes) -> bool:
     try:
         text = head.decode()
     except UnicodeDecodeError as error:
-        if error.start < len(head) - 3:  # else a character is cut by the end of the head
+        if error.start < len(head) - 3:  # the end of the head may cut a character
             return False
         text = head[: error.start].decode()
     return not re.search(r"[\0-\x08\x0e-\x1f]", text)

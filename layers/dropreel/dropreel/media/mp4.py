@@ -1,9 +1,7 @@
-"""Whether passing bytes are a whole MP4 video, found out without holding them.
+"""Checks that a stream of bytes is a complete MP4 video, without keeping the video.
 
-An MP4 is a row of boxes, each with its length and its kind in front (ISO/IEC 14496-12, the ISO
-base media file format). Only `ftyp`, which says what the file is, and `moov`, which describes
-the tracks, are kept; the pictures and the sound in `mdat` just pass. mutagen's parser of the
-same boxes wants the file whole and says of itself that it is for mutagen alone.
+An MP4 is a row of boxes, each with its length and kind in front (ISO/IEC 14496-12). Only `ftyp`
+(the kind of file) and `moov` (the tracks) are kept; `mdat` (pictures and sound) passes through.
 """
 
 import struct
@@ -12,7 +10,7 @@ from dataclasses import dataclass
 
 from dropreel.model.errors import ResultRefused
 
-# An hour at 60 frames a second needs about 5 MiB of `moov`; who sends more wants our memory.
+# An hour at 60 frames a second needs about 5 MiB of `moov`. More would be an attack on our memory.
 _MAX_KEPT_BYTES = {b"ftyp": 4096, b"moov": 16 * 1024**2}
 
 _LONG_BOX = b"\0\0\0\1"
@@ -23,7 +21,7 @@ _QUICKTIME = b"qt  "
 
 @dataclass(frozen=True)
 class VideoFacts:
-    """What an MP4 says of its video."""
+    """The facts of the video, as the MP4 states them."""
 
     duration_seconds: float | None
     width: int
@@ -31,7 +29,7 @@ class VideoFacts:
 
 
 class Mp4Check:
-    """Feed it a body chunk by chunk, cut anywhere; ask for the facts at the end.
+    """Feed it a body in chunks of any size, then ask for the facts.
 
     Raises `ResultRefused` as soon as the bytes cannot become an MP4 any more.
     """
@@ -45,10 +43,10 @@ class Mp4Check:
 
     @property
     def is_whole(self) -> bool:
-        """Whether the bytes so far end where a box ends.
+        """Whether the bytes so far end at the end of a box.
 
-        Never true once a box has said 'to the end of the file': only a length from elsewhere
-        can tell that end from a cut.
+        Never true after a box that reaches "to the end of the file": only a length from elsewhere
+        can confirm that end.
         """
         return bool(self._kept) and not self._header and self._body_left == 0
 
@@ -58,7 +56,7 @@ class Mp4Check:
             rest = self._read_body(rest) if self._body_left else self._read_header(rest)
 
     def facts(self) -> VideoFacts:
-        """What the video is, once all of it was fed. Raises `ResultRefused`."""
+        """The facts, after everything was fed. Raises `ResultRefused`."""
         if not self._kept:
             raise _refused("it ends in the middle" if self._header else "it is empty")
         if not (self.is_whole or self._body_left == _TO_THE_END):
@@ -107,7 +105,7 @@ class Mp4Check:
 
 
 def _brands(ftyp: bytearray) -> set[bytes]:
-    """The kinds of file that it says it can be read as; the second word is a version."""
+    """The kinds of file that it can be read as. The second word is a version."""
     words = [bytes(ftyp[start : start + 4]) for start in range(0, len(ftyp), 4)]
     return {*words[:1], *words[2:]} - {b"\0\0\0\0"}
 
@@ -125,7 +123,7 @@ def _facts(moov: memoryview) -> VideoFacts:
 
 
 def _video_samples(moov: memoryview) -> Iterator[memoryview]:
-    """How each video track is encoded: its first sample description."""
+    """The first sample description of each video track."""
     for track in _find(moov, b"trak"):
         for media in _find(track, b"mdia"):
             is_video = any(bytes(handler[8:12]) == b"vide" for handler in _find(media, b"hdlr"))
@@ -134,10 +132,9 @@ def _video_samples(moov: memoryview) -> Iterator[memoryview]:
 
 
 def _duration_seconds(moov: memoryview) -> float | None:
-    """Of the whole movie; 0 when it should say so and does not.
+    """Of the whole movie. 0: it is missing. None: a fragmented MP4 that was written as a stream.
 
-    A fragmented MP4 says 0 in `mvhd` and, if it knows, the truth in `mehd`. None when it does not
-    know: it was written in one go, and plays all the same.
+    A fragmented MP4 has 0 in `mvhd` and may have the duration in `mehd`.
     """
     for header in _find(moov, b"mvhd"):
         layout, offset = (">IQ", 20) if header[0] == 1 else (">II", 12)
@@ -159,7 +156,7 @@ def _fragments_ticks(mehd: memoryview) -> int:
 
 
 def _find(body: memoryview, kind: bytes, *path: bytes) -> Iterator[memoryview]:
-    """The bodies of the boxes of a kind in a box; with a path, of those below them."""
+    """The bodies of a box's inner boxes of a kind. A path goes further down."""
     for found, inner in _boxes(body):
         if found == kind and path:
             yield from _find(inner, *path)

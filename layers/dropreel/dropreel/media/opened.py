@@ -1,4 +1,4 @@
-"""What is known of a medium that was decoded whole, and what is made of it."""
+"""What a decoded medium is, and the copy that is written of it."""
 
 from typing import BinaryIO, Protocol
 
@@ -21,7 +21,7 @@ class SoundFacts(_Message):
 
 
 class Copy(_Message):
-    """What was written."""
+    """The copy that was written."""
 
     format: ImageFormat | AudioFormat
     changes: tuple[str, ...] = Field(description="What was changed of the upload, in sentences.")
@@ -30,16 +30,16 @@ class Copy(_Message):
 
 
 class Fault(_Message):
-    """Why nothing can be made of a medium."""
+    """Why a medium cannot be used."""
 
     found: str = Field(description="What the file is, in words.")
-    broken: bool = Field(default=False, description="It is of a known kind, and damaged.")
+    broken: bool = Field(default=False, description="The file is damaged.")
     rule: str = Field(default="", description="What it should be; empty where `broken` says it.")
     cure: str = ""
 
 
 class MediumRefused(Exception):
-    """Nothing that an offer takes can be made of the medium."""
+    """The medium cannot be used."""
 
     def __init__(self, found: str, *, broken: bool = False, rule: str = "", cure: str = "") -> None:
         super().__init__(found)
@@ -51,7 +51,7 @@ class OpenedPicture(Protocol):
     def facts(self) -> PictureFacts: ...
 
     def write(self, limits: ImageLimits, into: BinaryIO) -> Copy:
-        """Write the best copy that keeps the limits into an empty file. Raises `MediumRefused`."""
+        """Writes the best copy within the limits into an empty file. Raises `MediumRefused`."""
 
 
 class OpenedSound(Protocol):

@@ -1,6 +1,6 @@
-"""Pictures: decoded whole and written anew, by Pillow, LittleCMS and libheif.
+"""Decodes pictures completely and writes copies, with Pillow, LittleCMS and libheif.
 
-What is written is upright, in sRGB, opaque, with 8 bits for a colour and without metadata.
+A copy is upright, in sRGB, opaque, with 8 bits for each colour and without metadata.
 """
 
 import math
@@ -23,8 +23,8 @@ from dropreel.media.kinds import HEAD_BYTES, Medium, kind_of
 from dropreel.media.opened import Copy, MediumRefused, PictureFacts
 from dropreel.model.catalog import ImageFormat, ImageLimits
 
-Image.MAX_IMAGE_PIXELS = None  # Pillow counts pixels, all alike; we count their bytes
-warnings.simplefilter("ignore", category=UserWarning)  # Pillow's, about metadata: it is dropped
+Image.MAX_IMAGE_PIXELS = None  # we bound the bytes that decoding takes
+warnings.simplefilter("ignore", category=UserWarning)  # about metadata, which is dropped anyway
 pillow_heif.options.THUMBNAILS = False
 pillow_heif.options.DEPTH_IMAGES = False
 pillow_heif.options.AUX_IMAGES = False
@@ -32,14 +32,14 @@ pillow_heif.options.DECODE_THREADS = 2  # each takes memory
 pillow_heif.register_heif_opener()
 
 MAX_DECODED_BYTES: Final = 800_000_000
-MAX_JPEG_PIXELS: Final = 220_000_000  # phones take 200 megapixels; they are halved while decoded
+MAX_JPEG_PIXELS: Final = 220_000_000  # phones make 200 megapixels; decoding halves them
 MAX_PIXELS: Final = 100_000_000
 MAX_COPY_BYTES: Final = 50_000_000  # where the offer names no size
 
 _PIXEL_BYTES: Final = {kinds.GIF: 1, kinds.HEIC: 8, kinds.AVIF: 9.2, kinds.WEBP: 16}  # measured
 _DRAFT_PIXELS: Final = 50_000_000
-_MAX_SCANS: Final = 100  # each goes over the whole picture; a progressive JPEG has about ten
-# With its length and its number of colours: fewer letters may turn up by chance in a video behind.
+_MAX_SCANS: Final = 100  # each covers the whole picture; a progressive JPEG has about ten
+# With its length and number of colours: a shorter pattern would match by chance in a motion photo.
 _SCAN: Final = re.compile(rb"\xff\xda\0[\x06\x08\x0a\x0c\x0e][\0-\x04]")
 
 _FORMATS: Final = {
@@ -52,9 +52,9 @@ _FORMATS: Final = {
     kinds.AVIF: ("AVIF",),
     kinds.HEIC: ("HEIF",),
 }
-_DRAWINGS: Final = (kinds.PNG, kinds.GIF, kinds.BMP)  # their copy loses nothing, while it is small
+_DRAWINGS: Final = (kinds.PNG, kinds.GIF, kinds.BMP)  # copied without loss, if small enough
 _QUALITIES: Final = (95, 90, 85, 80)
-_FEWER_PIXELS: Final = 0.7  # when no quality is small enough
+_FEWER_PIXELS: Final = 0.7  # the share that is kept when no quality is small enough
 
 # Of TIFF: https://helpx.adobe.com/camera-raw/digital-negative.html and TIFF/EP
 _DNG_VERSION, _CFA_PATTERN, _SUBFILE, _SUB_IFDS = 50706, 33422, 254, 330
@@ -63,18 +63,18 @@ _NUMBERED_COLOURS: Final = re.compile(rb"colrnclx\0(.)\0(.)|cICP(.)(.)", re.DOTA
 _HDR: Final = {16: "PQ", 18: "HLG"}
 _ARITHMETIC: Final = re.compile(rb"\xff[\xc9-\xcb\xcd-\xcf]\0[\x0b-\x17]\x08")
 _ORIENTATION, _GPS = 0x0112, 0x8825
-_TELLING_TAGS: Final = frozenset(
+_METADATA_TAGS: Final = frozenset(
     # description, make, model, software, time, artist, XMP, copyright, IPTC, EXIF
     (0x10E, 0x10F, 0x110, 0x131, 0x132, 0x13B, 0x2BC, 0x8298, 0x83BB, 0x8769)
 )
-_TELLING: Final = ("xmp", "XML:com.adobe.xmp", "photoshop", "comment", "Comment", "Software")
+_METADATA: Final = ("xmp", "XML:com.adobe.xmp", "photoshop", "comment", "Comment", "Software")
 
 
 class Picture:
-    """A picture whose pixels were all decoded."""
+    """A picture that was decoded completely."""
 
     def __init__(self, file: BinaryIO) -> None:
-        """Raises `MediumRefused`, whatever the bytes are."""
+        """Raises `MediumRefused` for every file that cannot be used."""
         head = file.read(HEAD_BYTES)
         self._kind = kind_of(head)
         if self._kind.medium is not Medium.PICTURE:
@@ -96,9 +96,9 @@ class Picture:
         """`opened.OpenedPicture`."""
         size = scaled(*self._upright(self._image.size), limits)
         metadata = self._metadata
-        if self._writes_same_pixels(size, limits, into):
-            told = tuple(filter(None, [metadata]))
-            return Copy(format=ImageFormat.JPEG, changes=told, width=size[0], height=size[1])
+        if self._write_same_pixels(size, limits, into):
+            changed = tuple(filter(None, [metadata]))
+            return Copy(format=ImageFormat.JPEG, changes=changed, width=size[0], height=size[1])
         image, changes = self._canonical(size)
         return self._written(image, changes, limits, into)
 
@@ -107,7 +107,7 @@ class Picture:
     def _decode(self) -> None:
         self._file.seek(SEEK_SET)
         self._image = image = Image.open(self._file, formats=_FORMATS[self._kind])
-        image.format = self._kind.name  # many a JPEG has another behind it: Pillow calls it MPO
+        image.format = self._kind.name  # Pillow calls a JPEG with a second one in the file MPO
         self._original_size = image.size
         _refuse_raw(image)
         self._refuse_hdr()
@@ -149,7 +149,7 @@ class Picture:
             raise ValueError("scans without end")
 
     def _check_intact(self) -> None:
-        """libjpeg fills what is missing with grey, and says nothing. FFmpeg does say it."""
+        """libjpeg fills missing parts with grey and reports nothing. FFmpeg reports them."""
         self._file.seek(SEEK_SET)
         with av.open(self._file, "r", format="jpeg_pipe") as container:
             stream = container.streams.video[0]
@@ -159,7 +159,7 @@ class Picture:
             except InvalidDataError:
                 raise OSError("truncated") from None
             except av.FFmpegError:
-                return  # a coding that FFmpeg does not know
+                return  # FFmpeg does not support this kind of JPEG
 
     def _refuse_hdr(self) -> None:
         if transfer := _HDR.get(self._colour_numbers[1]):
@@ -184,9 +184,9 @@ class Picture:
         self._file.seek(SEEK_SET)
         if self._kind is kinds.JPEG and _ARITHMETIC.search(self._file.read(1 << 16)):
             return MediumRefused(
-                "a JPEG picture in arithmetic coding, which few programs read",
-                rule="a picture that any program shows",
-                cure="Export the picture anew, as a JPEG or a PNG.",
+                "a JPEG picture with arithmetic coding, which few programs can open",
+                rule="a picture that every program can open",
+                cure="Export the picture again as a JPEG or a PNG.",
             )
         what = "breaks off before its end" if "runcated" in error else "is damaged"
         return MediumRefused(f"{self._kind.words} that {what}", broken=True)
@@ -195,7 +195,7 @@ class Picture:
 
     @cached_property
     def _orientation(self) -> int:
-        with suppress(Exception):  # EXIF is written by everyone, and not always well
+        with suppress(Exception):  # EXIF is often broken
             found = self._image.getexif().get(_ORIENTATION)
             return found if isinstance(found, int) and 1 <= found <= 8 else 1
         return 1
@@ -210,18 +210,18 @@ class Picture:
 
     @cached_property
     def _metadata(self) -> str:
-        """What is removed, in a sentence."""
+        """The sentence about removed metadata, or nothing."""
         exif, info = Image.Exif(), self._image.info
         with suppress(Exception):
             exif = self._image.getexif()
             if exif.get_ifd(_GPS):
                 return "Location and other metadata were removed."
-        told = any(info.get(name) for name in _TELLING) or getattr(self._image, "text", None)
-        return "Metadata was removed." if told or _TELLING_TAGS & exif.keys() else ""
+        found = any(info.get(name) for name in _METADATA) or getattr(self._image, "text", None)
+        return "Metadata was removed." if found or _METADATA_TAGS & exif.keys() else ""
 
     @cached_property
     def _to_srgb(self) -> ImageCms.ImageCmsTransform | None:
-        """What the profile does to the colours, unless it is broken or changes none."""
+        """The transform of the colour profile. None if it is broken or changes no colour."""
         mode = _plain_mode(self._image)
         with suppress(Exception):
             if mode == "LAB":
@@ -236,10 +236,10 @@ class Picture:
 
     # Writing
 
-    def _writes_same_pixels(
+    def _write_same_pixels(
         self, size: tuple[int, int], limits: ImageLimits, into: BinaryIO
     ) -> bool:
-        """A JPEG that only loses its metadata keeps its tables: nothing is lost that is seen."""
+        """Whether it wrote a JPEG with the same tables, because only metadata has to go."""
         is_plain = self._kind is kinds.JPEG and self._image.mode in ("RGB", "L")
         if not is_plain or self._orientation != 1 or self._to_srgb or size != self._original_size:
             return False
@@ -253,7 +253,7 @@ class Picture:
         return False
 
     def _canonical(self, size: tuple[int, int]) -> tuple[Image.Image, list[str]]:
-        """The pixels as they are sent, and what was changed of them: "The picture was ..."."""
+        """The pixels as they are sent, and the changes: "The picture was ..."."""
         changes = ["reduced to its first frame"] * self._animated
         changes += ["reduced to 8 bits for each colour"] * self._deep
         lying = self._upright(size)
@@ -296,19 +296,19 @@ class Picture:
     def _written(
         self, image: Image.Image, changes: list[str], limits: ImageLimits, into: BinaryIO
     ) -> Copy:
-        """The best quality that is small enough; fewer pixels when none is."""
+        """Tries the qualities, the best first, then fewer pixels, until it is small enough."""
         while True:
             for taken, options in self._recipes(limits):
                 _empty(into)
                 image.save(into, taken.value, **options)
                 if into.tell() <= _max_bytes(limits):
-                    told = self._told(image, changes, taken, options)
-                    return Copy(format=taken, changes=told, width=image.width, height=image.height)
+                    done = self._sentences(image, changes, taken, options)
+                    return Copy(format=taken, changes=done, width=image.width, height=image.height)
             scale = math.sqrt(_FEWER_PIXELS)
             smaller = int(image.width * scale), int(image.height * scale)
             if min(smaller) <= (limits.side_over_pixels or 0):
                 raise MediumRefused(
-                    f"a picture that has more even at {image.width} x {image.height} pixels",
+                    f"a picture that is larger even at {image.width} x {image.height} pixels",
                     rule=f"at most {megabytes(_max_bytes(limits))}",
                     cure="Export the picture as a JPEG.",
                 )
@@ -321,23 +321,23 @@ class Picture:
             for quality in _QUALITIES:
                 yield ImageFormat.JPEG, {"quality": quality, "subsampling": "4:4:4"}
 
-    def _told(
+    def _sentences(
         self,
         image: Image.Image,
         changes: list[str],
         taken: ImageFormat,
         options: dict[str, Any],
     ) -> tuple[str, ...]:
-        told = list(changes)
+        parts = list(changes)
         name = {ImageFormat.JPEG: "JPEG", ImageFormat.PNG: "PNG"}[taken]
         if name != self._kind.name:
-            told.insert(0, f"converted from {self._kind.name} to {name}")
+            parts.insert(0, f"converted from {self._kind.name} to {name}")
         if image.size != self._size:
             before, after = ("{} x {}".format(*one) for one in (self._size, image.size))
-            told.append(f"scaled down from {before} to {after} pixels")
+            parts.append(f"scaled down from {before} to {after} pixels")
         if options.get("quality", _QUALITIES[0]) != _QUALITIES[0]:
-            told.append("compressed further, to have few enough bytes")
-        sentence = f"The picture was {listed(told, 'and')}." if told else ""
+            parts.append("compressed further, because the file was too large")
+        sentence = f"The picture was {listed(parts, 'and')}." if parts else ""
         return tuple(filter(None, (sentence, self._removed)))
 
 
@@ -359,7 +359,7 @@ def _too_many_pixels(size: tuple[int, int], most: float) -> MediumRefused:
 
 
 def _plain_mode(image: Image.Image) -> str:
-    """One that can be scaled: eight bits for a colour, no palette."""
+    """A mode that can be scaled: 8 bits for each colour, no palette."""
     if image.mode.startswith("I;16"):
         return "L"
     if image.has_transparency_data:
@@ -391,7 +391,7 @@ _TO_SRGB: Final[dict[int, tuple[float, ...]]] = {
 
 
 def _changes_colours(transform: ImageCms.ImageCmsTransform, mode: str) -> bool:
-    """Whether colours differ in sRGB, whatever the profile calls itself."""
+    """Whether colours differ in sRGB. The profile's name is not trusted."""
     if mode in ("CMYK", "LAB"):
         return True
     levels = range(0, 256, 51)
@@ -403,7 +403,7 @@ def _changes_colours(transform: ImageCms.ImageCmsTransform, mode: str) -> bool:
 
 
 def _narrowed(image: Image.Image, matrix: tuple[float, ...]) -> Image.Image:
-    """Colours of wider primaries, in the numbers of sRGB."""
+    """Converts colours of wider primaries to sRGB."""
     from PIL import ImageFilter  # noqa: PLC0415 - rarely needed
 
     def in_srgb(*rgb: float) -> tuple[float, ...]:

@@ -1,8 +1,8 @@
-"""A process of its own for each medium: a codec that crashes, hangs or takes all memory takes
-nothing else along, and what it held is free afterwards.
+"""A process for each medium. A codec that crashes, hangs or takes all memory ends alone, and its
+memory is free afterwards.
 
-The process has no way to the bucket: it asks for the bytes of its file, a range at a time. What it
-says is JSON, so bytes that take it over can lie, and no more.
+The process has no access to the bucket: it asks for its file's bytes, range by range. It answers in
+JSON, so hostile bytes that take it over can lie, but do no more.
 """
 
 import json
@@ -25,10 +25,10 @@ from dropreel.media.source import Source, buffered
 
 MAX_MEMORY_BYTES: Final = 1_500_000_000
 MAX_WORKING_SECONDS: Final = 30
-"""Of the processor, for one medium: several times what the largest honest one takes."""
+"""CPU time for one medium: several times what the largest honest file takes."""
 
 _MAX_MESSAGE_BYTES: Final = 1 << 20
-_LEAVING_SECONDS: Final = 15.0  # to store the copies, before the function's own time is up
+_STORING_SECONDS: Final = 15.0  # kept free to store the copies before the function times out
 
 F = TypeVar("F", bound=BaseModel)
 M = TypeVar("M", bound=BaseModel)
@@ -36,7 +36,7 @@ M = TypeVar("M", bound=BaseModel)
 
 @dataclass(frozen=True)
 class Codec(Generic[F]):
-    """What opens a kind of medium."""
+    """How a kind of medium is opened."""
 
     noun: str
     open: Callable[[BinaryIO], Any]  # an `opened.OpenedPicture` or `OpenedSound`
@@ -50,15 +50,15 @@ class Opened(Generic[F]):
     def __init__(self, facts: F, write: Callable[[BaseModel], Copy]) -> None:
         self.facts = facts
         self.write = write
-        """Write a copy that keeps the limits into the file. Raises `MediumRefused`."""
+        """Writes a copy within the limits into the file. Raises `MediumRefused`."""
 
 
 @contextmanager
 def opened(
     codec: Codec[F], source: Source, into: BinaryIO, seconds_left: Callable[[], float]
 ) -> Iterator[Opened[F]]:
-    """Open a medium. Raises `MediumRefused`, and whatever reading the source raises."""
-    context = multiprocessing.get_context("fork")  # nothing has to be imported again
+    """Opens a medium. Raises `MediumRefused`, and the errors of reading the source."""
+    context = multiprocessing.get_context("fork")  # the codecs are imported already
     ours, theirs = context.Pipe()
     process = context.Process(target=_work, args=(codec, theirs, source.size_bytes, into))
     with warnings.catch_warnings():
@@ -68,14 +68,14 @@ def opened(
 
     def answer(wanted: type[M]) -> M:
         while True:
-            if not ours.poll(max(seconds_left() - _LEAVING_SECONDS, 0)):
+            if not ours.poll(max(seconds_left() - _STORING_SECONDS, 0)):
                 raise _takes_more(codec.noun, "time")
             try:
-                said = json.loads(ours.recv_bytes(_MAX_MESSAGE_BYTES))
-                if "answer" in said:
-                    return wanted.model_validate(said["answer"])
-                fault = Fault.model_validate(said["fault"]) if "fault" in said else None
-                start, size_bytes = (0, 0) if fault else map(int, said["read"])
+                message = json.loads(ours.recv_bytes(_MAX_MESSAGE_BYTES))
+                if "answer" in message:
+                    return wanted.model_validate(message["answer"])
+                fault = Fault.model_validate(message["fault"]) if "fault" in message else None
+                start, size_bytes = (0, 0) if fault else map(int, message["read"])
                 if start < 0 or not 0 <= size_bytes <= source.size_bytes - start:
                     raise ValueError("bytes that the file does not have")
             except (
@@ -94,7 +94,7 @@ def opened(
             send(source.read(start, min(size_bytes, _MAX_MESSAGE_BYTES)))
 
     def send(message: bytes) -> None:
-        with suppress(OSError):  # it has died: there is no answer then, either
+        with suppress(OSError):  # it died: reading its answer reports that
             ours.send_bytes(message)
 
     def ask(limits: BaseModel) -> Copy:
@@ -110,42 +110,42 @@ def opened(
 
 
 def _work(codec: Codec[Any], connection: Connection, size_bytes: int, into: BinaryIO) -> None:
-    """In the process: open the medium, then write it as often as it is asked to."""
-    _bound()
+    """In the process: opens the medium, then writes a copy for each limits it receives."""
+    _limit_process()
     try:
-        file = buffered(lambda start, size: _asked(connection, start, size), size_bytes)
+        file = buffered(lambda start, size: _request(connection, start, size), size_bytes)
         medium = codec.open(file)
-        _say(connection, answer=medium.facts.model_dump(mode="json"))
+        _send(connection, answer=medium.facts.model_dump(mode="json"))
         with suppress(EOFError):
-            while wanted := connection.recv_bytes(_MAX_MESSAGE_BYTES):
-                copy = medium.write(codec.limits.model_validate_json(wanted), into)
+            while limits := connection.recv_bytes(_MAX_MESSAGE_BYTES):
+                copy = medium.write(codec.limits.model_validate_json(limits), into)
                 into.flush()
-                _say(connection, answer=copy.model_dump(mode="json"))
+                _send(connection, answer=copy.model_dump(mode="json"))
     except MediumRefused as refused:
-        _say(connection, fault=refused.fault.model_dump())
+        _send(connection, fault=refused.fault.model_dump())
     except MemoryError:
-        _say(connection, fault=_takes_more(codec.noun, "memory").fault.model_dump())
+        _send(connection, fault=_takes_more(codec.noun, "memory").fault.model_dump())
     os._exit(0)
 
 
-def _bound() -> None:
+def _limit_process() -> None:
     signal.signal(signal.SIGXCPU, signal.SIG_DFL)
     cpu_seconds = int(sum(os.times()[:2])) + MAX_WORKING_SECONDS
     resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds + 1))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     status = Path("/proc/self/status")
-    if status.exists():  # only on Linux, which is where Lambda runs
+    if status.exists():  # on Linux, as in Lambda
         (held,) = (line for line in status.read_text().splitlines() if line.startswith("VmData:"))
         most = int(held.split()[1]) * 1024 + MAX_MEMORY_BYTES
         resource.setrlimit(resource.RLIMIT_DATA, (most, most))
 
 
-def _asked(connection: Connection, start: int, size_bytes: int) -> bytes:
-    _say(connection, read=(start, min(size_bytes, _MAX_MESSAGE_BYTES)))
+def _request(connection: Connection, start: int, size_bytes: int) -> bytes:
+    _send(connection, read=(start, min(size_bytes, _MAX_MESSAGE_BYTES)))
     return connection.recv_bytes(_MAX_MESSAGE_BYTES)
 
 
-def _say(connection: Connection, **message: object) -> None:
+def _send(connection: Connection, **message: object) -> None:
     connection.send_bytes(json.dumps(message).encode())
 
 
@@ -153,7 +153,7 @@ def _takes_more(noun: str, what: str) -> MediumRefused:
     return MediumRefused(
         f"a {noun} that takes more {what}",
         rule=f"a {noun} that can be converted within the {what} of one function",
-        cure=f"Export the {noun} from an app anew, smaller or in another format.",
+        cure=f"Export the {noun} again from an app, smaller or in another format.",
     )
 
 

@@ -1,7 +1,7 @@
-"""Recordings: decoded whole and written anew, by FFmpeg through PyAV.
+"""Decodes recordings completely and writes copies, with FFmpeg through PyAV.
 
-The sound is decoded a frame at a time into a WAV file, so its length costs no memory; of a video,
-only the sound is read. Nothing is ever cut: a recording is taken whole, or refused.
+The sound is decoded frame by frame into a WAV file, so a long one needs no memory. Of a video, only
+the sound is read. A recording is never cut: it is taken completely, or refused.
 """
 
 import re
@@ -29,28 +29,28 @@ from dropreel.media.kinds import HEAD_BYTES, Kind, Medium, kind_of
 from dropreel.media.opened import Copy, MediumRefused, SoundFacts
 from dropreel.model.catalog import AudioFormat, AudioLimits
 
-MAX_HEARD_SECONDS: Final = 3600.0  # no offer takes a tenth of it
+MAX_HEARD_SECONDS: Final = 3600.0  # far above the limit of every offer
 MIN_SECONDS: Final = 0.3
 MAX_COPY_BYTES: Final = 50_000_000  # where the offer names no size
 
-# No others: some formats that FFmpeg knows are playlists, of files and of addresses to fetch.
+# Only these: some other formats of FFmpeg are playlists, which name files and URLs to fetch.
 _FORMATS: Final = "mov,ogg,flac,aiff,asf,matroska,aac,mp3,wav,w64,caf,amr,au"
 _OPEN_OPTIONS: Final = {"format_whitelist": _FORMATS, "protocol_whitelist": "none"}
-# The length that these promise is a guess, or is mended below.
+# The length that these state is a guess, or is corrected below.
 _GUESSED: Final = ("aac", "mp3", "amr", "wav", "w64", "caf")
 _LOSSLESS: Final = ("pcm_", "flac", "alac", "wmalossless", "wavpack", "ape", "tta", "mlp")
 _RATES: Final = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 _PROTECTED: Final = ("drms", "enca", "aavd")
 
-_MAX_LOST_SECONDS: Final = 0.1  # one frame that does not decode is not heard
-_MAX_SHORT_SECONDS: Final = 0.05  # of an exact promise
-_MAX_SHORT_SAMPLES: Final = 6000  # of any other: encoders pad, by up to three frames of AAC
-_ABSURD_SECONDS: Final = 7 * 24 * 3600.0  # what streams promise that were never finished
-_UNKNOWN_SECONDS: Final = 0.025  # of a packet that does not tell
+_MAX_LOST_SECONDS: Final = 0.1  # nobody hears one lost frame
+_MAX_SHORT_SECONDS: Final = 0.05  # against an exact statement
+_MAX_SHORT_SAMPLES: Final = 6000  # against any other: encoders pad by up to three frames of AAC
+_ABSURD_SECONDS: Final = 7 * 24 * 3600.0  # unfinished streams state such lengths
+_UNKNOWN_SECONDS: Final = 0.025  # of a packet without a duration
 _PADDING_SECONDS: Final = 0.15  # what an MP3 encoder may add to the length
-_PLACEHOLDERS: Final = (0, 2_000_000_000)  # what WAV writers state that never came back
+_PLACEHOLDERS: Final = (0, 2_000_000_000)  # sizes in a WAV whose writer never filled them in
 _UNSTATED_BYTES: Final = 0x7FFF_F000
-_HEADER_BYTES: Final = 44  # some state the size of the file as that of the sound
+_HEADER_BYTES: Final = 44  # some writers state the size of the file instead of the sound's
 _KBIT: Final = (128, 96, 64, 32)  # of an MP3, for each channel
 
 _TAIL_BYTES: Final = 1 << 17
@@ -60,12 +60,12 @@ _XING: Final = re.compile(
 
 
 class Sound:
-    """A recording that was heard to its end."""
+    """A recording that was decoded to its end."""
 
     def __init__(self, file: BinaryIO, max_seconds: float) -> None:
-        """`max_seconds` is what the most patient offer takes: more is counted, and not kept.
+        """`max_seconds` is the longest that an offer takes: more is counted, but not kept.
 
-        Raises `MediumRefused`, whatever the bytes are.
+        Raises `MediumRefused` for every file that cannot be used.
         """
         self._kind = _kind(file)
         self._file = file
@@ -110,7 +110,7 @@ class Sound:
     def _ways(
         self, limits: AudioLimits
     ) -> Iterator[tuple[AudioFormat, Callable[[BinaryIO], None]]]:
-        """The ways to write it, the best first."""
+        """Yields the ways to write it, the best first."""
         is_padded_too_long = _padding_is_too_long(self._seconds, limits)
         if AudioFormat.MP3 in limits.formats and self._is_mp3 and not is_padded_too_long:
             yield AudioFormat.MP3, self._copy_packets
@@ -130,7 +130,7 @@ class Sound:
         if self._has_tags:
             done.append("tags (title, artist, picture...)")
         if self._is_damaged_somewhere:
-            done.append("what does not decode")
+            done.append("damaged bytes")
         if done:
             yield f"Removed from the recording: {listed(done, 'and')}."
 
@@ -220,7 +220,7 @@ class Sound:
             if inside_seconds > _MAX_LOST_SECONDS:
                 break
             for frame in frames:
-                if self._kind is kinds.WEBM:  # calls are recorded without their pauses
+                if self._kind is kinds.WEBM:  # recorders of calls leave pauses out
                     begun = frame.time if begun is None else begun
                     pause_seconds = (frame.time or 0) - (begun or 0) - heard_seconds
                     if pause_seconds > _MAX_LOST_SECONDS:
@@ -228,7 +228,7 @@ class Sound:
                         heard_seconds += pause_seconds
                 heard_seconds += frame.samples / frame.sample_rate
                 yield frame
-        # Junk behind the end of an MP3 is no sound. Anywhere else, sound is missing.
+        # Junk after the end of an MP3 is no sound. In other files, sound is missing.
         if inside_seconds + (0 if self._is_mp3 else lost_seconds) > _MAX_LOST_SECONDS:
             raise self._broken(f"is damaged after {heard_seconds:.1f} seconds")
 
@@ -238,7 +238,7 @@ class Sound:
         return 0.02 if is_amr and packet.size and (bytes(packet)[0] >> 3 & 0xF) > 7 else 0.0
 
     def _resampled(self, frames: Iterator[AudioFrame]) -> Iterator[AudioFrame]:
-        """16 bits at our rate, mono or stereo. Recordings may change their shape on the way."""
+        """16 bits at our rate, mono or stereo. A recording may change its format midway."""
         graph, shape = None, None
         for frame in frames:
             now = frame.format.name, frame.layout.name, frame.sample_rate
@@ -254,7 +254,7 @@ class Sound:
             yield from _drained(graph)
 
     def _graph(self, frame: AudioFrame) -> Graph:
-        """No number that is none, no level changed by mixing, nothing clipped."""
+        """No NaN, no change of level by mixing, no clipping."""
         graph = Graph()
         layout = "mono" if self._channels == 1 else "stereo"
         source = graph.add_abuffer(
@@ -278,7 +278,7 @@ class Sound:
     # Whether it is whole
 
     def _refuse_cut(self) -> None:
-        """By the container: FFmpeg plays what is there, and says nothing."""
+        """By the container's own sizes: FFmpeg plays what is there and reports nothing."""
         size_bytes = self._file.seek(0, SEEK_END)
         ends = _PARTS.get(self._kind.name)
         if ends and any(end > size_bytes for end in ends(self._file, size_bytes)):
@@ -292,7 +292,7 @@ class Sound:
         short_seconds = _MAX_SHORT_SECONDS if is_exact else _MAX_SHORT_SAMPLES / stream.rate
         if self._seconds + short_seconds < promised_seconds < _ABSURD_SECONDS:
             raise self._broken(
-                f"whose sound stops after {self._seconds:.1f} of {promised_seconds:.1f} seconds"
+                f"whose sound stops after {self._seconds:.2f} of {promised_seconds:.2f} seconds"
             )
 
     def _promised_seconds(self, container: InputContainer, stream: AudioStream) -> float:
@@ -308,7 +308,7 @@ class Sound:
         return (container.duration or 0) / av.time_base if alone else 0.0
 
     def _wav_promises(self) -> float:
-        """What the header states, unless it is a placeholder or its own length too much."""
+        """What the header states, unless it is a placeholder or includes the header's length."""
         self._file.seek(12)
         while len(head := self._file.read(8)) == 8:
             name, size_bytes = struct.unpack("<4sI", head)
@@ -323,7 +323,7 @@ class Sound:
         return 0.0
 
     def _xing_promises(self, stream: AudioStream) -> float:
-        """By the number of frames in an MP3's first one."""
+        """By the number of frames that an MP3's first frame states."""
         self._file.seek(SEEK_SET)
         found = _XING.search(self._file.read(1 << 20))
         frame_samples = 1152 if stream.rate >= 32000 else 576
@@ -332,14 +332,14 @@ class Sound:
     def _refuse_silence(self) -> None:
         if not self._is_heard:
             raise MediumRefused(
-                "nothing but silence",
-                rule="a recording in which something is heard",
-                cure="Check the microphone, and record it again.",
+                "silence only",
+                rule="a recording with sound",
+                cure="Check the microphone, and record again.",
             )
         raise MediumRefused(
             f"{self._seconds:.2f} seconds long",
             rule=f"at least {MIN_SECONDS:g} seconds of sound",
-            cure="Record it again, a little longer.",
+            cure="Record it again, longer.",
         )
 
     def _broken(self, what: str) -> MediumRefused:
@@ -366,7 +366,7 @@ class Sound:
             made.mux(stream.encode(None))
 
     def _copy_packets(self, into: BinaryIO) -> None:
-        """An MP3 as it is, without tags and without what does not decode."""
+        """Copies an MP3 without encoding, but without tags and damaged packets."""
         with self._opened() as (container, stream), _mp3(into) as made:
             copied = made.add_stream_from_template(stream)
             for number, packet in enumerate(container.demux(stream)):
@@ -378,7 +378,7 @@ class Sound:
 def _kind(file: BinaryIO) -> Kind:
     head = file.read(HEAD_BYTES)
     kind = kind_of(head)
-    if head.startswith(b"ID3"):  # a tag may stand before other things than MP3
+    if head.startswith(b"ID3"):  # such a tag may also be in front of other formats
         a, b, c, d = head[6:10].ljust(4, b"\0")
         file.seek(10 + (a << 21 | b << 14 | c << 7 | d))
         behind = kind_of(file.read(64))
@@ -423,7 +423,7 @@ def _mp3(into: BinaryIO) -> Iterator[av.container.OutputContainer]:
 
 
 def _padding_is_too_long(seconds: float, limits: AudioLimits) -> bool:
-    """Whether what an MP3 encoder adds could make the recording too long."""
+    """Whether an MP3 encoder's padding could make the recording too long."""
     bounds = limits.duration_at_most_seconds, limits.duration_under_seconds
     return any(bound and bound - _PADDING_SECONDS < seconds <= bound for bound in bounds)
 
@@ -436,7 +436,7 @@ def _box_ends(file: BinaryIO, size_bytes: int) -> Iterator[int]:
         length, name, long_length = struct.unpack(">I4sQ", file.read(16).ljust(16, b"\0"))
         length = long_length if length == 1 else length or size_bytes  # 0: up to the end
         position += max(length, 8)
-        if name in (b"moov", b"moof", b"mdat"):  # not what a phone or an app left behind them
+        if name in (b"moov", b"moof", b"mdat"):  # other boxes at the end do not matter
             yield position
 
 
@@ -465,7 +465,7 @@ def _element_ends(file: BinaryIO, size_bytes: int) -> Iterator[int]:
         position += name_bytes + length_bytes
         most = (1 << 7 * length_bytes) - 1
         length = int.from_bytes(head[name_bytes:][:length_bytes].ljust(length_bytes, b"\0")) & most
-        yield position + (0 if length == most else length)  # all ones: live, nobody knew it
+        yield position + (0 if length == most else length)  # all ones: unknown, as in a live stream
         if length != most and head[:4] != _SEGMENT:
             position += length
 

@@ -1,4 +1,4 @@
-"""The bytes of an upload: fetched whole when it is small, a range at a time when it is not."""
+"""The bytes of an upload: a small one is fetched whole, a large one by ranges."""
 
 import hashlib
 import weakref
@@ -11,17 +11,15 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 _BUFFER_BYTES: Final = 64 * 1024
-_MAX_WHOLE_BYTES: Final = (
-    64_000_000  # a larger one is most likely a video: its sound is a small part
-)
-_MAX_RANGES: Final = 500  # then its parts lie so that the whole is quicker
+_MAX_WHOLE_BYTES: Final = 64_000_000  # larger: most likely a video, whose sound is a small part
+_MAX_RANGES: Final = 500  # after so many, the rest is faster in one request
 
 
 class RangedFile(RawIOBase):
     """A read-only file over something that hands out ranges of its bytes."""
 
     def __init__(self, fetch: Callable[[int, int], bytes], size_bytes: int) -> None:
-        """`fetch` is called with the first byte's place and how many are wanted, at least one."""
+        """`fetch` gets the first byte's offset and the number of bytes, at least one."""
         super().__init__()
         self._fetch = fetch
         self._size_bytes = size_bytes
@@ -36,7 +34,7 @@ class RangedFile(RawIOBase):
     def seek(self, offset: int, whence: int = SEEK_SET) -> int:
         start = {SEEK_SET: 0, SEEK_CUR: self._position, SEEK_END: self._size_bytes}[whence]
         if start + offset < 0:
-            raise ValueError("a place before the beginning")
+            raise ValueError("an offset before the beginning")
         self._position = start + offset
         return self._position
 
@@ -72,11 +70,11 @@ class Source:
         self._fetch = fetch
         self._fetch_all = fetch_all
         self._whole: BinaryIO | None = None
-        self._ranges: dict[int, bytes] = {}  # the digest of each, by its place
+        self._ranges: dict[int, bytes] = {}  # the digest of each, by its offset
 
     def read(self, start: int, size_bytes: int) -> bytes:
-        is_worth_it = self.size_bytes <= _MAX_WHOLE_BYTES or len(self._ranges) >= _MAX_RANGES
-        if self._whole is None and is_worth_it:
+        fetch_whole = self.size_bytes <= _MAX_WHOLE_BYTES or len(self._ranges) >= _MAX_RANGES
+        if self._whole is None and fetch_whole:
             self._whole = TemporaryFile()  # noqa: SIM115 - it lives as long as the source
             weakref.finalize(self, self._whole.close)
             self._fetch_all(self._whole)
@@ -89,7 +87,7 @@ class Source:
 
     @property
     def sha256(self) -> str:
-        """In hex. Of a file that was not read whole, of the ranges that were."""
+        """In hex. If the file was not read whole, it covers the ranges that were."""
         if self._whole:
             self._whole.seek(0)
             return hashlib.file_digest(self._whole, "sha256").hexdigest()  # type: ignore[arg-type]
