@@ -418,7 +418,7 @@ def test_a_second_sweep_finds_nothing_to_do(account: Account) -> None:
     account.drop("inbox/_defaults.json", b"{}")
     account.drop("inbox/anna.png")
     account.drop("inbox/anna.mp3")
-    account.drop("inbox/anna.psd")
+    account.drop("inbox/anna.docx")
     first = account.sweep()
 
     assert account.sweep() == 1  # the sweep's own message

@@ -196,6 +196,7 @@ def test_each_ending_is_documented() -> None:
         documents.setdefault(role.value, []).append(ending)
 
     assert rows["picture"] == list(pairing.IMAGE_ENDINGS)
+    assert rows["picture, always refused"] == list(pairing.UNUSABLE_ENDINGS)
     assert rows["voice"] + rows["voice, from a video"] == list(pairing.AUDIO_ENDINGS)
     assert rows["prompt"] == documents["prompt"]
     assert rows["options"] == documents["options"]

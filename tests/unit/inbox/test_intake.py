@@ -44,7 +44,7 @@ def world() -> World:
         ),
         "an empty file is an upload": ([("a.png", b""), "a.mp3"], ["0 start a.png@1 a.mp3@2"]),
         "a stranger beside a finished pair starts nothing": (
-            ["a.png", "a.mp3", "a.psd"],
+            ["a.png", "a.mp3", "a.docx"],
             ["0 start a.png@1 a.mp3@2"],
         ),
         "half a pair waits for an hour": (["a.png"], ["60 incomplete a.png@1"]),
@@ -67,8 +67,8 @@ def world() -> World:
             ["60 incomplete a.png@1"],
         ),
         "what waits together is told of together": (
-            ["a.png", 10, "a.psd"],
-            ["60 incomplete a.png@1 a.psd@2"],
+            ["a.png", 10, "a.docx"],
+            ["60 incomplete a.png@1 a.docx@2"],
         ),
     }
 )
@@ -86,7 +86,7 @@ def test_pair_starts_once_and_half_a_pair_is_told_of_once(
         "two pictures": (["?a.jpg", "?a.mp3", "a.png"], ["0 start a.jpg@1 a.png@3 a.mp3@2"]),
         "two pictures and no voice": (["?a.jpg", "a.png"], ["0 start a.jpg@1 a.png@2"]),
         "two voices": (["?a.mp3", "a.wav"], ["0 start a.mp3@1 a.wav@2"]),
-        "a stranger": (["?a.png", "a.mp3", "a.psd"], ["0 start a.png@1 a.mp3@2"]),
+        "a stranger": (["?a.png", "a.mp3", "a.docx"], ["0 start a.png@1 a.mp3@2"]),
         "deleted": (["?a.png", "-a.png", "=v1"], []),
         "no JSON": ([("a.json", "{")], ["0 start !inbox/a.json a.json@1"]),
         "unknown option": ([("a.json", {"sed": 1})], ["0 start !inbox/a.json a.json@1"]),
@@ -226,9 +226,9 @@ def test_crash_between_two_notes_leaves_nothing_that_waits_in_vain(
             "then drop anna.mp3, anna.json again.",
         ),
         (
-            ["team/anna.psd"],
+            ["team/anna.docx"],
             (Role.IMAGE, Role.AUDIO),
-            "anna.psd: this ending is not one that Dropreel knows",
+            "anna.docx: this ending is not one that Dropreel knows",
         ),
         (
             ["team/anna"],

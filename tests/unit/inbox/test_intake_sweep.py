@@ -148,7 +148,7 @@ def test_pair_that_nothing_tells_of_is_started(world: World, document: str | Non
 @pytest.mark.parametrize(
     "names",
     [
-        ["anna.png", "anna.mp3", "anna.psd"],
+        ["anna.png", "anna.mp3", "anna.docx"],
         [f"anna.{''.join(png)}" for png in itertools.product("pP", "nN", "gG")]
         + [f"anna.{''.join(jpg)}" for jpg in itertools.product("jJ", "pP", "gG")]
         + ["anna.mp3"],

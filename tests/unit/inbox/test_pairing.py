@@ -66,10 +66,15 @@ def test_no_job_is_made_of_litter(key: str) -> None:
         ("anna.JPG", Role.IMAGE),
         ("anna.HeIc", Role.IMAGE),
         ("anna.tiff", Role.IMAGE),
+        ("anna.HIF", Role.IMAGE),
+        ("anna.DNG", Role.IMAGE),
+        ("anna.pdf", Role.IMAGE),
         ("anna.wav", Role.AUDIO),
         ("anna.MP3", Role.AUDIO),
         ("anna.m4a", Role.AUDIO),
         ("anna.opus", Role.AUDIO),
+        ("anna.qta", Role.AUDIO),
+        ("anna.3gpp", Role.AUDIO),
         ("anna.mov", Role.AUDIO),
         ("anna.webm", Role.AUDIO),
         ("anna.txt", Role.PROMPT),
@@ -81,7 +86,7 @@ def test_no_job_is_made_of_litter(key: str) -> None:
         ("_defaults.txt", Role.PROMPT),
         ("_defaults.png", Role.IMAGE),
         ("anna.Json", None),
-        ("anna.psd", None),
+        ("anna.docx", None),
         ("anna.", None),
         ("anna", None),
         ("png", None),
@@ -97,7 +102,7 @@ def test_the_ending_says_what_a_file_is_to_its_job(file: str, role: Role | None)
 @pytest.mark.parametrize(
     ("files", "beside"),
     [
-        (["anna.png", "anna.mp3", "anna.txt", "anna.json", "anna.psd", "anna"], True),
+        (["anna.png", "anna.mp3", "anna.txt", "anna.json", "anna.docx", "anna"], True),
         (["anna.png", "bert.mp3"], False),
         (["anna.png", "Anna.mp3"], False),
         (["anna.png", "team/anna.mp3"], False),
@@ -113,15 +118,22 @@ def test_the_same_folder_and_stem_belong_together(files: list[str], beside: bool
 
 
 def test_defaults_and_strangers_are_nobodys_own() -> None:
-    group = group_of("_defaults.png", "_defaults.json", "_defaults.psd", "_defaults.txt")
+    group = group_of("_defaults.png", "_defaults.json", "_defaults.docx", "_defaults.txt")
 
     assert [upload.key for upload in group.own] == ["inbox/_defaults.png", "inbox/_defaults.txt"]
+
+
+def test_an_unusable_picture_counts_only_without_another() -> None:
+    (raw,) = group_of("anna.CR2", "anna.mp3").of(Role.IMAGE)
+    (picture,) = group_of("anna.CR2", "anna.JPG").of(Role.IMAGE)
+
+    assert (raw.key, picture.key) == ("inbox/anna.CR2", "inbox/anna.JPG")
 
 
 def test_only_the_own_uploads_make_the_fingerprint() -> None:
     pair = group_of("anna.png", "anna.mp3")
 
-    assert pair.fingerprint == group_of("anna.mp3", "anna.png", "anna.psd").fingerprint
+    assert pair.fingerprint == group_of("anna.mp3", "anna.png", "anna.docx").fingerprint
     assert pair.fingerprint != group_of("anna.png", "anna.mp3", "anna.txt").fingerprint
     assert pair.fingerprint != group_of("anna.png").fingerprint
 

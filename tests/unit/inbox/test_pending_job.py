@@ -59,11 +59,11 @@ FACE_BESIDE = "inbox/team/face.png"
     ("made", "ready", "missing"),
     [
         (pending_job("anna.png", "anna.mp3"), True, ()),
-        (pending_job("anna.png", "anna.mp3", "anna.psd"), True, ()),
+        (pending_job("anna.png", "anna.mp3", "anna.docx"), True, ()),
         (pending_job("anna.png"), False, (AUDIO,)),
         (pending_job("anna.mp3"), False, (IMAGE,)),
-        (pending_job("anna.psd"), False, (IMAGE, AUDIO)),
-        (pending_job("anna.psd", defaults={"sed": 1}), False, (IMAGE, AUDIO)),
+        (pending_job("anna.docx"), False, (IMAGE, AUDIO)),
+        (pending_job("anna.docx", defaults={"sed": 1}), False, (IMAGE, AUDIO)),
         (pending_job("anna.png", "anna.jpg", "anna.mp3"), True, ()),
         (pending_job("anna.png", "anna.PNG"), True, (AUDIO,)),
         (pending_job("anna.mp3", "anna.wav"), True, (IMAGE,)),
@@ -96,6 +96,8 @@ FACE_BESIDE = "inbox/team/face.png"
         # a refusal needs no waiting
         (pending_job(own={"sed": 1}), True, (IMAGE, AUDIO)),
         (pending_job("anna.png", defaults={"sed": 1}), True, (AUDIO,)),
+        (pending_job("anna.DNG"), True, (AUDIO,)),
+        (pending_job("anna.psd", "anna.png"), False, (AUDIO,)),
     ],
 )
 def test_a_job_is_ready_when_waiting_cannot_make_it_better(
@@ -109,7 +111,7 @@ def test_a_job_pins_its_own_files_the_named_and_the_defaults() -> None:
     job = pending_job(
         "anna.mp3",
         "anna.txt",
-        "anna.psd",
+        "anna.docx",
         own={"image": "../faces/anna.png", "seed": 7, "model": FLASH},
         defaults={"seed": 1, "resolution": "720p", "prompt": "hi"},
         there=(FACE,),
@@ -153,6 +155,41 @@ def test_a_picture_beside_another_that_is_named_is_a_refusal_that_names_both() -
     assert made.is_ready
     assert problem.file == "inbox/team/anna.png"
     assert FACE in problem.rule
+
+
+@pytest.mark.parametrize(
+    ("file", "found"),
+    [
+        ("anna.DNG", "a camera raw photo (.DNG)"),
+        ("anna.jxl", "a JPEG XL picture (.jxl)"),
+        ("anna.svg", "an SVG drawing (.svg)"),
+        ("anna.psd", "a Photoshop document (.psd)"),
+        ("anna.pdf", "a PDF document (.pdf)"),
+    ],
+)
+def test_an_unusable_picture_is_refused_by_its_name(file: str, found: str) -> None:
+    job = pending_job(file, "anna.mp3", defaults={"image": "face.png"}, there=(FACE_BESIDE,)).job()
+
+    (problem,) = job.problems
+    assert [given.key for given in job.of(Role.IMAGE)] == [problem.file]
+    assert (problem.file, problem.found) == (f"inbox/team/{file}", found)
+    assert problem.cure == "Export it as JPEG or PNG, and drop anna.jpg or anna.png."
+
+
+def test_an_unusable_picture_next_to_another_is_not_used() -> None:
+    job = pending_job("anna.cr3", "anna.jpg", "anna.mp3").job()
+
+    assert [given.key for given in job.of(Role.IMAGE)] == ["inbox/team/anna.jpg"]
+    assert job.problems == ()
+
+
+def test_an_unusable_picture_that_is_named_is_refused() -> None:
+    raw = "inbox/faces/anna.nef"
+
+    (problem,) = pending_job("anna.mp3", own={"image": "../faces/anna.nef"}, there=(raw,)).problems
+
+    assert problem.file == raw
+    assert problem.cure == "Export it as JPEG or PNG, and name the new file instead."
 
 
 def test_another_rival_is_another_refusal() -> None:

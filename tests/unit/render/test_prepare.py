@@ -319,6 +319,12 @@ def case(
             case("the job file", media, "anna.json | half of it | valid JSON", problems=(PROBLEM,))
             for media in (GOOD, {FACE: GOOD[FACE]}, {})
         ),
+        case(
+            "a picture refused by its name is not opened",
+            {FACE: b"320 x 300 jpeg", VOICE: GOOD[VOICE]},
+            "anna.heic | half of it | valid JSON",
+            problems=(PROBLEM.model_copy(update={"file": FACE}),),
+        ),
     ],
 )
 def test_refusals_tell_all_that_is_wrong(

@@ -367,7 +367,7 @@ class _Told(BaseModel):
 def _is_own(name: Name, key: str) -> bool:
     """Whether a key is one of the job of this name, and no file that it names elsewhere."""
     other = name_of(key)
-    return other is not None and other.is_beside(name) and other.role is not Role.DEFAULTS
+    return other is not None and other.base == name.base and other.role is not Role.DEFAULTS
 
 
 def _used_by(job: Job, name: Name, seen: SeenUpload) -> list[tuple[str, str]]:

@@ -1,7 +1,4 @@
-"""Pairing: which uploads belong together, judged by their keys alone.
-
-Nothing here opens a file. What a file really is, validate finds out; what it says, `wish`.
-"""
+"""Pairing: which uploads belong together, judged by their keys alone. Nothing here opens a file."""
 
 import hashlib
 import json
@@ -11,40 +8,50 @@ from dataclasses import dataclass
 from dropreel.model.job import INBOX, Role
 from dropreel.model.uploads import ObjectVersion
 
-# Wider than what any model takes: a picture of a wrong kind deserves validate's answer, which
-# says what is wanted instead, and not an hour of waiting for "the picture".
 # fmt: off
 IMAGE_ENDINGS = (
-    "avif", "bmp", "gif", "heic", "heif", "jfif", "jpe", "jpeg", "jpg", "jxl", "png", "svg",
+    "avif", "bmp", "gif", "heic", "heics", "heif", "hif", "jfif", "jpe", "jpeg", "jpg", "png",
     "tif", "tiff", "webp",
 )
 AUDIO_ENDINGS = (
-    "3gp", "aac", "aif", "aifc", "aiff", "amr", "caf", "flac", "m4a", "m4b", "mka", "mp3",
-    "mpga", "oga", "ogg", "opus", "wav", "wave", "weba", "wma",
-    # a film's sound
-    "avi", "m4v", "mkv", "mov", "mp4", "webm",
+    "3ga", "3gp", "aac", "aif", "aifc", "aiff", "amr", "au", "caf", "flac", "m4a", "m4b", "mka",
+    "mp2", "mp3", "mpga", "oga", "ogg", "opus", "qta", "rf64", "w64", "wav", "wave", "weba", "wma",
+    # videos with sound
+    "3gpp", "avi", "m4v", "mkv", "mov", "mp4", "webm",
+)
+RAW_ENDINGS = (
+    "arw", "cr2", "cr3", "dng", "nef", "orf", "pef", "raf", "rw2", "srw",
 )
 # fmt: on
+UNUSABLE_ENDINGS: dict[str, str] = {
+    **dict.fromkeys(RAW_ENDINGS, "a camera raw photo"),
+    "jxl": "a JPEG XL picture",
+    "pdf": "a PDF document",
+    "psd": "a Photoshop document",
+    "svg": "an SVG drawing",
+}
+"""Pictures that are refused by name: decoding a raw photo can find its small preview instead."""
+
 MEDIA_ENDINGS: dict[str, Role] = {
-    **dict.fromkeys(IMAGE_ENDINGS, Role.IMAGE),
+    **dict.fromkeys((*IMAGE_ENDINGS, *UNUSABLE_ENDINGS), Role.IMAGE),
     **dict.fromkeys(AUDIO_ENDINGS, Role.AUDIO),
 }
 
-# Intake reads these, and by its IAM policy nothing else: so here, upper and lower case matter.
+# Intake's IAM policy allows it to read only these, so upper and lower case matter here.
 DOCUMENT_ENDINGS: dict[str, Role] = {
     **dict.fromkeys(("txt", "TXT"), Role.PROMPT),
     **dict.fromkeys(("json", "JSON"), Role.OPTIONS),
 }
 DEFAULTS_FILE = "_defaults.json"
 
-# What systems leave behind in folders that people copy. Names in lower case.
+# Files that operating systems leave in folders. Names in lower case.
 LITTER = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini"})
 OFFICE_LOCK = "~$"
 
 
 @dataclass(frozen=True)
 class Name:
-    """A key in the inbox, taken apart."""
+    """The parts of a key in the inbox."""
 
     folder: str
     stem: str
@@ -52,19 +59,24 @@ class Name:
 
     @property
     def base(self) -> str:
-        """The key without the dot and the ending: what the keys of a job share."""
+        """The key without the dot and the ending. The uploads of a job share it."""
         return f"{INBOX}{self.folder}{self.stem}"
 
     @property
     def role(self) -> Role | None:
-        """What a file of this name is to a job; None when the ending is not a known one."""
+        """What the file is to its job; None when the ending is unknown."""
         if f"{self.stem}.{self.ending}" == DEFAULTS_FILE:
             return Role.DEFAULTS
         return DOCUMENT_ENDINGS.get(self.ending) or MEDIA_ENDINGS.get(self.ending.lower())
 
     @property
+    def unusable_as(self) -> str | None:
+        """The kind of file, when no job can use it; otherwise None."""
+        return UNUSABLE_ENDINGS.get(self.ending.lower())
+
+    @property
     def defaults_keys(self) -> Iterator[str]:
-        """Where defaults for a file of this name can lie, the nearest first."""
+        """The keys of the `_defaults.json` files that apply to it, the nearest first."""
         folder = self.folder
         while folder:
             yield f"{INBOX}{folder}{DEFAULTS_FILE}"
@@ -72,15 +84,12 @@ class Name:
             folder = above + slash
         yield f"{INBOX}{DEFAULTS_FILE}"
 
-    def is_beside(self, other: "Name") -> bool:
-        return (self.folder, self.stem) == (other.folder, other.stem)
-
 
 def name_of(key: str) -> Name | None:
-    """Take a key apart; None for keys that no job is made of.
+    """The parts of a key; None when no job is made of it.
 
-    Those are keys outside the inbox, folder markers, hidden files, all that lies in hidden
-    folders, and what systems leave behind (`Thumbs.db`).
+    That is the case outside the inbox, and for folder markers, hidden files, files in hidden
+    folders, and files such as `Thumbs.db`.
     """
     if not key.startswith(INBOX):
         return None
@@ -96,7 +105,7 @@ def name_of(key: str) -> Name | None:
 
 @dataclass(frozen=True)
 class Group:
-    """The uploads that share a folder and a stem, as they are now, in the order of their keys."""
+    """The current uploads that share a folder and a stem, sorted by key."""
 
     folder: str
     stem: str
@@ -104,18 +113,23 @@ class Group:
 
     @classmethod
     def around(cls, name: Name, listed: Iterable[ObjectVersion]) -> "Group":
-        """Pick from a listing what belongs to the name."""
-        beside = [
-            upload for upload in listed if (other := name_of(upload.key)) and other.is_beside(name)
+        """The group of a name, picked from a listing."""
+        group = [
+            upload
+            for upload in listed
+            if (other := name_of(upload.key)) and other.base == name.base
         ]
-        beside.sort(key=lambda upload: upload.key)
-        return cls(name.folder, name.stem, tuple(beside))
+        return cls(name.folder, name.stem, tuple(sorted(group, key=lambda upload: upload.key)))
 
     def of(self, role: Role | None) -> tuple[ObjectVersion, ...]:
-        """The uploads that are this to the job; with None those that are nothing to it."""
-        return tuple(
-            upload for upload in self.uploads if (name := name_of(upload.key)) and name.role is role
-        )
+        """The uploads of a role; None selects unknown endings.
+
+        Unusable pictures are included only when there is no other picture.
+        """
+        named = [(upload, name_of(upload.key)) for upload in self.uploads]
+        found = [(upload, name) for upload, name in named if name and name.role is role]
+        usable = tuple(upload for upload, name in found if not name.unusable_as)
+        return usable or tuple(upload for upload, _ in found)
 
     @property
     def own(self) -> tuple[ObjectVersion, ...]:
@@ -125,6 +139,6 @@ class Group:
 
     @property
     def fingerprint(self) -> str:
-        """Equal exactly when the job's own uploads are, version by version."""
+        """Equal for two groups exactly when their own uploads are the same versions."""
         pinned = sorted((upload.key, upload.version_id) for upload in self.own)
         return hashlib.sha256(json.dumps(pinned).encode()).hexdigest()

@@ -1,18 +1,18 @@
-"""A job in the making: its uploads, what is said about it, and what it still waits for."""
+"""A job before it starts: its uploads, its settings, and what is still missing."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
 from dropreel.inbox.job_file import MAX_PROBLEMS, JobChoices, Parsed
-from dropreel.inbox.pairing import Group
+from dropreel.inbox.pairing import Group, name_of
 from dropreel.model.catalog import MODELS
 from dropreel.model.errors import Reason
 from dropreel.model.job import Input, Job, Role, job_id
 from dropreel.model.uploads import ObjectVersion
 
-# Names spell an ending in upper and lower case, so hundreds of files can share a stem. A refusal
-# names this many of a role; the job stays within what Step Functions and EventBridge carry.
+# Hundreds of files can share a stem (`.png`, `.Png`, ...). A job carries this many of each role, to
+# stay within the limits of Step Functions and EventBridge.
 MAX_NAMED = 10
 
 _MEDIA = (Role.IMAGE, Role.AUDIO)
@@ -20,23 +20,23 @@ _MEDIA = (Role.IMAGE, Role.AUDIO)
 
 @dataclass(frozen=True)
 class PendingJob:
-    """What intake knows of a job at one moment."""
+    """What intake knows about a job at one moment."""
 
     bucket: str
     group: Group
     own: Parsed
-    """What the job's own files say."""
+    """From the job's own `.json` and `.txt`."""
     inherited: Parsed
-    """What its folders' defaults say."""
+    """From the `_defaults.json` files of its folders."""
     defaults: tuple[ObjectVersion, ...]
-    """The files that say it, the nearest first."""
+    """Those `_defaults.json` files, the nearest first."""
     found: dict[str, ObjectVersion]
-    """What lies at the keys that the own files or the defaults name."""
+    """By key: the existing files that `own` or `inherited` names."""
     deployed_model: str
 
     @cached_property
     def choices(self) -> JobChoices:
-        """The job's own files beat the defaults, deploy-time parameters come last."""
+        """The job's own files win over the defaults, and those over the stack's parameters."""
         return self.own.choices.over(self.inherited.choices).over(
             JobChoices(model=self.deployed_model)
         )
@@ -47,20 +47,25 @@ class PendingJob:
 
     @cached_property
     def problems(self) -> tuple[Reason, ...]:
-        """What is wrong with what is said; validate refuses the job with it."""
-        return (*self.own.problems, *self._rivalries(), *self.inherited.problems)[:MAX_PROBLEMS]
+        """What is wrong with the names and the settings; prepare refuses the job for it."""
+        return (
+            *self._unusable_pictures(),
+            *self.own.problems,
+            *self._rivalries(),
+            *self.inherited.problems,
+        )[:MAX_PROBLEMS]
 
     @property
     def awaited(self) -> dict[Role, str]:
-        """The keys that are named and hold nothing yet."""
+        """The keys of named files that do not exist yet."""
         return {
             role: key for role in _MEDIA if (key := self._named(role)) and key not in self.found
         }
 
     @property
     def missing(self) -> tuple[Role, ...]:
-        """What the job waits for: what its model needs, and what its own file names."""
-        model = MODELS.get(self.model)  # None: validate says what the owner has to mend
+        """What the job waits for: what its model needs, and the files that it names."""
+        model = MODELS.get(self.model)  # None: prepare refuses the job
         needed = {
             Role.IMAGE: True,
             Role.AUDIO: not model or model.needs_audio or Role.AUDIO in self.awaited,
@@ -75,13 +80,12 @@ class PendingJob:
 
     @property
     def is_ready(self) -> bool:
-        """Whether waiting cannot make it better: it is complete, or validate will refuse it
-        whatever else comes."""
+        """Whether it need not wait: it is complete, or prepare will refuse it in any case."""
         crowded = any(len(self.of(role)) > 1 for role in _MEDIA)
         return bool(self.group.own) and (bool(self.problems) or crowded or not self.missing)
 
     def of(self, role: Role) -> tuple[ObjectVersion, ...]:
-        """The uploads that are this to the job."""
+        """The job's uploads of a role."""
         if role is Role.DEFAULTS:
             return self.defaults
         if key := self._named(role):
@@ -89,7 +93,7 @@ class PendingJob:
         return self.group.of(role)
 
     def job(self) -> Job:
-        """The job, each upload pinned to its version."""
+        """The job, with each upload pinned to its version."""
         inputs = tuple(
             _pinned(role, upload) for role in Role for upload in self.of(role)[:MAX_NAMED]
         )
@@ -107,31 +111,40 @@ class PendingJob:
         )
 
     def _named(self, role: Role) -> str | None:
-        """The key that the job's own file names, or, for want of a file of the job's name, the
-        defaults: an avatar's face."""
+        """The key in the job's own file; if no upload has the job's name, the key in the
+        defaults (an avatar's face)."""
         own = self.own.choices.files.get(role)
         return own or (None if self.group.of(role) else self.inherited.choices.files.get(role))
 
     def _rivals(self, role: Role) -> tuple[ObjectVersion, ...]:
-        """Uploads of the job's name, while its own file names another one."""
+        """Uploads with the job's name, although its own file names another file."""
         named = self.own.choices.files.get(role)
         return tuple(upload for upload in self.group.of(role) if named and upload.key != named)
 
-    def _rivalries(self) -> Iterator[Reason]:
-        for role in _MEDIA:
-            for rival in self._rivals(role)[:1]:
-                says = self.group.of(Role.OPTIONS)[0].key
+    def _unusable_pictures(self) -> Iterator[Reason]:
+        for upload in self.of(Role.IMAGE)[:1]:
+            if (name := name_of(upload.key)) and (kind := name.unusable_as):
+                drop = f"drop {name.stem}.jpg or {name.stem}.png"
+                then = "name the new file instead" if self._named(Role.IMAGE) else drop
                 yield Reason(
-                    file=rival.key,
-                    rule=f"one {_WORDS[role]}: the one that {says} names, "
-                    f"{self.own.choices.files[role]}, or one of the job's name beside it",
-                    found=f"another {_WORDS[role]} beside it",
-                    cure=f'Delete {rival.key}, or take "{role}" out of {says}; '
-                    f"then drop {says} again.",
+                    file=upload.key,
+                    rule="a picture that Dropreel can read, such as JPEG or PNG",
+                    found=f"{kind} (.{name.ending})",
+                    cure=f"Export it as JPEG or PNG, and {then}.",
                 )
 
-
-_WORDS = {Role.IMAGE: "picture", Role.AUDIO: "recording"}
+    def _rivalries(self) -> Iterator[Reason]:
+        for role, noun in ((Role.IMAGE, "picture"), (Role.AUDIO, "recording")):
+            for rival in self._rivals(role)[:1]:
+                options = self.group.of(Role.OPTIONS)[0].key
+                named = self.own.choices.files[role]
+                yield Reason(
+                    file=rival.key,
+                    rule=f"one {noun}: either {named}, which {options} names, or {rival.key}",
+                    found=f"a second {noun}",
+                    cure=f'Delete {rival.key}, or remove "{role}" from {options}. '
+                    f"Then drop {options} again.",
+                )
 
 
 def _pinned(role: Role, upload: ObjectVersion) -> Input:

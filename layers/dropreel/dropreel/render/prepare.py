@@ -231,8 +231,9 @@ class _Medium(Generic[F]):
 
     def _is_one(self) -> bool:
         given, noun = self.job.of(self.role), self.codec.noun
-        if not given and self.job.problems:
-            return False  # the wrong file may be the one that names it: that is answer enough
+        refused = {problem.file for problem in self.job.problems}
+        if refused and (not given or given[0].key in refused):
+            return False  # refused by its name, or by the file that may name it
         if len(given) != 1:
             self.faults = tuple(_miscount(self.job, given, noun))
             return False
