@@ -222,18 +222,19 @@ def test_crash_between_two_notes_leaves_nothing_that_waits_in_vain(
             ["team/anna.mp3", ("team/anna.json", {"image": "../faces/a.png"})],
             (Role.IMAGE,),
             "anna.mp3, anna.json waited 60 minutes in inbox/team/ for inbox/faces/a.png. "
-            "Drop inbox/faces/a.png first, or name another file, "
-            "then drop anna.mp3, anna.json again.",
+            "Drop inbox/faces/a.png first. Then drop anna.json again.",
         ),
         (
             ["team/anna.docx"],
             (Role.IMAGE, Role.AUDIO),
-            "anna.docx: this ending is not one that Dropreel knows",
+            "anna.docx waited 60 minutes in inbox/team/ for a picture and a voice of the same "
+            "name. Dropreel cannot use anna.docx: it knows no picture or voice with this ending. "
+            "Drop anna.png or anna.jpg, and anna.mp3 or anna.wav into the same folder.",
         ),
         (
             ["team/anna"],
             (Role.IMAGE, Role.AUDIO),
-            "anna: this ending is not one that Dropreel knows",
+            "Dropreel cannot use anna: it knows no picture or voice with this ending",
         ),
     ],
     ids=["no voice", "no prompt", "no named file", "unknown ending", "no ending"],
@@ -274,6 +275,25 @@ def test_wait_looks_soon_at_first_and_costs_few_messages(world: World) -> None:
     assert looked[-1] == 3600
     assert len(looked) <= 10
     assert max(later - earlier for earlier, later in itertools.pairwise(looked)) <= 900
+
+
+@pytest.mark.parametrize(
+    ("minutes", "words"),
+    [
+        (1, "1 minute"),
+        (34.6, "35 minutes"),
+        (119, "119 minutes"),
+        (180, "3 hours"),
+        (9e3, "6 days"),
+    ],
+)
+def test_wait_is_announced_as_a_person_says_it(minutes: float, words: str) -> None:
+    world = World(incomplete_after=timedelta(minutes=minutes))
+    world.drop_and_tell("inbox/anna.png")
+
+    world.pass_time(minutes=minutes)
+
+    assert f"anna.png waited {words} in inbox/" in world.announced[0].message
 
 
 def test_wait_may_be_a_fraction_of_a_minute() -> None:

@@ -1,13 +1,11 @@
 """Intake: finds the job that an upload belongs to, and starts it once nothing is missing.
 
-Each time it is told of an upload it looks at the bucket as it is then: the listing is strongly
-consistent, so whoever looks last sees all files. What it notes are the uploads that a job was
-made of, so that a late event, or a change of what the job was told from elsewhere (the defaults of
-a folder, an avatar's face, a parameter), never starts a second job of the same uploads. It also
-notes those that were answered without a job, so that the sweep need not look at them again.
+Each call lists the bucket anew. S3 lists with strong consistency, so the last call sees all files.
+Intake notes the uploads that a job was made of: a late event, or a change of a folder's defaults,
+an avatar's face or a parameter, never starts a second job of them. It also notes the uploads that
+were answered without a job, so that the sweep skips them.
 
-A job may use files of another name, but takes none: what one folder's files say changes nothing of
-what becomes of another's.
+A job may use files of other names. It does not use them up: their own jobs start all the same.
 """
 
 import math
@@ -22,7 +20,7 @@ from pydantic import BaseModel, ValidationError
 from dropreel.inbox import job_file
 from dropreel.inbox.messages import SeenUpload
 from dropreel.inbox.pairing import Group, Name, name_of
-from dropreel.inbox.pending_job import PendingJob
+from dropreel.inbox.pending_job import PendingJob, pinned
 from dropreel.model.events import DetailType, IncompleteUpload, UploadIncomplete
 from dropreel.model.job import INBOX, Input, Job, Role, error_key, manifest_key
 from dropreel.model.uploads import ObjectVersion
@@ -31,8 +29,8 @@ from dropreel.runtime.log import logger
 MIN_DELAY_SECONDS = 15
 MAX_DELAY_SECONDS = 900  # SQS: the longest that a message can be delayed
 
-# So many unknown endings can share a stem (`shot.0001`, `shot.0002`, ...) that an event that names
-# them all would be too large for the bus.
+# So many unknown endings can share a stem (`shot.0001`, `shot.0002`, ...) that their names would not
+# fit into an event.
 MAX_LISTED = 20
 
 
@@ -52,25 +50,25 @@ class Executions(Protocol):
 
 class UsedUploads(Protocol):
     def claim(self, fingerprint: str, job: Job) -> Job:
-        """Make the job the one of these uploads, unless another is; return the one that is."""
+        """Claim these uploads for `job`. Returns the job that holds the claim."""
 
     def is_answered(self, bucket: str, key: str, version_id: str) -> bool:
-        """Whether a job was made of it, or all was said that there is to say."""
+        """Whether it has a job, or needs none."""
 
     def note(self, job_id: str, bucket: str, key: str, version_id: str) -> None:
-        """A job was started, and this upload is in it."""
+        """A job was started with this upload."""
 
     def note_answered(self, bucket: str, key: str, version_id: str) -> None:
-        """No job is made of it, and all is said. Changes nothing when there is a job."""
+        """It needs no job. Changes nothing when it has one."""
 
     def note_used(self, bucket: str, key: str, version_id: str) -> None:
-        """A job of another name was made with it. That answers nothing: its own job may come."""
+        """A job of another name uses it. Its own job may still come."""
 
     def was_used(self, bucket: str, key: str, version_id: str) -> bool:
-        """Whether a job of another name was made with it."""
+        """Whether a job of another name uses it."""
 
     def note_drop(self, job: Job) -> None:
-        """The job is the last drop of its output, unless a later one is noted."""
+        """The job is the latest drop of its output, unless a later one is noted."""
 
 
 class Queue(Protocol):
@@ -83,8 +81,6 @@ class Bus(Protocol):
 
 @dataclass(frozen=True)
 class Intake:
-    """Intake's one verb and what it needs for it."""
-
     storage: Storage
     executions: Executions
     used: UsedUploads
@@ -95,101 +91,102 @@ class Intake:
     video_bucket: str
     incomplete_after: timedelta
     shared_folders: tuple[str, ...] = ()
-    """Below `inbox/`, ending in `/`: whose files every job may name."""
+    """Below `inbox/`, ending in `/`. Every job may name files in them."""
 
     def take_in(self, seen: SeenUpload) -> None:
-        """Start the upload's job, or see to it that its wait comes to an end.
+        """Start the upload's job, or look again later, or announce that it is incomplete.
 
         May be called in any order and any number of times for one upload.
         """
         name = name_of(seen.key)
         if name is None:
-            logger.info("No job is made of this: ignored", key=seen.key)
+            logger.info("Not a file of a job: ignored", key=seen.key)
         elif name.role is Role.DEFAULTS:
-            self._take_in_defaults(seen)
+            if upload := self._find(seen.bucket, seen.key):
+                self.used.note_answered(seen.bucket, upload.key, upload.version_id)
+            logger.info("Defaults for later drops", key=seen.key)
         else:
             self._take_in_upload(name, seen)
 
-    def _take_in_defaults(self, seen: SeenUpload) -> None:
-        """Defaults concern what is dropped from now on."""
-        if upload := self._find(seen.bucket, seen.key):
-            self.used.note_answered(seen.bucket, upload.key, upload.version_id)
-        logger.info("Defaults for what comes", key=seen.key)
-
     def _take_in_upload(self, name: Name, seen: SeenUpload) -> None:
-        looked_at = self.now()  # before the listing: who looks later sees all that came before
+        listed_at = self.now()  # before the listing: a later time means a newer listing
         group = Group.around(name, self._listing(name, seen.bucket))
-        upload = _current(seen, group)
-        if upload is None:
-            # Whatever has replaced it has an event of its own.
-            logger.info("Deleted or replaced since: nothing to do", key=seen.key)
+        upload = next((upload for upload in group.uploads if upload.key == seen.key), None)
+        if upload is None or seen.version_id not in (None, upload.version_id):
+            logger.info("Deleted or replaced: the new version has its own event", key=seen.key)
             return
         if self.used.is_answered(seen.bucket, seen.key, upload.version_id):
             logger.info("In a job or answered already: nothing to do", key=seen.key)
             return
         seen = seen.model_copy(update={"version_id": upload.version_id})
         if seen.swept and self._has_outcome(name, seen):
-            logger.info("A job of it has ended: nothing to do", key=seen.key)
+            logger.info("Its job has ended: nothing to do", key=seen.key)
             return
         pending_job = self._pending_job(name, group, seen.bucket)
-        if (
-            pending_job.group.own == (upload,)
-            and pending_job.inherited.choices.files.get(Role.IMAGE) == seen.key
-        ):
-            logger.info("An avatar's face: waits for nobody", key=seen.key)
+        face = pending_job.inherited.choices.files.get(Role.IMAGE)
+        if group.own == (upload,) and face == seen.key:
+            logger.info("An avatar's face: needs no partner", key=seen.key)
             self._note_answered(seen)
         elif pending_job.is_ready:
-            self._start(pending_job, name, seen, looked_at)
+            self._start(pending_job, name, seen, listed_at)
         else:
             self._wait(pending_job, seen)
 
     def _has_outcome(self, name: Name, seen: SeenUpload) -> bool:
-        """Whether the videos bucket tells of this very version, which is then noted as it says.
+        """Whether a manifest or an error file names this version. Then it is noted accordingly.
 
-        The second line, behind the notes: a sweep that finds none of an upload must not have it
-        paid for again.
+        The second guard after the notes: no sweep may pay twice when an upload's notes are lost.
         """
-        pin = (seen.key, seen.version_id)
+        pin = _Pinned(key=seen.key, version_id=seen.version_id or "")
         for key in (manifest_key(name.folder, name.stem), error_key(name.folder, name.stem)):
-            told = _Told.in_document(self.storage.text(self.video_bucket, key))
-            if told.job and pin in told.inputs_pinned:
-                for used in told.inputs:
+            outcome = self._outcome(key)
+            if outcome.job and pin in outcome.inputs:
+                for used in outcome.inputs:
                     if _is_own(name, used.key):
-                        self.used.note(told.job.id, seen.bucket, used.key, used.version_id)
+                        self.used.note(outcome.job.id, seen.bucket, used.key, used.version_id)
                 return True
-            if pin in told.uploads_pinned:
+            if pin in outcome.uploads:
                 self._note_answered(seen)
                 return True
         return False
+
+    def _outcome(self, key: str) -> "_Outcome":
+        try:
+            return _Outcome.model_validate_json(self.storage.text(self.video_bucket, key) or "{}")
+        except ValidationError:  # not written by Dropreel
+            return _Outcome()
 
     def _note_answered(self, seen: SeenUpload) -> None:
         if seen.version_id is not None:
             self.used.note_answered(seen.bucket, seen.key, seen.version_id)
 
-    # What is there, and what it says
+    # Reading
 
     def _listing(self, name: Name, bucket: str) -> Iterator[ObjectVersion]:
-        """What may belong to the name: few keys, however many the folder holds."""
+        """The uploads that may belong to the name: few, even in a large folder."""
         if not name.ending and (alone := self._find(bucket, name.base)):
             yield alone
         yield from self.storage.current_versions(bucket, f"{name.base}.")
 
     def _find(self, bucket: str, key: str) -> ObjectVersion | None:
-        """What a key holds. No prefix selects one key alone, but it comes first of all that begin
-        with it."""
+        """The upload at a key. A key lists first among all keys that begin with it."""
         listed = self.storage.current_versions(bucket, key)
         return next(takewhile(lambda upload: upload.key == key, listed), None)
 
     def _pending_job(self, name: Name, group: Group, bucket: str) -> PendingJob:
         own = job_file.together(
             [
-                (upload.key, self._said(role, bucket, upload))
+                (upload.key, self._parsed(role, bucket, upload))
                 for role in (Role.OPTIONS, Role.PROMPT)
                 for upload in group.of(role)
             ]
         )
-        defaults = list(self._defaults(bucket, name.defaults_keys))
-        inherited = job_file.nearest_wins(said for _, said in defaults)
+        defaults = [
+            (upload, self._parsed(Role.DEFAULTS, bucket, upload))
+            for key in name.defaults_keys
+            if (upload := self._find(bucket, key))
+        ]
+        inherited = job_file.nearest_wins(parsed for _, parsed in defaults)
         named = {*own.choices.files.values(), *inherited.choices.files.values()}
         return PendingJob(
             bucket=bucket,
@@ -201,94 +198,85 @@ class Intake:
             deployed_model=self.model,
         )
 
-    def _defaults(
-        self, bucket: str, keys: Iterable[str]
-    ) -> Iterator[tuple[ObjectVersion, job_file.Parsed]]:
-        for key in keys:
-            if upload := self._find(bucket, key):
-                yield upload, self._said(Role.DEFAULTS, bucket, upload)
-
-    def _said(self, role: Role, bucket: str, upload: ObjectVersion) -> job_file.Parsed:
+    def _parsed(self, role: Role, bucket: str, upload: ObjectVersion) -> job_file.Parsed:
         if upload.size_bytes > job_file.MAX_DOCUMENT_BYTES:
             return job_file.too_large(upload.key, upload.size_bytes)
-        pinned = Input(
-            role=role, key=upload.key, version_id=upload.version_id, size_bytes=upload.size_bytes
-        )
-        content = self.storage.read(bucket, pinned)
+        content = self.storage.read(bucket, pinned(role, upload))
         return job_file.parse(role, upload.key, content, self.shared_folders)
 
     # Starting
 
     def _start(
-        self, pending_job: PendingJob, name: Name, seen: SeenUpload, looked_at: datetime
+        self, pending_job: PendingJob, name: Name, seen: SeenUpload, listed_at: datetime
     ) -> None:
-        """Claim, start, note: a crash in between does it again, with the job of the first claim.
+        """Claim, start, note. After a crash in between, a retry starts the job of the first claim.
 
         The claim decides between two calls that see the same uploads and different defaults.
         """
         if name.role is None:
-            logger.info("Not part of the job beside it: ignored", key=seen.key)
+            logger.info("Not part of the job of this name: ignored", key=seen.key)
             self._note_answered(seen)
             return
-        made = pending_job.job().model_copy(update={"dropped_at": looked_at})
+        made = pending_job.job().model_copy(update={"dropped_at": listed_at})
         job = self.used.claim(pending_job.group.fingerprint, made)
         self.used.note_drop(job)
         self.executions.start(job)
+        used = set()
         for given in job.inputs:
-            if given.role is not Role.DEFAULTS and not _is_own(name, given.key):
+            if _is_own(name, given.key):
+                used.add((given.key, given.version_id))
+            elif given.role is not Role.DEFAULTS:
                 self.used.note_used(job.bucket, given.key, given.version_id)
-        used = _used_by(job, name, seen)
-        for key, version_id in used:
+        # `seen` last: once it is noted, a retry of its message does nothing.
+        for key, version_id in sorted(used, key=lambda pin: (pin[0] == seen.key, pin)):
             self.used.note(job.id, job.bucket, key, version_id)
-        if (seen.key, seen.version_id) not in used:  # but one of too many, say
+        if (seen.key, seen.version_id) not in used:  # one of too many, for example
             self._note_answered(seen)
-        logger.info("Job is under way", key=seen.key, job_id=job.id)
+        logger.info("Started the job", key=seen.key, job_id=job.id)
 
     # Waiting
 
     def _wait(self, pending_job: PendingJob, seen: SeenUpload) -> None:
         waited = self.now() - seen.first_seen
-        left_seconds = self._left_seconds(seen)
+        left_seconds = (self.incomplete_after - waited).total_seconds()
+        missing = pending_job.missing
         if left_seconds > 0:
             delay_seconds = _delay_seconds(waited.total_seconds(), left_seconds)
             self.queue.send(seen, delay_seconds)
             logger.info(
                 "Incomplete: will look again",
                 key=seen.key,
-                missing=pending_job.missing,
+                missing=missing,
                 delay_seconds=delay_seconds,
             )
-        elif self._is_there_for_others(seen):
-            self._note_answered(seen)
-            logger.info("There for other jobs: waits no longer", key=seen.key)
-        elif self._is_said(pending_job.group):
-            self._note_answered(seen)
-            logger.info("Incomplete: said before", key=seen.key, missing=pending_job.missing)
+            return
+        if self._is_for_other_jobs(seen):
+            logger.info("For other jobs: needs no partner", key=seen.key)
+        elif self._is_announced(pending_job.group):
+            logger.info("Incomplete: announced before", key=seen.key, missing=missing)
         else:
             self._give_up(pending_job, seen, waited)
-            self._note_answered(seen)
-            logger.info("Incomplete: said so", key=seen.key, missing=pending_job.missing)
+            logger.info("Incomplete: announced", key=seen.key, missing=missing)
+        self._note_answered(seen)
 
-    def _left_seconds(self, seen: SeenUpload) -> float:
-        return (self.incomplete_after - (self.now() - seen.first_seen)).total_seconds()
-
-    def _is_there_for_others(self, seen: SeenUpload) -> bool:
-        """Whether it lies in a shared folder, or a job of another name was made with it."""
+    def _is_for_other_jobs(self, seen: SeenUpload) -> bool:
+        """Whether it is in a shared folder, or a job of another name uses it."""
         if any(seen.key.startswith(INBOX + folder) for folder in self.shared_folders):
             return True
-        version_id = seen.version_id or ""
-        return self.used.was_used(seen.bucket, seen.key, version_id)
+        return self.used.was_used(seen.bucket, seen.key, seen.version_id or "")
 
-    def _is_said(self, group: Group) -> bool:
-        """Whether the error file already tells of these uploads: that is how each of several
-        waiting uploads, or a repeated event, finds that it has been said."""
-        waiting = {(upload.key, upload.version_id) for upload in _listed(group)}
-        told = self.storage.text(self.video_bucket, error_key(group.folder, group.stem))
-        return waiting <= _Told.in_document(told).uploads_pinned
+    def _is_announced(self, group: Group) -> bool:
+        """Whether the error file names all these uploads: then another of them, or an earlier call,
+        has announced it."""
+        outcome = self._outcome(error_key(group.folder, group.stem))
+        return all(
+            _Pinned(key=upload.key, version_id=upload.version_id) in outcome.uploads
+            for upload in _listed(group)
+        )
 
     def _give_up(self, pending_job: PendingJob, seen: SeenUpload, waited: timedelta) -> None:
         """Announce, then write: a crash in between repeats the event and loses nothing."""
-        waited_minutes = round(waited.total_seconds() / 60, 1)
+        waited_minutes = waited.total_seconds() / 60
         group = pending_job.group
         incomplete = UploadIncomplete(
             folder=group.folder,
@@ -303,8 +291,8 @@ class Intake:
                 for upload in _listed(group)
             ),
             missing=pending_job.missing,
-            waited_minutes=waited_minutes,
-            message=_in_words(pending_job, waited_minutes),
+            waited_minutes=round(waited_minutes, 1),
+            message=_message(pending_job, waited_minutes),
         )
         self.bus.announce(DetailType.UPLOAD_INCOMPLETE, incomplete)
         self.storage.put_json(
@@ -314,72 +302,34 @@ class Intake:
         )
 
 
-def _current(seen: SeenUpload, group: Group) -> ObjectVersion | None:
-    """The upload that was seen, if it is still what its key holds."""
-    return next(
-        (
-            upload
-            for upload in group.uploads
-            if upload.key == seen.key and seen.version_id in (None, upload.version_id)
-        ),
-        None,
-    )
-
-
 class _Pinned(BaseModel):
     key: str
     version_id: str
-
-
-class _Used(_Pinned):
-    role: Role
 
 
 class _EndedJob(BaseModel):
     id: str
 
 
-class _Told(BaseModel):
-    """A manifest or an error file, as far as it says which uploads it is about."""
+class _Outcome(BaseModel):
+    """The uploads that a manifest or an error file names."""
 
     job: _EndedJob | None = None
-    inputs: tuple[_Used, ...] = ()
-    """What the job was made of."""
+    inputs: tuple[_Pinned, ...] = ()
+    """Of the job."""
     uploads: tuple[_Pinned, ...] = ()
-    """What waited in vain."""
-
-    @classmethod
-    def in_document(cls, document: str | None) -> "_Told":
-        try:
-            return cls.model_validate_json(document or "{}")
-        except ValidationError:  # somebody's own file
-            return cls()
-
-    @property
-    def inputs_pinned(self) -> set[tuple[str, str]]:
-        return {(used.key, used.version_id) for used in self.inputs}
-
-    @property
-    def uploads_pinned(self) -> set[tuple[str, str]]:
-        return {(upload.key, upload.version_id) for upload in self.uploads}
+    """Of an `Upload Incomplete`."""
 
 
 def _is_own(name: Name, key: str) -> bool:
-    """Whether a key is one of the job of this name, and no file that it names elsewhere."""
+    """Whether a key has the job's name."""
     other = name_of(key)
     return other is not None and other.base == name.base and other.role is not Role.DEFAULTS
 
 
-def _used_by(job: Job, name: Name, seen: SeenUpload) -> list[tuple[str, str]]:
-    """What need not look for a job any more. What was seen comes last: its message is the one that
-    is repeated after a crash, and does nothing once it is noted."""
-    pinned = {(given.key, given.version_id) for given in job.inputs if _is_own(name, given.key)}
-    return sorted(pinned, key=lambda pin: (pin[0] == seen.key, pin))
-
-
 def _delay_seconds(waited_seconds: float, left_seconds: float) -> int:
-    """Soon at first, because most of what is named or missing comes with the same copy; then as
-    long again as it has waited. About ten looks in the first hour."""
+    """As long again as it has waited: short at first, since missing files mostly come with the same
+    copy. About ten looks in the first hour."""
     delay_seconds = min(max(waited_seconds, MIN_DELAY_SECONDS), MAX_DELAY_SECONDS)
     return math.ceil(min(delay_seconds, left_seconds))
 
@@ -395,32 +345,35 @@ _WANTED = {
 }
 
 
-def _in_words(pending_job: PendingJob, waited_minutes: float) -> str:
+def _message(pending_job: PendingJob, waited_minutes: float) -> str:
+    """What is wrong, then what to do."""
     group, named = pending_job.group, sorted(pending_job.awaited.values())
-    beside = [_WANTED[role] for role in pending_job.missing if role not in pending_job.awaited]
-    files = ", ".join(_file(upload) for upload in _listed(group))
-    strangers = [_file(upload) for upload in group.of(None)][:MAX_LISTED]
-    wanted = [*named]
-    if beside:
-        wanted.insert(0, " and ".join(what for what, _ in beside) + " of the same name")
+    files = [upload.key.rpartition("/")[2] for upload in _listed(group)]
+    own, unknown = files[: len(group.own)], files[len(group.own) :]
+    wanted = [_WANTED[role] for role in pending_job.missing if role not in pending_job.awaited]
+    missing = [" and ".join(what for what, _ in wanted) + " of the same name"] if wanted else []
     sentences = [
-        f"{files} waited {waited_minutes:g} minutes in {INBOX}{group.folder} "
-        f"for {' and for '.join(wanted)}."
+        f"{', '.join(files)} waited {_duration(waited_minutes)} in {INBOX}{group.folder} "
+        f"for {' and for '.join(missing + named)}."
     ]
-    if strangers:
+    if unknown:
         sentences.append(
-            f"{', '.join(strangers)}: this ending is not one that Dropreel knows as a picture "
-            "or a voice."
+            f"Dropreel cannot use {', '.join(unknown)}: it knows no picture or voice with this "
+            "ending."
         )
-    if beside:
-        examples = ", and ".join(example.format(stem=group.stem) for _, example in beside)
-        sentences.append(f"Drop {examples} into the same folder.")
     if named:
-        sentences.append(
-            f"Drop {' and '.join(named)} first, or name another file, then drop {files} again."
-        )
+        sentences.append(f"Drop {' and '.join(named)} first.")
+    drop = "Then drop" if named else "Drop"
+    if wanted:
+        examples = ", and ".join(example.format(stem=group.stem) for _, example in wanted)
+        sentences.append(f"{drop} {examples} into the same folder.")
+    else:
+        sentences.append(f"{drop} {(own or unknown)[-1]} again.")
     return " ".join(sentences)
 
 
-def _file(upload: ObjectVersion) -> str:
-    return upload.key.rpartition("/")[2]
+def _duration(minutes: float) -> str:
+    for count, unit in ((minutes / 1440, "days"), (minutes / 60, "hours")):
+        if count >= 2:
+            return f"{count:.0f} {unit}"
+    return "1 minute" if minutes < 1.5 else f"{minutes:.0f} minutes"

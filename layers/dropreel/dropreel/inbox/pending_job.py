@@ -95,9 +95,9 @@ class PendingJob:
     def job(self) -> Job:
         """The job, with each upload pinned to its version."""
         inputs = tuple(
-            _pinned(role, upload) for role in Role for upload in self.of(role)[:MAX_NAMED]
+            pinned(role, upload) for role in Role for upload in self.of(role)[:MAX_NAMED]
         )
-        rivals = tuple(_pinned(role, upload) for role in _MEDIA for upload in self._rivals(role))
+        rivals = tuple(pinned(role, upload) for role in _MEDIA for upload in self._rivals(role))
         return Job(
             id=job_id(self.group.stem, self.model, inputs + rivals),
             bucket=self.bucket,
@@ -147,7 +147,8 @@ class PendingJob:
                 )
 
 
-def _pinned(role: Role, upload: ObjectVersion) -> Input:
+def pinned(role: Role, upload: ObjectVersion) -> Input:
+    """The upload as a job's input, pinned to its version."""
     return Input(
         role=role, key=upload.key, version_id=upload.version_id, size_bytes=upload.size_bytes
     )
