@@ -160,7 +160,10 @@ def test_file_of_another_top_folder_is_refused_unseen(
     world.drop_and_tell("inbox/red/x.mp3")
 
     (problem,) = world.job.problems
-    assert (problem.file, problem.found) == (file, f'"image" is "{path}", which is elsewhere')
+    assert (problem.file, problem.found) == (
+        file,
+        f'"image" is "{path}", which is in another folder',
+    )
     assert "under inbox/red/ or under inbox/faces/" in problem.rule
     assert not [
         prefix

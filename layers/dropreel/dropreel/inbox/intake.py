@@ -29,7 +29,7 @@ from dropreel.runtime.log import logger
 MIN_DELAY_SECONDS = 15
 MAX_DELAY_SECONDS = 900  # SQS: the longest that a message can be delayed
 
-# So many unknown endings can share a stem (`shot.0001`, `shot.0002`, ...) that their names would not
+# So many unknown endings can share a stem (`shot.0001`, `shot.0002`) that their names would not
 # fit into an event.
 MAX_LISTED = 20
 
@@ -174,7 +174,7 @@ class Intake:
         return next(takewhile(lambda upload: upload.key == key, listed), None)
 
     def _pending_job(self, name: Name, group: Group, bucket: str) -> PendingJob:
-        own = job_file.together(
+        own = job_file.combined(
             [
                 (upload.key, self._parsed(role, bucket, upload))
                 for role in (Role.OPTIONS, Role.PROMPT)

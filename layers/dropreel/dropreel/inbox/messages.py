@@ -1,4 +1,4 @@
-"""The messages of the intake queue: what S3 reports, and what intake sends itself."""
+"""The messages of the intake queue: S3's events, and those that intake sends itself."""
 
 from typing import Literal
 
@@ -6,20 +6,19 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter
 
 
 class SeenUpload(BaseModel):
-    """An upload that S3 told of, or that a sweep came across. Also the message by which intake
-    reminds itself to look again."""
+    """An upload that S3 reported or a sweep found. Also the message to look at it again."""
 
     model_config = ConfigDict(frozen=True)
 
     bucket: str
     key: str
-    version_id: str | None = Field(description="None when the event does not say it.")
+    version_id: str | None = Field(description="None when the event has none.")
     first_seen: AwareDatetime
-    swept: bool = Field(default=False, description="Whether a sweep came across it.")
+    swept: bool = Field(default=False, description="Whether a sweep found it.")
 
 
 class SweepPosition(BaseModel):
-    """How far a sweep of the inbox has come."""
+    """How far a sweep of the inbox is."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -28,15 +27,15 @@ class SweepPosition(BaseModel):
 
 
 class Sweep(BaseModel):
-    """The message that sends intake through the inbox, from a bookmark on (`inbox_sweep`)."""
+    """The message to go on with a sweep of the inbox (`inbox/sweep.py`)."""
 
     model_config = ConfigDict(frozen=True)
 
     sweep: SweepPosition
 
 
-# Powertools has a model of this event too. It comes with the models of all other services, whose
-# import would be a third of this function's cold start.
+# Powertools has a model of this event too, but importing it, with the models of all other services,
+# would be a third of this function's cold start.
 
 
 class _CreatedObject(BaseModel):
@@ -54,7 +53,7 @@ class _CreatedDetail(BaseModel):
 
 
 class ObjectCreated(BaseModel):
-    """What intake reads of S3's event on EventBridge (`events/samples/object_created.json`)."""
+    """S3's event on EventBridge (`events/samples/object_created.json`), in part."""
 
     source: Literal["aws.s3"]
     time: AwareDatetime
@@ -76,6 +75,6 @@ _MESSAGE: TypeAdapter[ObjectCreated | SeenUpload | Sweep] = TypeAdapter(
 
 
 def message_in(message: str) -> SeenUpload | Sweep:
-    """Read a message of the intake queue. Raises pydantic's `ValidationError`."""
+    """Parse a message of the intake queue. Raises pydantic's `ValidationError`."""
     parsed = _MESSAGE.validate_json(message)
     return parsed.seen_upload if isinstance(parsed, ObjectCreated) else parsed

@@ -1,6 +1,5 @@
-"""The sweep's way through the inbox, in the intake function: message by message, it has intake look
-at each upload that was never answered, because its event was lost, or the rule was off, or it is
-older than Dropreel.
+"""The sweep of the inbox, in the intake function: it sends intake each upload that was never
+answered, because its event was lost, or the rule was off, or it is older than Dropreel.
 """
 
 import math
@@ -18,14 +17,13 @@ from dropreel.model.uploads import Page, WrittenObject
 from dropreel.runtime.log import logger
 
 SWEEP_UPLOADS_PER_MINUTE = 120
-"""Two a second leave the intake function time for what people drop meanwhile; 170,000 uploads still
-fit into the day between two sweeps. More jobs would only wait for their slots."""
+"""Leaves the intake function time for new drops; 170,000 uploads fit into a day. More jobs a minute
+would only wait for their slots."""
 
 REST_SECONDS = 10
-"""Before a look, as `SettleSeconds` before that of an event (5): what is being replaced is looked
-at by its own event first."""
+"""Longer than `SettleSeconds` (5): the event of an upload that was just replaced comes first."""
 
-_ASKED_AT_ONCE = 100  # as DynamoDB reads them
+_BATCH = 100  # DynamoDB's BatchGetItem
 
 
 class Inbox(Protocol):
@@ -33,26 +31,21 @@ class Inbox(Protocol):
 
 
 class Notes(Protocol):
-    """What intake noted of uploads."""
-
     def unanswered(
         self, bucket: str, pins: Iterable[tuple[str, str]]
     ) -> frozenset[tuple[str, str]]:
-        """Those keys and version ids that intake made no job of and said nothing about."""
+        """Those keys and version ids that have no job and no answer."""
 
 
 class Queue(Protocol):
-    """Intake's queue."""
-
     def send(self, message: BaseModel, delay_seconds: int) -> None: ...
 
 
 @dataclass(frozen=True)
 class InboxSweep:
-    """Goes through the inbox at a bounded pace, a message of intake's queue at a time.
+    """Goes through the inbox at a bounded pace, one message of intake's queue at a time.
 
-    A message that comes twice makes two sweeps of one from there on; what they send, intake answers
-    once.
+    A duplicate message forks the sweep; intake answers each upload once all the same.
     """
 
     inbox: Inbox
@@ -61,10 +54,10 @@ class InboxSweep:
     upload_bucket: str
 
     def go_on(self, sweep: Sweep) -> None:
-        """Send a sighting of each upload that was not answered, then the message for the rest."""
-        mark = sweep.sweep
-        bucket = mark.bucket or self.upload_bucket
-        page = self.inbox.page(bucket, INBOX, mark.after)
+        """Send the unanswered uploads of the next page, then the message for the rest."""
+        position = sweep.sweep
+        bucket = position.bucket or self.upload_bucket
+        page = self.inbox.page(bucket, INBOX, position.after)
         wanted = [upload for upload in page.objects if name_of(upload.key)]
         found = list(islice(self._unanswered(bucket, wanted), SWEEP_UPLOADS_PER_MINUTE))
         for number, upload in enumerate(found):
@@ -79,8 +72,8 @@ class InboxSweep:
         is_cut = len(found) == SWEEP_UPLOADS_PER_MINUTE
         after = found[-1].key if is_cut else page.goes_on_after
         if after is not None:
-            on = Sweep(sweep=mark.model_copy(update={"after": after}))
-            self.queue.send(on, max(math.ceil(_seconds_for(len(found))), 1))
+            rest = Sweep(sweep=position.model_copy(update={"after": after}))
+            self.queue.send(rest, max(math.ceil(_seconds_for(len(found))), 1))
         logger.info(
             "Swept a part of the inbox",
             listed=len(page.objects),
@@ -89,10 +82,10 @@ class InboxSweep:
         )
 
     def _unanswered(self, bucket: str, uploads: Sequence[WrittenObject]) -> Iterator[WrittenObject]:
-        for first in range(0, len(uploads), _ASKED_AT_ONCE):
-            some = uploads[first : first + _ASKED_AT_ONCE]
-            left = self.notes.unanswered(bucket, [(one.key, one.version_id) for one in some])
-            yield from (one for one in some if (one.key, one.version_id) in left)
+        for first in range(0, len(uploads), _BATCH):
+            pins = {(one.key, one.version_id): one for one in uploads[first : first + _BATCH]}
+            unanswered = self.notes.unanswered(bucket, pins)
+            yield from (upload for pin, upload in pins.items() if pin in unanswered)
 
 
 def _seconds_for(uploads: int) -> float:
