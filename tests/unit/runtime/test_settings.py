@@ -71,7 +71,7 @@ def test_an_unreadable_setting_is_named_with_its_value_and_its_form(
     assert says in report.message
     assert "5ec7e7" not in str(raised.value)
     assert report.retryable
-    assert "Whoever runs this Dropreel" in report.advice
+    assert "your operator" in report.advice
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,7 @@
 """What can go wrong, named for what happened to the person who dropped the files.
 
-Each class says whether trying again can help and what to do. An error is raised low and
-translated once, in `conclusion`: between the two it travels through Step Functions as the
-JSON of an `ErrorReport`, which is what `str(error)` gives, because the name and the message of
-an exception are all that Lambda hands on.
+Each class says whether a retry can help and what to do. Lambda passes on only the name and the
+message of an exception, so `str(error)` is the JSON of an `ErrorReport`; conclude parses it.
 """
 
 import json
@@ -13,30 +11,36 @@ from typing import ClassVar
 from pydantic import BaseModel, ConfigDict, Field
 
 # An error travels as JSON inside the JSON of a `Cause`, which holds at most 32,768 characters
-# (Step Functions' API: ExecutionFailedEventDetails) and Lambda's stack trace beside it. Counted in
-# characters of JSON in ASCII, of which one that is read may take twelve.
+# (Step Functions' API: ExecutionFailedEventDetails) with Lambda's stack trace. Counted in ASCII:
+# one character of the text may take twelve.
 _MAX_MESSAGE_CHARACTERS = 2_000
 _MAX_FIRST_REASON_CHARACTERS = 500
 _MAX_WORDS_CHARACTERS = 400
 _MAX_KEY_CHARACTERS = 1_024
 _MAX_REASONS_JSON_CHARACTERS = 22_000
 
+RERUN = "ask your operator for `make rerun`"
+"""Runs the job again without paying again for what a provider accepted and still has."""
 
-RERUN = "`make rerun`, by whoever runs this Dropreel"
-"""How a job is run again without paying again for what a provider accepted and still has."""
-
-_AGAIN = f"run the job again ({RERUN}) or drop one of its own files again"
+_AGAIN = "drop one of the job's own files again"
+_PAY_AGAIN = "If you drop the files again, you pay again."
+_CHANGE = "Change the files or options as the provider asks in the message, and drop them again."
+_LOOK = (
+    "The render may be paid, so look at the provider's dashboard before you drop the files again. "
+    f"If the render is there, download the video there. If it is not, {_AGAIN}."
+)
 
 
 class Reason(BaseModel):
-    """One rule that one file breaks, in words."""
+    """One rule that one file breaks."""
 
     model_config = ConfigDict(frozen=True)
 
     file: str = Field(description="The key of the upload, as it was dropped.")
     offer: str | None = Field(
         default=None,
-        description="Whose rule it is (provider and model), when another offer has other rules.",
+        description="The offer whose rule it is (provider and model); null when it is the same for "
+        "all offers.",
     )
     rule: str = Field(description="What the model asks for.")
     found: str = Field(description="What the file is instead.")
@@ -44,7 +48,7 @@ class Reason(BaseModel):
 
 
 class ErrorReport(BaseModel):
-    """The error as the error file and the `Video Failed` event tell it."""
+    """The error in the error file and in the `Video Failed` event."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -52,13 +56,13 @@ class ErrorReport(BaseModel):
     message: str = Field(description="What happened, in one or two sentences.")
     advice: str = Field(description="What to do now.")
     retryable: bool = Field(
-        description="Whether a program may drop one of the job's own files again, unchanged: it "
-        "can succeed, and no render of it is known to be under way or waiting at the provider."
+        description="Whether a program may drop one of the job's own files again, unchanged: the "
+        "job can succeed, and no render of it is known to be open at a provider."
     )
     reasons: tuple[Reason, ...] = Field(
         default=(),
-        description="Every rule that the files break, for `InputRejected`. When they are too many "
-        "to be told, the message says how many are left out.",
+        description="Only for `InputRejected`: every rule that the files break. If they do not all "
+        "fit, the message says how many are left out.",
     )
 
 
@@ -91,19 +95,22 @@ class DropreelError(Exception):
 
 
 class InputRejected(DropreelError):
-    """The files break rules of the model; `reasons` lists them, as many as can be told."""
+    """The files break rules of the model; `reasons` lists them, as many as fit."""
 
     advice = (
-        "Mend what the reasons name and drop only those files again: the others are still there. "
-        "Where offers are named, one offer's reasons are enough. A job begins with a file of its "
-        "own name: if you mended another one (a face, _defaults.json), drop one of its own again."
+        "Correct the files as the reasons say, and drop them again. Where reasons name offers, the "
+        "reasons of one offer are enough. If no corrected file has the job's name (such as a face "
+        "or _defaults.json), drop one of the job's own files too."
     )
 
     def __init__(self, reasons: tuple[Reason, ...]) -> None:
-        self.reasons = tuple(_as_many_as_fit(reasons))
+        self.reasons = tuple(_that_fit(reasons))
         files = len({reason.file for reason in reasons})
-        first = _cut(" ".join(map(_in_words, self.reasons[:1])), _MAX_FIRST_REASON_CHARACTERS)
-        message = f"{files} {'file' if files == 1 else 'files'} cannot be used. {first}"
+        message = f"{files} {'file' if files == 1 else 'files'} cannot be used. "
+        for first in self.reasons[:1]:
+            needed = f"needed by {first.offer}" if first.offer else "needed"
+            words = f"{first.file}: {first.found}; {needed}: {first.rule}."
+            message += _cut(words, _MAX_FIRST_REASON_CHARACTERS)
         if more := len(reasons) - 1:
             message += f" And {more} more {'reason' if more == 1 else 'reasons'}."
         if left_out := len(reasons) - len(self.reasons):
@@ -111,24 +118,19 @@ class InputRejected(DropreelError):
         super().__init__(message)
 
 
-def _in_words(reason: Reason) -> str:
-    needed_by = f" by {reason.offer}" if reason.offer else ""
-    return f"{reason.file}: {reason.found}; needed{needed_by}: {reason.rule}."
-
-
-def _as_many_as_fit(reasons: Iterable[Reason]) -> Iterator[Reason]:
-    """The first always does."""
+def _that_fit(reasons: Iterable[Reason]) -> Iterator[Reason]:
+    """The first always fits."""
     left = _MAX_REASONS_JSON_CHARACTERS
     for reason in reasons:
         words = {"rule": reason.rule, "found": reason.found, "cure": reason.cure}
-        told = reason.model_copy(
+        short = reason.model_copy(
             update={name: _cut(text, _MAX_WORDS_CHARACTERS) for name, text in words.items()}
             | {"file": _cut(reason.file, _MAX_KEY_CHARACTERS)}
         )
-        left -= len(json.dumps(told.model_dump_json()))
+        left -= len(json.dumps(short.model_dump_json()))
         if left < 0:
             return
-        yield told
+        yield short
 
 
 def _cut(text: str, max_characters: int) -> str:
@@ -139,7 +141,7 @@ class InputGone(DropreelError):
     """An upload was deleted before its job could read it."""
 
     retryable = True
-    advice = "Drop the deleted file again and leave it in place until the video is there."
+    advice = "Drop the deleted file again, and leave it there until the video is ready."
 
 
 # The provider's account
@@ -149,59 +151,53 @@ class TokenMissing(DropreelError):
     """No token is stored for the provider."""
 
     retryable = True
-    advice = (
-        "Whoever runs this Dropreel: store the provider's token in its secret (see the README), "
-        f"then {_AGAIN}."
-    )
+    advice = f"Ask your operator to store the provider's API token. Then {_AGAIN}."
 
 
 class TokenRejected(DropreelError):
     """The provider does not accept the token."""
 
     retryable = True
-    advice = (
-        "Whoever runs this Dropreel: store a valid token in the provider's secret (see the "
-        f"README), then {_AGAIN}."
-    )
+    advice = f"Ask your operator to store a valid API token of the provider. Then {_AGAIN}."
 
 
 class NoCredit(DropreelError):
     """The provider's account has no credit left for this render."""
 
     retryable = True
-    advice = f"Top up the provider's account, then {_AGAIN}."
+    advice = f"Ask your operator to top up the provider's account. Then {_AGAIN}."
 
 
 # Admission
 
 
 class SpendLimitReached(DropreelError):
-    """The day's `DailySpendLimitUsd` leaves no room for this render. Nothing was submitted."""
+    """The day's `DailySpendLimitUsd` has no room for this render. Nothing was submitted."""
 
     retryable = True
     advice = (
-        "Drop one of the job's own files again tomorrow (UTC), or once whoever runs this Dropreel "
-        f"has raised DailySpendLimitUsd; or run the job again then ({RERUN})."
+        "Wait until tomorrow (UTC), or ask your operator to raise DailySpendLimitUsd. "
+        f"Then {_AGAIN}."
     )
 
 
 class PriceUnknown(DropreelError):
-    """There is a spend limit, and nobody has said what this render costs."""
+    """There is a spend limit, and the price of this render is not known."""
 
     retryable = True
     advice = (
-        "Whoever runs this Dropreel: say the price in the parameter UsdPerSecond, or set "
-        f"DailySpendLimitUsd to 0; then {_AGAIN}."
+        "Ask your operator to set the price in the parameter UsdPerSecond, or DailySpendLimitUsd "
+        f"to 0. Then {_AGAIN}."
     )
 
 
 class SettingUnreadable(DropreelError):
-    """A parameter of the template is set to what nobody can read."""
+    """A parameter of the stack has a value that cannot be parsed."""
 
     retryable = True
     advice = (
-        "Whoever runs this Dropreel: deploy it again with the parameter in the form that the "
-        f"message names; then {_AGAIN}."
+        "Ask your operator to deploy again with the parameter in the form that the message names. "
+        f"Then {_AGAIN}."
     )
 
 
@@ -211,31 +207,27 @@ class SettingUnreadable(DropreelError):
 class RequestRefused(DropreelError):
     """The provider refused the request as it was sent. Nothing was accepted, nothing is paid."""
 
-    advice = "Read the provider's words in the message; other files or options may be accepted."
+    advice = _CHANGE
 
 
 class ProviderThrottled(DropreelError):
-    """The provider answered 'too many requests' for longer than we were willing to ask."""
+    """The provider answered 'too many requests' for longer than our patience."""
 
     retryable = True
-    advice = f"Later, {_AGAIN}; or give the provider fewer jobs at once."
+    advice = f"Wait a while, then {_AGAIN}. Drop fewer jobs at once."
 
 
 class ProviderUnavailable(DropreelError):
     """The provider could not be reached, or said that it is unavailable, and accepted nothing."""
 
     retryable = True
-    advice = f"Later, {_AGAIN}."
+    advice = f"Wait a while, then {_AGAIN}."
 
 
 class SubmissionUnclear(DropreelError):
     """The request was sent but no usable answer came: it may have been accepted and be paid for."""
 
-    advice = (
-        "Look at the provider's dashboard: if a render of these files is there, fetch it there; "
-        f"if none is, run the job again ({RERUN}) or drop one of its own files "
-        "again. Dropreel stops here, because sending it once more could be paid twice."
-    )
+    advice = _LOOK
 
 
 # The render
@@ -245,47 +237,40 @@ class RenderFailed(DropreelError):
     """The provider accepted the request and failed to render it."""
 
     retryable = True
-    advice = (
-        "Drop one of the job's own files again; if it fails again, try another picture or "
-        "recording."
-    )
+    advice = f"D{_AGAIN[1:]}. If it fails again, use another picture or recording."
 
 
 class RenderModerated(DropreelError):
     """The provider's moderation stopped the render."""
 
-    advice = "Use another picture, recording or prompt: these would be stopped again."
+    advice = "Use another picture, recording or prompt. The provider would stop these again."
 
 
 class RenderRejected(DropreelError):
-    """The provider accepted the request, and then found its files or options unusable."""
+    """The provider accepted the request, and then could not use its files or options."""
 
-    advice = "Read the provider's words in the message; other files or options may be accepted."
+    advice = _CHANGE
 
 
 class RenderCancelled(DropreelError):
     """The render was cancelled at the provider."""
 
-    advice = "Drop one of the job's own files again if the video is still wanted."
+    advice = f"If you still want the video, {_AGAIN}."
 
 
 class RenderTimedOut(DropreelError):
     """The render was not ready within `RenderTimeoutMinutes`."""
 
     advice = (
-        f"The render may still finish: run the job again ({RERUN}), which "
-        "waits for it and pays nothing. Look at the provider's dashboard before you drop one of "
-        "the job's own files again: that would be paid again."
+        f"The render may still finish, so {RERUN}: it waits for the render, and you do not pay "
+        f"again. {_PAY_AGAIN}"
     )
 
 
 class RequestForgotten(DropreelError):
     """The provider does not know the request that it accepted."""
 
-    advice = (
-        "Look at the provider's dashboard: the render may be there, and be paid for. If it is not, "
-        f"run the job again ({RERUN}) or drop one of its own files again."
-    )
+    advice = _LOOK
 
 
 # The result
@@ -295,9 +280,8 @@ class ResultMissing(DropreelError):
     """The render completed without a video in its output."""
 
     advice = (
-        f"Look at the provider's dashboard. Running the job again ({RERUN}) "
-        "looks for the video once more and pays nothing; dropping one of its own files again "
-        "renders anew."
+        f"Look at the provider's dashboard, or {RERUN}: it looks for the video once more, and you "
+        f"do not pay again. {_PAY_AGAIN}"
     )
 
 
@@ -305,20 +289,17 @@ class ResultUnavailable(DropreelError):
     """The finished video could not be fetched from the provider."""
 
     advice = (
-        f"The video is paid for: run the job again ({RERUN}), which fetches it "
-        "and pays nothing, or fetch it from the provider's dashboard, while it is there. Dropping "
-        "one of the job's own files again renders anew."
+        f"The video is paid, so {RERUN}: it fetches the video, and you do not pay again. Or "
+        f"download it from the provider's dashboard while it is there. {_PAY_AGAIN}"
     )
 
 
 class ResultRefused(DropreelError):
-    """What the provider offered as the video is not one, is too large, or lies at an address
-    that must not be fetched."""
+    """The provider's result is not a video, is too large, or is at a forbidden address."""
 
     advice = (
-        "Look at the video in the provider's dashboard. "
-        f"Running the job again ({RERUN}) fetches it once more and pays nothing; dropping one of "
-        "its own files again renders anew."
+        f"Look at the video in the provider's dashboard, or {RERUN}: it fetches the video once "
+        f"more, and you do not pay again. {_PAY_AGAIN}"
     )
 
 
@@ -329,25 +310,21 @@ class ExecutionAborted(DropreelError):
     """Someone stopped the execution."""
 
     advice = (
-        f"If the video is still wanted, run the job again ({RERUN}) or drop "
-        "one of its own files again."
+        f"If you still want the video, {RERUN}. You do not pay again for what a provider still has."
     )
 
 
 class ExecutionTimedOut(DropreelError):
-    """The execution ran longer than it may."""
+    """The execution ran longer than its limit."""
 
-    advice = (
-        f"Run the job again ({RERUN}): what a provider accepted and still has "
-        "is waited for, and not paid again."
-    )
+    advice = f"To get the video, {RERUN}. You do not pay again for what a provider still has."
 
 
 class UnexpectedError(DropreelError):
-    """Something that is not foreseen: a fault of Dropreel or of the platform under it."""
+    """A fault of Dropreel or of AWS that has no error of its own."""
 
     retryable = True
     advice = (
-        "Look at the execution in the Step Functions console: it shows the step that failed, "
-        "and that step's log says more."
+        "Ask your operator to look at the execution in the Step Functions console. It shows the "
+        "step that failed, and the log of that step says more."
     )
