@@ -76,15 +76,15 @@ def test_one_slip_anywhere_spoils_it_all(right: list[tuple[str, str]], data: st.
         (f"{RUNCOMFY}:480p=", "is not <endpoint>:<resolution>=<USD>"),
         (f"{RUNCOMFY}:480p=0.03,", '"" is not <endpoint>:<resolution>=<USD>'),
         (f"{RUNCOMFY}:480p=0,03", '"03" is not <endpoint>:<resolution>=<USD>'),
-        (f"{RUNCOMFY}:480p=$0.03", 'is not a number like 0.03, but "$0.03"'),
-        (f"{RUNCOMFY}:480p=nan", "is not a number"),
-        (f"{RUNCOMFY}:480p=1e400", "is not a number"),
-        (f"{RUNCOMFY}:480p=-0.03", "is not a number"),
-        (f"{RUNCOMFY}:480p=٣", "is not a number"),
-        (f"{RUNCOMFY}:480p=12345", "is not a number"),
-        ("wan-3:480p=0.03", f'no offer has the endpoint "wan-3"; there are {RUNCOMFY}'),
-        (f"{RUNCOMFY}:480P=0.03", 'does not render in "480P", but in 480p, 720p'),
-        (f"{RUNCOMFY}:1080p=0.03", 'does not render in "1080p", but in 480p, 720p'),
+        (f"{RUNCOMFY}:480p=$0.03", 'is "$0.03", not a number such as 0.03'),
+        (f"{RUNCOMFY}:480p=nan", "not a number"),
+        (f"{RUNCOMFY}:480p=1e400", "not a number"),
+        (f"{RUNCOMFY}:480p=-0.03", "not a number"),
+        (f"{RUNCOMFY}:480p=٣", "not a number"),
+        (f"{RUNCOMFY}:480p=12345", "not a number"),
+        ("wan-3:480p=0.03", f'no offer has the endpoint "wan-3"; the endpoints are {RUNCOMFY}'),
+        (f"{RUNCOMFY}:480P=0.03", 'has no resolution "480P", only 480p, 720p'),
+        (f"{RUNCOMFY}:1080p=0.03", 'has no resolution "1080p", only 480p, 720p'),
         (f"{RUNCOMFY}:480p=1,{RUNCOMFY}:480p=1", f"{RUNCOMFY}:480p has two prices"),
     ],
 )
@@ -100,7 +100,7 @@ def test_all_faults_are_told_at_once() -> None:
         prices_in(f"a:480p=1,{WAVESPEED}:480p=0.05,{RUNCOMFY}:4k=1")
 
     assert 'endpoint "a"' in str(fault.value)
-    assert 'render in "4k"' in str(fault.value)
+    assert 'resolution "4k"' in str(fault.value)
     assert WAVESPEED not in str(fault.value).partition(";")[0]
 
 

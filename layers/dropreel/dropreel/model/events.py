@@ -1,6 +1,6 @@
-"""The published contract: what Dropreel says on its event bus and writes beside the videos.
+"""The published contract: the events on the bus and the JSON files next to the videos.
 
-`events/` holds the JSON Schema of each, made from these models by `make events`.
+`make events` writes the JSON Schemas in `events/` from these models.
 """
 
 from collections.abc import Mapping
@@ -32,16 +32,16 @@ class JobSummary(_Published):
     """Which job this is about."""
 
     id: str = Field(
-        description="Names the job. Together with `run` it is the idempotency key: each run of a "
-        "job ends in one `Video Ready` or one `Video Failed`, and an event with the same two that "
-        "comes again is a repetition."
+        description="The job's name. Together with `run` it is the idempotency key: each run of a "
+        "job ends in one `Video Ready` or one `Video Failed`. A second event with the same two is "
+        "a repetition."
     )
     run: int = Field(
         default=1, ge=1, description="Counts up when the job is run again without a new upload."
     )
     folder: str = Field(description="The folders below `inbox/`, ending in `/`, or empty.")
     stem: str = Field(description="The file name that the uploads share, without its ending.")
-    model: str = Field(description="The model that was asked for.")
+    model: str = Field(description="The model that the job asked for.")
     prompt: str | None = None
     options: dict[str, OptionValue] = Field(
         default_factory=dict, description="As the job asked for them."
@@ -52,9 +52,8 @@ class JobSummary(_Published):
     )
     dropped_at: AwareDatetime | None = Field(
         default=None,
-        description="When its files were found complete. Of two jobs of one stem, the files "
-        "without a job id in their names are of the one that was dropped later, also when the "
-        "older one is run again.",
+        description="When its files were found complete. Of two jobs with the same stem, the later "
+        "one owns the file names without a job id, also when the older one is run again.",
     )
 
     @classmethod
@@ -73,7 +72,7 @@ class JobSummary(_Published):
 
 
 class UsedInput(_Published):
-    """An upload that the job was made from, pinned to its version."""
+    """An upload of the job, pinned to its version."""
 
     role: Role
     bucket: str
@@ -82,8 +81,8 @@ class UsedInput(_Published):
     size_bytes: int
     sha256: str | None = Field(
         default=None,
-        description="In hex, of the bytes that were read of a picture or a recording: of the whole "
-        "file, or of a large video the parts with its sound. Null when it was not opened.",
+        description="In hex, of the bytes that were read of a picture or a recording: the whole "
+        "file, or only the parts with sound of a large video. Null when it was not opened.",
     )
 
     @classmethod
@@ -108,29 +107,30 @@ class DeliveredVideo(_Published):
     key: str
     version_id: str
     size_bytes: int
-    duration_seconds: float | None = Field(description="Null when the video does not say.")
+    duration_seconds: float | None = Field(description="Null when the video does not state it.")
     width: int = Field(description="In pixels.")
     height: int = Field(description="In pixels.")
     sha256: str = Field(pattern="^[0-9a-f]{64}$", description="Of the video's bytes, in hex.")
     nsfw: bool | None = Field(
         default=None,
-        description="Whether the provider's detector found it unsafe; null when it has none.",
+        description="Whether the provider's detector found the video unsafe; null when there is "
+        "no detector.",
     )
 
 
 class AttemptSummary(_Published):
-    """One submission of the job, and what became of it."""
+    """One submission of the job, and its outcome."""
 
     number: int
     provider: str
     model: str = Field(description="The provider's own name of the model.")
     request_id: str | None = Field(description="Null when it was not accepted.")
-    outcome: str = Field(description="`VideoReady`, or the code of the error that it ended with.")
+    outcome: str = Field(description="`VideoReady`, or the code of the error.")
     message: str = Field(default="", description="The error in words.")
 
 
 class RenderSummary(_Published):
-    """Who rendered it, and how long each part took."""
+    """The provider of the render, and how long each part took."""
 
     provider: str
     model: str = Field(description="The provider's own name of the model.")
@@ -138,8 +138,8 @@ class RenderSummary(_Published):
     queued_seconds: float = Field(
         description="From the submission until a poll first saw it rendering."
     )
-    rendering_seconds: float = Field(description="From then until a poll saw it completed.")
-    copying_seconds: float = Field(description="Fetching the video into the videos bucket.")
+    rendering_seconds: float = Field(description="From then until a poll saw it complete.")
+    copying_seconds: float = Field(description="To copy the video into the videos bucket.")
     attempts: tuple[AttemptSummary, ...] = Field(description="Every submission, in order.")
 
 
@@ -150,41 +150,41 @@ class VideoReady(_Published):
     job: JobSummary
     inputs: tuple[UsedInput, ...]
     changes: tuple[str, ...] = Field(
-        description="What was changed of the files so that the provider takes them, in words."
+        description="What was changed in copies of the files for the provider, in words."
     )
     video: DeliveredVideo
     render: RenderSummary
 
 
 class FailedRender(_Published):
-    """The request that a failed job had at a provider, if it got that far."""
+    """The last request of a failed job."""
 
     provider: str
     request_id: str | None = Field(
-        description="The provider's name for the work; null when it never gave one."
+        description="The provider's name for the work; null when it was not accepted."
     )
-    cancelled: bool = Field(description="Whether the provider confirmed that it is cancelled.")
+    cancelled: bool = Field(description="Whether the provider confirmed the cancellation.")
     attempts: tuple[AttemptSummary, ...] = Field(
         default=(), description="Every submission, in order."
     )
 
 
 class VideoFailed(_Published):
-    """`detail` of `Video Failed`, and the error file beside where the video would be."""
+    """`detail` of `Video Failed`, and the error file."""
 
-    # The error comes first, because people read the file from its top.
+    # The error comes first, because people read the file from the top.
     error: ErrorReport
     version: Literal["1"] = VERSION
     job: JobSummary
     inputs: tuple[UsedInput, ...]
     render: FailedRender | None = None
     execution: str | None = Field(
-        default=None, description="The ARN of the execution, for whoever looks into it."
+        default=None, description="The ARN of the execution, for operators."
     )
 
 
 class IncompleteUpload(_Published):
-    """An upload that lies in the inbox and waits for its other half."""
+    """An upload that waited for others."""
 
     bucket: str
     key: str
@@ -193,12 +193,12 @@ class IncompleteUpload(_Published):
 
 
 class UploadIncomplete(_Published):
-    """`detail` of `Upload Incomplete`: nobody brought the rest."""
+    """`detail` of `Upload Incomplete`, and the error file: files of a job never came."""
 
     version: Literal["1"] = VERSION
     folder: str = Field(description="The folders below `inbox/`, ending in `/`, or empty.")
     stem: str = Field(description="The file name that the uploads share, without its ending.")
     uploads: tuple[IncompleteUpload, ...] = Field(description="What is there.")
-    missing: tuple[Role, ...] = Field(description="What is not.")
+    missing: tuple[Role, ...] = Field(description="What is missing.")
     waited_minutes: float
-    message: str = Field(description="The same, in words.")
+    message: str = Field(description="The same in words, and what to do.")

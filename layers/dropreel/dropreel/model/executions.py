@@ -9,7 +9,7 @@ UnhappyEnd = Literal["ABORTED", "TIMED_OUT", "FAILED"]
 
 @dataclass(frozen=True)
 class EndedExecution:
-    """One that ended without success, as a listing tells of it."""
+    """One that ended without success, from a listing."""
 
     arn: str
     status: UnhappyEnd

@@ -1,4 +1,4 @@
-"""The job: the uploads that together make one video, and the names that follow from them."""
+"""The job: the uploads that together make one video, and the names of its files."""
 
 import hashlib
 import json
@@ -15,12 +15,12 @@ INBOX = "inbox/"
 MAX_KEY_BYTES = 1024  # S3: in UTF-8
 _MAX_EXECUTION_NAME = 80
 
-# What we ourselves put between a stem and its last ending: `.error`, or a job id.
+# What Dropreel puts between a stem and the last ending: `.error`, or a job id.
 _OUR_ENDING = re.compile(r"\.(error|[a-z0-9-]{1,63}-[0-9a-f]{16})_*\Z", re.IGNORECASE)
 
 
 class Role(StrEnum):
-    """What an upload is to its job."""
+    """What a job uses an upload for."""
 
     IMAGE = "image"
     AUDIO = "audio"
@@ -30,7 +30,7 @@ class Role(StrEnum):
 
 
 class Input(BaseModel):
-    """One upload, pinned to the version that the job was made from."""
+    """One upload, pinned to its version."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -52,19 +52,17 @@ class Job(BaseModel):
     model: str = Field(description="The model that the user asks for.")
     prompt: str | None = None
     options: dict[str, OptionValue] = Field(
-        default_factory=dict, description="In the user's spelling; not judged yet."
+        default_factory=dict, description="In the user's spelling; not checked against a model yet."
     )
     inputs: tuple[Input, ...]
     problems: tuple[Reason, ...] = Field(
-        default=(), description="What is wrong with the files that say what the job wants."
+        default=(), description="What intake found wrong with the files' names and settings."
     )
-    run: int = Field(
-        default=1, ge=1, description="Counts the executions of this job: more when it is run again."
-    )
+    run: int = Field(default=1, ge=1, description="The number of this execution of the job.")
     dropped_at: AwareDatetime | None = Field(
         default=None,
-        description="When its files were found complete. Of two jobs of one output the later one "
-        "has the plain names; a job that is run again keeps its place.",
+        description="When its files were found complete, also in a later run. Of two jobs with the "
+        "same output, the later one owns the plain names.",
     )
 
     @property
@@ -85,7 +83,7 @@ class Job(BaseModel):
 
     @property
     def own_video_key(self) -> str:
-        """For a video that comes after that of a later job, which keeps the plain name."""
+        """For a video that is ready after that of a later job, which owns the plain name."""
         return _fitting(f"{self.folder}{_name(self.stem)}", f".{self.id}.mp4")
 
     @property
@@ -93,16 +91,15 @@ class Job(BaseModel):
         return _fitting(f"{self.folder}{_name(self.stem)}", f".{self.id}.json")
 
     def is_run_by(self, execution_arn: str) -> bool:
-        """Whether an execution has the name that we start this run under. One that has another
-        name was started by hand."""
+        """False for an execution that was started by hand, under another name."""
         return execution_arn.rpartition(":")[2] == self.execution_name
 
     def of(self, role: Role) -> tuple[Input, ...]:
         return tuple(given for given in self.inputs if given.role is role)
 
     def only(self, role: Role) -> Input:
-        """The one input of a role. Validation has seen to it that there is exactly one."""
-        (one,) = (given for given in self.inputs if given.role is role)
+        """The one input of a role. Raises `ValueError` if there is not exactly one."""
+        (one,) = self.of(role)
         return one
 
 
@@ -115,14 +112,13 @@ def error_key(folder: str, stem: str) -> str:
 
 
 def _name(stem: str) -> str:
-    """What a stem's files are called. `anna.error` becomes `anna.error_`, because its manifest
-    would else be the error file of `anna`: no two stems share a key."""
+    """The stem in output names. `anna.error` becomes `anna.error_`: its manifest must not have the
+    key of the error file of `anna`."""
     return f"{stem}_" if _OUR_ENDING.search(stem) else stem
 
 
 def _fitting(name: str, ending: str) -> str:
-    """A key that S3 takes. Too long a name is cut, and told from others by a digest: an upload's
-    own key may already have all of the bytes that there are."""
+    """A key within S3's limit: a name that is too long is cut, and a digest keeps it unique."""
     if len((name + ending).encode()) <= MAX_KEY_BYTES:
         return name + ending
     ending = f"-{hashlib.sha256(name.encode()).hexdigest()[:16]}{ending}"
@@ -131,27 +127,23 @@ def _fitting(name: str, ending: str) -> str:
 
 
 def top_folder(key: str) -> str:
-    """The first folder below the inbox, ending in `/`; empty for what lies in the inbox itself."""
+    """The first folder below the inbox, ending in `/`; empty for a file directly in the inbox."""
     folder, slash, _ = key.removeprefix(INBOX).partition("/")
     return folder + slash if slash else ""
 
 
 def job_id(stem: str, model: str, inputs: tuple[Input, ...]) -> str:
-    """Name a job after its content: the same pinned inputs always give the same id.
-
-    At most 80 characters of `[a-z0-9-]`, as Step Functions asks of an execution's name.
-    """
+    """The same pinned inputs always give the same id: at most 80 characters of `[a-z0-9-]`, which
+    Step Functions takes as an execution's name."""
     pinned = sorted((given.role, given.key, given.version_id) for given in inputs)
-    # JSON, because a key may hold any separator that one could think of.
+    # JSON, because a key may contain any separator.
     digest = hashlib.sha256(json.dumps([model, pinned]).encode()).hexdigest()[:16]
     return f"{slug(stem)}-{digest}"
 
 
 def execution_name(job_id: str, run: int) -> str:
-    """The job id, with the run's number behind it from the second run on.
-
-    At most 80 characters, as Step Functions asks: a long slug is cut, the digest never.
-    """
+    """The job id; from the second run on with the run's number. A long slug is cut, to stay within
+    80 characters; the digest never."""
     if run == 1:
         return job_id
     ending = f"-{job_id[-16:]}-r{run}"
@@ -159,6 +151,6 @@ def execution_name(job_id: str, run: int) -> str:
 
 
 def slug(stem: str) -> str:
-    """The stem in at most 63 characters of `[a-z0-9-]`; `job` when nothing of it is left."""
+    """The stem in at most 63 characters of `[a-z0-9-]`; `job` when none is left."""
     plain = unicodedata.normalize("NFKD", stem).encode("ascii", "ignore").decode()
     return re.sub(r"[^a-z0-9]+", "-", plain.lower()).strip("-")[:63].strip("-") or "job"

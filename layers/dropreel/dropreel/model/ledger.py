@@ -1,8 +1,7 @@
-"""The ledger: what was submitted, written down before it is sent and completed after.
+"""The ledger: each submission is written before it is sent, and its outcome after.
 
 An attempt is begun, then accepted, postponed or refused; an accepted one may be lost. One that
-stays begun was sent with no known outcome: nobody may send it again, because that could be paid
-twice.
+stays begun was sent with unknown outcome: sending it again could be paid twice, so nobody may.
 """
 
 from datetime import datetime
@@ -26,20 +25,20 @@ class AttemptState(StrEnum):
 
 
 class Attempt(BaseModel):
-    """One paid render that a job asks of an offer, at most once."""
+    """One paid render of a job at an offer, sent at most once."""
 
     model_config = ConfigDict(frozen=True)
 
     job_id: str
     number: int = Field(ge=1)
-    run: int = Field(default=1, ge=1, description="Of the job, that made it.")
+    run: int = Field(default=1, ge=1, description="The job's run that made it.")
     provider: ProviderName
     endpoint: str
     offer: int = Field(ge=0, description="The offer's place in the plan's route.")
     state: AttemptState
     begun_at: datetime
-    begun_by: str = Field(description="Names the one call that may accept or refuse it.")
-    request_id: str | None = Field(default=None, description="Given once it is accepted.")
+    begun_by: str = Field(description="The one call that may accept or refuse it.")
+    request_id: str | None = Field(default=None, description="Set once it is accepted.")
     accepted_at: datetime | None = None
     code: str | None = Field(
         default=None, description="Why it was postponed, refused or lost: an error's name."
@@ -73,50 +72,49 @@ class Attempt(BaseModel):
 
 
 class Run(BaseModel):
-    """One execution of a job, as far as the ledger knows of it."""
+    """One execution of a job, in the ledger."""
 
     model_config = ConfigDict(frozen=True)
 
     job_id: str
     number: int = Field(ge=1)
-    plan: Plan | None = Field(default=None, description="Once it asked to be admitted.")
+    plan: Plan | None = Field(default=None, description="Set once it asks for admission.")
     started_at: datetime | None = None
     admitted_at: datetime | None = None
     rendered_at: datetime | None = None
     closed_at: datetime | None = Field(
-        default=None, description="When conclude began: nothing of it is admitted from then on."
+        default=None, description="When conclude began: from then on nothing is admitted."
     )
     ended_at: datetime | None = None
     outcome: str | None = Field(
-        default=None, description="`VideoReady` or an error's code, once all is said and done."
+        default=None, description="`VideoReady` or an error's code, once it has ended."
     )
 
 
 class Admitted(BaseModel):
-    """What an attempt of a run was admitted for."""
+    """The admission of an attempt."""
 
     model_config = ConfigDict(frozen=True)
 
     offer: int = Field(description="The offer's place in the plan's route.")
-    estimated_usd: float | None = Field(description="None when its price is not known.")
+    estimated_usd: float | None = Field(description="None when the price is not known.")
 
 
 class RunClosed(Exception):
-    """The run is being concluded, or was, or its attempt has left its slot: nothing may be sent
-    for it any more."""
+    """Conclude has begun for the run, or its attempt has left its slot: nothing may be sent."""
 
 
 class Ledger(Protocol):
     """Reads see every write that came before; writes are conditional and may be repeated."""
 
     def find(self, job_id: str, number: int) -> Attempt | None:
-        """The attempt as it stands."""
+        """The attempt in its current state."""
 
     def attempts(self, job_id: str) -> tuple[Attempt, ...]:
         """All attempts of a job, in order."""
 
     def admitted(self, job: Job, attempt: int) -> Admitted | None:
-        """What an attempt of the job's run was admitted for; None when it was not."""
+        """The admission of an attempt of the job's run; None when it was not admitted."""
 
     def begin(
         self,
@@ -130,41 +128,40 @@ class Ledger(Protocol):
         render_timeout_seconds: float = RENDER_TIMEOUT_SECONDS,
         estimated_usd: float | None = None,
     ) -> Attempt | None:
-        """Take the right to send an attempt that nobody has sent, or that was postponed.
+        """Claim an attempt that was not sent yet, or was postponed.
 
-        None when another call has it: then nothing may be sent. Raises `RunClosed`.
+        None when another call holds the claim: then nothing may be sent. Raises `RunClosed`.
         """
 
     def accept(self, attempt: Attempt, request_id: str, now: datetime) -> None:
-        """The provider took it. Only for the call that began the attempt."""
+        """The provider accepted it. Only for the call that began the attempt."""
 
     def postpone(self, attempt: Attempt, code: str, message: str) -> None:
-        """The provider took nothing for now. Only for the call that began the attempt."""
+        """The provider refused it for now. Only for the call that began the attempt."""
 
     def refuse(self, attempt: Attempt, code: str, message: str) -> None:
-        """The provider took nothing, and that is that. Only for the call that began it."""
+        """The provider refused it for good. Only for the call that began the attempt."""
 
     def lose(self, job_id: str, ticket: Ticket, code: str, message: str) -> None:
-        """The provider took it and brings no video. Only for the request that it took."""
+        """The provider accepted it and delivers no video. Only for the accepted request."""
 
     def confirm(self, job_id: str, ticket: Ticket) -> None:
-        """The provider took it, and the ledger could not note that at the time."""
+        """The provider accepted it, and the ledger could not be written at the time."""
 
     def is_closed(self, job: Job) -> bool:
-        """Whether the run is being concluded, or was."""
+        """Whether conclude has begun for the run."""
 
     def take_turn(self, provider: ProviderName, per_minute: int, now: datetime) -> datetime:
-        """The next free moment for a call, of which no minute has more than so many. Each call
-        takes one, whether it is used or not."""
+        """Reserve the next free moment for a call, with at most so many a minute."""
 
     def runs(self, job_id: str) -> tuple[Run, ...]:
         """All runs of a job, in order."""
 
     def resume(self, plan: Plan, now: datetime) -> None:
-        """The plan's job waits for what an earlier run was accepted for, without being admitted."""
+        """The run waits for an earlier run's request, and needs no admission."""
 
     def close(self, job: Job, now: datetime) -> None:
-        """The run is being concluded. May be repeated: the first time stands."""
+        """Conclude begins. May be repeated: the first time counts."""
 
     def end(self, job: Job, outcome: str, now: datetime) -> None:
-        """All is said and done. May be repeated: the first outcome stands."""
+        """The run has ended. May be repeated: the first outcome counts."""

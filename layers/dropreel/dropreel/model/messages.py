@@ -1,6 +1,6 @@
-"""What the steps of one render hand to each other through Step Functions.
+"""The data that the steps of one render pass on through Step Functions.
 
-Small, and free of secrets and of URLs that grant access: all of it can be read in the history.
+Small, without secrets and without URLs that grant access: the execution's history shows all of it.
 """
 
 from datetime import datetime
@@ -12,10 +12,12 @@ from dropreel.model.job import Input, Job
 from dropreel.model.provider import RenderState, Ticket
 
 
-class ImageFacts(BaseModel):
-    """What a picture really is, whatever its name says."""
-
+class _Message(BaseModel):
     model_config = ConfigDict(frozen=True)
+
+
+class ImageFacts(_Message):
+    """Of the copy that is sent."""
 
     format: ImageFormat
     width: int
@@ -23,20 +25,16 @@ class ImageFacts(BaseModel):
     size_bytes: int
 
 
-class AudioFacts(BaseModel):
-    """What a recording really is, whatever its name says."""
-
-    model_config = ConfigDict(frozen=True)
+class AudioFacts(_Message):
+    """Of the copy that is sent."""
 
     format: AudioFormat
     duration_seconds: float
     size_bytes: int
 
 
-class PlannedOffer(BaseModel):
-    """An offer that accepts everything that the job brings, and what it will be told."""
-
-    model_config = ConfigDict(frozen=True)
+class PlannedOffer(_Message):
+    """An offer that takes the job's media and options, and the request for it."""
 
     provider: ProviderName
     endpoint: str
@@ -45,14 +43,12 @@ class PlannedOffer(BaseModel):
     )
 
 
-class Plan(BaseModel):
-    """Prepare's answer: a job that may be paid for, and the offers that it can go to."""
-
-    model_config = ConfigDict(frozen=True)
+class Plan(_Message):
+    """Prepare's answer: a valid job, and the offers that take it."""
 
     job: Job
     route: tuple[PlannedOffer, ...] = Field(min_length=1, description="In order of preference.")
-    image: Input = Field(description="What is sent: a copy under `work/`.")
+    image: Input = Field(description="The copy that is sent, under `work/`.")
     image_facts: ImageFacts
     audio: Input | None
     audio_facts: AudioFacts | None
@@ -61,19 +57,17 @@ class Plan(BaseModel):
         default_factory=dict, description="Of the bytes that were read, by the upload's key."
     )
     first_attempt: int = Field(
-        default=1, ge=1, description="Of this run: earlier attempts were another run's."
+        default=1, ge=1, description="The number of this run's first attempt."
     )
     resume: Ticket | None = Field(
         default=None,
-        description="What a provider accepted in an earlier run and may still have: it is waited "
-        "for and delivered, not submitted again.",
+        description="A request of an earlier run that the provider may still have: this run waits "
+        "for it instead of submitting again.",
     )
 
 
-class NextAttempt(BaseModel):
-    """What submit is to do next. The state machine hands it back as it is."""
-
-    model_config = ConfigDict(frozen=True)
+class NextAttempt(_Message):
+    """The next submission. The state machine passes it back unchanged."""
 
     attempt: int = Field(default=1, ge=1)
     offer: int = Field(default=0, ge=0, description="The offer's place in the plan's route.")
@@ -84,48 +78,43 @@ class NextAttempt(BaseModel):
         default=None, description="When the provider first answered 'too many requests'."
     )
     is_paced: bool = Field(
-        default=False, description="Whether the next call has its turn within the minute."
+        default=False, description="Whether the next call has its place within the minute."
     )
 
 
-class Submission(BaseModel):
-    """Submit's answer: a ticket, or how long to wait and what to try then."""
-
-    model_config = ConfigDict(frozen=True)
+class Submission(_Message):
+    """Submit's answer: a ticket, or how long to wait and what to submit then."""
 
     ticket: Ticket | None = None
-    wait_seconds: int = Field(ge=0, description="Until the next question or the next try.")
+    wait_seconds: int = Field(ge=0, description="Until the next poll or the next try.")
     next: NextAttempt = NextAttempt()
     falls_over: bool = Field(
-        default=False, description="`next` is another attempt: it needs to be admitted first."
+        default=False,
+        description="Whether `next` is another attempt, which has to be admitted first.",
     )
 
 
-class Progress(BaseModel):
-    """Poll's answer: how far the render is, and when to ask again."""
-
-    model_config = ConfigDict(frozen=True)
+class Progress(_Message):
+    """Poll's answer: how far the render is, and when to poll again."""
 
     state: RenderState
     wait_seconds: int = Field(ge=0)
     rendering_since: datetime | None = Field(
-        default=None, description="When a poll first saw the render begun."
+        default=None, description="When a poll first saw it rendering."
     )
     completed_at: datetime | None = Field(
-        default=None, description="When a poll first saw the render completed."
+        default=None, description="When a poll first saw it complete."
     )
     next: NextAttempt | None = Field(
-        default=None, description="The render failed and is to be submitted again like this."
+        default=None, description="How to submit again, after the render failed."
     )
     unknown_since: datetime | None = Field(
-        default=None, description="When the provider first did not know it, and has not since."
+        default=None, description="Since when the provider does not know the request."
     )
 
 
-class AdmitRequest(BaseModel):
-    """What admit is called with. The token is how the waiting execution is told to go on."""
-
-    model_config = ConfigDict(frozen=True)
+class AdmitRequest(_Message):
+    """Admit's input. A call with the task token lets the waiting execution go on."""
 
     plan: Plan
     next: NextAttempt = NextAttempt()
@@ -136,23 +125,19 @@ class AdmitRequest(BaseModel):
 
     @property
     def call(self) -> int:
-        """Counts the calls for this attempt: a later one has the newer token."""
+        """Orders the calls for this attempt: the highest has the newest token."""
         return 1000 * self.redrive + self.retry
 
 
-class SubmitRequest(BaseModel):
-    """What submit is called with."""
-
-    model_config = ConfigDict(frozen=True)
+class SubmitRequest(_Message):
+    """Submit's input."""
 
     plan: Plan
     next: NextAttempt = NextAttempt()
 
 
-class ActiveRender(BaseModel):
-    """What poll and deliver are called with: a render that a provider has accepted."""
-
-    model_config = ConfigDict(frozen=True)
+class ActiveRender(_Message):
+    """Poll's and deliver's input: a render that a provider has accepted."""
 
     plan: Plan
     ticket: Ticket

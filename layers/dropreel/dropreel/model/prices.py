@@ -1,7 +1,7 @@
-"""What a render costs: by the second of finished video, as the owner or else the catalog says.
+"""What a render costs by the second of finished video: the owner's price, or else the catalog's.
 
-The parameter `UsdPerSecond` has an entry `<endpoint>:<resolution>=<USD>` for each price, with
-commas between. Nothing in it is ever passed over: a price that is not read would not be counted.
+The parameter `UsdPerSecond` is a list of `<endpoint>:<resolution>=<USD>`, separated by commas. Any
+invalid entry is an error: a price that is skipped would not count toward the spend limit.
 """
 
 import re
@@ -24,7 +24,7 @@ _USD = re.compile(r"[0-9]{1,4}(\.[0-9]{1,8})?")
 
 
 class Billed(BaseModel):
-    """What the price of a render at one offer depends on."""
+    """What the price of a render depends on."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -40,13 +40,13 @@ class Billed(BaseModel):
 
 
 def billed(plan: Plan) -> tuple[Billed, ...]:
-    """The same for each offer of the plan's route."""
+    """For each offer of the plan's route."""
     recorded_seconds = plan.audio_facts.duration_seconds if plan.audio_facts else None
     return tuple(_billed(planned, recorded_seconds) for planned in plan.route)
 
 
 def estimated_usd(render: Billed, prices: Prices) -> Decimal | None:
-    """In steps of a ten-thousandth. None when neither the owner nor the provider's page says it."""
+    """Rounded to a ten-thousandth. None when neither the owner nor the catalog has a price."""
     per_second = prices.get((render.endpoint, render.resolution))
     if per_second is None and (offer := _offer(render.provider, render.endpoint)):
         per_second = offer.usd_per_second.get(render.resolution)
@@ -56,11 +56,11 @@ def estimated_usd(render: Billed, prices: Prices) -> Decimal | None:
 
 
 class PricesUnreadable(ValueError):
-    """The parameter `UsdPerSecond` is not of its form, or names what no offer has."""
+    """The parameter `UsdPerSecond` has an invalid entry, or one that fits no offer."""
 
 
 def prices_in(parameter: str) -> Prices:
-    """The prices of the parameter; blank is none. Raises `PricesUnreadable`, with every fault."""
+    """The prices of the parameter; none if blank. Raises `PricesUnreadable` with every fault."""
     prices: dict[tuple[str, str], float] = {}
     faults: list[str] = []
     for entry in parameter.split(",") if parameter.strip() else ():
@@ -78,13 +78,13 @@ def prices_in(parameter: str) -> Prices:
 
 
 def _billed(planned: PlannedOffer, recorded_seconds: float | None) -> Billed:
-    """A video lasts as long as the job may ask for; where it may not, as long as its recording."""
+    """A video has the duration that the job asked for; without that option, its recording's."""
     resolution: OptionValue | None = None
     seconds: OptionValue | float | None = None
     if offer := _offer(planned.provider, planned.endpoint):
-        resolution = _told(offer, planned, "resolution")
+        resolution = _value(offer, planned, "resolution")
         has_duration = offer.option("duration") is not None
-        seconds = _told(offer, planned, "duration") if has_duration else recorded_seconds
+        seconds = _value(offer, planned, "duration") if has_duration else recorded_seconds
     return Billed(
         provider=planned.provider,
         endpoint=planned.endpoint,
@@ -93,18 +93,18 @@ def _billed(planned: PlannedOffer, recorded_seconds: float | None) -> Billed:
     )
 
 
-def _told(offer: Offer, planned: PlannedOffer, name: str) -> OptionValue | None:
-    """What the offer goes by for an option, in the user's spelling."""
+def _value(offer: Offer, planned: PlannedOffer, name: str) -> OptionValue | None:
+    """The value of an option at an offer, in the user's spelling."""
     option = offer.option(name)
     if option is None:
         return None
-    told = planned.fields.get(option.field, option.default)
-    ours: dict[OptionValue | None, str] = {sent: name for name, sent in option.sent_as.items()}
-    return ours.get(told, told)
+    sent = planned.fields.get(option.field, option.default)
+    ours: dict[OptionValue | None, str] = {theirs: our for our, theirs in option.sent_as.items()}
+    return ours.get(sent, sent)
 
 
 def _offer(provider: ProviderName, endpoint: str) -> Offer | None:
-    """None when the catalog has it no more: a job may have waited for long."""
+    """None when a newer catalog does not have it any more."""
     try:
         return offer_of(provider, endpoint)
     except KeyError:
@@ -119,14 +119,14 @@ def _price(entry: str) -> tuple[tuple[str, str], float]:
     known = _resolutions()
     if endpoint not in known:
         raise PricesUnreadable(
-            f'no offer has the endpoint "{endpoint}"; there are {", ".join(known)}'
+            f'no offer has the endpoint "{endpoint}"; the endpoints are {", ".join(known)}'
         )
     if resolution not in known[endpoint]:
         raise PricesUnreadable(
-            f'{endpoint} does not render in "{resolution}", but in {", ".join(known[endpoint])}'
+            f'{endpoint} has no resolution "{resolution}", only {", ".join(known[endpoint])}'
         )
     if not _USD.fullmatch(usd):
-        raise PricesUnreadable(f'the price of {priced} is not a number like 0.03, but "{usd}"')
+        raise PricesUnreadable(f'the price of {priced} is "{usd}", not a number such as 0.03')
     return (endpoint, resolution), float(usd)
 
 

@@ -1,4 +1,4 @@
-"""What Dropreel asks of a provider. One module per provider speaks its dialect (`runcomfy`)."""
+"""The interface to a provider. Each provider has one module in `providers/` that satisfies it."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -11,11 +11,11 @@ from dropreel.model.catalog import ProviderName
 
 QUEUE_TIMEOUT_SECONDS = 120 * 60.0
 RENDER_TIMEOUT_SECONDS = 60 * 60.0
-"""The template's defaults."""
+"""As in the template."""
 
 
 class RenderState(StrEnum):
-    """Where accepted work stands, in our words."""
+    """The state of an accepted render."""
 
     QUEUED = "queued"
     RENDERING = "rendering"
@@ -36,19 +36,19 @@ class Ticket(BaseModel):
     offer: int = Field(ge=0, description="The offer's place in the plan's route.")
     submitted_at: datetime
     queue_timeout_seconds: float = Field(
-        default=QUEUE_TIMEOUT_SECONDS, description="From the submission. Fixed by then."
+        default=QUEUE_TIMEOUT_SECONDS, description="From the submission. Fixed then."
     )
     render_timeout_seconds: float = Field(
         default=RENDER_TIMEOUT_SECONDS,
-        description="From when a poll first saw it rendering. Fixed when it was submitted.",
+        description="From when a poll first saw it rendering. Fixed at the submission.",
     )
     is_recorded: bool = Field(
-        default=True, description="False when the ledger could not note it at the time."
+        default=True, description="False when the ledger could not be written at the time."
     )
 
 
 class FailureCause(StrEnum):
-    """Why accepted work failed, as far as it decides what to do about it."""
+    """Why an accepted render failed, as far as the next step depends on it."""
 
     MODERATED = "moderated"
     BAD_INPUT = "bad input"
@@ -58,7 +58,7 @@ class FailureCause(StrEnum):
 
 
 class Answer(BaseModel):
-    """A provider's answer to 'how far is it?'."""
+    """A provider's answer to a poll."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -68,22 +68,21 @@ class Answer(BaseModel):
 
 
 class Result(BaseModel):
-    """The output of a completed render. Its URL grants access: it must not leave the function
-    that asked for it, so this is never dumped, logged or returned by a step."""
+    """The output of a completed render. Its URL grants access, so no step dumps, logs or returns
+    it."""
 
     model_config = ConfigDict(frozen=True)
 
     video_url: str | None = Field(
-        repr=False, description="Of the first video; None when the output offers none."
+        repr=False, description="Of the first video; None when the output has none."
     )
     nsfw: bool | None = Field(
-        default=None, description="What the provider's detector says; None when it has none."
+        default=None, description="The provider's detector's result; None when it has none."
     )
 
 
 class RenderLost(Exception):
-    """The result says that the render failed or was cancelled: `answer` is what a poll would have
-    been told."""
+    """The result says that the render failed or was cancelled; `answer` is as from a poll."""
 
     def __init__(self, answer: Answer) -> None:
         super().__init__(answer.message)
@@ -91,9 +90,9 @@ class RenderLost(Exception):
 
 
 class Refusal(Exception):
-    """A definite no to a submission: nothing was accepted, nothing will be paid.
+    """The provider refused a submission: it accepted nothing, so nothing is paid.
 
-    `code` is the name of the `DropreelError` that it becomes when nobody tries again.
+    `code` is the name of the `DropreelError` that ends the job if there is no retry (`again`).
     """
 
     def __init__(
@@ -107,11 +106,11 @@ class Refusal(Exception):
 
 
 class Unclear(Exception):
-    """Sent, and no usable answer: the provider may have accepted the work."""
+    """Sent, with no usable answer: the provider may have accepted the request."""
 
 
 class Unreachable(Exception):
-    """A question about accepted work got no answer this time. Says nothing about the work."""
+    """A call about an accepted request got no answer. The request's state is unknown."""
 
     def __init__(self, message: str, *, retry_after_seconds: float = 0) -> None:
         super().__init__(message)
@@ -123,23 +122,23 @@ class UnknownRequest(Exception):
 
 
 class Provider(Protocol):
-    """A hosted video model's API. No answer of it ever carries a token or leaves a URL in a log."""
+    """A provider's API. Its answers contain no token, and it logs no URL."""
 
     def submit(self, endpoint: str, payload: Mapping[str, object]) -> str:
-        """Ask for one render of an offer's endpoint, once, and return the request id.
+        """Request one render at an endpoint, in one call. Returns the request id.
 
         Raises `Refusal` (certainly not accepted) or `Unclear` (perhaps accepted).
         """
 
     def ask(self, ticket: Ticket) -> Answer:
-        """The state of accepted work. Raises `Unreachable` or `UnknownRequest`."""
+        """The state of an accepted request. Raises `Unreachable` or `UnknownRequest`."""
 
     def result(self, ticket: Ticket) -> Result:
-        """What a completed render offers. Raises `RenderLost`, `Unreachable` (ask again) or
+        """The output of a completed render. Raises `RenderLost`, `Unreachable` or
         `UnknownRequest`."""
 
     def cancel(self, ticket: Ticket) -> bool:
-        """Cancel work that is still queued. True when the provider says it is cancelled.
+        """Cancel a request that is still queued. True when the provider confirms it.
 
         Raises `Unreachable`.
         """

@@ -1,4 +1,4 @@
-"""What a bucket lists of its objects."""
+"""The objects that a bucket lists."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,15 +15,15 @@ class ObjectVersion:
 
 @dataclass(frozen=True)
 class WrittenObject(ObjectVersion):
-    """The same, and when it was written."""
+    """Also with the time of the write."""
 
     written_at: datetime
 
 
 @dataclass(frozen=True)
 class Page:
-    """A part of a listing, in the order of the keys."""
+    """A part of a listing, sorted by key."""
 
     objects: tuple[WrittenObject, ...]
     goes_on_after: str | None
-    """The key that the next page begins behind; None when there is none."""
+    """The next page begins after this key; None on the last page."""
