@@ -1,1 +1,1 @@
-"""What an operator runs against a deployed stack. Uses the environment's AWS credentials."""
+"""The operator's commands for a deployed stack. Uses the environment's AWS credentials."""

@@ -1,6 +1,6 @@
-"""What an operator does with a deployed stack: `python -m operate --help`.
+"""The operator's commands for a deployed stack: `python -m operate --help`.
 
-Exits with 1 when it could not be done and with 2 when it cannot be meant; a sentence says why.
+Exits with 1 on failure and with 2 on wrong usage, with one sentence on stderr.
 """
 
 import sys
@@ -22,7 +22,7 @@ from operate.stack import DeployedStack, outputs_of
 from operate.sweep import sweep as sweep_now
 
 app = typer.Typer(
-    help="What an operator does with a deployed stack.",
+    help="The operator's commands for a deployed stack.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="rich" if sys.stdout.isatty() else None,
@@ -33,8 +33,8 @@ StackName = Annotated[str, typer.Option("--stack", help="The name of the stack."
 
 
 @contextmanager
-def told_plainly() -> Iterator[None]:
-    """What goes wrong is one sentence on stderr and an exit code."""
+def plain_errors() -> Iterator[None]:
+    """Turn an error into one sentence on stderr and an exit code."""
     try:
         yield
     except OperateError as error:
@@ -50,81 +50,79 @@ def _sentence(error: BotoCoreError | ClientError) -> str:
         case NoCredentialsError():
             return "There are no AWS credentials in this shell."
         case NoRegionError():
-            return "No AWS region is set: say AWS_DEFAULT_REGION."
+            return "No AWS region is set. Set AWS_DEFAULT_REGION."
         case ClientError():
-            told = error.response["Error"]
-            return f"AWS answered {error.operation_name} with {told['Code']}: {told['Message']}"
+            answer = error.response["Error"]
+            return f"AWS answered {error.operation_name} with {answer['Code']}: {answer['Message']}"
         case _:
             return " ".join(str(error).split())
 
 
 def at_terminal() -> bool:
-    """Somebody is there to be asked."""
+    """Whether there is a person to ask."""
     return sys.stdin.isatty()
 
 
 @app.command()
-@told_plainly()
+@plain_errors()
 def token(
     provider: Annotated[
-        str | None, typer.Option(help="Whose token it is; not needed if there is only one.")
+        str | None, typer.Option(help="The token's provider; not needed if there is only one.")
     ] = None,
     stack: StackName = "dropreel",
 ) -> None:
-    """Store a provider's API token: asks for it unseen, or reads a line from stdin."""
+    """Store a provider's API token: asks for it without showing it, or reads a line from stdin."""
     outputs = outputs_of(stack)
     name = tokens.provider_of(outputs, provider)
-    tokens.store(outputs, name, _typed(f"{name}'s API token"))
+    if at_terminal():
+        question = f"{name}'s API token"
+        typed = typer.prompt(question, default="", show_default=False, hide_input=True)
+    else:
+        typed = sys.stdin.readline()
+    tokens.store(outputs, name, typed)
     typer.echo(f"{name}'s API token is stored.")
 
 
-def _typed(question: str) -> str:
-    if at_terminal():
-        answer: str = typer.prompt(question, default="", show_default=False, hide_input=True)
-        return answer
-    return sys.stdin.readline()
-
-
 @app.command()
-@told_plainly()
+@plain_errors()
 def sweep(stack: StackName = "dropreel") -> None:
-    """Do now what the daily sweep does: start and conclude what events missed."""
+    """Run the daily sweep now: it starts and concludes jobs whose events were lost."""
     function = outputs_of(stack)["SweepFunctionName"]
     with Console(stderr=True).status("Sweeping ..."):
         sweep_now(function)
-    typer.echo("Under way: the inbox is gone through at 120 uploads a minute.")
+    typer.echo("Started: the sweep checks 120 uploads a minute.")
 
 
 @app.command()
-@told_plainly()
+@plain_errors()
 def redrive_uploads(stack: StackName = "dropreel") -> None:
-    """Send the uploads that intake failed on through intake again."""
+    """Send the uploads on which intake failed through intake again."""
     redrive(outputs_of(stack)["IntakeDeadLettersUrl"])
-    typer.echo("Under way: what still fails comes back to the queue within a quarter of an hour.")
+    typer.echo("Started: uploads that fail again are back in the queue within 15 minutes.")
 
 
 @app.command()
-@told_plainly()
+@plain_errors()
 def rerun(
     job_id: Annotated[
-        str | None, typer.Option("--id", help="Of one job, or the name of an execution of it.")
+        str | None, typer.Option("--id", help="One job's id, or the name of one of its executions.")
     ] = None,
     failed_since: Annotated[
         str | None,
         typer.Option(
-            help="All that failed since a date or a date-time (UTC if it does not say), or for "
-            "30m, 2h, 3d."
+            help="All jobs that failed since a date or a date-time (UTC unless it has an offset), "
+            "or in the last 30m, 2h, 3d."
         ),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only say what would be done.")
+        bool, typer.Option("--dry-run", help="Only show what would be done.")
     ] = False,
     yes: Annotated[
-        bool, typer.Option("--yes", help="Run the job of --id although there is a later drop.")
+        bool, typer.Option("--yes", help="Run the job of --id even if there is a later drop.")
     ] = False,
     stack: StackName = "dropreel",
 ) -> None:
-    """Run failed jobs again: one, or all that failed since. Pays nothing twice."""
+    """Run failed jobs again: one, or all since a time. Does not pay twice for the same render."""
     now = datetime.now(UTC)
     asked = asked_for(job_id, failed_since, now)
     deployed = DeployedStack(outputs_of(stack))

@@ -1,9 +1,9 @@
-"""Which failed jobs are run again, and what becomes of each. Knows no AWS.
+"""Which failed jobs are run again, and why the others are not. Knows no AWS.
 
-A job is never run again while a run of it may still act: while one is running, while the call that
-submits it may be under way, or before `conclude` is through with it, which cancels what it finds
-at the provider. Whoever names a job decides for it; of many at once only those are run again that
-can succeed and cannot be paid for twice.
+A job is never run again while an earlier run may still act: while it is running, while its call to
+submit may be open, or before conclude has ended it, which cancels at the provider. An operator who
+names a job decides for it. Of many jobs at once, only those run that can succeed and cannot be paid
+twice.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -28,16 +28,16 @@ from dropreel.render.submission import CALL_LIFE_SECONDS
 from operate.errors import OperateError
 
 _CONCLUDED_AFTER: Final = timedelta(minutes=5)
-"""An execution that was stopped is concluded within seconds, if its status event is not lost."""
+"""A stopped execution is concluded within seconds, unless its status event is lost."""
 
 _OUR_CODES: Final = {error.__name__ for error in DropreelError.__subclasses__()}
-"""With one of these the state machine's Fail state ends, after `conclude`."""
+"""The state machine's Fail state ends with one of these, after conclude."""
 
 _REFUSED_FOR_THE_FILES: Final = {
     refusal.__name__ for refusal in (InputRejected, RenderModerated, RenderRejected)
 }
-_NOBODY_KNOWS: Final = {SubmissionUnclear.__name__, RequestForgotten.__name__}
-_SAYS_AS_MUCH: Final = {
+_OUTCOME_UNKNOWN: Final = {SubmissionUnclear.__name__, RequestForgotten.__name__}
+_CODE_OF_STATUS: Final = {
     "ABORTED": ExecutionAborted.__name__,
     "TIMED_OUT": ExecutionTimedOut.__name__,
 }
@@ -46,7 +46,7 @@ _VIDEO_READY: Final = "VideoReady"
 
 @dataclass(frozen=True)
 class Execution:
-    """One run of a job, as Step Functions knows it."""
+    """One run of a job, in Step Functions."""
 
     name: str
     status: str
@@ -57,67 +57,68 @@ class Execution:
 
 
 class Stack(Protocol):
-    """What the choice is made from, and how a job is started."""
-
     def execution(self, name: str) -> Execution | None: ...
 
     def unsuccessful_since(self, since: datetime) -> Iterable[Execution]: ...
 
     def start(self, job: Job) -> bool:
-        """False when an execution of this name has ended already."""
+        """False when an execution of this name has already ended."""
 
     def attempts(self, job_id: str) -> tuple[Attempt, ...]: ...
 
     def runs(self, job_id: str) -> tuple[Run, ...]: ...
 
     def last_drop(self, job: Job) -> str | None:
-        """The id of the job that was dropped last for the same output."""
+        """The id of the job with the latest drop for the same output."""
 
 
 @dataclass(frozen=True)
 class LastRun:
-    """The last run of a job, and what the ledger says of it."""
+    """The last run of a job, and its records in the ledger."""
 
     execution: Execution
     latest: Attempt | None = None
     noted: Run | None = None
     replaced_by: str | None = None
-    """The job of a later drop of the same output, whatever has become of that."""
+    """The job of a later drop for the same output, in any state."""
 
     @property
     def failed_with(self) -> str:
-        """The ledger knows best: conclude may have found out more than the execution says."""
+        """The ledger's outcome first: conclude may know more than the execution."""
         status = self.execution.status
-        told = self.noted.outcome if self.noted else None
-        return told or self.execution.error or _SAYS_AS_MUCH.get(status, status)
+        outcome = self.noted.outcome if self.noted else None
+        return outcome or self.execution.error or _CODE_OF_STATUS.get(status, status)
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What becomes of a job, in words."""
+    """Whether a job is run again, and why."""
 
     job: Job
     failed_with: str
     is_started: bool
     words: str
     replaced_by: str | None = None
-    """Whoever names the job is asked first, when there is a later drop."""
+    """The job of a later drop: then the operator who names this job has to confirm."""
 
 
 class NoSuchRun(OperateError):
-    """There is no execution to learn the job from; the message says why."""
+    """There is no execution to take the job from; the message says why."""
 
 
 # Finding
 
 
 def last_run(stack: Stack, name: str) -> LastRun:
-    """By the job's id, or by the name of one of its executions. Raises `NoSuchRun`."""
+    """`name` is the job's id or the name of one of its executions. Raises `NoSuchRun`."""
     given = stack.execution(name)
     job_id = given.job.id if given else name
     runs, attempts = stack.runs(job_id), stack.attempts(job_id)
-    known = [given.job.run] if given else [1]
-    execution = _last_execution(stack, job_id, max(known + [run.number for run in runs]))
+    # Counting up from the highest known run: Step Functions may have forgotten the earlier ones.
+    number = max([given.job.run if given else 1, *(run.number for run in runs)])
+    execution = None
+    while later := stack.execution(execution_name(job_id, number)):
+        execution, number = later, number + 1
     if execution is None and (runs or attempts):
         raise NoSuchRun(
             f"Step Functions has no execution of {job_id} any more: it keeps them for 90 days. "
@@ -132,11 +133,11 @@ def last_run(stack: Stack, name: str) -> LastRun:
 
 
 def failed_runs(stack: Stack, since: datetime) -> list[LastRun]:
-    """The jobs whose last run failed since then, in the order of their starts."""
+    """The jobs whose last run failed since then, sorted by start."""
     last: dict[str, Execution] = {}
     for execution in stack.unsuccessful_since(since):
-        there = last.get(execution.job.id)
-        if there is None or there.job.run < execution.job.run:
+        known = last.setdefault(execution.job.id, execution)
+        if known.job.run < execution.job.run:
             last[execution.job.id] = execution
     failed = sorted(last.values(), key=lambda execution: (execution.started_at, execution.name))
     return [
@@ -146,14 +147,6 @@ def failed_runs(stack: Stack, since: datetime) -> list[LastRun]:
         for execution in failed
         if not stack.execution(execution_name(execution.job.id, execution.job.run + 1))
     ]
-
-
-def _last_execution(stack: Stack, job_id: str, known: int) -> Execution | None:
-    """Counting up from a run that is known: earlier ones may be forgotten."""
-    found, number = None, known
-    while execution := stack.execution(execution_name(job_id, number)):
-        found, number = execution, number + 1
-    return found
 
 
 def _with_history(
@@ -172,7 +165,7 @@ def _with_history(
 
 
 def choose(last: LastRun, now: datetime, *, is_named: bool) -> Choice:
-    """What becomes of a job: one that was asked for by name, or one of many."""
+    """`is_named`: the operator asked for this one job, not for many."""
     job = last.execution.job
     obstacle = next(_obstacles(last, now), None)
     if obstacle is None and not is_named:
@@ -187,7 +180,7 @@ def choose(last: LastRun, now: datetime, *, is_named: bool) -> Choice:
 
 
 def _obstacles(last: LastRun, now: datetime) -> Iterator[str]:
-    """Why nobody may run it again now."""
+    """Why it must not run again now."""
     execution, latest = last.execution, last.latest
     if execution.status == "SUCCEEDED" or last.failed_with == _VIDEO_READY:
         yield "it has succeeded, and its video is delivered"
@@ -196,30 +189,29 @@ def _obstacles(last: LastRun, now: datetime) -> Iterator[str]:
         yield f"its execution {execution.name} is still running"
         return
     if not _is_concluded(last) and now - _end(execution) < _CONCLUDED_AFTER:
-        yield "its end is not concluded yet; try again in a minute, or after `make sweep`"
-    if latest and latest.state is AttemptState.BEGUN:
-        called = now - latest.begun_at
-        if called < timedelta(seconds=CALL_LIFE_SECONDS):
-            yield "the call that submits it may be under way; try again in five minutes"
+        yield "Dropreel still concludes it; try again in a minute, or after `make sweep`"
+    oldest_open = now - timedelta(seconds=CALL_LIFE_SECONDS)
+    if latest and latest.state is AttemptState.BEGUN and latest.begun_at > oldest_open:
+        yield "the call that submits it may still be open; try again in 5 minutes"
 
 
 def _doubts(last: LastRun) -> Iterator[str]:
-    """Why it is not run again with many others."""
+    """Why it does not run again together with many others."""
     code = last.failed_with
     if _may_be_paid(last):
         yield (
-            "it may be rendered and paid for: look at the provider's dashboard, and run it again "
-            f"with `make rerun ID={last.execution.job.id}` if it is not there"
+            "it may be paid: look at the provider's dashboard, and if the render is not there, run "
+            f"`make rerun ID={last.execution.job.id}`"
         )
     if last.replaced_by:
         yield f"its files were dropped again: job {last.replaced_by} has taken its place"
     if code in _REFUSED_FOR_THE_FILES:
-        yield "the same files would be refused again; mend them and drop them"
+        yield "the same files would be refused again; correct them and drop them"
     if code == InputGone.__name__:
-        yield "a file of it was deleted; drop that again"
+        yield "one of its files was deleted; drop that again"
     if code == ExecutionAborted.__name__ and not _is_accepted(last):
         yield (
-            "somebody stopped it; if its video is still wanted, run it again with "
+            "somebody stopped it; if you still want the video, run "
             f"`make rerun ID={last.execution.job.id}`"
         )
 
@@ -228,8 +220,8 @@ def _prospect(last: LastRun) -> str:
     if last.latest and _is_accepted(last):
         return f"waits for request {last.latest.request_id} and delivers it"
     if _may_be_paid(last):
-        return "is submitted anew; what the provider was asked before may be paid for, too"
-    return "is submitted anew"
+        return "is submitted again; the earlier request may be paid, too"
+    return "is submitted again"
 
 
 def _is_accepted(last: LastRun) -> bool:
@@ -237,10 +229,10 @@ def _is_accepted(last: LastRun) -> bool:
 
 
 def _may_be_paid(last: LastRun) -> bool:
-    """Besides what is accepted, and only waited for."""
+    """Whether an earlier request may be paid that a new run would not wait for."""
     latest = last.latest
     is_open = latest is not None and latest.state is AttemptState.BEGUN
-    return is_open or not _NOBODY_KNOWS.isdisjoint({last.failed_with, latest and latest.code})
+    return is_open or not _OUTCOME_UNKNOWN.isdisjoint({last.failed_with, latest and latest.code})
 
 
 def _is_concluded(last: LastRun) -> bool:

@@ -1,13 +1,13 @@
-"""What an operator is told instead of a traceback: one sentence."""
+"""Errors that an operator reads as one sentence, without a traceback."""
 
 
 class OperateError(Exception):
-    """It could not be done; the message says why."""
+    """The command failed; the message says why."""
 
     exit_code = 1
 
 
 class WrongUsage(OperateError):
-    """It cannot be meant. The message names what was typed, for make and for Python."""
+    """Wrong arguments. The message names them as for make and as for Python."""
 
     exit_code = 2

@@ -1,4 +1,4 @@
-"""Run failed jobs again: what a provider has accepted is waited for, not submitted anew."""
+"""Run failed jobs again. A run waits for what a provider has accepted, and does not submit it."""
 
 import re
 from collections.abc import Sequence
@@ -18,38 +18,34 @@ _NAME = re.compile(r"[a-z0-9-]{1,80}")
 
 
 def asked_for(job_id: str | None, failed_since: str | None, now: datetime) -> str | datetime:
-    """One job's id, or since when all that failed are meant. Raises `WrongUsage`."""
+    """One job's id, or the time since which all failed jobs are meant. Raises `WrongUsage`."""
     if job_id is not None and failed_since is None:
-        return _name(job_id)
+        if not _NAME.fullmatch(job_id):
+            raise WrongUsage(f'ID= (--id): "{job_id}" is no job id, such as anna-0123456789abcdef.')
+        return job_id
     if failed_since is not None and job_id is None:
         return moment(failed_since, now)
     raise WrongUsage(
-        "Say one of both: ID= (--id) for one job, or FAILED_SINCE= (--failed-since) for all that "
-        "failed since then."
+        "Set one of the two: ID= (--id) for one job, or FAILED_SINCE= (--failed-since) for all "
+        "jobs that failed since then."
     )
 
 
-def _name(text: str) -> str:
-    if not _NAME.fullmatch(text):
-        raise WrongUsage(f'ID= (--id): "{text}" is no job id, such as anna-0123456789abcdef.')
-    return text
-
-
 def moment(text: str, now: datetime) -> datetime:
-    """The start of a span that ends now, or what a date or a date-time says."""
+    """A date, a date-time, or the start of a span that ends now."""
     if span := _SPAN.fullmatch(text):
         return now - timedelta(**{_UNITS[span[2]]: int(span[1])})
     try:
-        said = datetime.fromisoformat(text)
+        since = datetime.fromisoformat(text)
     except ValueError:
         raise WrongUsage(
             f'FAILED_SINCE= (--failed-since): "{text}" is neither a date (2026-11-20), nor a '
             "date-time (2026-11-20T08:00), nor a span (30m, 2h, 3d)."
         ) from None
-    said = said if said.tzinfo else said.replace(tzinfo=UTC)
-    if said > now:
+    since = since if since.tzinfo else since.replace(tzinfo=UTC)
+    if since > now:
         raise WrongUsage(f'FAILED_SINCE= (--failed-since): "{text}" is in the future.')
-    return said
+    return since
 
 
 def rerun(
@@ -61,8 +57,11 @@ def rerun(
     is_sure: bool,
     may_ask: bool,
 ) -> bool:
-    """False when nothing could be started, or nobody wanted it. Raises `NoSuchRun`."""
-    choices = _choices(stack, asked, now)
+    """False when nothing was started, except in a dry run. Raises `NoSuchRun`."""
+    if isinstance(asked, str):
+        choices = [choose(last_run(stack, asked), now, is_named=True)]
+    else:
+        choices = [choose(last, now, is_named=False) for last in failed_runs(stack, asked)]
     if isinstance(asked, datetime) and not choices:
         typer.echo(f"No job has failed since {asked:%Y-%m-%d %H:%M} UTC.")
         return True
@@ -75,28 +74,22 @@ def rerun(
     return _start(stack, choices)
 
 
-def _choices(stack: Stack, asked: str | datetime, now: datetime) -> list[Choice]:
-    if isinstance(asked, str):
-        return [choose(last_run(stack, asked), now, is_named=True)]
-    return [choose(last, now, is_named=False) for last in failed_runs(stack, asked)]
-
-
 def _is_wanted(choice: Choice, *, may_ask: bool) -> bool:
-    """Ask whoever names a job of which there is a later drop."""
+    """Ask, if there is a later drop of the named job's output."""
     if not (choice.is_started and choice.replaced_by):
         return True
     typer.echo(
-        f"Its files were dropped again since: job {choice.replaced_by} has taken its place. If "
-        f"that one has a video, this one's will lie beside it, as {choice.job.own_video_key}."
+        f"Its files were dropped again: job {choice.replaced_by} has taken its place. If that job "
+        f"has a video, this job's video will be next to it, as {choice.job.own_video_key}."
     )
     if not may_ask:
-        typer.echo("Nothing was started. To run it all the same, say YES=1 (--yes).")
+        typer.echo("Nothing was started. To run it all the same, set YES=1 (--yes).")
         return False
     return typer.confirm("Run it again all the same?")
 
 
 def _start(stack: Stack, choices: Sequence[Choice]) -> bool:
-    """Whatever goes wrong here can be run again: what was started is not failed any more."""
+    """After an error in between, the command can be repeated: it skips what was started."""
     chosen = [choice.job for choice in choices if choice.is_started]
     started = 0
     try:
@@ -106,17 +99,16 @@ def _start(stack: Stack, choices: Sequence[Choice]) -> bool:
                 if len(choices) == 1:
                     typer.echo(f"Execution {job.execution_name}")
             else:
-                typer.echo(f"{job.execution_name} was started by somebody else just now.")
+                typer.echo(f"{job.execution_name} was started by another command just now.")
     finally:
         skipped = len(choices) - len(chosen)
-        typer.echo(
-            f"Started {started} of {len(choices)}" + (f", skipped {skipped}." if skipped else ".")
-        )
+        rest = f", skipped {skipped}." if skipped else "."
+        typer.echo(f"Started {started} of {len(choices)}{rest}")
     return started > 0
 
 
 def _show(choices: Sequence[Choice]) -> None:
-    """A table at a terminal; for a pipe a line for each, with tabs."""
+    """A table at a terminal; tab-separated lines for a pipe."""
     console = Console()
     if console.is_terminal:
         console.print(_table(choices))
@@ -126,10 +118,10 @@ def _show(choices: Sequence[Choice]) -> None:
 
 
 def _table(choices: Sequence[Choice]) -> Table:
-    table = Table("job", "ended with", "what becomes of it")
+    table = Table("job", "ended with", "what happens")
     for choice in choices:
         table.add_row(*map(escape, _cells(choice)), style=None if choice.is_started else "dim")
-    table.columns[0].overflow = "fold"  # an id that is cut is of no use
+    table.columns[0].overflow = "fold"  # a cut id is useless
     return table
 
 

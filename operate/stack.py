@@ -1,4 +1,4 @@
-"""A deployed stack as an operator's commands see it: an adapter."""
+"""The adapter to a deployed stack."""
 
 from collections.abc import Iterator
 from datetime import datetime
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mypy_boto3_stepfunctions import SFNClient
 
 PATIENT: Final = Config(retries={"mode": "standard", "max_attempts": 10})
-"""Step Functions takes so many calls a second and then throttles: growing waits keep the pace."""
+"""Step Functions throttles many calls a second: growing waits keep the pace."""
 
 _UNSUCCESSFUL: Final[tuple[Literal["FAILED", "ABORTED", "TIMED_OUT"], ...]] = (
     "FAILED",
@@ -30,11 +30,11 @@ _UNSUCCESSFUL: Final[tuple[Literal["FAILED", "ABORTED", "TIMED_OUT"], ...]] = (
 
 
 class NoSuchStack(OperateError):
-    """There is none of this name, for these credentials."""
+    """These credentials see no stack of this name."""
 
 
 class OutputMissing(OperateError):
-    """The stack is none of Dropreel's, or of an older one."""
+    """The stack is not Dropreel's, or an older version's."""
 
 
 class Outputs(dict[str, str]):
@@ -78,7 +78,7 @@ class DeployedStack:
         except ValidationError:
             return None
         if not job.is_run_by(described["executionArn"]):
-            return None  # somebody started it by hand: it did nothing
+            return None  # started by hand: it did nothing
         return Execution(
             name=described["name"],
             status=described["status"],
@@ -89,10 +89,10 @@ class DeployedStack:
         )
 
     def unsuccessful_since(self, since: datetime) -> Iterator[Execution]:
-        """Those that stopped since then. What was started by hand with no job in it is left out."""
+        """Those that stopped since then, without executions that were started by hand."""
         pages = self._states.get_paginator("list_executions")
         for status in _UNSUCCESSFUL:
-            # In the order of their starts: one that started long ago may have stopped just now.
+            # Sorted by start: an execution that started long ago may have stopped just now.
             for page in pages.paginate(
                 stateMachineArn=self._state_machine_arn, statusFilter=status
             ):

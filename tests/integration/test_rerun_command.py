@@ -294,7 +294,7 @@ def test_a_terminal_gets_a_table(
     told = rerun("--id", JOB.id, "--dry-run")
 
     assert JOB.id in told.stdout
-    assert ("what becomes of it" in told.stdout) is is_terminal
+    assert ("what happens" in told.stdout) is is_terminal
     assert told.stdout.splitlines()[-1] == "Nothing was started: this is a dry run."
 
 
@@ -306,7 +306,7 @@ def test_a_stack_of_something_else_is_said() -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], "Say one of both: ID= (--id)"),
+        ([], "Set one of the two: ID= (--id)"),
         (["--id", JOB.id, "--failed-since", "1h"], "or FAILED_SINCE= (--failed-since)"),
         (["--id", "Anna"], 'ID= (--id): "Anna" is no job id'),
         (["--id", ""], 'ID= (--id): "" is no job id'),

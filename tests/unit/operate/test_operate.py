@@ -151,7 +151,7 @@ def test_what_is_no_token_is_refused(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], "Say whose token it is: PROVIDER= (--provider) is RunComfy or WaveSpeed."),
+        ([], "Name the provider: PROVIDER= (--provider) is RunComfy or WaveSpeed."),
         (
             ["--provider", "Wave'Speed"],
             "The stack has no token for Wave'Speed: "
@@ -184,7 +184,7 @@ def test_a_token_that_aws_does_not_store_is_not_shown(account: Account) -> None:
 @pytest.mark.parametrize(
     ("response", "exit_code", "words"),
     [
-        ({}, 0, "Under way: the inbox is gone through at 120 uploads a minute."),
+        ({}, 0, "Started: the sweep checks 120 uploads a minute."),
         (
             {"FunctionError": "Unhandled"},
             1,
@@ -218,7 +218,7 @@ def test_dead_letters_go_back_to_where_they_came_from(account: Account) -> None:
     told = operate("redrive-uploads")
 
     assert told.exit_code == 0
-    assert told.output.startswith("Under way: what still fails comes back")
+    assert told.output.startswith("Started: uploads that fail again are back")
 
 
 def test_what_aws_refuses_is_one_sentence(account: Account) -> None:
@@ -258,7 +258,7 @@ def test_a_stack_of_something_else_is_said(account: Account, command: list[str])
 @pytest.mark.parametrize(
     ("missing", "words"),
     [
-        ("AWS_DEFAULT_REGION", "No AWS region is set: say AWS_DEFAULT_REGION."),
+        ("AWS_DEFAULT_REGION", "No AWS region is set. Set AWS_DEFAULT_REGION."),
         ("AWS_ACCESS_KEY_ID", "There are no AWS credentials in this shell."),
     ],
 )

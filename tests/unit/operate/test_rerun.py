@@ -94,7 +94,7 @@ class Account:
 # What becomes of a job
 
 WAITS = "waits for request req-1 and delivers it"
-ANEW = "is submitted anew"
+ANEW = "is submitted again"
 
 
 @pytest.mark.parametrize(
@@ -141,9 +141,7 @@ def test_what_may_be_paid_is_submitted_anew_only_when_it_is_named(unclear: LastR
     many = choose(unclear, NOW, is_named=False)
 
     assert one.is_started
-    assert one.words == (
-        "is submitted anew; what the provider was asked before may be paid for, too"
-    )
+    assert one.words == ("is submitted again; the earlier request may be paid, too")
     assert not many.is_started
     assert "dashboard" in many.words
     assert f"ID={JOB.id}" in many.words
@@ -189,7 +187,7 @@ def test_what_lacks_a_deleted_file_is_not_run_again_with_many() -> None:
 
     assert (many.is_started, many.words) == (
         False,
-        "skipped: a file of it was deleted; drop that again",
+        "skipped: one of its files was deleted; drop that again",
     )
 
 

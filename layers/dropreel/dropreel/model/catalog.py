@@ -1,10 +1,9 @@
 """The catalog of models and of the offers that render them. Data, not code.
 
-Validation, routing, the payloads, the job file's schema, the README's table of models and the
-stand-ins all read it. A number stands beside the page that it comes from. A bound that a page
-writes as an operator (`width_pixels< 2000`) or as "less than" is exclusive; "between" and "up to"
-are inclusive. Megabytes are read as 1,000,000 bytes, the smaller of the two readings, so that
-what passes here passes there.
+Each offer names the page that its numbers come from. A bound that a page writes as an operator
+(`width_pixels< 2000`) or as "less than" is exclusive; "between" and "up to" are inclusive. A
+megabyte is read as 1,000,000 bytes, the smaller of the two readings, so that what passes here
+passes there.
 """
 
 from collections.abc import Mapping
@@ -15,15 +14,13 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 OptionValue = str | int | bool
-
-
 ProviderName = str
-"""How settings, secrets and the ledger name a provider; also the module that speaks its dialect."""
+"""In settings, secrets and the ledger; also the name of the provider's module in `providers/`."""
 
 TITLES: Mapping[ProviderName, str] = MappingProxyType(
     {"runcomfy": "RunComfy", "wavespeed": "WaveSpeed"}
 )
-"""How people call the providers."""
+"""The providers' names for people."""
 
 
 class ImageFormat(StrEnum):
@@ -43,10 +40,8 @@ class _Data(BaseModel):
 
 
 class ImageLimits(_Data):
-    """What an offer accepts as the picture. Bounds named `over` and `under` are exclusive.
-
-    None where the provider publishes no bound.
-    """
+    """What an offer takes as the picture. Bounds named `over` and `under` are exclusive; None where
+    the provider publishes no bound."""
 
     formats: tuple[ImageFormat, ...]
     side_over_pixels: int | None = None
@@ -57,10 +52,7 @@ class ImageLimits(_Data):
 
 
 class AudioLimits(_Data):
-    """What an offer accepts as the voice. Bounds named `over` and `under` are exclusive.
-
-    None where the provider publishes no bound.
-    """
+    """What an offer takes as the voice. The same holds for its bounds."""
 
     formats: tuple[AudioFormat, ...]
     required: bool
@@ -71,9 +63,9 @@ class AudioLimits(_Data):
 
 
 class Option(_Data):
-    """One thing that an offer can be told beside the picture and the voice."""
+    """A parameter of an offer other than the picture and the voice."""
 
-    name: str = Field(description="The user's spelling, the same for all offers.")
+    name: str = Field(description="In the user's spelling, the same for all offers.")
     sent_name: str = Field(default="", description="The provider's, where it differs.")
     kind: Literal["string", "integer", "boolean"]
     values: tuple[OptionValue, ...] = Field(default=(), description="In the user's spelling.")
@@ -81,7 +73,7 @@ class Option(_Data):
         default_factory=dict, description="The provider's spelling of a value, where it differs."
     )
     default: OptionValue | None = Field(
-        default=None, description="What the provider takes when the job does not say."
+        default=None, description="The provider's value when the job sets none."
     )
     required: bool = False
     at_least: int | None = None
@@ -91,7 +83,7 @@ class Option(_Data):
 
     @property
     def field(self) -> str:
-        """What the provider's schema calls it."""
+        """Its name in the provider's schema."""
         return self.sent_name or self.name
 
 
@@ -101,26 +93,26 @@ class Offer(_Data):
     provider: ProviderName
     endpoint: str = Field(description="The provider's own id of the model.")
     page: str = Field(description="The title of the provider's page that the numbers come from.")
-    image_field: str = Field(description="What the provider's schema calls the picture's URL.")
+    image_field: str = Field(description="The field of the picture's URL in the provider's schema.")
     image: ImageLimits
     audio_field: str | None = Field(default=None, description="The same for the voice's URL.")
     audio: AudioLimits | None = Field(default=None, description="None: it takes no voice.")
     options: tuple[Option, ...]
     usd_per_second: dict[str, float] = Field(
         default_factory=dict,
-        description="Of finished video, by resolution; empty while the provider publishes none.",
+        description="Of finished video, by resolution; empty if the provider publishes no price.",
     )
 
     def option(self, name: str) -> Option | None:
-        """The option of a name in the user's spelling."""
+        """The option with a name in the user's spelling."""
         return next((option for option in self.options if option.name == name), None)
 
 
 class Model(_Data):
-    """What a user asks for, and its route: the offers in order of preference."""
+    """A model and its route: the offers in order of preference."""
 
     name: str
-    does: str = Field(description="What it makes of what, in a few words.")
+    does: str = Field(description="In a few words.")
     route: tuple[Offer, ...]
 
     @property
@@ -141,7 +133,6 @@ _UPPER_CASE = {"480p": "480P", "720p": "720P", "1080p": "1080P"}
 
 _JPEG_PNG_BMP_WEBP = (ImageFormat.JPEG, ImageFormat.PNG, ImageFormat.BMP, ImageFormat.WEBP)
 
-# RunComfy: wan-ai/wan-2-2/speech-to-video
 _RUNCOMFY_S2V = Offer(
     provider="runcomfy",
     endpoint="wan-ai/wan-2-2/speech-to-video",
@@ -172,8 +163,8 @@ _RUNCOMFY_S2V = Offer(
     ),
 )
 
-# WaveSpeedAI: Wan 2.2 Speech To Video. The page says nothing of formats, sizes or pixels: we send
-# what every service of the kind reads.
+# WaveSpeedAI: Wan 2.2 Speech To Video. The page names no formats, sizes or pixels, so we send the
+# most common formats.
 _WAVESPEED_S2V = Offer(
     provider="wavespeed",
     endpoint="wavespeed-ai/wan-2.2/speech-to-video",
@@ -194,8 +185,8 @@ _WAVESPEED_S2V = Offer(
     usd_per_second={"480p": 0.03},  # "$0.15 per 5 seconds (480p)"
 )
 
-# RunComfy: wan-ai/wan-2-2/image-to-video (two pages of it; they differ in what they allow the
-# prompt, 800 characters or fewer than 800: the stricter one is safe on both)
+# This model has two pages. One allows a prompt of 800 characters, the other only of fewer: the
+# stricter bound fits both.
 _RUNCOMFY_I2V = Offer(
     provider="runcomfy",
     endpoint="wan-ai/wan-2-2/image-to-video",
@@ -222,12 +213,11 @@ _RUNCOMFY_I2V = Offer(
         ),
         Option(name="duration", kind="integer", values=(5,), default=5),
         Option(name="prompt_extend", kind="boolean", default=True),
-        # Of the two pages, one says nothing of a seed that is not given.
+        # Only one of the two pages has a default.
         Option(name="seed", kind="integer", default=58_366_538),
     ),
 )
 
-# RunComfy: wan-ai/wan-2-6/flash/image-to-video
 _RUNCOMFY_FLASH = Offer(
     provider="runcomfy",
     endpoint="wan-ai/wan-2-6/flash/image-to-video",
