@@ -144,7 +144,7 @@ class RenderSummary(_Published):
 
 
 class VideoReady(_Published):
-    """`detail` of `Video Ready`, and the manifest beside the video."""
+    """`detail` of `Video Ready`, and the manifest next to the video."""
 
     version: Literal["1"] = VERSION
     job: JobSummary
