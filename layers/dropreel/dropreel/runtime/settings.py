@@ -75,7 +75,7 @@ def _fault(fault: "ErrorDetails") -> str:
 
 
 def _parameter(variable: str, *path: str) -> str:
-    """The template's name of a setting: `RunComfyMaxInFlight`."""
+    """The template's name of a setting, such as `<Provider>MaxInFlight`."""
     if path:
         provider, *path_in_account = path
         variable = "_".join(path_in_account)
