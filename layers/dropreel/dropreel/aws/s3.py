@@ -1,6 +1,7 @@
 """S3, as Dropreel uses it: an adapter, and the only module that knows S3's API."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, BinaryIO
@@ -22,11 +23,22 @@ _BLOCK_BYTES = 1 << 20
 _GONE = {"NoSuchKey", "NoSuchVersion", "404", "MethodNotAllowed"}
 
 
+@contextmanager
+def _reading(key: str) -> Iterator[None]:
+    """Raise `InputGone` when the object or its version does not exist."""
+    try:
+        yield
+    except ClientError as error:
+        if error.response["Error"]["Code"] in _GONE:
+            raise InputGone(f"{key} was deleted before it could be read.") from error
+        raise
+
+
 @dataclass
 class MultipartUpload:
-    """An object in the making: invisible until it is completed, gone when it is aborted.
+    """An upload in parts of at least 5 MiB (the last may be smaller), at most 10,000 of them.
 
-    Every part but the last must have at least 5 MiB; there are at most 10,000.
+    The object is invisible until `complete`, and never exists after `abort`.
     """
 
     client: "S3Client"
@@ -79,14 +91,13 @@ class S3Storage:
                     yield ObjectVersion(version["Key"], version["VersionId"], version["Size"])
 
     def page(self, bucket: str, prefix: str, after: str | None) -> Page:
-        """What one request lists of the objects as they are now, from behind a key.
+        """One request's list of the current objects, starting after a key.
 
-        It can be little or nothing, and the listing still go on: what was replaced or deleted is
-        counted too.
+        It can be empty and not the last: old versions and delete markers count too.
         """
         request: ListObjectVersionsRequestTypeDef = {"Bucket": bucket, "Prefix": prefix}
         if after is not None:
-            # With a key and no version, S3 goes on behind the key and all of its versions.
+            # With a key and no version, S3 starts after the key and all of its versions.
             request["KeyMarker"] = after
         listed = self._client.list_object_versions(**request)
         versions, deleted = listed.get("Versions", []), listed.get("DeleteMarkers", [])
@@ -104,43 +115,37 @@ class S3Storage:
         )
 
     def exists(self, bucket: str, pinned: Input) -> bool:
-        """Whether the pinned version is still there, and nobody has deleted its key.
+        """Whether the pinned version exists and its key is not deleted.
 
-        Who deletes a file withdraws it, although a versioned bucket keeps what it held. Who
-        replaces it does not: another version is another job's.
+        A person who deletes a file withdraws it, although the bucket keeps the version. A person
+        who replaces it does not: the new version belongs to another job.
         """
-        try:
+        with suppress(InputGone), _reading(pinned.key):
             self._client.head_object(Bucket=bucket, Key=pinned.key, VersionId=pinned.version_id)
             self._client.head_object(Bucket=bucket, Key=pinned.key)
-        except ClientError as error:
-            if error.response["Error"]["Code"] in _GONE:
-                return False
-            raise
-        return True
+            return True
+        return False
 
     def open(self, bucket: str, pinned: Input) -> BinaryIO:
         """The pinned version as a file that fetches what is read. Reading raises `InputGone`."""
 
         def fetch(start: int, size_bytes: int) -> bytes:
-            try:
+            end = start + size_bytes
+            with _reading(pinned.key):
                 got = self._client.get_object(
                     Bucket=bucket,
                     Key=pinned.key,
                     VersionId=pinned.version_id,
-                    Range=f"bytes={start}-{start + size_bytes - 1}",
+                    Range=f"bytes={start}-{end - 1}",
                 )
                 body = got["Body"].read()
-                # The embedded AWS sends a version whole, whatever the range.
-                return body if "ContentRange" in got else body[start : start + size_bytes]
-            except ClientError as error:
-                if error.response["Error"]["Code"] in _GONE:
-                    raise InputGone(f"{pinned.key} was deleted before it could be read.") from error
-                raise
+            # The embedded AWS ignores the range and sends the whole version.
+            return body if "ContentRange" in got else body[start:end]
 
         return buffered(fetch, pinned.size_bytes)
 
     def copy(self, bucket: str, pinned: Input, into: BinaryIO) -> None:
-        """All bytes of the pinned version into a file. Raises `InputGone`."""
+        """Write the pinned version into a file. Raises `InputGone`."""
         for block in self._body(bucket, pinned).iter_chunks(_BLOCK_BYTES):
             into.write(block)
 
@@ -149,15 +154,11 @@ class S3Storage:
         return self._body(bucket, pinned).read()
 
     def _body(self, bucket: str, pinned: Input) -> "StreamingBody":
-        try:
+        with _reading(pinned.key):
             got = self._client.get_object(
                 Bucket=bucket, Key=pinned.key, VersionId=pinned.version_id
             )
-        except ClientError as error:
-            if error.response["Error"]["Code"] in _GONE:
-                raise InputGone(f"{pinned.key} was deleted before it could be read.") from error
-            raise
-        return got["Body"]
+            return got["Body"]
 
     def presigned_url(self, bucket: str, pinned: Input, valid_seconds: int) -> str:
         """A URL that lets its holder read the pinned version. A secret: never log or return it."""
@@ -168,32 +169,23 @@ class S3Storage:
         )
 
     def text(self, bucket: str, key: str) -> str | None:
-        """The current text of an object, None when there is none. It may be of anybody."""
-        try:
+        """The current text of an object, None when there is none. Anybody may have written it."""
+        with suppress(InputGone), _reading(key):
             body = self._client.get_object(Bucket=bucket, Key=key)["Body"].read()
             return body.decode(errors="replace")
-        except ClientError as error:
-            if error.response["Error"]["Code"] in _GONE:
-                return None
-            raise
+        return None
 
     def written_at(self, bucket: str, key: str) -> datetime | None:
         """When the current version of an object was written, None when there is none."""
-        try:
+        with suppress(InputGone), _reading(key):
             return self._client.head_object(Bucket=bucket, Key=key)["LastModified"]
-        except ClientError as error:
-            if error.response["Error"]["Code"] in _GONE:
-                return None
-            raise
+        return None
 
     def current_version(self, bucket: str, key: str) -> str | None:
-        """The version id of an object as it is now, None when there is none."""
-        try:
+        """The current version id of an object, None when there is none."""
+        with suppress(InputGone), _reading(key):
             return self._client.head_object(Bucket=bucket, Key=key)["VersionId"]
-        except ClientError as error:
-            if error.response["Error"]["Code"] in _GONE:
-                return None
-            raise
+        return None
 
     def put_json(self, bucket: str, key: str, document: str) -> None:
         self._client.put_object(
