@@ -1,1 +1,1 @@
-"""All that talks to AWS."""
+"""The adapters for AWS."""

@@ -1,4 +1,4 @@
-"""The event bus that Dropreel announces on: an adapter for EventBridge's PutEvents."""
+"""The event bus that Dropreel announces on: an adapter for EventBridge."""
 
 from collections.abc import Sequence
 from functools import cached_property
@@ -14,30 +14,23 @@ if TYPE_CHECKING:
 
 
 class EventNotTaken(Exception):
-    """EventBridge answered, and did not take the event. Announcing it again can help."""
+    """EventBridge answered but refused the event. A retry can help."""
 
 
 class Bus:
-    """The published events' way out. Made once per function environment."""
-
     def __init__(self, name: str, client: "EventBridgeClient | None" = None) -> None:
         self._name = name
         self._given = client
 
     @cached_property
     def _client(self) -> "EventBridgeClient":
-        """Made when it is first needed: most runs say nothing here, and a client costs a cold
-        start a tenth of a second."""
+        """Made on first use: most calls announce nothing, and a client adds 0.1 s to a start."""
         return self._given or clients.events()
 
     def announce(
         self, detail_type: DetailType, detail: BaseModel, resources: Sequence[str] = ()
     ) -> None:
-        """Put one event on the bus.
-
-        `resources` are the ARNs of what the event is about. Raises `EventNotTaken`: PutEvents
-        itself succeeds when an entry of it fails.
-        """
+        """Put one event, about the ARNs in `resources`, on the bus. Raises `EventNotTaken`."""
         answer = self._client.put_events(
             Entries=[
                 {
@@ -49,7 +42,7 @@ class Bus:
                 }
             ]
         )
-        if answer["FailedEntryCount"]:
+        if answer["FailedEntryCount"]:  # PutEvents succeeds even when an entry fails
             entry = answer["Entries"][0]
             raise EventNotTaken(
                 f"{detail_type}: {entry.get('ErrorCode')}: {entry.get('ErrorMessage')}"

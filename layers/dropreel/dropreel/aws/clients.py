@@ -1,4 +1,4 @@
-"""boto3's clients, all with the same patience. Each adapter makes its own, once."""
+"""boto3's clients, all with the same retries. Each adapter makes its own, once."""
 
 from typing import TYPE_CHECKING
 
@@ -13,19 +13,20 @@ if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
     from mypy_boto3_stepfunctions import SFNClient
 
-_PATIENT = Config(retries={"mode": "standard", "max_attempts": 5})
+_RETRIES = Config(retries={"mode": "standard", "max_attempts": 5})
 
-TABLE = Config(retries={"mode": "standard", "max_attempts": 5}, connect_timeout=2, read_timeout=3)
-"""Short waits and many tries: the table answers in milliseconds, or not at all."""
+TABLE = _RETRIES.merge(Config(connect_timeout=2, read_timeout=3))
+"""Short timeouts: the table answers in milliseconds, or not at all."""
 
-# SigV4 and the bucket's regional address, as KMS and the newer regions require. botocore still
-# presigns the old way in us-east-1, and with the global address elsewhere, unless it is told.
-BUCKETS = Config(
-    signature_version="s3v4",
-    s3={"addressing_style": "virtual"},
-    retries={"mode": "standard", "max_attempts": 5},
-    connect_timeout=5,
-    read_timeout=30,
+# SigV4 and the bucket's regional address, as KMS and the newer regions require. By default
+# botocore presigns the old way in us-east-1, and with the global address elsewhere.
+BUCKETS = _RETRIES.merge(
+    Config(
+        signature_version="s3v4",
+        s3={"addressing_style": "virtual"},
+        connect_timeout=5,
+        read_timeout=30,
+    )
 )
 
 
@@ -34,11 +35,11 @@ def dynamodb() -> "DynamoDBClient":
 
 
 def events() -> "EventBridgeClient":
-    return boto3.client("events", config=_PATIENT)
+    return boto3.client("events", config=_RETRIES)
 
 
 def functions() -> "LambdaClient":
-    return boto3.client("lambda", config=_PATIENT)
+    return boto3.client("lambda", config=_RETRIES)
 
 
 def s3() -> "S3Client":
@@ -46,8 +47,8 @@ def s3() -> "S3Client":
 
 
 def sqs() -> "SQSClient":
-    return boto3.client("sqs", config=_PATIENT)
+    return boto3.client("sqs", config=_RETRIES)
 
 
 def stepfunctions() -> "SFNClient":
-    return boto3.client("stepfunctions", config=_PATIENT)
+    return boto3.client("stepfunctions", config=_RETRIES)

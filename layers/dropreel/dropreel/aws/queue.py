@@ -1,4 +1,4 @@
-"""The queue that feeds intake: an adapter for what intake itself puts there."""
+"""The queue of intake's messages: an adapter for SQS."""
 
 import json
 from functools import cached_property
@@ -13,26 +13,16 @@ if TYPE_CHECKING:
 
 
 class IntakeQueue:
-    """Made once per function environment."""
-
     def __init__(self, url: str, client: "SQSClient | None" = None) -> None:
         self._url = url
         self._given = client
 
     @cached_property
     def _client(self) -> "SQSClient":
-        """Made when it is first needed, for the sake of cold starts."""
+        """Made on first use: a client adds 0.1 s to a start."""
         return self._given or clients.sqs()
 
     def send(self, message: BaseModel, delay_seconds: int) -> None:
-        """Let intake have the message after the delay; SQS holds one for at most 900 seconds."""
-        self._client.send_message(
-            QueueUrl=self._url,
-            MessageBody=_body(message),
-            DelaySeconds=delay_seconds,
-        )
-
-
-def _body(message: BaseModel) -> str:
-    """In ASCII, because a key may hold characters that SQS does not take."""
-    return json.dumps(message.model_dump(mode="json"))
+        """Send intake a message, after a delay of at most 900 seconds (a limit of SQS)."""
+        body = json.dumps(message.model_dump(mode="json"))  # ASCII: SQS refuses some characters
+        self._client.send_message(QueueUrl=self._url, MessageBody=body, DelaySeconds=delay_seconds)

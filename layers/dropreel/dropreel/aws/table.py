@@ -1,4 +1,4 @@
-"""The ledger's table: its keys, and what every adapter of it does alike."""
+"""The ledger's table: its keys and its write conflicts, for all of its adapters."""
 
 import random
 import time
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from mypy_boto3_dynamodb.type_defs import AttributeValueTypeDef
 
 KEPT = timedelta(days=180)
-"""Longer than the 90 days for which Step Functions remembers an execution's name: as long as a job
-cannot start again, its attempts are known."""
+"""Longer than the 90 days after which Step Functions could start a job again: no attempt may be
+forgotten before."""
 
-CONDITION_FAILED = "ConditionalCheckFailed"  # of one of a transaction's writes
+CONDITION_FAILED = "ConditionalCheckFailed"  # a cancelled transaction's reason code
 
-_MAX_CONFLICTS = 12  # with the waits below about eight seconds
+_MAX_CONFLICTS = 12  # with the waits below, about eight seconds
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -37,7 +37,7 @@ def is_conflict(error: ClientError) -> bool:
 
 
 def again_on_conflict(write: Callable[P, R]) -> Callable[P, R]:
-    """Repeat a write that a concurrent transaction kept from happening, after a random wait."""
+    """Retry a write after a transaction conflict, each time after a random wait."""
 
     @wraps(write)
     def repeated(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -58,5 +58,4 @@ def attempt_key(job_id: str, number: int) -> "dict[str, AttributeValueTypeDef]":
 
 
 def run_key(job_id: str, number: int) -> "dict[str, AttributeValueTypeDef]":
-    """Of a run's item, which the slots' adapter writes to as well."""
     return {"pk": {"S": f"job#{job_id}"}, "sk": {"S": f"run#{number:03}"}}

@@ -1,4 +1,4 @@
-"""Executions that wait with a task token: an adapter for Step Functions' callbacks."""
+"""Executions that wait with a task token: an adapter for Step Functions."""
 
 import json
 from typing import TYPE_CHECKING
@@ -11,23 +11,23 @@ if TYPE_CHECKING:
 
 
 class WaitingExecutions:
-    """Made once per function environment. Satisfies `admission.Executions`."""
+    """Satisfies `admission.Executions`."""
 
     def __init__(self, state_machine_arn: str, client: "SFNClient | None" = None) -> None:
         self._executions = state_machine_arn.replace(":stateMachine:", ":execution:", 1)
         self._client = client or clients.stepfunctions()
-        missing = self._client.exceptions
-        self._nobody_waits = (missing.TaskTimedOut, missing.TaskDoesNotExist, missing.InvalidToken)
+        of_sfn = self._client.exceptions
+        self._token_is_void = (of_sfn.TaskTimedOut, of_sfn.TaskDoesNotExist, of_sfn.InvalidToken)
 
     def go_on(self, task_token: str) -> bool:
         try:
             self._client.send_task_success(taskToken=task_token, output="{}")
-        except self._nobody_waits:
+        except self._token_is_void:
             return False
         return True
 
     def refuse(self, task_token: str, error: DropreelError) -> bool:
-        """The error looks like one that a function raised."""
+        """Fail the task with the error in the form that Lambda gives a raised one."""
         report = error.report
         try:
             self._client.send_task_failure(
@@ -35,7 +35,7 @@ class WaitingExecutions:
                 error=report.code,
                 cause=json.dumps({"errorMessage": report.model_dump_json()}),
             )
-        except self._nobody_waits:
+        except self._token_is_void:
             return False
         return True
 

@@ -1,4 +1,4 @@
-"""Wires admission for a function: with the ledger's table and Step Functions behind it."""
+"""Builds admission from a function's settings."""
 
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -11,8 +11,8 @@ from dropreel.render.admission import Admission
 from dropreel.render.spending import Limits
 from dropreel.runtime.settings import AdmissionSettings, ProviderAccount
 
-_TROUBLE = timedelta(days=5)
-"""For retries while an AWS service or a provider does not answer. The daily sweep frees a slot
+_OUTAGE = timedelta(days=5)
+"""Extra time for retries while AWS or a provider does not answer. The daily sweep frees a slot
 sooner when its execution is gone."""
 
 
@@ -30,7 +30,7 @@ def limits_of(settings: AdmissionSettings) -> Limits:
     accounts = settings.providers
     return Limits(
         in_flight={name: account.max_in_flight for name, account in accounts.items()},
-        lease={name: _longest_way(settings, account) for name, account in accounts.items()},
+        lease={name: _lease_time(settings, account) for name, account in accounts.items()},
         daily_renders=settings.daily_render_limit or None,
         daily_usd=settings.daily_spend_limit_usd or None,
         on_daily_usd=settings.on_spend_limit,
@@ -38,11 +38,11 @@ def limits_of(settings: AdmissionSettings) -> Limits:
     )
 
 
-def _longest_way(settings: AdmissionSettings, account: ProviderAccount) -> timedelta:
-    """From the slot to the end of the render: the wait for its turn within the minute, the
-    provider's refusals, its queue, the render. A lease lasts longer."""
+def _lease_time(settings: AdmissionSettings, account: ProviderAccount) -> timedelta:
+    """The longest time from the grant of a slot to the end of the render: our own rate limit, the
+    provider's throttling, its queue, the render."""
     per_minute = account.max_submits_per_minute
-    turn = timedelta(minutes=account.max_in_flight / per_minute if per_minute else 0)
-    patience = timedelta(seconds=THROTTLE_PATIENCE_SECONDS)
+    own_limit = timedelta(minutes=account.max_in_flight / per_minute if per_minute else 0)
+    throttling = timedelta(seconds=THROTTLE_PATIENCE_SECONDS)
     render = timedelta(minutes=settings.queue_timeout_minutes + settings.render_timeout_minutes)
-    return turn + patience + render + _TROUBLE
+    return own_limit + throttling + render + _OUTAGE
