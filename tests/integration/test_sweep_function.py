@@ -205,7 +205,7 @@ def test_conclude_reads_what_it_would_read_of_the_event(error: str | None) -> No
     def moment(milliseconds: int) -> datetime:
         return datetime.fromtimestamp(milliseconds / 1000, UTC)
 
-    ConcludeFunction(CONCLUDE, cast(Any, functions)).tell(
+    ConcludeFunction(CONCLUDE, cast(Any, functions)).invoke(
         EndedExecution(
             detail["executionArn"],
             "FAILED",

@@ -235,7 +235,7 @@ class Account:
         self.described += 1
         return self.endings[execution.arn]
 
-    def tell(self, execution: EndedExecution, ending: Ending) -> None:
+    def invoke(self, execution: EndedExecution, ending: Ending) -> None:
         self.told.append((execution, ending))
 
     def serve_all(self) -> None:
@@ -377,7 +377,7 @@ def test_flood_of_failures_is_looked_at_in_part_and_said_so(
     assert len(warned) == 1
 
 
-@pytest.mark.parametrize("broken", [None, "send", "serve_all", "tell"])
+@pytest.mark.parametrize("broken", [None, "send", "serve_all", "invoke"])
 def test_each_part_is_done_whatever_else_fails(
     account: Account, broken: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -394,4 +394,4 @@ def test_each_part_is_done_whatever_else_fails(
 
     does = {"send": "sent", "serve_all": "served"}
     assert account.done == [done for part, done in does.items() if part != broken]
-    assert bool(account.told) is (broken != "tell")
+    assert bool(account.told) is (broken != "invoke")

@@ -1,8 +1,8 @@
-"""The state machine's executions: adapters for starting them, for finding those that ended, and
-for telling conclude of one."""
+"""The state machine's executions: start one, list the ended ones, call conclude for one."""
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
 
 class Executions:
-    """Made once per function environment."""
-
     def __init__(self, state_machine_arn: str, client: "SFNClient | None" = None) -> None:
         self._state_machine_arn = state_machine_arn
         self._client = client or clients.stepfunctions()
@@ -26,21 +24,18 @@ class Executions:
     def start(self, job: Job) -> None:
         """Start the job's execution, unless it was started before.
 
-        AWS answers a second start with success while the first one runs, and with
-        ExecutionAlreadyExists for 90 days after it.
+        A second start succeeds without effect while the first execution runs; for 90 days after
+        that it raises ExecutionAlreadyExists.
         """
-        try:
+        with suppress(self._client.exceptions.ExecutionAlreadyExists):
             self._client.start_execution(
                 stateMachineArn=self._state_machine_arn,
                 name=job.execution_name,
                 input=job.model_dump_json(),
             )
-        except self._client.exceptions.ExecutionAlreadyExists:
-            return
 
     def ended(self, status: UnhappyEnd) -> Iterator[EndedExecution]:
-        """The executions that ended like this and that Step Functions still knows, which it does
-        for 90 days: the last started first."""
+        """The executions of the last 90 days that ended like this, the last started first."""
         pages = self._client.get_paginator("list_executions").paginate(
             stateMachineArn=self._state_machine_arn,
             statusFilter=status,
@@ -54,18 +49,18 @@ class Executions:
                 )
 
     def ending(self, execution: EndedExecution) -> Ending | None:
-        """How one ended; None when Step Functions knows it no more, or it runs again."""
+        """How one ended. None when Step Functions has deleted it, or it was redriven."""
         try:
-            told = self._client.describe_execution(executionArn=execution.arn)
+            described = self._client.describe_execution(executionArn=execution.arn)
         except self._client.exceptions.ExecutionDoesNotExist:
             return None
-        if told["status"] != execution.status:
+        if described["status"] != execution.status:
             return None
-        return Ending(told.get("input", ""), told.get("error"), told.get("cause"))
+        return Ending(described.get("input", ""), described.get("error"), described.get("cause"))
 
 
 class ConcludeFunction:
-    """Conclude, told as EventBridge tells it. Made once per function environment."""
+    """Calls conclude with an event like EventBridge's."""
 
     def __init__(self, name: str, client: "LambdaClient | None" = None) -> None:
         self._name = name
@@ -73,12 +68,11 @@ class ConcludeFunction:
 
     @cached_property
     def _client(self) -> "LambdaClient":
-        """Made when it is first needed: most sweeps find nothing to conclude."""
+        """Made on first use: most sweeps find nothing to conclude."""
         return self._given or clients.functions()
 
-    def tell(self, execution: EndedExecution, ending: Ending) -> None:
-        """Let conclude know, without waiting for what it does: it has retries and dead letters of
-        its own."""
+    def invoke(self, execution: EndedExecution, ending: Ending) -> None:
+        """Asynchronous, so that conclude's own retries and dead-letter queue apply."""
         event = {
             "detail-type": "Step Functions Execution Status Change",
             "source": "aws.states",

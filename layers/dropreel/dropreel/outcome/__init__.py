@@ -1,1 +1,1 @@
-"""How a job ends: its video is delivered, its failure is explained, nothing is forgotten."""
+"""How a job ends: its video is delivered or its failure is explained."""

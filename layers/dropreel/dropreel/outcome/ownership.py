@@ -1,30 +1,32 @@
-"""Which of two jobs of one stem the plain names belong to: the one that was dropped later.
+"""Which of two jobs with one stem owns the plain names: the one that was dropped later.
 
-A corrected file makes a new job while the old one still renders, and either may end first, or be
-run again much later. So each manifest and error file says which job it is of and when that was
-dropped.
+A corrected file makes a new job while the old one still renders, and either can end first, or run
+again much later. So each manifest and error file names its job and the time of its drop.
 """
 
 from datetime import datetime, timedelta
+from typing import TypeVar
 
 from pydantic import AwareDatetime, BaseModel, ValidationError
 
 from dropreel.model.events import JobSummary
 from dropreel.model.job import Job
 
-# The context object and the status event tell the same moment, to the millisecond at best.
+# The context object and the status event give one start time, in milliseconds at best.
 _SAME_START = timedelta(seconds=1)
+
+M = TypeVar("M", bound=BaseModel)
 
 
 class Owner(BaseModel):
-    """The job that a document is of, as far as it says so, whichever version wrote it."""
+    """A document's job, as far as the version that wrote it named it."""
 
     id: str
     started_at: AwareDatetime | None = None
     dropped_at: AwareDatetime | None = None
 
     def came_after(self, job: Job, started_at: datetime | None) -> bool:
-        """Whether it is another job, and the later one; of two at once, the last by name."""
+        """Whether it is another, later job. Of two at one time, the greater id is the later."""
         theirs, ours = self.dropped_at or self.started_at, job.dropped_at or started_at
         if self.id == job.id or theirs is None or ours is None:
             return False
@@ -35,20 +37,24 @@ class _Document(BaseModel):
     job: Owner
 
 
-def owner_of(document: str | None) -> Owner | None:
-    """None when there is no document, or one that is not of a job."""
-    if document is None:
-        return None
+def read(kind: type[M], document: str | None) -> M | None:
+    """None when there is no document, or it is of another kind."""
     try:
-        return _Document.model_validate_json(document).job
+        return kind.model_validate_json(document or "")
     except ValidationError:
         return None
 
 
-def is_same_run(told: JobSummary, job: Job, started_at: datetime | None) -> bool:
-    """Whether a document is of this very execution: after 90 days a run's name is free again."""
-    if (told.id, told.run) != (job.id, job.run):
+def owner_of(document: str | None) -> Owner | None:
+    """None when there is no document, or it names no job."""
+    owned = read(_Document, document)
+    return owned.job if owned else None
+
+
+def is_same_run(summary: JobSummary, job: Job, started_at: datetime | None) -> bool:
+    """Whether a document is of this execution: after 90 days another one may have its name."""
+    if (summary.id, summary.run) != (job.id, job.run):
         return False
-    if told.started_at is None or started_at is None:
+    if summary.started_at is None or started_at is None:
         return True
-    return abs(told.started_at - started_at) < _SAME_START
+    return abs(summary.started_at - started_at) < _SAME_START
