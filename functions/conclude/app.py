@@ -1,5 +1,4 @@
-"""Conclude gives the slot back, cancels what still can be cancelled and writes the person a
-readable error file."""
+"""Conclude cancels the request if possible, gives the slot back and writes the error file."""
 
 from datetime import UTC, datetime
 from functools import partial
@@ -11,7 +10,7 @@ from dropreel.aws.bus import Bus
 from dropreel.aws.ledger import DynamoDBLedger
 from dropreel.aws.s3 import S3Storage
 from dropreel.aws.wiring import admission_of
-from dropreel.outcome.conclusion import conclude, ending_in
+from dropreel.outcome.conclusion import Conclusion, ending_in
 from dropreel.providers.registry import provider_of
 from dropreel.runtime.log import logger
 from dropreel.runtime.settings import ConcludeSettings
@@ -28,8 +27,7 @@ bus = Bus(settings.event_bus)
 @tracer.capture_lambda_handler(capture_response=False, capture_error=False)
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     ending = ending_in(event)
-    told = ending and conclude(
-        ending,
+    conclusion = Conclusion(
         ledger=ledger,
         slots=admission,
         providers=partial(provider_of, settings=settings),
@@ -38,4 +36,5 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
         bus=bus,
         clock=partial(datetime.now, UTC),
     )
-    return told.model_dump(mode="json") if told else {}
+    concluded = conclusion.conclude(ending) if ending else None
+    return concluded.model_dump(mode="json") if concluded else {}

@@ -21,7 +21,7 @@ from dropreel.model.events import (
 from dropreel.model.job import Job
 from dropreel.model.ledger import Attempt, Run
 from dropreel.model.messages import NextAttempt, PlannedOffer
-from dropreel.outcome.conclusion import conclude, ending_in, needs_conclusion
+from dropreel.outcome.conclusion import Conclusion, ending_in, needs_conclusion
 from dropreel.render.attempts import is_kept
 from tests.support.render_fakes import (
     JOB,
@@ -107,8 +107,7 @@ class Bench:
         ending = ending_in(event)
         if ending is None:
             return None
-        return conclude(
-            ending,
+        return Conclusion(
             ledger=self.ledger,
             slots=self.slots,
             providers=by_name(self.provider),
@@ -116,7 +115,7 @@ class Bench:
             video_bucket="videos",
             bus=self,
             clock=self.tick,
-        )
+        ).conclude(ending)
 
     def conclude(self, event: Event) -> VideoFailed:
         told = self.tell(event)

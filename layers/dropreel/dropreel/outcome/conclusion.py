@@ -1,34 +1,25 @@
-"""Conclude: end a run that brought no video, and tell whoever dropped its files why.
+"""Conclude: end a run that brought no video, and announce why.
 
-The state machine calls it when a step failed, and announces what it gets back. EventBridge (or the
-sweep) calls it when an execution is gone: stopped, out of time, or failed where nothing caught it;
-then nobody else is left to announce. Each run ends in one event, and never in none. So a mark that
-silences later calls is written only when the event is known to be sent:
+The state machine calls it when a step failed, and announces what it returns. EventBridge (or the
+sweep) calls it when an execution ended without success; then conclude announces it. Each run ends
+in an event, so we mark a run as announced only after the event was sent:
 
-- The state machine's call leaves no mark: the execution may be stopped before it announces. The
-  Fail state's code comes after that, and shows it.
+- The state machine's call leaves no mark, because someone may stop the execution before it
+  announces. Its Fail state comes after the event, so that state's error code is the mark.
 - EventBridge's call announces, then marks: with the error's code as the run's outcome; or, when the
-  video was there, by closing the run as of its end. The outcome `VideoReady` is no such mark:
-  deliver writes it before the state machine announces.
+  video was delivered, by closing the run at the time of its end. The outcome `VideoReady` alone is
+  no mark: deliver writes it before the state machine announces.
 
-A call that is interrupted between event and mark announces again, with the same job and run.
+A call that fails between event and mark announces again, with the same job and run.
 """
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal, NamedTuple, Protocol
 
-from pydantic import (
-    AliasPath,
-    AwareDatetime,
-    BaseModel,
-    ConfigDict,
-    Field,
-    Json,
-    TypeAdapter,
-    ValidationError,
-)
+from pydantic import AliasPath, AwareDatetime, BaseModel, ConfigDict, Field, Json, ValidationError
 
 from dropreel.model import errors
 from dropreel.model.catalog import ProviderName
@@ -44,47 +35,38 @@ from dropreel.model.events import (
 from dropreel.model.job import Job
 from dropreel.model.ledger import Attempt, AttemptState, Ledger, Run
 from dropreel.model.provider import Provider, Ticket
-from dropreel.outcome.ownership import Owner, is_same_run, owner_of
+from dropreel.outcome.ownership import Owner, is_same_run, owner_of, read
 from dropreel.render.attempts import is_of_an_account, summary
 from dropreel.runtime.log import logger
 
-# After these the provider has nothing left to cancel, although the ledger has the attempt open.
-_RENDER_OVER = {
-    over.__name__ for over in (errors.ResultMissing, errors.ResultRefused, errors.ResultUnavailable)
-}
-# After these it has nothing left at all: nobody has to wait for it any more.
-_RENDER_GONE = {gone.__name__ for gone in (errors.RenderCancelled, errors.RequestForgotten)}
-# What the provider itself may say of a lost render. With any other code it was lost because we
-# cancelled it.
-_LOST_THERE = {
-    lost.__name__
-    for lost in (
-        errors.RenderFailed,
-        errors.RenderModerated,
-        errors.RenderRejected,
-        errors.RequestForgotten,
-    )
-}
-# With one of these the state machine's Fail state ends: all is said by then. A failure that nothing
-# caught has a name of the platform's.
-_OUR_CODES = {error.__name__ for error in errors.DropreelError.__subclasses__()}
 
-# Step Functions gives an execution's name away again after 90 days. Then the ledger's marks are of
-# the one that had it before.
-_SINCE_LONG = timedelta(days=1)
+def _codes(*kinds: type[errors.DropreelError]) -> set[str]:
+    return {kind.__name__ for kind in kinds}
 
-# These say nothing about the render. When it goes on at the provider, the person must know.
-_OF_THE_RUN = {
-    over.__name__
-    for over in (
-        errors.ExecutionAborted,
-        errors.ExecutionTimedOut,
-        errors.SettingUnreadable,
-        errors.UnexpectedError,
-    )
-}
-# These end a job before it has another attempt: all that it has were made before.
-_OF_ADMISSION = {refusal.__name__ for refusal in (errors.PriceUnknown, errors.SpendLimitReached)}
+
+# After these the provider has nothing left to cancel, although the attempt is open in the ledger.
+_RENDER_OVER = _codes(errors.ResultMissing, errors.ResultRefused, errors.ResultUnavailable)
+# After these the provider no longer has the render: no run can wait for it.
+_RENDER_GONE = _codes(errors.RenderCancelled, errors.RequestForgotten)
+# The provider's own reasons for a lost render. With any other code, our cancelling lost it.
+_LOST_THERE = _codes(
+    errors.RenderFailed, errors.RenderModerated, errors.RenderRejected, errors.RequestForgotten
+)
+# The codes of the Fail state, which comes after the event. Other failures have a code of AWS's.
+_OUR_CODES = _codes(*errors.DropreelError.__subclasses__())
+
+# Step Functions frees an execution's name after 90 days. Older marks are of an earlier execution.
+_MAX_MARK_AGE = timedelta(days=1)
+
+# These say nothing about the render. The person must know when it goes on at the provider.
+_OF_THE_RUN = _codes(
+    errors.ExecutionAborted,
+    errors.ExecutionTimedOut,
+    errors.SettingUnreadable,
+    errors.UnexpectedError,
+)
+# These end a job before its next attempt: all of its attempts came earlier.
+_OF_ADMISSION = _codes(errors.PriceUnknown, errors.SpendLimitReached)
 _PAID_ADVICE = (
     "The render may be paid for and may still finish: run the job again "
     f"({errors.RERUN}), which waits for it and pays nothing. Look at the provider's dashboard "
@@ -97,7 +79,7 @@ _WHERE_TO_LOOK = (
 
 
 class _LambdaCause(BaseModel):
-    """What Lambda tells of an exception; its message is the report of a `DropreelError`."""
+    """An exception as Lambda reports it; a `DropreelError`'s message is its report."""
 
     report: Json[ErrorReport] = Field(alias="errorMessage")
 
@@ -113,14 +95,14 @@ class StepError(BaseModel):
         try:
             return _LambdaCause.model_validate_json(self.cause).report
         except ValidationError:
-            # The words of an error that nobody foresaw may hold anything, a URL or a token too:
-            # they stay in the execution's history and in the log, which only operators read.
+            # The message of an unforeseen error can hold a URL or a token. It stays in the
+            # execution's history and in the log, which only operators read.
             name = self.name if re.fullmatch(r"[\w.]{1,80}", self.name) else "an error"
             return errors.UnexpectedError(f"A step ended in {name}, which was not foreseen.").report
 
 
 class FailedRun(BaseModel):
-    """What the state machine calls with when a step failed."""
+    """The state machine's call after a step failed."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -135,13 +117,13 @@ class FailedRun(BaseModel):
 
 
 class EndedRun(BaseModel):
-    """EventBridge's `Step Functions Execution Status Change` of an execution that is gone."""
+    """EventBridge's `Step Functions Execution Status Change` after an unhappy end."""
 
     model_config = ConfigDict(frozen=True)
 
     job: Json[Job] = Field(validation_alias=AliasPath("detail", "input"))
     execution: str = Field(validation_alias=AliasPath("detail", "executionArn"))
-    # Milliseconds since 1970, which pydantic tells from seconds.
+    # Milliseconds since 1970: pydantic sees from the size that they are not seconds.
     started_at: AwareDatetime = Field(validation_alias=AliasPath("detail", "startDate"))
     status: Literal["ABORTED", "FAILED", "TIMED_OUT"] = Field(
         validation_alias=AliasPath("detail", "status")
@@ -159,182 +141,216 @@ class EndedRun(BaseModel):
                 return StepError.model_validate({"Error": self.error or ""}).report
 
 
-_ENDING: TypeAdapter[FailedRun | EndedRun] = TypeAdapter(FailedRun | EndedRun)
-
-
 class _EndedExecution(BaseModel):
-    """What EventBridge says of any execution."""
+    """EventBridge's event of any execution, ours or not."""
 
     input: str = Field(default="", validation_alias=AliasPath("detail", "input"))
     execution: str = Field(validation_alias=AliasPath("detail", "executionArn"))
 
 
 def ending_in(event: object) -> FailedRun | EndedRun | None:
-    """Read what conclude is called with, whichever way. None for an execution that somebody started
-    by hand: nothing of the job's is its own, and nobody waits for a word about it."""
+    """Read either call of conclude. None for an execution that somebody started by hand: it owns
+    nothing of the job's."""
     try:
         ended = _EndedExecution.model_validate(event)
     except ValidationError:
-        return _ENDING.validate_python(event)
-    try:
-        is_ours = Job.model_validate_json(ended.input).is_run_by(ended.execution)
-    except ValidationError:
-        is_ours = False
-    if not is_ours:
+        return FailedRun.model_validate(event)
+    job = read(Job, ended.input)
+    if job is None or not job.is_run_by(ended.execution):
         logger.warning("Not started by us: nothing to conclude", execution=ended.execution)
         return None
-    return _ENDING.validate_python(event)
+    return EndedRun.model_validate(event)
 
 
 class Videos(Protocol):
-    """The videos bucket, as far as conclude needs it."""
-
     def text(self, bucket: str, key: str) -> str | None: ...
 
     def put_json(self, bucket: str, key: str, document: str) -> None: ...
 
 
 class Announcer(Protocol):
-    """The event bus."""
-
     def announce(self, detail_type: DetailType, detail: BaseModel) -> None: ...
 
 
 class Slots(Protocol):
-    """Admission, as far as conclude needs it."""
-
     def leave(self, job: Job) -> None:
-        """Out of the queue and out of the slot, whichever; the estimate is given back unless its
-        attempt, as the ledger has it by then, may be paid for. May be repeated."""
+        """Remove the run from the queue or its slot. Refunds the estimate, unless the attempt may
+        be paid for by the ledger's state. May be repeated."""
 
 
-def conclude(
-    ending: FailedRun | EndedRun,
-    *,
-    ledger: Ledger,
-    slots: Slots,
-    providers: Callable[[ProviderName], Provider],
-    videos: Videos,
-    video_bucket: str,
-    bus: Announcer,
-    clock: Callable[[], datetime],
-) -> VideoFailed | VideoReady | None:
-    """Cancel what still can be cancelled, give the slot back, write the error file, and tell what
-    happened.
+def _run_of(job: Job, runs: tuple[Run, ...]) -> Run | None:
+    return next((run for run in runs if run.number == job.run), None)
 
-    Running twice changes nothing: the first error file of an execution stands, which matters when
-    an execution is stopped while it concludes. Of two jobs of one stem, the plain names are the
-    later one's: no error file of the older one goes over what tells of the later one. Nor does one
-    go beside the video that this execution delivered: that is answered with `VideoReady`, however
-    deliver ended.
 
-    EventBridge's executions are announced from here. None when there was nothing left to say.
-    """
-    job = ending.job
-    runs = ledger.runs(job.id)
-    if isinstance(ending, EndedRun) and _is_marked(ending, runs):
-        return None
-    before = _concluded_before(ending, videos, video_bucket)
-    if isinstance(ending, EndedRun) and _is_announced(ending, before):
-        ledger.close(job, clock())
-        slots.leave(job)
-        told = before.error if before else ending.report
-        ledger.end(job, ending.error or told.code, clock())
-        return None
-    if ready := _delivered(ending, videos, video_bucket):
-        slots.leave(job)
-        ledger.end(job, VideoReady.__name__, clock())
+class _Attempts(NamedTuple):
+    """The attempts of a job that belong to one run."""
+
+    own: tuple[Attempt, ...]
+    is_latest_run: bool  # if not, a later run may wait for the open attempt
+
+    @classmethod
+    def of(cls, job: Job, ledger: Ledger) -> "_Attempts":
+        runs, attempts = ledger.runs(job.id), ledger.attempts(job.id)
+        run = _run_of(job, runs)
+        resumed = run.plan.resume.attempt if run and run.plan and run.plan.resume else None
+        own = tuple(made for made in attempts if job.run == made.run or made.number == resumed)
+        if not own and not (run and run.plan) and job.run > 1:
+            # It asked for no slot: it failed early, or it waited for an earlier run's request.
+            own = tuple(made for made in attempts[-1:] if made.request_id)
+        return cls(own, is_latest_run=not any(other.number > job.run for other in runs))
+
+
+@dataclass(frozen=True)
+class Conclusion:
+    """How a run ends that brought no video."""
+
+    ledger: Ledger
+    slots: Slots
+    providers: Callable[[ProviderName], Provider]
+    videos: Videos
+    video_bucket: str
+    bus: Announcer
+    clock: Callable[[], datetime]
+
+    def conclude(self, ending: FailedRun | EndedRun) -> VideoFailed | VideoReady | None:
+        """Cancel the request if possible, give the slot back, write the error file, and return
+        what happened; None when all of it was announced before. Announces an `EndedRun`.
+
+        May be repeated: an execution's first error file is kept, because someone can stop an
+        execution while it concludes. No error file replaces a document of a later job of the same
+        stem, or joins a video that this execution delivered: then the answer is `VideoReady`,
+        however deliver ended.
+        """
+        if isinstance(ending, EndedRun) and self._is_marked(ending):
+            return None
+        before = self._concluded_before(ending)
+        if isinstance(ending, EndedRun) and (code := _announced(ending, before)):
+            self.ledger.close(ending.job, self.clock())
+            self.slots.leave(ending.job)
+            self.ledger.end(ending.job, code, self.clock())
+            return None
+        if ready := self._delivered(ending):
+            return self._end_with_video(ending, ready)
+        return self._end_without_video(ending, before)
+
+    def _end_with_video(self, ending: FailedRun | EndedRun, ready: VideoReady) -> VideoReady:
+        job = ending.job
+        self.slots.leave(job)
+        self.ledger.end(job, VideoReady.__name__, self.clock())
         if isinstance(ending, EndedRun):
-            bus.announce(DetailType.VIDEO_READY, ready)
-            _close_as_of_its_end(job, ledger)
+            self.bus.announce(DetailType.VIDEO_READY, ready)
+            run = self._run(job)
+            if run and run.ended_at:  # the mark: any other close comes at a time of its own
+                self.ledger.close(job, run.ended_at)
         return ready
-    ledger.close(job, clock())
-    failed = before or _conclude(ending, ledger, providers)
-    slots.leave(job)
-    if before is None and not _is_overtaken(ending, videos, video_bucket):
-        videos.put_json(video_bucket, job.error_key, failed.model_dump_json(indent=2))
-    if isinstance(ending, EndedRun):
-        bus.announce(DetailType.VIDEO_FAILED, failed)
-        ledger.end(job, failed.error.code, clock())
-    return failed
+
+    def _end_without_video(
+        self, ending: FailedRun | EndedRun, before: VideoFailed | None
+    ) -> VideoFailed:
+        job = ending.job
+        self.ledger.close(job, self.clock())
+        failed = before or self._failed(ending)
+        self.slots.leave(job)
+        if before is None and not self._is_overtaken(ending):
+            document = failed.model_dump_json(indent=2)
+            self.videos.put_json(self.video_bucket, job.error_key, document)
+        if isinstance(ending, EndedRun):
+            self.bus.announce(DetailType.VIDEO_FAILED, failed)
+            self.ledger.end(job, failed.error.code, self.clock())
+        return failed
+
+    def _failed(self, ending: FailedRun | EndedRun) -> VideoFailed:
+        attempts = _Attempts.of(ending.job, self.ledger)
+        report = _with_unclear_submission(ending.report, attempts.own)
+        latest = self._latest_ended(ending.job, attempts, report)
+        logger.info("Concluding with %s", report.code)
+        return VideoFailed(
+            error=_with_earlier_refusals(_with_open_request(report, latest), attempts.own),
+            job=JobSummary.of(ending.job, ending.started_at),
+            inputs=UsedInput.all_of(ending.job),
+            render=_failed_render(attempts, latest, report) if latest else None,
+            execution=ending.execution,
+        )
+
+    def _latest_ended(self, job: Job, attempts: _Attempts, report: ErrorReport) -> Attempt | None:
+        """The run's latest attempt, the only one that can be open, with its request ended."""
+        if not attempts.own:
+            return None
+        latest = attempts.own[-1]
+        if attempts.is_latest_run:
+            self._end_request(job, latest, report)
+        # Read again, so that a repeated call reports the same as one that was cut off after this.
+        return self.ledger.find(job.id, latest.number) or latest
+
+    def _end_request(self, job: Job, attempt: Attempt, report: ErrorReport) -> None:
+        """Cancel the request, if it is open and can be cancelled. An attempt whose request is gone
+        at the provider is lost: then a job that is run again may submit a new one."""
+        ticket = attempt.ticket
+        if ticket is None or report.code in _RENDER_OVER:
+            return
+        if report.code in _RENDER_GONE or self._cancel(ticket):
+            self.ledger.lose(job.id, ticket, report.code, report.message)
+
+    def _cancel(self, ticket: Ticket) -> bool:
+        try:
+            return self.providers(ticket.provider).cancel(ticket)
+        except Exception:  # the failure is announced all the same
+            logger.exception("Request %s could not be cancelled", ticket.request_id)
+            return False
+
+    def _is_marked(self, ending: EndedRun) -> bool:
+        """Whether an earlier call has announced it: see the module's docstring."""
+        run = self._run(ending.job)
+        if run is None or run.ended_at is None or run.outcome is None:
+            return False
+        if run.ended_at < ending.started_at - _MAX_MARK_AGE:
+            return False
+        return run.outcome != VideoReady.__name__ or run.closed_at == run.ended_at
+
+    def _concluded_before(self, ending: FailedRun | EndedRun) -> VideoFailed | None:
+        failed = read(VideoFailed, self._text(ending.job.error_key))
+        if failed is None or failed.execution != ending.execution:
+            return None
+        return failed if is_same_run(failed.job, ending.job, ending.started_at) else None
+
+    def _delivered(self, ending: FailedRun | EndedRun) -> VideoReady | None:
+        """The manifest of this execution's video, under the plain name or the job's own."""
+        for key in (ending.job.manifest_key, ending.job.own_manifest_key):
+            ready = read(VideoReady, self._text(key))
+            if ready and is_same_run(ready.job, ending.job, ending.started_at):
+                return ready
+        return None
+
+    def _is_overtaken(self, ending: FailedRun | EndedRun) -> bool:
+        """Whether the plain names hold a document of a later job, or of a later run of this one."""
+        job, started_at = ending.job, ending.started_at
+        owners = (owner_of(self._text(key)) for key in (job.manifest_key, job.error_key))
+        return any(
+            owner and (owner.came_after(job, started_at) or _is_later_run(owner, ending))
+            for owner in owners
+        )
+
+    def _run(self, job: Job) -> Run | None:
+        return _run_of(job, self.ledger.runs(job.id))
+
+    def _text(self, key: str) -> str | None:
+        return self.videos.text(self.video_bucket, key)
 
 
 def needs_conclusion(run: Run | None) -> bool:
-    """Whether an execution that ended without success is still to be concluded, as far as the
-    ledger can tell; for the sweep."""
+    """Whether conclude has work for an execution that ended without success, by the ledger."""
     if run is None or run.outcome is None:
         return True
     return run.outcome == VideoReady.__name__ and run.closed_at is None
 
 
-def _is_marked(ending: EndedRun, runs: tuple[Run, ...]) -> bool:
-    """Whether an earlier call has announced it: see the module's words."""
-    run = _this(ending.job, runs)
-    if run is None or run.ended_at is None or run.outcome is None:
-        return False
-    if run.ended_at < ending.started_at - _SINCE_LONG:
-        return False
-    return run.outcome != VideoReady.__name__ or run.closed_at == run.ended_at
-
-
-def _close_as_of_its_end(job: Job, ledger: Ledger) -> None:
-    """The mark that its video is announced. Whoever closes a run that is not over does so at a
-    moment of its own."""
-    run = _this(job, ledger.runs(job.id))
-    if run and run.ended_at:
-        ledger.close(job, run.ended_at)
-
-
-def _this(job: Job, runs: tuple[Run, ...]) -> Run | None:
-    return next((run for run in runs if run.number == job.run), None)
-
-
-def _is_announced(ending: EndedRun, concluded: VideoFailed | None) -> bool:
-    """Whether the state machine said it all before the execution failed, as far as can be told."""
+def _announced(ending: EndedRun, before: VideoFailed | None) -> str | None:
+    """The code of the failure that the state machine announced before its execution failed."""
     if ending.status != "FAILED":
-        return False
-    return ending.error in _OUR_CODES or (ending.error is None and concluded is not None)
-
-
-def _delivered(
-    ending: FailedRun | EndedRun, videos: Videos, video_bucket: str
-) -> VideoReady | None:
-    """The manifest of this execution's video, under the plain name or under the job's own."""
-    for key in (ending.job.manifest_key, ending.job.own_manifest_key):
-        try:
-            ready = VideoReady.model_validate_json(videos.text(video_bucket, key) or "")
-        except ValidationError:
-            continue
-        if is_same_run(ready.job, ending.job, ending.started_at):
-            return ready
-    return None
-
-
-def _concluded_before(
-    ending: FailedRun | EndedRun, videos: Videos, video_bucket: str
-) -> VideoFailed | None:
-    try:
-        failed = VideoFailed.model_validate_json(
-            videos.text(video_bucket, ending.job.error_key) or ""
-        )
-    except ValidationError:
         return None
-    if failed.execution != ending.execution:
-        return None
-    return failed if is_same_run(failed.job, ending.job, ending.started_at) else None
-
-
-def _is_overtaken(ending: FailedRun | EndedRun, videos: Videos, video_bucket: str) -> bool:
-    """Whether a video or an error of a later job, or of a later run of this one, lies where the
-    error file would."""
-    owners = (
-        owner_of(videos.text(video_bucket, key))
-        for key in (ending.job.manifest_key, ending.job.error_key)
-    )
-    return any(
-        owner and (owner.came_after(ending.job, ending.started_at) or _is_later_run(owner, ending))
-        for owner in owners
-    )
+    if ending.error is None:
+        return before.error.code if before else None
+    return ending.error if ending.error in _OUR_CODES else None
 
 
 def _is_later_run(owner: Owner, ending: FailedRun | EndedRun) -> bool:
@@ -343,48 +359,12 @@ def _is_later_run(owner: Owner, ending: FailedRun | EndedRun) -> bool:
     return owner.started_at - ending.started_at >= timedelta(seconds=1)
 
 
-class _Attempts(NamedTuple):
-    """What a run has of its job's attempts."""
-
-    own: tuple[Attempt, ...]
-    is_latest_run: bool  # else what is open may be what a later run waits for
-
-    @classmethod
-    def of(cls, job: Job, ledger: Ledger) -> "_Attempts":
-        runs, attempts = ledger.runs(job.id), ledger.attempts(job.id)
-        run = _this(job, runs)
-        resumed = run.plan.resume.attempt if run and run.plan and run.plan.resume else None
-        own = tuple(made for made in attempts if job.run == made.run or made.number == resumed)
-        if not own and not (run and run.plan) and job.run > 1:
-            # It asked for no slot: it came to nothing, or it waited for what was accepted before.
-            own = tuple(made for made in attempts[-1:] if made.request_id)
-        return cls(own, is_latest_run=not any(other.number > job.run for other in runs))
-
-
-def _conclude(
-    ending: FailedRun | EndedRun,
-    ledger: Ledger,
-    providers: Callable[[ProviderName], Provider],
-) -> VideoFailed:
-    attempts = _Attempts.of(ending.job, ledger)
-    report = _minding_an_open_submission(ending.report, attempts.own)
-    latest = _ended(ending.job, attempts, report, ledger, providers)
-    logger.info("Concluding with %s", report.code)
-    return VideoFailed(
-        error=_minding_earlier_refusals(_minding_what_goes_on(report, latest), attempts.own),
-        job=JobSummary.of(ending.job, ending.started_at),
-        inputs=UsedInput.all_of(ending.job),
-        render=_told(attempts, latest, report) if latest else None,
-        execution=ending.execution,
-    )
-
-
-def _minding_what_goes_on(report: ErrorReport, latest: Attempt | None) -> ErrorReport:
-    """What was accepted and could not be cancelled may still finish, and is paid for."""
+def _with_open_request(report: ErrorReport, latest: Attempt | None) -> ErrorReport:
+    """Say what became of the request. One that we could not cancel may finish and be paid for."""
     if latest and _is_cancelled_for(report, latest):
         message = f"{report.message} Its request was still queued, and is cancelled."
-        late = report.code == errors.RenderTimedOut.__name__  # which may still finish, it says else
-        advice = errors.ExecutionAborted.advice if late else report.advice
+        is_late = report.code == errors.RenderTimedOut.__name__  # advises that it may still finish
+        advice = errors.ExecutionAborted.advice if is_late else report.advice
         return report.model_copy(update={"message": message, "advice": advice})
     if report.code not in _OF_THE_RUN:
         return report
@@ -400,13 +380,13 @@ def _minding_what_goes_on(report: ErrorReport, latest: Attempt | None) -> ErrorR
 
 
 def _is_cancelled_for(report: ErrorReport, attempt: Attempt) -> bool:
-    """By us, for this very reason, and not by the provider, which says so in its own words."""
+    """Whether we cancelled it for this reason. The provider's own reasons speak for themselves."""
     is_ours = report.code not in _LOST_THERE | _RENDER_GONE
     return is_ours and attempt.state is AttemptState.LOST and attempt.code == report.code
 
 
-def _minding_earlier_refusals(report: ErrorReport, attempts: tuple[Attempt, ...]) -> ErrorReport:
-    """Who mends the account of the last offer alone mends the wrong one, perhaps."""
+def _with_earlier_refusals(report: ErrorReport, attempts: tuple[Attempt, ...]) -> ErrorReport:
+    """Name each account that refused: a person would else correct only the last one."""
     is_of_admission = report.code in _OF_ADMISSION
     earlier = attempts if is_of_admission else attempts[:-1]
     refused = [f"{made.provider} ({made.code})" for made in earlier if is_of_an_account(made.code)]
@@ -416,39 +396,19 @@ def _minding_earlier_refusals(report: ErrorReport, attempts: tuple[Attempt, ...]
     return report.model_copy(update={"message": message})
 
 
-def _minding_an_open_submission(report: ErrorReport, attempts: tuple[Attempt, ...]) -> ErrorReport:
-    """A submission of which nobody knows whether it was accepted may be paid for, whatever it was
-    that ended the job then."""
-    latest = attempts[-1] if attempts else None
-    is_open = latest is not None and latest.state is AttemptState.BEGUN
-    if latest is None or not is_open:
+def _with_unclear_submission(report: ErrorReport, attempts: tuple[Attempt, ...]) -> ErrorReport:
+    """A submission with unknown outcome may be paid for, whatever ended the job after it."""
+    if not attempts or attempts[-1].state is not AttemptState.BEGUN:
         return report
     if report.code == errors.UnexpectedError.__name__:
         return errors.SubmissionUnclear(
-            f"Submit was cut off while it called {latest.provider}: whether the request was "
+            f"Submit was cut off while it called {attempts[-1].provider}: whether the request was "
             "accepted is unknown."
         ).report
     return report.model_copy(update={"advice": errors.SubmissionUnclear.advice, "retryable": False})
 
 
-def _ended(
-    job: Job,
-    attempts: _Attempts,
-    report: ErrorReport,
-    ledger: Ledger,
-    providers: Callable[[ProviderName], Provider],
-) -> Attempt | None:
-    """The run's latest attempt, the only one that can be open, with its request ended."""
-    if not attempts.own:
-        return None
-    latest = attempts.own[-1]
-    if attempts.is_latest_run:
-        _end_request(job, latest, report, ledger, providers)
-    # Read anew, so that a call that was cut off after this is told the same by the next one.
-    return ledger.find(job.id, latest.number) or latest
-
-
-def _told(attempts: _Attempts, latest: Attempt, report: ErrorReport) -> FailedRender:
+def _failed_render(attempts: _Attempts, latest: Attempt, report: ErrorReport) -> FailedRender:
     return FailedRender(
         provider=latest.provider,
         request_id=latest.request_id,
@@ -458,27 +418,3 @@ def _told(attempts: _Attempts, latest: Attempt, report: ErrorReport) -> FailedRe
             for attempt in (*attempts.own[:-1], latest)
         ),
     )
-
-
-def _end_request(
-    job: Job,
-    attempt: Attempt,
-    report: ErrorReport,
-    ledger: Ledger,
-    providers: Callable[[ProviderName], Provider],
-) -> None:
-    """Cancel the request, as far as it is open and can be. What the provider does not have any
-    more is lost: then a job that is run again may submit anew."""
-    ticket = attempt.ticket
-    if ticket is None or report.code in _RENDER_OVER:
-        return
-    if report.code in _RENDER_GONE or _is_cancelled(ticket, providers):
-        ledger.lose(job.id, ticket, report.code, report.message)
-
-
-def _is_cancelled(ticket: Ticket, providers: Callable[[ProviderName], Provider]) -> bool:
-    try:
-        return providers(ticket.provider).cancel(ticket)
-    except Exception:  # the person is told all the same
-        logger.exception("Request %s could not be cancelled", ticket.request_id)
-        return False
