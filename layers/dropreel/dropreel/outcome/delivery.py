@@ -1,8 +1,7 @@
-"""Deliver: from the provider into the videos bucket, part by part, and only as a whole.
+"""Deliver: copy the video from the provider into the videos bucket, as a whole or not at all.
 
-An aborted execution does not stop a copy that is under way. What conclude has closed by then is
-told as failed: its video is left at the provider, for when the job is run again, because a video
-beside the error that says there is none would be a second truth.
+Aborting an execution does not stop a copy. When conclude has closed the run meanwhile, the video
+stays at the provider until the job is run again: beside the error file it would contradict it.
 """
 
 import hashlib
@@ -11,8 +10,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
 from typing import NamedTuple, Protocol
-
-from pydantic import ValidationError
 
 from dropreel.media.mp4 import Mp4Check
 from dropreel.model.catalog import ProviderName
@@ -28,14 +25,15 @@ from dropreel.model.events import (
 from dropreel.model.ledger import Ledger, Run
 from dropreel.model.messages import ActiveRender
 from dropreel.model.provider import Provider, RenderLost, UnknownRequest
-from dropreel.outcome.ownership import is_same_run, owner_of
+from dropreel.outcome.ownership import is_same_run, owner_of, read
 from dropreel.render.attempts import code_of_loss, loss_of, summary
 
 _PART_BYTES = 8 * 1024**2
 
 
 class Upload(Protocol):
-    """An object in the making: invisible until it is completed, gone when it is aborted."""
+    """An upload in parts: the object is invisible until `complete`, which returns its version id,
+    and never exists after `abort`."""
 
     def add(self, body: bytes) -> None: ...
 
@@ -45,8 +43,6 @@ class Upload(Protocol):
 
 
 class VideoStore(Protocol):
-    """What deliver needs of the bucket that the videos go to (`storage.S3Storage`)."""
-
     def begin_upload(self, bucket: str, key: str, content_type: str) -> Upload: ...
 
     def current_version(self, bucket: str, key: str) -> str | None: ...
@@ -61,17 +57,17 @@ class VideoStore(Protocol):
 
 
 class Fetch(Protocol):
-    """Writes the body at a URL into the copy, asking for a fresh URL as often as it needs one."""
+    """Writes the body at a URL into the copy; calls `fresh_url` as often as it needs one."""
 
     def __call__(self, fresh_url: Callable[[], str], sink: "VideoCopy") -> None: ...
 
 
 class Overtaken(Exception):
-    """A later job's video came while this one was copied. The next call puts this one beside it."""
+    """A later job's video arrived during the copy. A retry puts this one beside it."""
 
 
 class Concluded(Exception):
-    """The run was ended while its video was copied, and was told as failed."""
+    """The run was concluded as failed during the copy."""
 
 
 def deliver(
@@ -85,19 +81,16 @@ def deliver(
     now: Callable[[], datetime],
     clock: Callable[[], float] = time.monotonic,
 ) -> VideoReady:
-    """Copy a completed render's video into the bucket and write its manifest beside it.
+    """Copy a completed render's video into the bucket and write its manifest next to it.
 
-    Of two jobs of one stem, the plain names are the later one's. When its video is there already,
-    this older one, which is paid for all the same, comes to lie beside it under its job's id, and
-    nothing of the later job's is touched.
+    Of two jobs with one stem, the later one owns the plain names. When its video is there already,
+    this one's goes next to it under its job's id. Then the ledger has the run as ended in
+    `VideoReady`: delivered, but not yet announced.
 
-    At last the ledger has the run as ended in `VideoReady`: delivered, which is not yet announced.
-
-    Called again after it succeeded, it answers the same and copies nothing; nor does a later run
-    of the job copy what an earlier one has delivered. Raises `ResultMissing`, `ResultUnavailable`,
-    `ResultRefused`, `RequestForgotten`, `Overtaken`, `Concluded`, or what poll raises when the
-    result says that the render came to nothing; then there is neither a new object nor an
-    unfinished upload.
+    A repeated call returns the same and copies nothing; nor does a later run copy what an earlier
+    one delivered. Raises `ResultMissing`, `ResultUnavailable`, `ResultRefused`, `RequestForgotten`,
+    `Overtaken`, `Concluded`, or poll's errors when the result says that the render failed; then it
+    leaves neither a new object nor an open upload.
     """
     job = render.plan.job
     place = _place(render, storage, video_bucket)
@@ -125,7 +118,7 @@ def deliver(
 
 
 class _Place(NamedTuple):
-    """Where the video and its manifest go; late is who comes after a later job's video."""
+    """Where the video and its manifest go. It is late when a later job owns the plain names."""
 
     bucket: str
     video_key: str
@@ -141,10 +134,8 @@ def _place(render: ActiveRender, storage: VideoStore, bucket: str) -> _Place:
 
 
 def _is_late(render: ActiveRender, storage: VideoStore, bucket: str) -> bool:
-    """Whether the plain names are a later job's."""
-    job = render.plan.job
-    owner = owner_of(storage.text(bucket, job.manifest_key))
-    return owner is not None and owner.came_after(job, render.started_at)
+    owner = owner_of(storage.text(bucket, render.plan.job.manifest_key))
+    return owner is not None and owner.came_after(render.plan.job, render.started_at)
 
 
 def _write_manifest(ready: VideoReady, place: _Place, storage: VideoStore) -> None:
@@ -152,16 +143,15 @@ def _write_manifest(ready: VideoReady, place: _Place, storage: VideoStore) -> No
 
 
 def _remove_error_file(render: ActiveRender, storage: VideoStore, bucket: str) -> None:
-    """Unless it tells of something later than this job."""
+    """Unless it is of something later than this job."""
     job, started_at = render.plan.job, render.started_at
     error_file = storage.text(bucket, job.error_key)
     if error_file is None:  # deleting it would leave a delete marker in a versioned bucket
         return
     if owner := owner_of(error_file):
         is_later = owner.came_after(job, started_at)
-    else:  # of uploads that wait in vain: these have no job, and no start
-        written_at, dropped_at = storage.written_at(bucket, job.error_key), job.dropped_at
-        since = dropped_at or started_at
+    else:  # of incomplete uploads, which have no job and no start
+        written_at, since = storage.written_at(bucket, job.error_key), job.dropped_at or started_at
         is_later = bool(written_at and since and written_at > since)
     if not is_later:
         storage.delete(bucket, job.error_key)
@@ -170,19 +160,15 @@ def _remove_error_file(render: ActiveRender, storage: VideoStore, bucket: str) -
 def _delivered_before(
     render: ActiveRender, place: _Place, storage: VideoStore
 ) -> VideoReady | None:
-    """The manifest of this very render, whichever run brought it, if its video still lies where
-    it says."""
-    job = render.plan.job
-    manifest = storage.text(place.bucket, place.manifest_key)
-    if manifest is None:
+    """The manifest of this render, from any run, if its video is still there."""
+    ready = read(VideoReady, storage.text(place.bucket, place.manifest_key))
+    if ready is None:
         return None
-    try:
-        ready = VideoReady.model_validate_json(manifest)
-    except ValidationError:
+    ours = (render.plan.job.id, render.ticket.request_id)
+    if (ready.job.id, ready.render.request_id) != ours:
         return None
-    is_this_render = (ready.job.id, ready.render.request_id) == (job.id, render.ticket.request_id)
-    there = storage.current_version(place.bucket, place.video_key)
-    return ready if is_this_render and there == ready.video.version_id else None
+    current = storage.current_version(place.bucket, place.video_key)
+    return ready if current == ready.video.version_id else None
 
 
 def _copy(
@@ -219,9 +205,9 @@ def _copy(
     try:
         fetch(fresh_url, copy)
         if not place.is_late and _is_late(render, storage, bucket):
-            raise Overtaken("A later job's video came to lie there meanwhile.")
+            raise Overtaken("A later job's video arrived during the copy.")
         if _is_concluded(render, ledger.runs(render.plan.job.id)):
-            raise Concluded("The run was ended meanwhile, and told as failed.")
+            raise Concluded("The run was concluded as failed during the copy.")
         return copy.finish(bucket, key, nsfw=nsfw)
     except BaseException:
         copy.abandon()
@@ -229,7 +215,7 @@ def _copy(
 
 
 def _is_concluded(render: ActiveRender, runs: tuple[Run, ...]) -> bool:
-    """Whether conclude has begun with this run; or with one long ago that had its name."""
+    """Whether conclude has closed this run, and not an earlier one of the same name."""
     return any(
         run.number == render.plan.job.run
         and run.closed_at is not None
@@ -239,7 +225,7 @@ def _is_concluded(render: ActiveRender, runs: tuple[Run, ...]) -> bool:
 
 
 class VideoCopy:
-    """A video on its way into the bucket: measured, hashed and checked as it passes."""
+    """A video on its way into the bucket: measured, hashed and checked."""
 
     def __init__(self, begin_upload: Callable[[], Upload]) -> None:
         self._begin_upload = begin_upload
@@ -247,13 +233,13 @@ class VideoCopy:
         self._forget()
 
     def begin(self) -> None:
-        """Start at the first byte, without whatever came before."""
+        """Start again at the first byte."""
         self.abandon()
         self._forget()
         self._upload = self._begin_upload()
 
     def write(self, chunk: bytes) -> None:
-        """Raises `ResultRefused` as soon as this cannot become a video any more."""
+        """Raises `ResultRefused` as soon as the bytes cannot be a video."""
         self._check.feed(chunk)
         self._sha256.update(chunk)
         self._size_bytes += len(chunk)
@@ -266,7 +252,7 @@ class VideoCopy:
         return self._check.is_whole
 
     def finish(self, bucket: str, key: str, *, nsfw: bool | None = None) -> DeliveredVideo:
-        """Make the object. Raises `ResultRefused`, and makes none, if it is not a video."""
+        """Create the object. Raises `ResultRefused`, and creates none, if it is not a video."""
         facts = self._check.facts()
         if self._part:
             self._send_part()
@@ -283,9 +269,9 @@ class VideoCopy:
         )
 
     def abandon(self) -> None:
-        """Leave nothing behind. What cannot be removed now, the bucket's lifecycle rule removes."""
+        """Abort the upload. If that fails, the bucket's lifecycle rule does it later."""
         if self._upload is not None:
-            with suppress(Exception):  # the reason for giving up is the error that matters
+            with suppress(Exception):  # the caller's own error matters more
                 self._upload.abort()
         self._upload = None
 
@@ -307,13 +293,10 @@ class VideoCopy:
 
 
 def _attempts(render: ActiveRender, ledger: Ledger) -> tuple[AttemptSummary, ...]:
-    """The attempts that came to nothing, then the one whose video this is."""
+    """The failed attempts, then the one that made the video."""
     ticket = render.ticket
-    earlier = (
-        summary(attempt)
-        for attempt in ledger.attempts(render.plan.job.id)
-        if attempt.number < ticket.attempt
-    )
+    attempts = ledger.attempts(render.plan.job.id)
+    earlier = (summary(attempt) for attempt in attempts if attempt.number < ticket.attempt)
     delivered = AttemptSummary(
         number=ticket.attempt,
         provider=ticket.provider,
@@ -327,14 +310,14 @@ def _attempts(render: ActiveRender, ledger: Ledger) -> tuple[AttemptSummary, ...
 def _summary(
     render: ActiveRender, attempts: tuple[AttemptSummary, ...], copying_seconds: float
 ) -> RenderSummary:
-    """How long each part took, as far as the polls saw it."""
-    submitted_at = render.ticket.submitted_at
-    completed_at = (render.progress and render.progress.completed_at) or submitted_at
-    rendering_since = (render.progress and render.progress.rendering_since) or completed_at
+    ticket, progress = render.ticket, render.progress
+    submitted_at = ticket.submitted_at
+    completed_at = (progress and progress.completed_at) or submitted_at
+    rendering_since = (progress and progress.rendering_since) or completed_at
     return RenderSummary(
-        provider=render.ticket.provider,
-        model=render.ticket.endpoint,
-        request_id=render.ticket.request_id,
+        provider=ticket.provider,
+        model=ticket.endpoint,
+        request_id=ticket.request_id,
         queued_seconds=_tenths((rendering_since - submitted_at).total_seconds()),
         rendering_seconds=_tenths((completed_at - rendering_since).total_seconds()),
         copying_seconds=_tenths(copying_seconds),
