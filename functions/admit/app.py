@@ -1,4 +1,4 @@
-"""Admit gives a job its slot, or parks its task token until a slot is free."""
+"""Admit gives a job a slot, or stores its task token until one is free."""
 
 from typing import Any
 

@@ -1,5 +1,4 @@
-"""Deliver streams the video into the videos bucket in bounded memory, checks that it is one,
-and writes the manifest."""
+"""Deliver streams the video into the videos bucket, checks it, and writes the manifest."""
 
 from datetime import UTC, datetime
 from functools import partial

@@ -1,5 +1,5 @@
-"""Intake: finds the job that an upload belongs to; if it is complete, pins each input's version
-and starts one execution; if not, looks again later, and says so when nobody brings the rest."""
+"""Intake finds the job of an upload. It pins a complete job's files and starts one execution; it
+checks an incomplete one again later, and in the end reports what is missing."""
 
 from datetime import UTC, datetime, timedelta
 

@@ -1,4 +1,4 @@
-"""Poll asks for the state of the render, and says when to ask next."""
+"""Poll asks the provider for the state of the render, and returns when to ask next."""
 
 from datetime import UTC, datetime
 from functools import partial
@@ -12,10 +12,10 @@ from dropreel.model.messages import ActiveRender
 from dropreel.providers.registry import provider_of
 from dropreel.render.polling import poll
 from dropreel.runtime.log import logger
-from dropreel.runtime.settings import PollSettings
+from dropreel.runtime.settings import LenientSettings
 from dropreel.runtime.tracing import tracer
 
-settings = PollSettings.from_environment()
+settings = LenientSettings.from_environment()
 ledger = DynamoDBLedger(settings.ledger_table)
 admission = admission_of(settings)
 

@@ -1,5 +1,5 @@
-"""Prepare opens what the files really are, picks the route and writes what is sent; it refuses with
-every reason at once."""
+"""Prepare opens the files, picks the route and converts what an offer needs; it refuses with all
+reasons at once."""
 
 from typing import Any
 

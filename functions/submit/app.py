@@ -1,4 +1,4 @@
-"""Submit presigns the inputs, calls the provider once, and records the request id first of all."""
+"""Submit presigns the inputs, calls the provider once, and records the request id at once."""
 
 from datetime import UTC, datetime
 from functools import partial

@@ -1,5 +1,5 @@
-"""Sweep starts what no event started, concludes what none concluded, and serves who waits; every
-minute it does the last alone."""
+"""Sweep does once a day what a lost event should have done, and gives each minute's free slots to
+the jobs that wait."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -31,7 +31,7 @@ daily = DailySweep(
 @tracer.capture_lambda_handler(capture_response=False, capture_error=False)
 def handler(event: dict[str, Any] | None, context: LambdaContext) -> None:
     if event == {"serve": "who waits"}:
-        # A call that is made again has the same id, and tells whom it has given a slot.
+        # A retry has the same id, and resumes the executions that the first try gave a slot.
         admission.serve_waiting(context.aws_request_id)
     else:
         daily.sweep()

@@ -11,7 +11,7 @@ from dropreel.runtime.settings import (
     AdmissionSettings,
     ConcludeSettings,
     IntakeSettings,
-    PollSettings,
+    LenientSettings,
     Settings,
     SubmitSettings,
     SweepSettings,
@@ -116,7 +116,7 @@ def test_any_value_is_read_or_named(variable: str, value: str) -> None:
         for name, readable in (WHOLE | {"AWS_SECRET_ACCESS_KEY": "5ec7e7"}).items():
             environment.setenv(name, readable)
         environment.setenv(variable, value)
-        for model in (AdmissionSettings, PollSettings):
+        for model in (AdmissionSettings, LenientSettings):
             try:
                 model.from_environment()
             except SettingUnreadable as unreadable:
@@ -127,7 +127,7 @@ def test_any_value_is_read_or_named(variable: str, value: str) -> None:
 # The steps that finish a job which was admitted before
 
 
-@pytest.mark.parametrize("model", [PollSettings, ConcludeSettings, SweepSettings])
+@pytest.mark.parametrize("model", [LenientSettings, ConcludeSettings, SweepSettings])
 @pytest.mark.parametrize(
     ("variable", "value"),
     [

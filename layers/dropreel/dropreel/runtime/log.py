@@ -1,7 +1,4 @@
-"""The one logger of all functions.
-
-Nothing that uses it logs an event whole: events hold keys that people chose.
-"""
+"""The logger of all functions. Never log a whole event: it holds keys that people chose."""
 
 import logging
 
@@ -9,6 +6,6 @@ from aws_lambda_powertools import Logger
 
 logger = Logger(service="dropreel")
 
-# httpx logs each URL it asks for; ours are secrets.
+# httpx logs the URL of each request; ours are secrets.
 logging.getLogger("httpx").setLevel(logging.WARNING)
 logging.getLogger("httpcore").setLevel(logging.WARNING)

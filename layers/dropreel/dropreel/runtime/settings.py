@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 _MAX_SHOWN_CHARACTERS = 200
 _URL = r"^https?://[^/?#]+$"
-_NOWHERE = "https://unreadable.invalid"  # a name that never leads anywhere (RFC 2606)
+_NOWHERE = "https://unreadable.invalid"  # a name that never resolves (RFC 2606)
 
-# The template has the same bounds: CloudFormation refuses a wrong value before it gets here.
+# The template has the same bounds: CloudFormation refuses a wrong value first.
 _TimeoutMinutes = Annotated[float, Field(ge=1, le=600)]
 
 
@@ -50,7 +50,7 @@ class Settings(BaseModel):
 
     @classmethod
     def from_environment(cls) -> Self:
-        """Raises `SettingUnreadable`, which names every setting that cannot be read."""
+        """Raises `SettingUnreadable`, which names every unreadable setting."""
         try:
             return cls.model_validate(dict(os.environ))
         except ValidationError as error:
@@ -62,7 +62,6 @@ def _unreadable(error: ValidationError) -> SettingUnreadable:
 
 
 def _fault(fault: "ErrorDetails") -> str:
-    """The parameter, its value, and what is wrong with it."""
     variable, *path = map(str, fault["loc"])
     if variable not in os.environ:
         return f"The environment variable {variable} is not set."
@@ -95,20 +94,17 @@ class IntakeSettings(Settings):
     shared_folders: str = Field(
         default="",
         pattern=r"^(|[^/,. *][^,*]*/(,[^/,. *][^,*]*/)*)$",
-        description="Folders below `inbox/`, by commas, whose files every job may name.",
+        description="Folders below `inbox/`, with commas between; every job may name their files.",
     )
 
     @property
     def shared(self) -> tuple[str, ...]:
         """The folders, each ending in `/`."""
-        named = (folder.strip().strip("/") for folder in self.shared_folders.split(","))
-        folders = (folder.removeprefix(INBOX) for folder in named)
-        return tuple(f"{folder}/" for folder in folders if folder)
+        folders = (folder.strip().strip("/") for folder in self.shared_folders.split(","))
+        return tuple(f"{folder.removeprefix(INBOX)}/" for folder in folders if folder)
 
 
 class ProviderSettings(Settings):
-    """For every function that needs to know the providers."""
-
     ledger_table: str
     providers: Json[dict[ProviderName, ProviderAccount]]
 
@@ -119,7 +115,7 @@ class SubmitSettings(ProviderSettings):
 
 
 class AdmissionSettings(SubmitSettings):
-    """For every function that gives or returns slots."""
+    """For the functions that grant slots or give them back."""
 
     state_machine_arn: str
     daily_render_limit: int = Field(default=200, ge=0, le=1_000_000, description="0 is no limit.")
@@ -129,16 +125,16 @@ class AdmissionSettings(SubmitSettings):
     on_spend_limit: Literal["wait", "fail"] = "wait"
     usd_per_second: Annotated[Prices, PlainValidator(prices_in)] = Field(
         default_factory=lambda: CATALOG_ONLY,
-        description="Prices of finished video by `<endpoint>:<resolution>=<USD>`, with commas "
-        "between; they go before the catalog's.",
+        description="Prices of finished video as `<endpoint>:<resolution>=<USD>`, with commas "
+        "between. They replace the catalog's.",
     )
 
 
 class LenientSettings(AdmissionSettings):
-    """For the steps that finish a job which was admitted before and may be paid for.
+    """For the steps that finish a job which was admitted and may be paid for.
 
-    A setting that cannot be read does not stop them: its default holds until it is corrected, and
-    no other job is admitted.
+    An unreadable setting does not stop them: until it is corrected, its default applies and no
+    other job is admitted.
     """
 
     @classmethod
@@ -151,13 +147,13 @@ class LenientSettings(AdmissionSettings):
         if variables - set(os.environ):
             raise unreadable
         logger.error("No job is admitted until this is corrected. %s", unreadable.message)
-        readable = {name: it for name, it in os.environ.items() if name not in variables}
+        readable = {name: text for name, text in os.environ.items() if name not in variables}
         paused = _all_paused(os.environ.get("PROVIDERS", ""))
         return cls.model_validate({**readable, "PROVIDERS": json.dumps(paused)})
 
 
 def _all_paused(providers: str) -> dict[str, dict[str, object]]:
-    """The accounts as far as they can be read, with no room for another render."""
+    """The readable part of the accounts, with no room for another render."""
     try:
         given: Any = json.loads(providers)
     except ValueError:
@@ -174,10 +170,6 @@ def _url(given: object) -> str:
     return given if isinstance(given, str) and re.search(_URL, given) else _NOWHERE
 
 
-class PollSettings(LenientSettings):
-    pass
-
-
 class DeliverSettings(ProviderSettings):
     video_bucket: str
 
@@ -188,5 +180,5 @@ class ConcludeSettings(LenientSettings):
 
 
 class SweepSettings(LenientSettings):
-    queue_url: str = Field(description="Of intake.")
-    conclude_function: str = Field(description="Its name.")
+    queue_url: str = Field(description="Intake's queue.")
+    conclude_function: str = Field(description="The function's name.")

@@ -1,7 +1,7 @@
-"""The one tracer of all handlers. Apart from the logger, because it brings the AWS SDK along."""
+"""The tracer of all handlers. Not next to the logger, because it imports the AWS SDK."""
 
 from aws_lambda_powertools import Tracer
 
-# Nothing is patched: tracing HTTP calls would write result URLs, which grant access, into the
-# traces, and tracing each call to AWS costs every cold start.
+# No patches: traces of HTTP calls would hold result URLs, which grant access, and traces of AWS
+# calls slow every cold start.
 tracer = Tracer(service="dropreel", auto_patch=False)
