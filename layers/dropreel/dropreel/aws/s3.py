@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from botocore.exceptions import ClientError
 
@@ -42,36 +42,23 @@ class MultipartUpload:
     """
 
     client: "S3Client"
-    bucket: str
-    key: str
-    upload_id: str
+    upload: dict[str, Any]  # Bucket, Key and UploadId
     parts: "list[CompletedPartTypeDef]" = field(default_factory=list)
 
     def add(self, body: bytes) -> None:
         number = len(self.parts) + 1
-        sent = self.client.upload_part(
-            Bucket=self.bucket,
-            Key=self.key,
-            UploadId=self.upload_id,
-            PartNumber=number,
-            Body=body,
-        )
+        sent = self.client.upload_part(**self.upload, PartNumber=number, Body=body)
         self.parts.append({"PartNumber": number, "ETag": sent["ETag"]})
 
     def complete(self) -> str:
-        """Make the object and return its version id."""
+        """Create the object and return its version id."""
         made = self.client.complete_multipart_upload(
-            Bucket=self.bucket,
-            Key=self.key,
-            UploadId=self.upload_id,
-            MultipartUpload={"Parts": self.parts},
+            **self.upload, MultipartUpload={"Parts": self.parts}
         )
         return made["VersionId"]
 
     def abort(self) -> None:
-        self.client.abort_multipart_upload(
-            Bucket=self.bucket, Key=self.key, UploadId=self.upload_id
-        )
+        self.client.abort_multipart_upload(**self.upload)
 
 
 class S3Storage:
@@ -101,18 +88,13 @@ class S3Storage:
             request["KeyMarker"] = after
         listed = self._client.list_object_versions(**request)
         versions, deleted = listed.get("Versions", []), listed.get("DeleteMarkers", [])
-        return Page(
-            objects=tuple(
-                WrittenObject(
-                    version["Key"], version["VersionId"], version["Size"], version["LastModified"]
-                )
-                for version in versions
-                if version["IsLatest"]
-            ),
-            goes_on_after=max(one["Key"] for one in (*versions, *deleted))
-            if listed["IsTruncated"]
-            else None,
+        current = tuple(
+            WrittenObject(one["Key"], one["VersionId"], one["Size"], one["LastModified"])
+            for one in versions
+            if one["IsLatest"]
         )
+        keys = [one["Key"] for one in (*versions, *deleted)]
+        return Page(objects=current, goes_on_after=max(keys) if listed["IsTruncated"] else None)
 
     def exists(self, bucket: str, pinned: Input) -> bool:
         """Whether the pinned version exists and its key is not deleted.
@@ -205,4 +187,5 @@ class S3Storage:
         begun = self._client.create_multipart_upload(
             Bucket=bucket, Key=key, ContentType=content_type
         )
-        return MultipartUpload(self._client, bucket, key, begun["UploadId"])
+        upload = {"Bucket": bucket, "Key": key, "UploadId": begun["UploadId"]}
+        return MultipartUpload(self._client, upload)
