@@ -92,13 +92,12 @@ class StepError(BaseModel):
 
     @property
     def report(self) -> ErrorReport:
-        try:
-            return _LambdaCause.model_validate_json(self.cause).report
-        except ValidationError:
-            # The message of an unforeseen error can hold a URL or a token. It stays in the
-            # execution's history and in the log, which only operators read.
-            name = self.name if re.fullmatch(r"[\w.]{1,80}", self.name) else "an error"
-            return errors.UnexpectedError(f"A step ended in {name}, which was not foreseen.").report
+        if ours := read(_LambdaCause, self.cause):
+            return ours.report
+        # The message of an unforeseen error can hold a URL or a token. It stays in the execution's
+        # history and in the log, which only operators read.
+        name = self.name if re.fullmatch(r"[\w.]{1,80}", self.name) else "an error"
+        return errors.UnexpectedError(f"A step ended in {name}, which was not foreseen.").report
 
 
 class FailedRun(BaseModel):

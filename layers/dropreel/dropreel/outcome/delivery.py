@@ -1,7 +1,7 @@
 """Deliver: copy the video from the provider into the videos bucket, as a whole or not at all.
 
-Aborting an execution does not stop a copy. When conclude has closed the run meanwhile, the video
-stays at the provider until the job is run again: beside the error file it would contradict it.
+An abort of the execution does not stop a copy. When conclude has closed the run meanwhile, the
+video stays at the provider until the job is run again: it would contradict the error file.
 """
 
 import hashlib
@@ -63,7 +63,7 @@ class Fetch(Protocol):
 
 
 class Overtaken(Exception):
-    """A later job's video arrived during the copy. A retry puts this one beside it."""
+    """A later job's video arrived during the copy. A retry puts this one next to it."""
 
 
 class Concluded(Exception):
