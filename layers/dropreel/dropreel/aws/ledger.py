@@ -1,14 +1,4 @@
-"""The ledger in DynamoDB: an adapter, and the only module that knows the table.
-
-| pk                | sk            | what                                                   |
-| ----------------- | ------------- | ------------------------------------------------------ |
-| `job#<id>`        | `attempt#001` | one attempt: the fields of `Attempt`, as text          |
-| `job#<id>`        | `run#001`     | one run: the fields of `Run`, as text, and what it has |
-|                   |               | of `slots`                                    |
-| `turns#<provider>`| `next`        | when the provider's next call may be made              |
-
-`expires_at`, in epoch seconds, is the table's TTL attribute.
-"""
+"""Attempts, runs and rate limits. For the items see docs/architecture.md, "The ledger"."""
 
 import math
 from collections.abc import Mapping
@@ -18,14 +8,7 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from dropreel.aws import clients
-from dropreel.aws.table import (
-    CONDITION_FAILED,
-    KEPT,
-    again_on_conflict,
-    attempt_key,
-    is_conflict,
-    run_key,
-)
+from dropreel.aws.table import KEPT, attempt_key, retry_on_conflict, run_key, transact
 from dropreel.model.catalog import ProviderName
 from dropreel.model.job import Job
 from dropreel.model.ledger import Admitted, Attempt, AttemptState, Run, RunClosed
@@ -42,11 +25,11 @@ _MAX_RACES = 20
 
 
 class DynamoDBLedger:
-    """Made once per function environment. Satisfies `ledger.Ledger`.
+    """Satisfies `ledger.Ledger`.
 
-    boto3 sends a write again when its answer is lost, so each condition also holds for the
-    state that the same write left behind: `begun_by` tells our own write from another call's. It
-    holds for no later state: a copy of a write that comes late undoes nothing.
+    boto3 repeats a write when its answer is lost, so each condition also holds for the state that
+    the same write left (`begun_by` names our own write). It holds for no later state: a late copy
+    of a write undoes nothing.
     """
 
     def __init__(self, table: str, client: "DynamoDBClient | None" = None) -> None:
@@ -70,7 +53,6 @@ class DynamoDBLedger:
             estimated_usd=float(run["charged_usd"]) if "charged_usd" in run else None,
         )
 
-    @again_on_conflict
     def begin(
         self,
         job_id: str,
@@ -97,49 +79,40 @@ class DynamoDBLedger:
             queue_timeout_seconds=queue_timeout_seconds,
             render_timeout_seconds=render_timeout_seconds,
         )
-        try:
-            self._client.transact_write_items(
-                TransactItems=[
-                    {
-                        "Put": {
-                            "TableName": self._table,
-                            "Item": _item(attempt),
-                            "ConditionExpression": (
-                                "attribute_not_exists(pk)"
-                                " OR (#state = :postponed AND begun_by <> :me)"
-                                " OR (#state = :begun AND begun_by = :me)"
-                            ),
-                            "ExpressionAttributeNames": {"#state": "state"},
-                            "ExpressionAttributeValues": {
-                                ":postponed": {"S": AttemptState.POSTPONED},
-                                ":begun": {"S": AttemptState.BEGUN},
-                                ":me": {"S": attempt.begun_by},
-                            },
-                        }
+        refused = transact(
+            self._client,
+            {
+                "Put": {
+                    "TableName": self._table,
+                    "Item": attempt_key(job_id, attempt.number) | _fields(attempt),
+                    "ConditionExpression": (
+                        "attribute_not_exists(pk)"
+                        " OR (#state = :postponed AND begun_by <> :me)"
+                        " OR (#state = :begun AND begun_by = :me)"
+                    ),
+                    "ExpressionAttributeNames": {"#state": "state"},
+                    "ExpressionAttributeValues": {
+                        ":postponed": {"S": AttemptState.POSTPONED},
+                        ":begun": {"S": AttemptState.BEGUN},
+                        ":me": {"S": attempt.begun_by},
                     },
-                    {
-                        "ConditionCheck": {
-                            "TableName": self._table,
-                            "Key": run_key(job_id, run),
-                            "ConditionExpression": (
-                                "attribute_not_exists(closed_at) AND "
-                                "(attribute_not_exists(left_attempt) OR left_attempt < :number)"
-                            ),
-                            "ExpressionAttributeValues": {":number": {"N": str(attempt.number)}},
-                        }
-                    },
-                ]
-            )
-        except self._client.exceptions.TransactionCanceledException as error:
-            if is_conflict(error):
-                raise
-            of_attempt, of_run = error.response["CancellationReasons"]
-            if of_run["Code"] == CONDITION_FAILED:
-                raise RunClosed(job_id) from None
-            if of_attempt["Code"] == CONDITION_FAILED:
-                return None
-            raise
-        return attempt
+                }
+            },
+            {
+                "ConditionCheck": {
+                    "TableName": self._table,
+                    "Key": run_key(job_id, run),
+                    "ConditionExpression": (
+                        "attribute_not_exists(closed_at) AND "
+                        "(attribute_not_exists(left_attempt) OR left_attempt < :number)"
+                    ),
+                    "ExpressionAttributeValues": {":number": {"N": str(attempt.number)}},
+                }
+            },
+        )
+        if refused and refused[1]:
+            raise RunClosed(job_id)
+        return None if refused else attempt
 
     def accept(self, attempt: Attempt, request_id: str, now: datetime) -> None:
         accepted = {"state": AttemptState.ACCEPTED, "request_id": request_id, "accepted_at": now}
@@ -159,7 +132,7 @@ class DynamoDBLedger:
         )
 
     def lose(self, job_id: str, ticket: Ticket, code: str, message: str) -> None:
-        # The request id and its time too: submit may have failed to write them down.
+        # With the request id and its time: submit may have failed to write them.
         lost = {"state": AttemptState.LOST, "code": code, "message": message}
         self._update(
             attempt_key(job_id, ticket.attempt),
@@ -175,9 +148,8 @@ class DynamoDBLedger:
                 "#state = :begun AND attribute_not_exists(#request_id)",
             )
 
-    @again_on_conflict
+    @retry_on_conflict
     def _update(self, key: "Item", fields: "Item", condition: str) -> None:
-        """Set these fields of an attempt."""
         self._client.update_item(
             TableName=self._table,
             Key=key,
@@ -213,7 +185,7 @@ class DynamoDBLedger:
                     continue
                 next_at_ms = int(taken["Attributes"]["next_at_ms"]["N"])
                 return datetime.fromtimestamp((next_at_ms - apart_ms) / 1000, UTC)
-        raise RuntimeError("The turns changed under each look.")  # each time between two writes
+        raise RuntimeError("Other calls changed the turn between each two writes.")
 
     def runs(self, job_id: str) -> tuple[Run, ...]:
         return tuple(map(_run, self._all_of(job_id, "run#")))
@@ -232,13 +204,8 @@ class DynamoDBLedger:
         return got.get("Item", {})
 
     def resume(self, plan: Plan, now: datetime) -> None:
-        self._update_run(
-            plan.job,
-            "SET #plan = :plan, resumed_at = :now",
-            now,
-            {":plan": {"S": plan.model_dump_json()}},
-            {"#plan": "plan"},
-        )
+        update, names = "SET #plan = :plan, resumed_at = :now", {"#plan": "plan"}
+        self._update_run(plan.job, update, now, names, plan=plan.model_dump_json())
 
     def is_closed(self, job: Job) -> bool:
         return "closed_at" in self._get(run_key(job.id, job.run))
@@ -247,23 +214,22 @@ class DynamoDBLedger:
         self._update_run(job, "SET closed_at = if_not_exists(closed_at, :now)", now)
 
     def end(self, job: Job, outcome: str, now: datetime) -> None:
-        self._update_run(
-            job,
+        update = (
             "SET ended_at = if_not_exists(ended_at, :now), "
-            "outcome = if_not_exists(outcome, :outcome)",
-            now,
-            {":outcome": {"S": outcome}},
+            "outcome = if_not_exists(outcome, :outcome)"
         )
+        self._update_run(job, update, now, outcome=outcome)
 
-    @again_on_conflict
+    @retry_on_conflict
     def _update_run(
         self,
         job: Job,
         update: str,
         now: datetime,
-        values: "dict[str, AttributeValueTypeDef] | None" = None,
         names: dict[str, str] | None = None,
+        **values: str,
     ) -> None:
+        texts = {"now": now, "job_id": job.id, "number": job.run, **values}
         self._client.update_item(
             TableName=self._table,
             Key=run_key(job.id, job.run),
@@ -271,29 +237,34 @@ class DynamoDBLedger:
             "expires_at = :expires_at",
             ExpressionAttributeNames={"#number": "number", **(names or {})},
             ExpressionAttributeValues={
-                ":now": {"S": now.isoformat()},
-                ":job_id": {"S": job.id},
-                ":number": {"S": str(job.run)},
-                ":expires_at": {"N": str(int((now + KEPT).timestamp()))},
-                **(values or {}),
+                ":expires_at": _expires_at(now),
+                **{f":{name}": text for name, text in _texts(texts).items()},
             },
         )
 
 
 def _run(item: "Item") -> Run:
-    fields = {name: value["S"] for name, value in item.items() if "S" in value}
+    fields = _strings(item)
     plan = fields.pop("plan", None)
     return Run.model_validate(fields | {"plan": Plan.model_validate_json(plan) if plan else None})
 
 
-def _item(attempt: Attempt) -> "Item":
-    return attempt_key(attempt.job_id, attempt.number) | _fields(attempt)
+def _attempt(item: "Item") -> Attempt:
+    return Attempt.model_validate(_strings(item))
+
+
+def _strings(item: "Item") -> dict[str, str]:
+    """Its text fields; the numbers in a run's item belong to `slots`."""
+    return {name: value["S"] for name, value in item.items() if "S" in value}
 
 
 def _fields(attempt: Attempt) -> "Item":
-    expires_at = int((attempt.begun_at + KEPT).timestamp())
-    fields = attempt.model_dump(mode="json", exclude_none=True)
-    return {**_texts(fields), "expires_at": {"N": str(expires_at)}}
+    fields = _texts(attempt.model_dump(mode="json", exclude_none=True))
+    return {**fields, "expires_at": _expires_at(attempt.begun_at)}
+
+
+def _expires_at(start: datetime) -> "AttributeValueTypeDef":
+    return {"N": str(int((start + KEPT).timestamp()))}
 
 
 def _accepted(ticket: Ticket) -> dict[str, object]:
@@ -305,9 +276,3 @@ def _texts(fields: Mapping[str, object]) -> "Item":
         name: {"S": value.isoformat() if isinstance(value, datetime) else str(value)}
         for name, value in fields.items()
     }
-
-
-def _attempt(item: "Item") -> Attempt:
-    return Attempt.model_validate(
-        {name: value["S"] for name, value in item.items() if "S" in value}
-    )

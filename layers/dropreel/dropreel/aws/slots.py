@@ -1,14 +1,6 @@
-"""Slots, queues and what a day has had in the ledger's table: an adapter.
+"""Slots, queues and daily limits. For the items see docs/architecture.md, "The ledger".
 
-| pk                   | sk                      | what                                            |
-| -------------------- | ----------------------- | ----------------------------------------------- |
-| `slots#<provider>`   | `slot#0003`             | who holds it, and until when; free when missing |
-| `waiters#<provider>` | `<start>Z#<execution>`  | who waits, with its task token; behind all      |
-|                      |                         | others with a `~` before it                     |
-| `spend`              | `2026-11-20`            | `spent_usd` (exact) and `renders` of a day (UTC)|
-| `job#<id>`           | `run#001`               | how the run stands, beside what `Run` says      |
-
-Numbers are numbers here, so that DynamoDB can compare and add them.
+Numbers are stored as numbers, so that DynamoDB can compare and add them.
 """
 
 from collections.abc import Sequence
@@ -20,14 +12,7 @@ from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
 from pydantic import TypeAdapter
 
 from dropreel.aws import clients
-from dropreel.aws.table import (
-    CONDITION_FAILED,
-    KEPT,
-    again_on_conflict,
-    attempt_key,
-    is_conflict,
-    run_key,
-)
+from dropreel.aws.table import KEPT, attempt_key, retry_on_conflict, run_key, transact
 from dropreel.model.catalog import ProviderName
 from dropreel.model.ledger import AttemptState
 from dropreel.model.messages import Plan
@@ -46,7 +31,7 @@ _ROUTE = TypeAdapter(tuple[Billed, ...])
 
 
 class DynamoDBSlots:
-    """Made once per function environment. Satisfies `admission.Slots`."""
+    """Satisfies `admission.Slots`."""
 
     def __init__(self, table: str, client: "DynamoDBClient | None" = None) -> None:
         self._table = table
@@ -55,21 +40,23 @@ class DynamoDBSlots:
     # Reading
 
     def run_state(self, run: RunId) -> RunState:
-        got = self._client.get_item(TableName=self._table, Key=run_key(*run), ConsistentRead=True)
-        item = _plain(got.get("Item", {}))
+        item = self._get(run_key(*run))
         return RunState.model_validate(item | {"is_closed": "closed_at" in item})
 
     def first_waiters(self, provider: ProviderName, at_most: int) -> Sequence[Waiter]:
-        # Those alone: a page of the queue would be a megabyte, when many wait.
-        return tuple(map(self._waiter, self._all_of(f"waiters#{provider}", at_most=at_most)))
+        # No more than these: a page of a long queue would be a megabyte.
+        return tuple(map(_waiter, self._all_of(f"waiters#{provider}", at_most=at_most)))
 
     def leases(self, provider: ProviderName) -> Sequence[Lease]:
         return tuple(map(_lease, self._all_of(f"slots#{provider}")))
 
     def day(self, day: date) -> Day:
-        got = self._client.get_item(TableName=self._table, Key=_spend_key(day), ConsistentRead=True)
-        item = _plain(got.get("Item", {}))
+        item = self._get(_spend_key(day))
         return Day(int(item.get("renders", 0)), Decimal(item.get("spent_usd", 0)))
+
+    def _get(self, key: "Item") -> dict[str, Any]:
+        got = self._client.get_item(TableName=self._table, Key=key, ConsistentRead=True)
+        return _plain(got.get("Item", {}))
 
     def _all_of(self, pk: str, at_most: int | None = None) -> "list[dict[str, Any]]":
         pages = self._client.get_paginator("query").paginate(
@@ -80,13 +67,6 @@ class DynamoDBSlots:
             PaginationConfig={"MaxItems": at_most, "PageSize": at_most} if at_most else {},
         )
         return [_plain(item) for page in pages for item in page["Items"]]
-
-    @staticmethod
-    def _waiter(item: dict[str, Any]) -> Waiter:
-        run = RunId(item["job_id"], int(item["number"]))
-        route = _ROUTE.validate_json(item["route"])
-        is_aside = item["sk"].startswith(ASIDE)
-        return Waiter.model_validate(item | {"run": run, "route": route, "is_aside": is_aside})
 
     # Waiting
 
@@ -101,47 +81,39 @@ class DynamoDBSlots:
             started_at=waiter.started_at.isoformat(),
             job_id=waiter.run.job_id,
             number=str(waiter.run.number),
-            # Here and not in the lease, when there is one: each look reads all leases.
+            # Not in the lease, because admission reads all leases often.
             task_token=waiter.task_token,
             expires_at=_expires_at(waiter.started_at),
         )
-        names = {f"#{name}": name for name in run}
-        join: TransactWriteItemTypeDef = {
-            "Update": {
-                "TableName": self._table,
-                "Key": run_key(*waiter.run),
-                "UpdateExpression": "SET "
-                + ", ".join(f"#{name} = :{name}" for name in run)
-                + " REMOVE rendered_at",
-                # A call that Step Functions has given up on may still be at work.
-                "ConditionExpression": (
-                    "attribute_not_exists(closed_at) AND attribute_not_exists(slot) "
-                    "AND (attribute_not_exists(left_attempt) OR left_attempt < :attempt) "
-                    "AND (attribute_not_exists(attempt) OR attempt < :attempt OR "
-                    "(attempt = :attempt AND (attribute_not_exists(#call) OR #call <= :call)))"
-                ),
-                "ExpressionAttributeNames": names,
-                "ExpressionAttributeValues": {f":{name}": run[name] for name in run},
-            }
-        }
-        return not self._refused(join, self._put_in_queue(waiter))
+        join = self._on(
+            run_key(*waiter.run),
+            UpdateExpression="SET "
+            + ", ".join(f"#{name} = :{name}" for name in run)
+            + " REMOVE rendered_at",
+            # A call that Step Functions has given up may still run.
+            ConditionExpression=(
+                "attribute_not_exists(closed_at) AND attribute_not_exists(slot) "
+                "AND (attribute_not_exists(left_attempt) OR left_attempt < :attempt) "
+                "AND (attribute_not_exists(attempt) OR attempt < :attempt OR "
+                "(attempt = :attempt AND (attribute_not_exists(#call) OR #call <= :call)))"
+            ),
+            ExpressionAttributeNames={f"#{name}": name for name in run},
+            ExpressionAttributeValues={f":{name}": run[name] for name in run},
+        )
+        return not self._refused({"Update": join}, self._put_in_queue(waiter))
 
     def move(self, waiter: Waiter, to: Waiter) -> bool:
-        stand = self._update_run(
-            waiter.run,
+        run = self._update_waiting(
+            waiter,
             "SET queue_key = :to_queue_key, provider = :to_provider, offer = :to_offer",
-            _AS_IT_WAITS,
-            queue_key=waiter.queue_key,
-            provider=waiter.provider,
-            attempt=waiter.attempt,
             to_queue_key=to.queue_key,
             to_provider=to.provider,
             to_offer=to.offer,
         )
-        return not self._refused(self._end_wait(waiter), stand, self._put_in_queue(to))
+        return not self._refused(self._end_wait(waiter), run, self._put_in_queue(to))
 
     def _put_in_queue(self, waiter: Waiter) -> "TransactWriteItemTypeDef":
-        """Over an older one of the same run, if it was left over there."""
+        """Overwrites an older item of the same run, if one was left."""
         item = _queue_item_key(waiter.provider, waiter.queue_key) | _values(
             job_id=waiter.run.job_id,
             number=waiter.run.number,
@@ -157,16 +129,9 @@ class DynamoDBSlots:
 
     def dismiss(self, waiter: Waiter) -> None:
         end_wait = self._end_wait(waiter)
-        forget = self._update_run(
-            waiter.run,
-            "REMOVE queue_key",
-            _AS_IT_WAITS,
-            queue_key=waiter.queue_key,
-            provider=waiter.provider,
-            attempt=waiter.attempt,
-        )
-        if self._refused(end_wait, forget) == [False, True]:
-            self._refused(end_wait)  # the run does not wait there any more: it was left over
+        refused = self._refused(end_wait, self._update_waiting(waiter, "REMOVE queue_key"))
+        if refused == [False, True]:
+            self._refused(end_wait)  # the run no longer waits there: the item was left over
 
     # Slots
 
@@ -197,57 +162,53 @@ class DynamoDBSlots:
     def _put_lease(
         self, waiter: Waiter, slot: int, by: str, until: datetime
     ) -> "TransactWriteItemTypeDef":
+        lease = _values(
+            job_id=waiter.run.job_id,
+            number=waiter.run.number,
+            granted_by=by,
+            until=until.isoformat(),
+        )
         return {
             "Put": {
                 "TableName": self._table,
-                "Item": _slot_key(waiter.provider, slot)
-                | _values(
-                    job_id=waiter.run.job_id,
-                    number=waiter.run.number,
-                    granted_by=by,
-                    until=until.isoformat(),
-                ),
+                "Item": _slot_key(waiter.provider, slot) | lease,
                 "ConditionExpression": "attribute_not_exists(pk)",
             }
         }
 
     def _end_wait(self, waiter: Waiter) -> "TransactWriteItemTypeDef":
         return {
-            "Delete": {
-                "TableName": self._table,
-                "Key": _queue_item_key(waiter.provider, waiter.queue_key),
-                "ConditionExpression": "task_token = :token",
-                "ExpressionAttributeValues": _values_named(token=waiter.task_token),
-            }
+            "Delete": self._on(
+                _queue_item_key(waiter.provider, waiter.queue_key),
+                ConditionExpression="task_token = :token",
+                ExpressionAttributeValues=_values_named(token=waiter.task_token),
+            )
         }
 
     def _admit_run(
         self, waiter: Waiter, slot: int, usd: Decimal | None, now: datetime
     ) -> "TransactWriteItemTypeDef":
         update = "SET slot = :slot, admitted_at = :now, charged_on = :day"
-        values: dict[str, object] = {"slot": slot, "now": now.isoformat()}
         if usd is not None:
             update += ", charged_usd = :usd"
-            values["usd"] = usd
-        return self._update_run(
-            waiter.run,
+        return self._update_waiting(
+            waiter,
             f"{update} REMOVE queue_key",
-            f"{_AS_IT_WAITS} AND attribute_not_exists(closed_at)",
-            queue_key=waiter.queue_key,
-            provider=waiter.provider,
-            attempt=waiter.attempt,
+            "attribute_not_exists(closed_at)",
+            slot=slot,
+            now=now.isoformat(),
             day=now.date().isoformat(),
-            **values,
+            usd=usd,
         )
 
     def _charge(self, usd: Decimal | None, day: date, limits: Limits) -> "TransactWriteItemTypeDef":
-        """One render more and its price, if the day has room for both."""
+        """Add a render and its price to the day, if both limits allow it."""
         start = datetime(day.year, day.month, day.day, tzinfo=UTC)
         values: dict[str, object] = {"one": 1, "expires_at": _expires_at(start)}
         added, conditions = ["renders :one"], []
         if limits.daily_renders:
-            conditions.append("(attribute_not_exists(renders) OR renders < :renders_at_most)")
-            values["renders_at_most"] = limits.daily_renders
+            conditions.append("(attribute_not_exists(renders) OR renders < :max_renders)")
+            values["max_renders"] = limits.daily_renders
         if usd is not None:
             added.append("spent_usd :usd")
             values["usd"] = usd
@@ -264,10 +225,9 @@ class DynamoDBSlots:
             )
         }
 
-    @again_on_conflict
+    @retry_on_conflict
     def renew(self, lease: Lease, until: datetime) -> Lease | None:
-        # boto3 sends it again when its answer is lost, so the condition also holds for what the
-        # same write left behind.
+        # boto3 repeats a write when its answer is lost: the condition also holds after the first.
         try:
             self._client.update_item(
                 TableName=self._table,
@@ -283,7 +243,7 @@ class DynamoDBSlots:
             return None
         return lease.model_copy(update={"until": until})
 
-    @again_on_conflict
+    @retry_on_conflict
     def take_back(self, lease: Lease) -> bool:
         try:
             self._client.delete_item(
@@ -301,34 +261,33 @@ class DynamoDBSlots:
     # Giving back
 
     def free(self, run: RunId, run_state: RunState, rendered_at: datetime) -> bool:
-        return self._give_back(
+        update = self._update_run(
             run,
-            run_state,
-            self._update_run(
-                run,
-                "SET rendered_at = :now, left_attempt = :attempt REMOVE slot",
-                "attempt = :attempt AND slot = :slot",
-                attempt=run_state.attempt,
-                slot=run_state.slot,
-                now=rendered_at.isoformat(),
-            ),
+            "SET rendered_at = :now, left_attempt = :attempt REMOVE slot",
+            "attempt = :attempt AND slot = :slot",
+            attempt=run_state.attempt,
+            slot=run_state.slot,
+            now=rendered_at.isoformat(),
         )
+        return self._give_back(run, run_state, update)
 
     def leave(self, run: RunId, run_state: RunState, refund: Refund) -> bool:
         update = f"SET left_attempt = :attempt REMOVE {', '.join(_HELD)}"
-        has: dict[str, object] = run_state.model_dump(include={*_HELD}, exclude_none=True)
+        held: dict[str, object] = run_state.model_dump(include={*_HELD}, exclude_none=True)
         if run_state.charged_on:
-            has["charged_on"] = run_state.charged_on.isoformat()
+            held["charged_on"] = run_state.charged_on.isoformat()
         if run_state.charged_usd is not None:
             kept = "kept_usd" if refund is Refund.NOTHING else "refunded_usd"
             update += f" ADD {kept} :charged_usd"
-        as_seen = (f"{it} = :{it}" if it in has else f"attribute_not_exists({it})" for it in _HELD)
-        condition = " AND ".join(("attempt = :attempt", *as_seen))
-        writes = [self._update_run(run, update, condition, attempt=run_state.attempt, **has)]
+        unchanged = (
+            f"{field} = :{field}" if field in held else f"attribute_not_exists({field})"
+            for field in _HELD
+        )
+        condition = " AND ".join(("attempt = :attempt", *unchanged))
+        writes = [self._update_run(run, update, condition, attempt=run_state.attempt, **held)]
         if run_state.provider and run_state.queue_key:
-            writes.append(
-                {"Delete": self._on(_queue_item_key(run_state.provider, run_state.queue_key))}
-            )
+            key = _queue_item_key(run_state.provider, run_state.queue_key)
+            writes.append({"Delete": self._on(key)})
         if run_state.charged_on:
             writes += self._close_charge(run, run_state, run_state.charged_on, refund)
         return self._give_back(run, run_state, *writes)
@@ -336,14 +295,14 @@ class DynamoDBSlots:
     def _close_charge(
         self, run: RunId, run_state: RunState, day: date, refund: Refund
     ) -> "list[TransactWriteItemTypeDef]":
-        """The condition excludes that the attempt changes its state in the same moment, as by a
-        `begin`: one of the two transactions fails."""
+        """The condition excludes that the attempt changes its state at the same time, as a `begin`
+        would: one of the two transactions fails."""
         states: tuple[AttemptState, ...] = {
             Refund.ALL: NOT_SUBMITTED,
             Refund.USD: (AttemptState.LOST,),
             Refund.NOTHING: MAY_BE_PAID,
         }[refund]
-        values = {f"state{queue_key}": str(state) for queue_key, state in enumerate(states)}
+        values = {f"state{number}": str(state) for number, state in enumerate(states)}
         condition = f"#state IN ({', '.join(f':{name}' for name in values)})"
         if refund is Refund.ALL:
             condition = f"attribute_not_exists(pk) OR {condition}"
@@ -367,8 +326,8 @@ class DynamoDBSlots:
     def _give_back(
         self, run: RunId, run_state: RunState, *writes: "TransactWriteItemTypeDef"
     ) -> bool:
-        """Do all that, and give back the lease if the run still holds it: it may have run out and
-        be somebody else's."""
+        """Do these writes and delete the lease, if the run still holds it: an expired lease may be
+        another run's."""
         if run_state.provider is None or run_state.slot is None:
             return not self._refused(*writes)
         lease: TransactWriteItemTypeDef = {
@@ -401,23 +360,26 @@ class DynamoDBSlots:
             )
         }
 
-    @again_on_conflict
+    def _update_waiting(
+        self, waiter: Waiter, update: str, *conditions: str, **values: object
+    ) -> "TransactWriteItemTypeDef":
+        """Update a run that still waits at its place in the queue."""
+        waits = "queue_key = :queue_key AND provider = :provider AND attempt = :attempt"
+        return self._update_run(
+            waiter.run,
+            update,
+            " AND ".join((waits, *conditions)),
+            queue_key=waiter.queue_key,
+            provider=waiter.provider,
+            attempt=waiter.attempt,
+            **values,
+        )
+
     def _refused(self, *writes: "TransactWriteItemTypeDef") -> list[bool]:
-        """Do all or nothing. Empty when it is done; else which of the conditions did not hold."""
-        try:
-            self._client.transact_write_items(TransactItems=list(writes))
-        except self._client.exceptions.TransactionCanceledException as error:
-            if is_conflict(error):
-                raise
-            codes = [reason.get("Code") for reason in error.response["CancellationReasons"]]
-            if CONDITION_FAILED not in codes:
-                raise
-            return [code == CONDITION_FAILED for code in codes]
-        return []
+        return transact(self._client, *writes)
 
 
 _HELD = ("queue_key", "slot", "charged_usd", "charged_on")
-_AS_IT_WAITS = "queue_key = :queue_key AND provider = :provider AND attempt = :attempt"
 _LEASE_NAMES = {"#number": "number", "#until": "until"}
 
 
@@ -439,15 +401,18 @@ def _spend_key(day: date) -> "Item":
     return _values(pk="spend", sk=day.isoformat())
 
 
+def _waiter(item: dict[str, Any]) -> Waiter:
+    run = RunId(item["job_id"], int(item["number"]))
+    route = _ROUTE.validate_json(item["route"])
+    is_aside = item["sk"].startswith(ASIDE)
+    return Waiter.model_validate(item | {"run": run, "route": route, "is_aside": is_aside})
+
+
 def _lease(item: dict[str, Any]) -> Lease:
     run = RunId(item["job_id"], int(item["number"]))
+    provider = item["pk"].removeprefix("slots#")
     slot = int(item["sk"].removeprefix("slot#"))
-    return Lease.model_validate(item | {"run": run, "provider": _provider(item), "slot": slot})
-
-
-def _provider(item: dict[str, Any]) -> str:
-    provider: str = item["pk"].partition("#")[2]
-    return provider
+    return Lease.model_validate(item | {"run": run, "provider": provider, "slot": slot})
 
 
 def _expires_at(start: datetime) -> int:
@@ -455,13 +420,13 @@ def _expires_at(start: datetime) -> int:
 
 
 def _values(**fields: object) -> "Item":
-    """What is not None, as DynamoDB spells it."""
+    """The fields that are not None, in DynamoDB's types."""
     serialize = TypeSerializer().serialize
     return {name: serialize(value) for name, value in fields.items() if value is not None}
 
 
 def _values_named(**fields: object) -> "Item":
-    """The same for the names of an expression."""
+    """The same, with the names of an expression's values."""
     return {f":{name}": value for name, value in _values(**fields).items()}
 
 

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 from botocore.exceptions import ClientError
 
 if TYPE_CHECKING:
-    from mypy_boto3_dynamodb.type_defs import AttributeValueTypeDef
+    from mypy_boto3_dynamodb import DynamoDBClient
+    from mypy_boto3_dynamodb.type_defs import AttributeValueTypeDef, TransactWriteItemTypeDef
 
 KEPT = timedelta(days=180)
 """Longer than the 90 days after which Step Functions could start a job again: no attempt may be
 forgotten before."""
 
-CONDITION_FAILED = "ConditionalCheckFailed"  # a cancelled transaction's reason code
+_CONDITION_FAILED = "ConditionalCheckFailed"  # a cancelled transaction's reason code
 
 _MAX_CONFLICTS = 12  # with the waits below, about eight seconds
 
@@ -24,19 +25,15 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def is_conflict(error: ClientError) -> bool:
+def _is_conflict(error: ClientError) -> bool:
     """A concurrent transaction touched the same item; ours wrote nothing."""
-    code = error.response["Error"].get("Code")
     cancelled: list[dict[str, str]] = error.response.get("CancellationReasons", [])  # type: ignore[assignment]
-    reasons = {reason.get("Code") for reason in cancelled}
-    return code == "TransactionConflictException" or (
-        code == "TransactionCanceledException"
-        and "TransactionConflict" in reasons
-        and CONDITION_FAILED not in reasons
+    return error.response["Error"].get("Code") == "TransactionConflictException" or any(
+        reason.get("Code") == "TransactionConflict" for reason in cancelled
     )
 
 
-def again_on_conflict(write: Callable[P, R]) -> Callable[P, R]:
+def retry_on_conflict(write: Callable[P, R]) -> Callable[P, R]:
     """Retry a write after a transaction conflict, each time after a random wait."""
 
     @wraps(write)
@@ -45,12 +42,25 @@ def again_on_conflict(write: Callable[P, R]) -> Callable[P, R]:
             try:
                 return write(*args, **kwargs)
             except ClientError as error:
-                if not is_conflict(error):
+                if not _is_conflict(error):
                     raise
             time.sleep(min(0.02 * 2**conflict, 1) * random.random())  # noqa: S311 - jitter
         return write(*args, **kwargs)
 
     return repeated
+
+
+@retry_on_conflict
+def transact(client: "DynamoDBClient", *writes: "TransactWriteItemTypeDef") -> list[bool]:
+    """Do all writes or none. Empty when done; else, for each, whether its condition failed."""
+    try:
+        client.transact_write_items(TransactItems=writes)
+    except client.exceptions.TransactionCanceledException as error:
+        codes = [reason.get("Code") for reason in error.response["CancellationReasons"]]
+        if _CONDITION_FAILED not in codes:
+            raise
+        return [code == _CONDITION_FAILED for code in codes]
+    return []
 
 
 def attempt_key(job_id: str, number: int) -> "dict[str, AttributeValueTypeDef]":
