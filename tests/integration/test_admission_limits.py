@@ -354,7 +354,7 @@ def test_killed_while_it_leaves_spends_nothing_twice(at: Desk, killed: str) -> N
     with pytest.raises(SystemExit):
         at.admission.leave(ANNA)
     run_state = at.slots.run_state(RunId.of(ANNA))
-    assert run_state.has_something is (killed == "before")
+    assert run_state.holds_anything is (killed == "before")
     assert (run_state.charged_usd is None) is (run_state.slot is None)
 
     at.admission.admit(request)

@@ -22,7 +22,7 @@ from dropreel.model.job import Job
 from dropreel.model.ledger import Attempt, Run
 from dropreel.model.messages import NextAttempt, PlannedOffer
 from dropreel.outcome.conclusion import Conclusion, ending_in, needs_conclusion
-from dropreel.render.attempts import is_kept
+from dropreel.render.attempts import MAY_BE_PAID
 from tests.support.render_fakes import (
     JOB,
     NOON,
@@ -54,7 +54,7 @@ class FakeSlots:
         if self.is_away:
             raise OSError("DynamoDB is away")
         attempts = self.ledger.attempts(job.id)
-        self.left.append((job.execution_name, bool(attempts) and is_kept(attempts[-1])))
+        self.left.append((job.execution_name, bool(attempts) and attempts[-1].state in MAY_BE_PAID))
 
 
 class Bench:

@@ -36,7 +36,7 @@ from dropreel.model.job import Job
 from dropreel.model.ledger import Attempt, AttemptState, Ledger, Run
 from dropreel.model.provider import Provider, Ticket
 from dropreel.outcome.ownership import Owner, is_same_run, owner_of, read
-from dropreel.render.attempts import is_of_an_account, summary
+from dropreel.render.attempts import is_account_refusal, summary
 from dropreel.runtime.log import logger
 
 
@@ -388,8 +388,10 @@ def _with_earlier_refusals(report: ErrorReport, attempts: tuple[Attempt, ...]) -
     """Name each account that refused: a person would else correct only the last one."""
     is_of_admission = report.code in _OF_ADMISSION
     earlier = attempts if is_of_admission else attempts[:-1]
-    refused = [f"{made.provider} ({made.code})" for made in earlier if is_of_an_account(made.code)]
-    if not (is_of_admission or is_of_an_account(report.code)) or not refused:
+    refused = [
+        f"{made.provider} ({made.code})" for made in earlier if is_account_refusal(made.code)
+    ]
+    if not (is_of_admission or is_account_refusal(report.code)) or not refused:
         return report
     message = f"{report.message} Refused before by {', '.join(refused)}."
     return report.model_copy(update={"message": message})

@@ -1,8 +1,7 @@
-"""The attempts of one job: whether a lost one gets a successor, where, and how they are told.
+"""The attempts of a job: whether a failed one is followed by another, and on which offer.
 
-Pure, so that who pays for what can be read and tested as a table. An attempt is one submission,
-whatever became of it; a run makes at most `MAX_SUBMISSIONS`. What earlier runs of the job have
-submitted is theirs.
+Pure, so that the rules of what may be paid can be tested as tables. An attempt is one submission,
+whatever its outcome. Those of earlier runs do not count against a run's `MAX_SUBMISSIONS`.
 """
 
 from collections.abc import Iterable
@@ -15,38 +14,42 @@ from dropreel.model.messages import NextAttempt, Plan
 from dropreel.model.provider import Answer, FailureCause, RenderState, Ticket
 
 MAX_SUBMISSIONS = 2
-"""Of one run. A second try mends what passes; a third would mostly pay for the same failure."""
+"""Of one run. A second try helps after a passing fault; a third mostly pays for the same failure.
+"""
 
-OF_AN_ACCOUNT: tuple[type[DropreelError], ...] = (
+ACCOUNT_REFUSALS: tuple[type[DropreelError], ...] = (
     errors.TokenMissing,
     errors.TokenRejected,
     errors.NoCredit,
     errors.ProviderThrottled,
     errors.ProviderUnavailable,
 )
-"""Refusals that are not the job's fault, but the account's or the provider's."""
+"""Refusals whose cause is the account or the provider, not the job."""
+
+NOT_SUBMITTED = (AttemptState.POSTPONED, AttemptState.REFUSED)
+"""The provider took nothing: the attempt does not count among a day's renders."""
+
+MAY_BE_PAID = (AttemptState.BEGUN, AttemptState.ACCEPTED)
+"""The attempt's estimate stays charged, because it may still bring a video."""
 
 
-def is_of_an_account(code: str | None) -> bool:
-    return code in {refusal.__name__ for refusal in OF_AN_ACCOUNT}
+def is_account_refusal(code: str | None) -> bool:
+    return code in {refusal.__name__ for refusal in ACCOUNT_REFUSALS}
 
 
 def after_refusal(plan: Plan, attempt: Attempt, code: str) -> NextAttempt | None:
-    """Where a job goes that an offer has definitely refused: on along its route, never back."""
-    if not is_of_an_account(code):
+    """The attempt after a definite refusal: on the route's next offer."""
+    if not is_account_refusal(code):
         return None
     return _next(plan, attempt.number + 1, attempt.offer + 1)
 
 
 def after_loss(
-    plan: Plan,
-    ticket: Ticket,
-    answer: Answer,
-    attempts: Iterable[Attempt],
+    plan: Plan, ticket: Ticket, answer: Answer, attempts: Iterable[Attempt]
 ) -> NextAttempt | None:
-    """Where a job goes whose render was lost. It may have been paid: so once in a run, not more.
+    """The attempt after a lost render. That may have been paid, so only once in a run.
 
-    A render that this run only resumed may have the number of an earlier one.
+    A resumed render may have a number below `plan.first_attempt`.
     """
     lost_before = any(
         attempt.state is AttemptState.LOST and plan.first_attempt <= attempt.number < ticket.attempt
@@ -56,9 +59,9 @@ def after_loss(
         return None
     match answer.cause:
         case FailureCause.MEDIA_UNREADABLE:
-            offer = ticket.offer  # which gets fresh URLs
+            offer = ticket.offer  # with fresh URLs
         case FailureCause.NO_CREDIT:
-            offer = ticket.offer + 1  # the same account would say the same
+            offer = ticket.offer + 1  # the same account would refuse again
         case FailureCause.OTHER:
             offer = min(ticket.offer + 1, len(plan.route) - 1)
         case FailureCause.MODERATED | FailureCause.BAD_INPUT:
@@ -67,10 +70,8 @@ def after_loss(
 
 
 def after_timeout(plan: Plan, ticket: Ticket) -> NextAttempt | None:
-    """Where a job goes that waited too long in a provider's queue and was cancelled there, which
-    costs nothing."""
-    attempt = max(ticket.attempt + 1, plan.first_attempt)
-    return _next(plan, attempt, ticket.offer + 1)
+    """The attempt after one that was cancelled in the provider's queue, which costs nothing."""
+    return _next(plan, max(ticket.attempt + 1, plan.first_attempt), ticket.offer + 1)
 
 
 def loss_of(answer: Answer, ticket: Ticket) -> DropreelError:
@@ -96,11 +97,10 @@ def loss_of(answer: Answer, ticket: Ticket) -> DropreelError:
 
 
 def code_of_loss(loss: DropreelError) -> str:
-    """What the attempt is noted with. Its render failed for want of credit: `NoCredit` itself says
-    of an attempt that it was refused."""
-    return (
-        errors.RenderFailed.__name__ if isinstance(loss, errors.NoCredit) else type(loss).__name__
-    )
+    """The code that the ledger records. `NoCredit` on an attempt would mean that the submission
+    was refused, so an accepted render that lacked credit is recorded as `RenderFailed`."""
+    recorded = errors.RenderFailed if isinstance(loss, errors.NoCredit) else type(loss)
+    return recorded.__name__
 
 
 def _next(plan: Plan, attempt: int, offer: int) -> NextAttempt | None:
@@ -109,31 +109,17 @@ def _next(plan: Plan, attempt: int, offer: int) -> NextAttempt | None:
     return NextAttempt(attempt=attempt, offer=offer)
 
 
-NOT_SUBMITTED = (AttemptState.POSTPONED, AttemptState.REFUSED)
-"""The provider took nothing: it counts among no day's renders."""
-
-NOT_KEPT = (*NOT_SUBMITTED, AttemptState.LOST)
-"""A refused or postponed attempt was not paid, and a lost one gives its estimate back."""
-
-MAY_BE_PAID = tuple(state for state in AttemptState if state not in NOT_KEPT)
-
-
-def is_kept(attempt: Attempt) -> bool:
-    """Whether its cost counts: one that may have been paid for and may still bring a video."""
-    return attempt.state not in NOT_KEPT
-
-
 def summary(
     attempt: Attempt, open_outcome: str = errors.SubmissionUnclear.__name__, open_message: str = ""
 ) -> AttemptSummary:
-    """An attempt as the events tell it. One that was still open ended as the caller says; but of
-    one that has no answer nobody knows whether it was accepted, whatever ended the job."""
+    """An attempt for the events. An open attempt ends with `open_outcome`; but one that was begun
+    and not answered is always unclear."""
+    unclear = errors.SubmissionUnclear.__name__
     outcome, message = attempt.code, attempt.message
     if outcome is None:
         outcome, message = open_outcome, open_message
-        if attempt.state is AttemptState.BEGUN and outcome != errors.SubmissionUnclear.__name__:
-            outcome = errors.SubmissionUnclear.__name__
-            message = "Whether the request was accepted is unknown."
+        if attempt.state is AttemptState.BEGUN and outcome != unclear:
+            outcome, message = unclear, "Whether the request was accepted is unknown."
     return AttemptSummary(
         number=attempt.number,
         provider=attempt.provider,

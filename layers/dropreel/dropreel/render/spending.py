@@ -14,8 +14,6 @@ from dropreel.model.prices import CATALOG_ONLY, Billed, Prices, estimated_usd
 
 @dataclass(frozen=True)
 class Limits:
-    """The owner's, by provider and by day."""
-
     in_flight: Mapping[ProviderName, int]  # 0 pauses a provider
     lease: Mapping[ProviderName, timedelta]
     daily_renders: int | None = None
@@ -25,13 +23,12 @@ class Limits:
 
 
 class Day(NamedTuple):
-    """What was submitted in a day (UTC), without what was given back."""
+    """What was charged to a day (UTC), without refunds."""
 
     renders: int = 0
     spent_usd: Decimal = Decimal(0)
 
     def is_full(self, limits: Limits) -> bool:
-        """Whether it has had the renders of `DailyRenderLimit`."""
         return bool(limits.daily_renders) and self.renders >= (limits.daily_renders or 0)
 
 
@@ -41,7 +38,7 @@ class Room(Enum):
     THERE = auto()
     NO_RENDERS_LEFT = auto()
     NO_USD_LEFT = auto()
-    NEVER = auto()  # the render alone costs more than a day may
+    NEVER = auto()  # one render costs more than a day's limit
 
 
 def room_for(usd: Decimal | None, day: Day, limits: Limits) -> Room:
@@ -53,23 +50,23 @@ def room_for(usd: Decimal | None, day: Day, limits: Limits) -> Room:
 
 
 def offer_to_ask(route: Sequence[Billed], first: int, limits: Limits) -> int | None:
-    """The first offer from a place on that has a price, when it needs one, and whose provider is
-    not paused; or is, when all are. None when none has a price."""
+    """The index of the first offer, from `first` on, that has a price if a spending limit needs
+    one. Paused providers come last. None when no offer has a price."""
     payable = [
-        place for place in range(first, len(route)) if not _lacks_a_price(route[place], limits)
+        index for index in range(first, len(route)) if not _lacks_a_price(route[index], limits)
     ]
-    is_open = [place for place in payable if limits.in_flight.get(route[place].provider)]
-    return next(iter(is_open or payable), None)
+    active = [index for index in payable if limits.in_flight.get(route[index].provider)]
+    return next(iter(active or payable), None)
 
 
 def price_unknown(route: Sequence[Billed], limits: Limits) -> PriceUnknown:
-    unknown = [str(render) for render in route if _lacks_a_price(render, limits)]
-    return PriceUnknown(
-        f"DailySpendLimitUsd is set, and no price is known of {', '.join(unknown)}."
-    )
+    unknown = ", ".join(str(render) for render in route if _lacks_a_price(render, limits))
+    return PriceUnknown(f"DailySpendLimitUsd is set, and no price is known for {unknown}.")
 
 
-def spent(usd: Decimal | None, day: Day, limits: Limits, now: datetime) -> SpendLimitReached:
+def limit_reached(
+    usd: Decimal | None, day: Day, limits: Limits, now: datetime
+) -> SpendLimitReached:
     limit_usd = limits.daily_usd
     if usd and limit_usd and usd > limit_usd:
         return SpendLimitReached(
