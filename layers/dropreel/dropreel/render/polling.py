@@ -1,7 +1,7 @@
-"""Poll: ask how far the render is, and say when to ask next.
+"""Poll: ask the provider for the render's state, and return when to ask next.
 
-It may be cut off anywhere and is called again then: every end is written to the ledger before it is
-told, and is told the same by the next call.
+A call may be cut off anywhere and is then repeated. So every end is written to the ledger before it
+is returned, and the next call returns the same.
 """
 
 import math
@@ -27,17 +27,13 @@ from dropreel.render.attempts import after_loss, after_timeout, code_of_loss, lo
 from dropreel.runtime.log import logger
 
 _FORGOTTEN_AFTER_SECONDS = 300
-"""So long a provider must not know a request, whenever it answers, before it counts as forgotten:
-it is paid for. Young ones may not be written everywhere yet, and of old ones a 404 may be a mishap.
-"""
+"""A request counts as forgotten after this time in which every answer was that the provider does
+not know it. It is paid, a new one may not be visible at once, and a single 404 may be a fault."""
 
 
 class Slots(Protocol):
-    """Admission, as far as poll needs it."""
-
     def rendered(self, job: Job, attempt: int) -> None:
-        """The provider is done with the attempt: its slot goes to the next waiter. May be
-        repeated."""
+        """Free the slot of a finished attempt. May be repeated."""
 
 
 def poll(
@@ -48,14 +44,12 @@ def poll(
     providers: Callable[[ProviderName], Provider],
     clock: Callable[[], datetime],
 ) -> Progress:
-    """One question to the provider. An unanswered one leaves the render as it was.
+    """One question to the provider. If it gets no answer, the render's state stays.
 
-    A failed render that is worth another attempt is answered with what submit is to do `next`.
-    Raises `RenderFailed`, `RenderModerated`, `RenderRejected`, `NoCredit`, `RenderCancelled`,
-    `RequestForgotten`, or `RenderTimedOut` once the deadline has passed. That is judged by the
-    answer: a render that is ready is never late. The provider's queue has a deadline of its own;
-    both were fixed when the work was submitted. A job that is run again to wait for what was
-    accepted before has the whole time once more.
+    For a failed render that gets another attempt, `next` is that attempt. Raises `RenderFailed`,
+    `RenderModerated`, `RenderRejected`, `NoCredit`, `RenderCancelled`, `RequestForgotten`, or
+    `RenderTimedOut` when the render is not ready after its deadline. The queue and the render have
+    a deadline each, fixed at the submission; a run that resumes a render has both from its start.
     """
     ticket = render.ticket
     provider = providers(ticket.provider)
@@ -63,7 +57,7 @@ def poll(
     retry_after_seconds = 0.0
     unknown_since: datetime | None = None
     if render.plan.resume and render.progress is None:
-        ledger.resume(render.plan, clock())  # so that conclude knows what this run waits for
+        ledger.resume(render.plan, clock())  # conclude needs to know what this run waits for
     if not ticket.is_recorded:
         _confirm(render, ledger)
     try:
@@ -71,7 +65,7 @@ def poll(
     except Unreachable as silence:
         answer = Answer(state=before.state, message=str(silence))
         retry_after_seconds = silence.retry_after_seconds
-        unknown_since = before.unknown_since  # this says nothing of it
+        unknown_since = before.unknown_since  # neither confirmed nor refuted
     except UnknownRequest:
         unknown_since = before.unknown_since or clock()
         _give_up_if_forgotten(render, ledger, unknown_since, clock())
@@ -83,8 +77,8 @@ def poll(
     rendering_since = before.rendering_since or (now if is_rendering else None)
     left_seconds = _left_seconds(render, rendering_since, now)
     if answer.state is RenderState.CANCELLED and left_seconds <= 0:
-        # By an earlier call, which was cut off before it could say so.
-        return _overdue(render, answer, rendering_since, ledger, cancelled=True)
+        # An earlier call cancelled it and was cut off.
+        return _end_overdue(render, answer, rendering_since, ledger, cancelled=True)
     if answer.state in (RenderState.FAILED, RenderState.CANCELLED):
         following = _record_loss(render, answer, ledger)
         return Progress(state=answer.state, wait_seconds=0, next=following)
@@ -98,10 +92,9 @@ def poll(
         )
     if left_seconds <= 0:
         cancelled = _cancel(provider, ticket)
-        return _overdue(render, answer, rendering_since, ledger, cancelled=cancelled)
+        return _end_overdue(render, answer, rendering_since, ledger, cancelled=cancelled)
     wait_seconds = next_wait_seconds(
-        (now - _begun_at(render)).total_seconds(),
-        retry_after_seconds=retry_after_seconds,
+        (now - _begun_at(render)).total_seconds(), retry_after_seconds=retry_after_seconds
     )
     return Progress(
         state=answer.state,
@@ -112,13 +105,13 @@ def poll(
 
 
 def _begun_at(render: ActiveRender) -> datetime:
-    """The submission; or, when an earlier run of the job submitted it, this one's start."""
+    """The submission; or this run's start, when an earlier run submitted it."""
     submitted_at = render.ticket.submitted_at
     return max(submitted_at, render.started_at or submitted_at)
 
 
 def _left_seconds(render: ActiveRender, rendering_since: datetime | None, now: datetime) -> float:
-    """Until the deadline: of the provider's queue, and of the render once it has begun."""
+    """Until the deadline of the queue; of the render, once that has begun."""
     if rendering_since is None:
         deadline_seconds, since = render.ticket.queue_timeout_seconds, _begun_at(render)
     else:
@@ -127,10 +120,10 @@ def _left_seconds(render: ActiveRender, rendering_since: datetime | None, now: d
 
 
 def _confirm(render: ActiveRender, ledger: Ledger) -> None:
-    """What submit could not note: else a job that is run again would be paid again."""
+    """Record what submit could not: else a new run of the job would pay again."""
     try:
         ledger.confirm(render.plan.job.id, render.ticket)
-    except Exception:  # the render goes on, and the next question comes
+    except Exception:  # the next poll tries again
         logger.exception("The ledger could not record request %s", render.ticket.request_id)
 
 
@@ -144,13 +137,13 @@ def _give_up_if_forgotten(
         f"{ticket.provider} does not know request {ticket.request_id}, which it accepted, and has "
         f"not for {_FORGOTTEN_AFTER_SECONDS // 60} minutes."
     )
-    # So that the job can be run again: nobody has to wait for this one any more.
+    # So that a new run of the job does not wait for it.
     ledger.lose(render.plan.job.id, ticket, forgotten.report.code, forgotten.message)
     raise forgotten from None
 
 
 def _record_loss(render: ActiveRender, answer: Answer, ledger: Ledger) -> NextAttempt:
-    """Write down that the render is lost, then say what to submit next, or raise."""
+    """Record that the render is lost. Returns the next attempt, or raises the loss."""
     plan, ticket = render.plan, render.ticket
     loss = loss_of(answer, ticket)
     ledger.lose(plan.job.id, ticket, code_of_loss(loss), loss.message)
@@ -161,7 +154,7 @@ def _record_loss(render: ActiveRender, answer: Answer, ledger: Ledger) -> NextAt
     return following
 
 
-def _overdue(
+def _end_overdue(
     render: ActiveRender,
     answer: Answer,
     rendering_since: datetime | None,
@@ -169,17 +162,16 @@ def _overdue(
     *,
     cancelled: bool,
 ) -> Progress:
-    """Raise, or say what to submit next: what was cancelled in the queue has cost nothing.
-
-    What is cancelled is lost: then a job that is run again may submit anew.
-    """
+    """Raise `RenderTimedOut`, or return the next attempt if the request was cancelled in the
+    queue, which costs nothing. A cancelled request is recorded as lost, so that a new run of the
+    job may submit again."""
     plan, ticket = render.plan, render.ticket
     is_queued = rendering_since is None
     limit_seconds = ticket.queue_timeout_seconds if is_queued else ticket.render_timeout_seconds
-    stood = "not ready, and cancelled it" if answer.state is RenderState.CANCELLED else answer.state
+    state = "not ready, and cancelled it" if answer.state is RenderState.CANCELLED else answer.state
     late = RenderTimedOut(
         f"After {limit_seconds / 60:g} minutes {ticket.provider} had request "
-        f"{ticket.request_id} still {stood}. {answer.message}".rstrip()
+        f"{ticket.request_id} still {state}. {answer.message}".rstrip()
     )
     if not cancelled:
         raise late
@@ -192,7 +184,7 @@ def _overdue(
 
 
 def _cancel(provider: Provider, ticket: Ticket) -> bool:
-    """As far as possible: conclude tries again, and no failure here may hide the timeout."""
+    """Conclude tries again, and no failure here may hide the timeout."""
     try:
         return provider.cancel(ticket)
     except Exception:

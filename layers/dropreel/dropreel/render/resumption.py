@@ -1,4 +1,4 @@
-"""A job that is run again: what an earlier run has paid for is waited for, not submitted anew."""
+"""A job that runs again: it waits for the render that an earlier run submitted, if there is one."""
 
 from collections.abc import Callable, Iterable
 from typing import Protocol
@@ -10,40 +10,36 @@ from dropreel.model.provider import Ticket
 
 
 class History(Protocol):
-    """The ledger, as far as a job that is run again needs it."""
-
     def attempts(self, job_id: str) -> tuple[Attempt, ...]: ...
 
     def runs(self, job_id: str) -> tuple[Run, ...]: ...
 
 
-def plan(job: Job, history: History, validated: Callable[[], Plan]) -> Plan:
-    """The plan of this run. `validated` makes a new one from the uploads.
+def plan(job: Job, history: History, prepare: Callable[[], Plan]) -> Plan:
+    """The plan of this run. `prepare` makes a new one from the uploads.
 
-    A first run has no history. When a provider has accepted the latest attempt and may still have
-    it, the plan that it was submitted with serves again and no upload is looked at: they may be
-    gone, and the render is paid for. Otherwise the next attempt is a new one, whatever became of
-    the latest: who runs a job again whose submission was unclear wants that.
+    When a provider accepted the latest attempt and may still have it, the plan that it was
+    submitted with is used again, and no upload is read: they may be deleted, and the render is
+    paid. Otherwise the run makes a new attempt, also after an unclear submission: whoever runs
+    such a job again wants that.
     """
-    if job.run == 1:
-        return validated()
-    attempts = history.attempts(job.id)
+    attempts = history.attempts(job.id) if job.run > 1 else ()
     if not attempts:
-        return validated()
+        return prepare()
     latest = attempts[-1]
     ticket = latest.ticket
     if ticket is None:
-        return validated().model_copy(update={"first_attempt": latest.number + 1})
+        return prepare().model_copy(update={"first_attempt": latest.number + 1})
     if submitted := _submitted(latest, job, history.runs(job.id)):
         changes = {"job": job, "first_attempt": latest.number, "resume": ticket}
         return submitted.model_copy(update=changes)
-    fresh = validated()
-    ticket = ticket.model_copy(update={"offer": _place(ticket, fresh)})
+    fresh = prepare()
+    ticket = ticket.model_copy(update={"offer": _offer_index(ticket, fresh)})
     return fresh.model_copy(update={"first_attempt": latest.number, "resume": ticket})
 
 
 def _submitted(attempt: Attempt, job: Job, runs: Iterable[Run]) -> Plan | None:
-    """The plan that the attempt was submitted with: the latest that was there before it."""
+    """The plan that the attempt was submitted with: the latest one before it."""
     plans = [
         run.plan
         for run in runs
@@ -52,8 +48,8 @@ def _submitted(attempt: Attempt, job: Job, runs: Iterable[Run]) -> Plan | None:
     return plans[-1] if plans else None
 
 
-def _place(ticket: Ticket, fresh: Plan) -> int:
-    """Where the ticket's offer is on the new route, or was on the old one."""
+def _offer_index(ticket: Ticket, fresh: Plan) -> int:
+    """The index of the ticket's offer in the new route, else in the old one."""
     route = [(offer.provider, offer.endpoint) for offer in fresh.route]
     accepted = (ticket.provider, ticket.endpoint)
     return route.index(accepted) if accepted in route else ticket.offer

@@ -1,9 +1,9 @@
 """Submit: ask the provider for the render, at most once for each attempt.
 
 Everything that can fail without a call to the provider comes before the attempt is begun in the
-ledger, and so does the wait for its turn within the minute. From then on each way out is written
-down: accepted, postponed, or refused, after which the job may go on to the next offer of its
-route. What is killed in between stays begun, and is never sent again.
+ledger, and so does the wait for the rate limit. From then on each outcome is recorded: accepted,
+postponed, or refused. An attempt whose call is killed in between stays begun, and is never sent
+again.
 """
 
 import math
@@ -25,35 +25,33 @@ from dropreel.model.timing import (
     retry_wait_seconds,
     throttled_wait_seconds,
 )
-from dropreel.render.attempts import OF_AN_ACCOUNT, after_refusal
+from dropreel.render.attempts import ACCOUNT_REFUSALS, after_refusal
 from dropreel.runtime.log import logger
 from dropreel.runtime.settings import SubmitSettings
 
 MAX_TRIES = 8
-"""Calls to a provider that takes nothing for now, some minutes in all. One that throttles is asked
-for as long as the patience lasts instead."""
+"""Calls to a provider that takes nothing for now, over some minutes. For one that throttles, the
+throttle patience counts instead."""
 
 CALL_LIFE_SECONDS = 270
-"""After this a call that began an attempt is dead: more than the submit function's timeout."""
+"""After this a call that began an attempt has ended: more than the submit function's timeout."""
 
 CALL_NEEDS_SECONDS = 210
-"""With less time left no attempt is begun: a call that is cut off is an unclear submission. It may
-read a token, wait a minute for an answer, do both once more when the token was rotated meanwhile,
-and write down what came of it, all of that slowly."""
+"""With less time left no attempt is begun, because a call that is cut off is an unclear submission.
+It may read a token, wait a minute for an answer, do both again after a rotation of the token, and
+record the outcome, each of them slowly."""
 
-# Long enough for a provider that queues the request and fetches its inputs when it begins. The
-# URLs die earlier with the credentials that sign them, which Lambda renews only every few hours.
+# For a provider that fetches the inputs when the render leaves its queue. The URLs may end earlier,
+# with the credentials that sign them, which Lambda renews only every few hours.
 _URL_VALID_SECONDS = 6 * 3600
 
 _REFUSALS: Mapping[str, type[errors.DropreelError]] = {
     refusal.__name__: refusal
-    for refusal in (*OF_AN_ACCOUNT, errors.RenderModerated, errors.RequestRefused)
+    for refusal in (*ACCOUNT_REFUSALS, errors.RenderModerated, errors.RequestRefused)
 }
 
 
 class Uploads(Protocol):
-    """The upload bucket, as far as submit needs it."""
-
     def exists(self, bucket: str, pinned: Input) -> bool: ...
 
     def presigned_url(self, bucket: str, pinned: Input, valid_seconds: int) -> str: ...
@@ -72,11 +70,10 @@ def submit(
 ) -> Submission:
     """Send the attempt, or answer from the ledger when it was sent before.
 
-    A submission without a ticket asks to be called again after its wait, with its `next`: the
-    same attempt while the provider takes nothing for now, has no turn free, or the function has
-    too little time left; another one, for which `falls_over` says so, on the next offer when it
-    definitely refused. Raises `SubmissionUnclear`, `InputGone`, or what the last refusal stands
-    for.
+    Without a ticket, the state machine calls again after the wait with `next`: the same attempt
+    while the provider takes nothing for now, the rate limit is reached, or the function has too
+    little time left; with `falls_over`, a new attempt on the next offer after a definite refusal.
+    Raises `SubmissionUnclear`, `InputGone`, or the error of the last refusal.
     """
     plan, next_attempt = request.plan, request.next
     step = _Step(ledger, clock, jitter, settings)
@@ -84,7 +81,7 @@ def submit(
     if sent and sent.state is not AttemptState.POSTPONED:
         return step.answer_for(sent, plan, next_attempt)
 
-    # Admission may have passed over the offer that it was asked for.
+    # Admission may have moved the job to a later offer.
     admitted = ledger.admitted(plan.job, next_attempt.attempt)
     if admitted:
         next_attempt = next_attempt.model_copy(update={"offer": admitted.offer})
@@ -93,8 +90,8 @@ def submit(
     payload = _payload(plan, offer, uploads)
     if seconds_left() < CALL_NEEDS_SECONDS:
         return step.out_of_time(next_attempt)
-    if its_turn := step.turn_or_wait(next_attempt, offer.provider):
-        return its_turn
+    if wait := step.take_turn(next_attempt, offer.provider):
+        return wait
     try:
         attempt = ledger.begin(
             plan.job.id,
@@ -108,22 +105,22 @@ def submit(
         )
     except RunClosed:
         raise errors.ExecutionAborted("The run was concluded before it was submitted.") from None
-    if attempt is None:  # another call was quicker, just now
+    if attempt is None:  # another call has just begun it
         return _ask_again(next_attempt, MIN_POLL_SECONDS)
     return step.send(attempt, plan, next_attempt, payload, provider)
 
 
 def _payload(plan: Plan, offer: PlannedOffer, uploads: Uploads) -> dict[str, OptionValue]:
-    """The request's body. Its URLs grant access: it goes to the provider and nowhere else."""
+    """The request's body. Its URLs grant access, so it goes to the provider and nowhere else."""
     names = offer_of(offer.provider, offer.endpoint)
     media = {names.image_field: plan.image}
     if plan.audio and names.audio_field:
         media[names.audio_field] = plan.audio
     bucket = plan.job.bucket
-    # Who deletes one of them withdraws the job. The media are copies.
-    dropped = [given for given in plan.job.inputs if given.role is not Role.DEFAULTS]
-    asked_for = dict.fromkeys((*dropped, *media.values()))
-    gone = [given.key for given in asked_for if not uploads.exists(bucket, given)]
+    # To delete an upload is to withdraw the job, so not only the copies in `media` must exist.
+    uploaded = [given for given in plan.job.inputs if given.role is not Role.DEFAULTS]
+    needed = dict.fromkeys((*uploaded, *media.values()))
+    gone = [given.key for given in needed if not uploads.exists(bucket, given)]
     if gone:
         raise errors.InputGone(
             f"Deleted before it could be sent to {offer.provider}: {', '.join(gone)}."
@@ -136,15 +133,15 @@ def _payload(plan: Plan, offer: PlannedOffer, uploads: Uploads) -> dict[str, Opt
 
 @dataclass(frozen=True)
 class _Step:
-    """One call of submit, and what it needs for it."""
+    """One call of submit."""
 
     ledger: Ledger
     clock: Callable[[], datetime]
     jitter: Callable[[], float]
     settings: SubmitSettings
 
-    def turn_or_wait(self, next_attempt: NextAttempt, provider: ProviderName) -> Submission | None:
-        """None when the provider may be called now. Each call takes a turn of its own."""
+    def take_turn(self, next_attempt: NextAttempt, provider: ProviderName) -> Submission | None:
+        """Take a turn of the rate limit. None when the provider may be called now."""
         per_minute = self.settings.providers[provider].max_submits_per_minute
         if next_attempt.is_paced or per_minute <= 0:
             return None
@@ -156,15 +153,15 @@ class _Step:
         return Submission(wait_seconds=math.ceil(left_seconds), next=paced)
 
     def answer_for(self, sent: Attempt, plan: Plan, next_attempt: NextAttempt) -> Submission:
-        """The answer for an attempt that an earlier call has sent, or is sending right now."""
+        """The answer for an attempt that an earlier call has sent, or is sending now."""
         if sent.request_id and sent.accepted_at:
             return _accepted(sent.ticket_for(sent.request_id, sent.accepted_at), next_attempt)
         if sent.state is AttemptState.REFUSED:
             return _fall_over(sent, sent.code or "", sent.message, plan)
         left_seconds = CALL_LIFE_SECONDS - (self.clock() - sent.begun_at).total_seconds()
         if left_seconds > 0:
-            # Step Functions calls again when it loses the first call, which may still be at work:
-            # its ticket is worth the wait.
+            # Step Functions calls again when it loses the first call, which may still be running
+            # and get a ticket.
             return _ask_again(next_attempt, left_seconds)
         raise errors.SubmissionUnclear(
             f"The request to {sent.provider} was begun at {sent.begun_at:%Y-%m-%d %H:%M:%S} UTC "
@@ -179,7 +176,7 @@ class _Step:
         payload: Mapping[str, OptionValue],
         provider: Provider,
     ) -> Submission:
-        """The one call to the provider, and what becomes of the attempt."""
+        """Make the one call to the provider, and record its outcome."""
         try:
             request_id = provider.submit(attempt.endpoint, payload)
         except Refusal as refusal:
@@ -196,11 +193,9 @@ class _Step:
         return _accepted(ticket, next_attempt)
 
     def _record(self, attempt: Attempt, request_id: str, now: datetime) -> bool:
-        """Write the request id down before anything else.
-
-        When even that fails, the render is still accepted and paid for: the ticket carries the
-        request id on, and the attempt stays begun, so that no later call sends it again.
-        """
+        """Record the request id, before anything else. False when that fails: the render is paid
+        all the same, so the ticket carries the id, and the attempt stays begun and is not sent
+        again."""
         try:
             self.ledger.accept(attempt, request_id, now)
         except Exception:
@@ -210,8 +205,8 @@ class _Step:
         return True
 
     def _cancel_if_stopped(self, ticket: Ticket, job: Job, provider: Provider) -> None:
-        """The execution may have been stopped, and concluded, while the provider was called. No
-        trouble here may lose the ticket."""
+        """The run may have been stopped and concluded during the call to the provider. No failure
+        here may lose the ticket."""
         try:
             if self.ledger.is_closed(job) and provider.cancel(ticket):
                 code = errors.ExecutionAborted.__name__
@@ -222,16 +217,14 @@ class _Step:
     def _refused(
         self, refusal: Refusal, attempt: Attempt, plan: Plan, next_attempt: NextAttempt
     ) -> Submission:
-        """Try again while that may help; else go on to the next offer, or end the job."""
-        next_attempt = _unpaced(next_attempt, next_attempt.tries + 1)
-        if (
-            refusal.code == errors.ProviderThrottled.__name__
-            and next_attempt.throttled_since is None
-        ):
+        """Try again while that may help; else take the next offer, or end the job."""
+        next_attempt = _later(next_attempt, next_attempt.tries + 1)
+        is_throttled = refusal.code == errors.ProviderThrottled.__name__
+        if is_throttled and next_attempt.throttled_since is None:
             next_attempt = next_attempt.model_copy(update={"throttled_since": self.clock()})
         wait_seconds = None
         if refusal.again:
-            wait_seconds = self._wait_to_retry(next_attempt, refusal.retry_after_seconds)
+            wait_seconds = self._retry_wait_seconds(next_attempt, refusal.retry_after_seconds)
         if wait_seconds is None:
             self.ledger.refuse(attempt, refusal.code, refusal.message)
             return _fall_over(attempt, refusal.code, refusal.message, plan)
@@ -240,22 +233,22 @@ class _Step:
         return Submission(wait_seconds=wait_seconds, next=next_attempt)
 
     def out_of_time(self, next_attempt: NextAttempt) -> Submission:
-        """The upload bucket answered slowly. Nothing was begun: a fresh call has all its time."""
-        next_attempt = _unpaced(next_attempt, next_attempt.tries + 1)
-        wait_seconds = self._wait_to_retry(next_attempt)
+        """The upload bucket answered slowly. Nothing was begun: a new call has all its time."""
+        next_attempt = _later(next_attempt, next_attempt.tries + 1)
+        wait_seconds = self._retry_wait_seconds(next_attempt)
         if wait_seconds is None:
             raise errors.UnexpectedError(
-                "The uploads could not be looked at in time, however often."
+                f"The uploads could not be checked in time in {next_attempt.tries} tries."
             )
         return Submission(wait_seconds=wait_seconds, next=next_attempt)
 
-    def _wait_to_retry(
+    def _retry_wait_seconds(
         self, next_attempt: NextAttempt, retry_after_seconds: float = 0
     ) -> int | None:
-        """How long to wait after so many tries; None when there were enough.
+        """How long to wait before the next try; None after the last.
 
-        Once a provider has throttled, the patience with it counts and the tries do not: they may
-        be many by then, and one other refusal among them is no reason to leave.
+        Once a provider has throttled, the throttle patience counts and not the tries: they may be
+        many by then, and one other refusal among them is no reason to give up.
         """
         if next_attempt.throttled_since:
             return throttled_wait_seconds(
@@ -275,7 +268,7 @@ def _accepted(ticket: Ticket, next_attempt: NextAttempt) -> Submission:
     return Submission(
         ticket=ticket,
         wait_seconds=next_wait_seconds(0),
-        next=_unpaced(next_attempt, next_attempt.tries + 1),
+        next=_later(next_attempt, next_attempt.tries + 1),
     )
 
 
@@ -288,12 +281,12 @@ def _fall_over(attempt: Attempt, code: str, message: str, plan: Plan) -> Submiss
 
 
 def _ask_again(next_attempt: NextAttempt, seconds: float) -> Submission:
-    """No call was made, but one is under way elsewhere: `tries` counts at least that one."""
+    """Another call is still running: `tries` counts at least that one."""
     return Submission(
-        wait_seconds=math.ceil(seconds), next=_unpaced(next_attempt, max(1, next_attempt.tries))
+        wait_seconds=math.ceil(seconds), next=_later(next_attempt, max(1, next_attempt.tries))
     )
 
 
-def _unpaced(next_attempt: NextAttempt, tries: int) -> NextAttempt:
-    """The same attempt later on: whatever turn it had within the minute is used, or over."""
+def _later(next_attempt: NextAttempt, tries: int) -> NextAttempt:
+    """The same attempt at a later call: its turn of the rate limit is used or over."""
     return next_attempt.model_copy(update={"tries": tries, "is_paced": False})
