@@ -28,7 +28,7 @@ from decimal import Decimal
 from enum import Enum, auto
 from typing import NamedTuple, Protocol
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, Field
 
 from dropreel.model.catalog import ProviderName
 from dropreel.model.errors import DropreelError, ExecutionAborted
@@ -79,10 +79,8 @@ class RunId(NamedTuple):
         return execution_name(self.job_id, self.number)
 
 
-class Waiter(BaseModel):
+class Waiter(BaseModel, frozen=True):
     """A run that waits for a slot."""
-
-    model_config = ConfigDict(frozen=True)
 
     run: RunId
     attempt: int = Field(ge=1, description="To be submitted.")
@@ -104,10 +102,8 @@ class Waiter(BaseModel):
         return f"{ASIDE * self.is_aside}{since:%Y-%m-%dT%H:%M:%S.%f}Z#{self.run.execution_name}"
 
 
-class Lease(BaseModel):
+class Lease(BaseModel, frozen=True):
     """A slot that is taken."""
-
-    model_config = ConfigDict(frozen=True)
 
     provider: ProviderName
     slot: int = Field(ge=0)
@@ -116,10 +112,8 @@ class Lease(BaseModel):
     until: AwareDatetime
 
 
-class RunState(BaseModel):
+class RunState(BaseModel, frozen=True):
     """What admission has recorded of a run."""
-
-    model_config = ConfigDict(frozen=True)
 
     provider: ProviderName | None = None
     attempt: int | None = Field(default=None, description="The last that joined a queue.")
@@ -326,10 +320,7 @@ class Admission:
         return Refund.NOTHING if attempt.state in MAY_BE_PAID else Refund.USD
 
     def _change(
-        self,
-        run: RunId,
-        applies: Callable[[RunState], bool],
-        change: Callable[[RunState], bool],
+        self, run: RunId, applies: Callable[[RunState], bool], change: Callable[[RunState], bool]
     ) -> RunState:
         """Change the run while `applies` holds; read it again when another call was quicker.
         Returns the run as it was before the change."""

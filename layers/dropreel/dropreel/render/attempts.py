@@ -76,24 +76,19 @@ def after_timeout(plan: Plan, ticket: Ticket) -> NextAttempt | None:
 
 def loss_of(answer: Answer, ticket: Ticket) -> DropreelError:
     """A failed or cancelled render as the job's error, in the provider's words."""
+    provider, request_id = ticket.provider, ticket.request_id
     words = f" {answer.message}" if answer.message else ""
     if answer.state is RenderState.CANCELLED:
-        return errors.RenderCancelled(
-            f"{ticket.request_id} was cancelled at {ticket.provider}.{words}"
-        )
+        return errors.RenderCancelled(f"{request_id} was cancelled at {provider}.{words}")
     match answer.cause:
         case FailureCause.MODERATED:
-            return errors.RenderModerated(f"{ticket.provider} stopped {ticket.request_id}.{words}")
+            return errors.RenderModerated(f"{provider} stopped {request_id}.{words}")
         case FailureCause.BAD_INPUT:
-            return errors.RenderRejected(
-                f"{ticket.provider} cannot use {ticket.request_id}.{words}"
-            )
+            return errors.RenderRejected(f"{provider} cannot use {request_id}.{words}")
         case FailureCause.NO_CREDIT:
-            return errors.NoCredit(f"{ticket.provider} did not render {ticket.request_id}.{words}")
+            return errors.NoCredit(f"{provider} did not render {request_id}.{words}")
         case _:
-            return errors.RenderFailed(
-                f"{ticket.provider} failed to render {ticket.request_id}.{words}"
-            )
+            return errors.RenderFailed(f"{provider} failed to render {request_id}.{words}")
 
 
 def code_of_loss(loss: DropreelError) -> str:

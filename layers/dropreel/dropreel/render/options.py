@@ -1,8 +1,7 @@
-"""What a job asks for beside its media: judged by an offer, and put into the offer's words.
+"""A job's options and prompt: whether an offer takes them, and how they are sent to it.
 
-An option that somebody set is never dropped: an offer that does not know it, or not its value, is
-not asked. What nobody set is not sent, so that the provider's own default holds. That a value is
-one for any offer at all, `inbox.job_file` has checked.
+An option that is set is never dropped: an offer that does not take it or its value is not asked.
+An option that is not set is not sent, so that the provider's default holds.
 """
 
 import json
@@ -18,13 +17,13 @@ _MAX_SHOWN_CHARACTERS = 80
 
 
 def asked_of(job: Job) -> dict[str, OptionValue]:
-    """All that the job sets, the prompt included. A blank prompt is none."""
+    """The job's options and prompt. A blank prompt is none."""
     prompt = {PROMPT: job.prompt} if job.prompt and job.prompt.strip() else {}
     return {**job.options, **prompt}
 
 
 def fields(offer: Offer, asked: Mapping[str, OptionValue]) -> dict[str, OptionValue]:
-    """What the offer is sent, in its spelling. It must have no objections."""
+    """The request's fields, in the offer's spelling. The offer must have no objections."""
     sent: dict[str, OptionValue] = {}
     for name, value in asked.items():
         option = offer.option(name)
@@ -37,7 +36,7 @@ def fields(offer: Offer, asked: Mapping[str, OptionValue]) -> dict[str, OptionVa
 def objections(
     model: Model, offer: Offer, asked: Mapping[str, OptionValue], file_of: Callable[[str], str]
 ) -> Iterator[Reason]:
-    """Why the offer cannot do what is asked. `file_of` names the file that sets an option."""
+    """Why the offer does not take them. `file_of` names the file that sets an option."""
     for required in offer.options:
         if required.required and required.name not in asked:
             yield _missing(required.name, file_of(required.name))

@@ -1,8 +1,7 @@
-"""Prepare: open what the files really are, choose the offers that take them, write what is sent.
+"""Prepare: decode the files, choose the offers that take them, and write copies for these.
 
-No money is spent before all of it is decoded. What is sent was written by us, under `work/`, and is
-named after the job: a second call makes the same again. A refusal lists every rule that is broken,
-in the words of someone who has pictures and recordings, not codecs.
+The copies are under `work/`, named after the job: a second call writes the same again. A refusal
+lists every broken rule, in the words of people who have pictures and recordings, not codecs.
 """
 
 import json
@@ -19,7 +18,7 @@ from pydantic import BaseModel
 
 from dropreel.media import fitting
 from dropreel.media.fitting import listed, megabytes, strictest
-from dropreel.media.opened import Copy, MediumRefused, PictureFacts, SoundFacts
+from dropreel.media.opened import Copy, Fault, MediumRefused, PictureFacts, SoundFacts
 from dropreel.media.shut_in import Codec, Opened, opened
 from dropreel.media.source import Source
 from dropreel.model.catalog import (
@@ -55,13 +54,11 @@ _Verdict = tuple[Offer, tuple[Reason, ...]]
 
 
 class Uploads(Protocol):
-    """The upload bucket, as far as prepare needs it."""
-
     def open(self, bucket: str, pinned: Input) -> BinaryIO:
-        """The pinned version, read a range at a time. Reading it raises `InputGone`."""
+        """The pinned version, read in ranges. Reading it raises `InputGone`."""
 
     def copy(self, bucket: str, pinned: Input, into: BinaryIO) -> None:
-        """All bytes of the pinned version into a file. Raises `InputGone`."""
+        """Write the pinned version into a file. Raises `InputGone`."""
 
     def put(self, bucket: str, key: str, body: BinaryIO, content_type: str) -> str:
         """Write an object and return its version id."""
@@ -69,7 +66,7 @@ class Uploads(Protocol):
 
 @dataclass(frozen=True)
 class Codecs:
-    """What opens the media; `media.codecs` has it, with the libraries that it takes."""
+    """Passed in, so that this module does not import the codec libraries."""
 
     picture: Codec[PictureFacts]
     sound: Codec[SoundFacts]
@@ -82,7 +79,7 @@ def prepare(
     codecs: Codecs,
     seconds_left: Callable[[], float],
 ) -> Plan:
-    """The offers of the job's model that take all it brings, and copies of its media for them.
+    """The offers of the job's model that take all its files and options, and the copies for them.
 
     `configured` are the providers that have a token. Raises `InputRejected` with the reasons of
     every offer when none takes the job, `TokenMissing` and `InputGone`.
@@ -98,15 +95,16 @@ def prepare(
         if job.of(Role.AUDIO) and model.takes_audio:
             sound.open(stack)
         elif model.needs_audio:
-            sound.miss()
+            sound.require()
         judge = _Judge(job, uploads, picture, sound)
         verdicts = [(offer, tuple(judge.objections(model, offer))) for offer in model.route]
         route = judge.fitting_together(
             [o for o, reasons in verdicts if not reasons and o.provider in configured]
         )
         if job.problems or not route:
-            told = () if route else _told(job, verdicts, configured)
-            raise InputRejected((*job.problems, *told))
+            reasons = () if route else _reasons(job, verdicts, configured)
+            raise InputRejected((*job.problems, *reasons))
+        asked = options.asked_of(job)
         image_limits, audio_limits = strictest(route)
         image = picture.written(image_limits)
         audio = sound.written(audio_limits) if sound.facts and audio_limits else None
@@ -114,7 +112,14 @@ def prepare(
             raise InputRejected((*picture.faults, *sound.faults))
         return Plan(
             job=job,
-            route=tuple(_planned(job, offer) for offer in route),
+            route=tuple(
+                PlannedOffer(
+                    provider=offer.provider,
+                    endpoint=offer.endpoint,
+                    fields=options.fields(offer, asked),
+                )
+                for offer in route
+            ),
             image=image.input,
             image_facts=image.image_facts,
             audio=audio.input if audio else None,
@@ -130,7 +135,7 @@ def _model(job: Job) -> Model:
     near = get_close_matches(job.model.lower(), MODELS, 1, cutoff=0.5)
     named = f"Did you mean {near[0]}? " if near else ""
     reason = Reason(
-        file=_any_file(job),
+        file=_first_file(job),
         rule=f"one of the models {listed(sorted(MODELS), 'and')}",
         found=f"a job for the model {job.model}, which Dropreel does not know",
         cure=f"{named}Name a known model in the job's .json file or in _defaults.json, or ask "
@@ -139,20 +144,12 @@ def _model(job: Job) -> Model:
     raise InputRejected((*job.problems, reason))
 
 
-def _planned(job: Job, offer: Offer) -> PlannedOffer:
-    return PlannedOffer(
-        provider=offer.provider,
-        endpoint=offer.endpoint,
-        fields=options.fields(offer, options.asked_of(job)),
-    )
-
-
 # The job's media
 
 
 @dataclass(frozen=True)
 class _Written:
-    """A copy, and where it lies."""
+    """A copy in the bucket."""
 
     input: Input
     copy: Copy
@@ -188,8 +185,8 @@ class _Medium(Generic[F]):
     sha256: dict[str, str] = field(default_factory=dict)
 
     def open(self, stack: ExitStack) -> None:
-        """Decode it, if there is exactly one that is not too large for any use."""
-        if not self._is_one():
+        """Decode it, if there is exactly one and its size is allowed."""
+        if not self.require():
             return
         given = self.job.only(self.role)
         bucket = self.job.bucket
@@ -204,20 +201,16 @@ class _Medium(Generic[F]):
                 opened(self.codec, self._source, self._into, self.seconds_left)
             )
         except MediumRefused as refused:
-            self._refuse(refused)
+            self._refuse(refused.fault)
             return
         self.facts = self._opened.facts
 
-    def miss(self) -> None:
-        """There is none, and there has to be one."""
-        self._is_one()
-
     def written(self, limits: BaseModel) -> _Written | None:
-        """A copy that keeps the limits, in the bucket; none when it cannot be made to."""
+        """A copy within the limits, in the bucket; None when it cannot be made."""
         try:
             copy = self._opened.write(limits)
         except MediumRefused as refused:
-            self._refuse(refused)
+            self._refuse(refused.fault)
             return None
         given = self.job.only(self.role)
         self.sha256[given.key] = self._source.sha256
@@ -229,7 +222,8 @@ class _Medium(Generic[F]):
         pinned = Input(role=self.role, key=key, version_id=version_id, size_bytes=size_bytes)
         return _Written(pinned, copy)
 
-    def _is_one(self) -> bool:
+    def require(self) -> bool:
+        """Returns whether there is exactly one, of an allowed size; else notes the faults."""
         given, noun = self.job.of(self.role), self.codec.noun
         refused = {problem.file for problem in self.job.problems}
         if refused and (not given or given[0].key in refused):
@@ -239,29 +233,27 @@ class _Medium(Generic[F]):
             return False
         most = MAX_PICTURE_BYTES if self.role is Role.IMAGE else MAX_RECORDING_BYTES
         if given[0].size_bytes > most:
-            too_large = Reason(
-                file=given[0].key,
+            too_large = Fault(
                 rule=f"at most {megabytes(most)}",
                 found=f"{megabytes(given[0].size_bytes)} large",
                 cure=f"Export the {noun} in a smaller format, then drop it again.",
             )
-            self.faults = (too_large,)
+            self._refuse(too_large)
             return False
         return True
 
-    def _refuse(self, refused: MediumRefused) -> None:
-        key, fault, noun = self.job.only(self.role).key, refused.fault, self.codec.noun
-        if fault.rule:
-            reason = Reason(file=key, rule=fault.rule, found=fault.found, cure=fault.cure)
-        elif fault.broken:
+    def _refuse(self, fault: Fault) -> None:
+        key, noun = self.job.only(self.role).key, self.codec.noun
+        if fault.broken:
             reason = fitting.broken(key, noun, fault.found)
         else:
             kinds = _PICTURES if self.role is Role.IMAGE else _RECORDINGS
             reason = Reason(
                 file=key,
-                rule=f"a {noun}: {kinds}",
+                rule=fault.rule or f"a {noun}: {kinds}",
                 found=fault.found,
-                cure=f"Open the original {noun} in an app and export it as one of these; "
+                cure=fault.cure
+                or f"Open the original {noun} in an app and export it as one of these; "
                 "giving the file another name does not change what it is.",
             )
         self.faults = (*self.faults, reason)
@@ -274,7 +266,7 @@ def _read(file: BinaryIO, start: int, size_bytes: int) -> bytes:
 
 @dataclass(frozen=True)
 class _Judge:
-    """The job against its offers."""
+    """What the job's offers object to."""
 
     job: Job
     uploads: Uploads
@@ -282,14 +274,14 @@ class _Judge:
     sound: _Medium[SoundFacts]
 
     def objections(self, model: Model, offer: Offer) -> Iterator[Reason]:
-        """Why an offer cannot do the job."""
+        """Why an offer cannot take the job."""
         yield from self.picture.faults
         given = self.job.of(Role.AUDIO)
         if offer.audio is None and given:
             takers = [model.name for model in MODELS.values() if model.takes_audio]
-            for one in given:
+            for recording in given:
                 yield Reason(
-                    file=one.key,
+                    file=recording.key,
                     rule="no recording",
                     found="a recording",
                     cure="Drop the picture and the prompt without a recording, "
@@ -297,22 +289,21 @@ class _Judge:
                 )
         elif offer.audio and (given or offer.audio.required):
             yield from self.sound.faults
-        yield from self._of_the_media([offer])
-        asked = options.asked_of(self.job)
-        yield from options.objections(model, offer, asked, self._file_of)
+        yield from self._media_objections([offer])
+        yield from options.objections(model, offer, options.asked_of(self.job), self._file_of)
 
     def fitting_together(self, offers: Sequence[Offer]) -> list[Offer]:
-        """The offers that one copy of the media can serve, the first of them before all others."""
+        """The offers that one copy of the media can serve; the first offer always does."""
         route: list[Offer] = []
         for offer in offers:
             image, audio = strictest([*route, offer])
             formats = image.formats and (audio is None or audio.formats)
-            if formats and not any(self._of_the_media([*route, offer])):
+            if formats and not any(self._media_objections([*route, offer])):
                 route.append(offer)
         return route
 
-    def _of_the_media(self, offers: Sequence[Offer]) -> Iterator[Reason]:
-        """What of the media no copy can make fit all of the offers."""
+    def _media_objections(self, offers: Sequence[Offer]) -> Iterator[Reason]:
+        """Why no copy of the media can fit all of these offers."""
         image_limits, audio_limits = strictest(offers)
         if self.picture.facts:
             key = self.job.only(Role.IMAGE).key
@@ -322,15 +313,15 @@ class _Judge:
             yield from fitting.sound_objections(key, self.sound.facts, audio_limits)
 
     def _file_of(self, name: str) -> str:
-        """The file that sets an option, or else the one that could."""
+        """The file that sets an option, else one that could."""
         prompts = self.job.of(Role.PROMPT) if name == options.PROMPT else ()
         nearest_first = sorted(
             self.job.of(Role.DEFAULTS), key=lambda given: len(given.key), reverse=True
         )
         given = [*prompts, *self.job.of(Role.OPTIONS), *nearest_first]
         if len(given) > 1 and not prompts:
-            given = [one for one in given if name in self._document(one)] or given
-        return given[0].key if given else _any_file(self.job)
+            given = [file for file in given if name in self._document(file)] or given
+        return given[0].key if given else _first_file(self.job)
 
     def _document(self, given: Input) -> Collection[str]:
         with self.uploads.open(self.job.bucket, given) as file:
@@ -342,19 +333,19 @@ class _Judge:
 
 
 def _miscount(job: Job, given: Sequence[Input], noun: str) -> Iterator[Reason]:
-    """A job is made of one upload of each role: what is wrong when it is not."""
+    """Why it is wrong to have none of a role, or several."""
     rule = f"exactly one {noun} for each video"
     if not given:
         yield Reason(
-            file=_any_file(job),
+            file=_first_file(job),
             rule=rule,
             found=f"no {noun} has this name",
             cure=f"Drop a {noun} with the same name into the same folder.",
         )
-    names = [_file_name(one.key) for one in given]
-    for one in given:
+    names = [upload.key.rpartition("/")[2] for upload in given]
+    for upload in given:
         yield Reason(
-            file=one.key,
+            file=upload.key,
             rule=rule,
             found=f"one of {len(given)} {noun}s with the same name: {listed(names, 'and')}",
             cure="Delete or rename all but one of them, then drop that one again.",
@@ -364,35 +355,35 @@ def _miscount(job: Job, given: Sequence[Input], noun: str) -> Iterator[Reason]:
 # The refusal
 
 
-def _told(
+def _reasons(
     job: Job, verdicts: Sequence[_Verdict], configured: Collection[ProviderName]
 ) -> tuple[Reason, ...]:
     """Every reason once, file by file: with its offer, unless all offers of the model have it."""
     model = MODELS[job.model]
-    told: list[Reason] = []
+    found: list[Reason] = []
     for reason in dict.fromkeys(reason for _, reasons in verdicts for reason in reasons):
-        having = [offer for offer, reasons in verdicts if reason in reasons]
-        if len(having) == len(model.route):
-            told.append(reason)
+        objecting = [offer for offer, reasons in verdicts if reason in reasons]
+        if len(objecting) == len(model.route):
+            found.append(reason)
             continue
-        # What nobody can ask without a token, nobody needs to make fit.
-        told.extend(
+        # An offer without a token cannot be asked, so its limits help nobody.
+        found += [
             reason.model_copy(update={"offer": _title(model, offer)})
-            for offer in having
+            for offer in objecting
             if offer.provider in configured
-        )
-    places = {given.key: place for place, given in enumerate(job.inputs)}
-    told.sort(key=lambda reason: places.get(reason.file, 0))
+        ]
+    order = {given.key: index for index, given in enumerate(job.inputs)}
+    found.sort(key=lambda reason: order.get(reason.file, 0))
     without_token = [
-        _no_token(model, offer, _any_file(job))
+        _no_token(model, offer, _first_file(job))
         for offer, reasons in verdicts
         if not reasons and offer.provider not in configured
     ]
-    return (*told, *without_token)
+    return (*found, *without_token)
 
 
 def _title(model: Model, offer: Offer) -> str:
-    """How people tell an offer from the others of its model."""
+    """A name that no other offer of the model has."""
     namesakes = [other for other in model.route if other.provider == offer.provider]
     return TITLES[offer.provider] if len(namesakes) == 1 else offer.page
 
@@ -408,10 +399,6 @@ def _no_token(model: Model, offer: Offer, file: str) -> Reason:
     )
 
 
-def _any_file(job: Job) -> str:
-    """A file to name when the fault is none's."""
+def _first_file(job: Job) -> str:
+    """The file to name when the fault is in none of them."""
     return job.inputs[0].key if job.inputs else f"{INBOX}{job.folder}{job.stem}"
-
-
-def _file_name(key: str) -> str:
-    return key.rpartition("/")[2]
