@@ -1,4 +1,4 @@
-"""Which attempt follows which, as a table, and how attempts are told."""
+"""Which attempt follows which, as a table, and the summary of an attempt."""
 
 import pytest
 
@@ -43,7 +43,7 @@ def attempt(
 
 
 @pytest.mark.parametrize("code", ACCOUNT)
-def test_refusal_that_is_not_the_jobs_fault_moves_on_along_the_route(code: str) -> None:
+def test_account_refusal_goes_to_the_next_offer_of_the_route(code: str) -> None:
     assert after_refusal(PLAN, refused(1, 0), code) == next_attempt(2, 1)
 
 
@@ -118,7 +118,7 @@ def test_losses_of_earlier_runs_do_not_count(
     assert after_loss(FIFTH_FIRST, now, failed, history) == following
 
 
-def test_asking_again_about_an_attempt_that_has_a_successor_gives_the_same_one() -> None:
+def test_repeated_question_gives_the_same_next_attempt() -> None:
     failed = Answer(state=RenderState.FAILED)
     both_lost = [attempt(1, AttemptState.LOST), attempt(2, AttemptState.LOST)]
 
@@ -131,7 +131,7 @@ def test_render_that_somebody_cancelled_is_not_submitted_again() -> None:
     assert after_loss(PLAN, ticket(1, 0), cancelled, []) is None
 
 
-def test_closed_attempt_is_told_with_its_own_outcome() -> None:
+def test_summary_of_a_closed_attempt_has_its_own_outcome() -> None:
     closed = attempt(1, AttemptState.REFUSED, "NoCredit").model_copy(
         update={"provider": WAVESPEED.provider, "endpoint": WAVESPEED.endpoint, "message": "Empty."}
     )
@@ -146,10 +146,10 @@ def test_closed_attempt_is_told_with_its_own_outcome() -> None:
     )
 
 
-def test_open_attempt_is_told_with_the_outcome_of_its_job() -> None:
-    told = summary(attempt(2, AttemptState.ACCEPTED), "RenderTimedOut", "Still queued.")
+def test_summary_of_an_open_attempt_has_the_outcome_of_its_job() -> None:
+    open_summary = summary(attempt(2, AttemptState.ACCEPTED), "RenderTimedOut", "Still queued.")
 
-    assert (told.outcome, told.message) == ("RenderTimedOut", "Still queued.")
+    assert (open_summary.outcome, open_summary.message) == ("RenderTimedOut", "Still queued.")
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ def judged(offer: Offer, **asked: OptionValue) -> list[Reason]:
         (IMAGE.route[0], {"negative_prompt": ""}, None),
     ],
 )
-def test_offer_is_told_what_was_asked_and_nothing_else(
+def test_offer_is_sent_what_was_asked_and_nothing_else(
     offer: Offer, asked: dict[str, OptionValue], fields: dict[str, OptionValue] | None
 ) -> None:
     assert judged(offer, **asked) == []
@@ -109,7 +109,7 @@ def test_length_counts_characters_not_bytes(
     assert reason.cure == f"Shorten the {name.replace('_', ' ')}."
 
 
-def test_missing_prompt_is_told_where_to_write_it() -> None:
+def test_missing_prompt_says_where_to_write_it() -> None:
     (reason,) = options.objections(IMAGE, IMAGE.route[0], {}, lambda name: "inbox/anna.png")
 
     assert (reason.rule, reason.found) == ("a prompt", "no prompt")

@@ -64,7 +64,7 @@ def test_a_first_run_reads_no_ledger() -> None:
     assert resumption.plan(JOB, NoHistory(), lambda: first) == first
 
 
-def test_what_a_provider_accepted_is_resumed_without_a_look_at_the_uploads(
+def test_accepted_render_is_resumed_without_reading_the_uploads(
     ledger: MemoryLedger,
 ) -> None:
     noted(ledger)
@@ -103,7 +103,7 @@ def test_a_run_that_resumed_can_itself_be_run_again(ledger: MemoryLedger) -> Non
     assert plan == resumption.plan(AGAIN, ledger, no_media).model_copy(update={"job": third})
 
 
-def test_the_plan_that_the_attempt_was_submitted_with_serves_again(ledger: MemoryLedger) -> None:
+def test_resumed_render_uses_the_plan_it_was_submitted_with(ledger: MemoryLedger) -> None:
     """Not that of a run which began its attempts after it."""
     noted(ledger)
     noted(ledger, 2, SUBMITTED.model_copy(update={"first_attempt": 2, "changes": ("others",)}))

@@ -74,7 +74,7 @@ THROTTLED_ONCE = NextAttempt(tries=1, throttled_since=NOON)
         (NO_CREDIT, 1, FALLS_OVER, AttemptState.REFUSED),
     ],
 )
-def test_what_one_call_answers_and_writes_down(
+def test_what_one_call_answers_and_records(
     answer: str | Refusal, jitter: float, submission: Submission, state: AttemptState
 ) -> None:
     bench = Bench.of(answer, jitter=jitter)
@@ -220,7 +220,7 @@ def test_unclear_outcome_fails_and_is_never_sent_again() -> None:
     assert len(bench.runcomfy.submitted) == 1
 
 
-def test_request_that_the_ledger_could_not_record_is_recorded_by_the_poll() -> None:
+def test_request_that_the_ledger_could_not_record_is_recorded_by_poll() -> None:
     class FullLedger(MemoryLedger):
         def accept(self, attempt: Attempt, request_id: str, now: datetime) -> None:
             raise OSError("the table does not answer")
@@ -259,7 +259,7 @@ def test_run_that_was_concluded_before_its_submission_is_not_submitted(run: int)
 
 
 @pytest.mark.parametrize("cancels", [True, False])
-def test_run_that_is_concluded_while_the_provider_is_called_is_cancelled(cancels: bool) -> None:
+def test_run_concluded_during_its_submission_is_cancelled(cancels: bool) -> None:
     class Stopping(ScriptedProvider):
         def submit(self, endpoint: str, payload: Mapping[str, object]) -> str:
             bench.ledger.close(JOB, NOON)
@@ -273,7 +273,7 @@ def test_run_that_is_concluded_while_the_provider_is_called_is_cancelled(cancels
     assert bench.attempt.state is (AttemptState.LOST if cancels else AttemptState.ACCEPTED)
 
 
-def test_call_that_finds_another_at_work_waits_for_its_ticket() -> None:
+def test_call_during_another_waits_for_its_ticket() -> None:
     seen: list[Submission] = []
 
     class SlowProvider(ScriptedProvider):
@@ -317,7 +317,7 @@ def test_calls_that_are_always_too_late_end_the_job() -> None:
 # Falling over
 
 
-def test_refusal_that_is_not_the_jobs_fault_goes_to_the_next_offer_at_once() -> None:
+def test_account_refusal_goes_to_the_next_offer_at_once() -> None:
     bench = Bench.of(NO_CREDIT)
 
     for _ in range(2):  # the first answer may have been lost
@@ -347,7 +347,7 @@ def test_the_offer_that_was_admitted_is_asked_and_its_estimate_is_noted() -> Non
     assert (bench.attempt.provider, bench.attempt.estimated_usd) == (WAVESPEED.provider, 0.105)
 
 
-def test_an_offer_that_admission_passed_over_is_not_fallen_back_to() -> None:
+def test_offer_that_admission_passed_over_is_not_asked_later() -> None:
     bench = Bench.of("req-1")
     bench.wavespeed = ScriptedProvider("wavespeed", submissions=[NO_CREDIT])
     bench.ledger.admits[1] = Admitted(offer=1, estimated_usd=0.105)
@@ -437,7 +437,7 @@ def test_throttled_job_falls_over_when_the_patience_is_over(
     assert bench.attempt.code == "ProviderThrottled"
 
 
-def test_job_that_was_throttled_for_long_has_patience_with_another_refusal() -> None:
+def test_throttle_patience_covers_another_refusal() -> None:
     bench = Bench.of(*[THROTTLED] * (2 * MAX_TRIES), UNAVAILABLE, "req-1")
 
     accepted = bench.submit_until(lambda submission: submission.ticket is not None).ticket
@@ -446,7 +446,7 @@ def test_job_that_was_throttled_for_long_has_patience_with_another_refusal() -> 
     assert accepted.request_id == "req-1"
 
 
-def test_job_that_was_throttled_for_long_has_patience_with_the_uploads_bucket() -> None:
+def test_throttle_patience_covers_a_slow_upload_bucket() -> None:
     bench = Bench.of(THROTTLED, "req-1", seconds_left=1)
 
     late = bench.submit(NextAttempt(tries=3 * MAX_TRIES, throttled_since=NOON))

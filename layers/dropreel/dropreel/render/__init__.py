@@ -1,1 +1,1 @@
-"""A job on its way to a video: validation, admission, submission and polling."""
+"""A job on its way to a video: preparation, admission, submission and polling."""

@@ -21,7 +21,7 @@ its own has no price under a spending limit, or when its provider is paused. The
 the offer that it was admitted for; submit asks that one.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -37,15 +37,7 @@ from dropreel.model.ledger import Attempt
 from dropreel.model.messages import AdmitRequest, Plan
 from dropreel.model.prices import Billed, billed, estimated_usd
 from dropreel.render.attempts import MAY_BE_PAID, NOT_SUBMITTED
-from dropreel.render.spending import (
-    Day,
-    Limits,
-    Room,
-    limit_reached,
-    offer_to_ask,
-    price_unknown,
-    room_for,
-)
+from dropreel.render.spending import Day, Limits, Room
 from dropreel.runtime.log import logger
 
 _MAX_LOOKS = 1000
@@ -254,7 +246,7 @@ class Admission:
         if comes_back:
             self._leave(run, before=next_attempt.attempt)
         route = billed(plan)
-        offer = offer_to_ask(route, next_attempt.offer, self.limits)
+        offer = self.limits.offer_to_ask(route, next_attempt.offer)
         waiter = Waiter(
             run=run,
             attempt=next_attempt.attempt,
@@ -265,13 +257,13 @@ class Admission:
             call=request.call,
         )
         if offer is None and (run_state.slot is None or comes_back):
-            self.executions.refuse(request.task_token, price_unknown(route, self.limits))
+            self.executions.refuse(request.task_token, self.limits.price_unknown(route))
         elif self.slots.join(waiter, plan):
             logger.info("In the queue for a slot", provider=waiter.provider, job_id=run.job_id)
         else:
             self._answer_instead(run, waiter)
         # Only now, so that it is served first when it asks the same provider again.
-        self._serve([*self.limits.in_flight] if comes_back else [waiter.provider], run)
+        self._serve(self.limits.in_flight if comes_back else [waiter.provider], run.execution_name)
 
     def rendered(self, job: Job, attempt: int) -> None:
         """The provider has finished the run's attempt: its slot goes to the next waiter."""
@@ -282,7 +274,7 @@ class Admission:
             lambda seen: self.slots.free(run, seen, self.clock()),
         )
         if run_state.provider:
-            self._serve([run_state.provider], run)
+            self._serve([run_state.provider], run.execution_name)
 
     def leave(self, job: Job) -> None:
         """Take the run out of its queue or slot, and serve all queues. The estimate goes back to
@@ -293,15 +285,15 @@ class Admission:
         if run_state.task_token and (run_state.queue_key or run_state.slot is not None):
             # A redriven execution may already wait with this token.
             self.executions.refuse(run_state.task_token, _run_is_over())
-        self._serve([*self.limits.in_flight], run)
+        self._serve(self.limits.in_flight, run.execution_name)
 
     def serve_all(self) -> None:
         """Serve all queues, and notify all holders of slots again: for the daily sweep."""
-        self._serve([*self.limits.in_flight], by="", all_free=True)
+        self._serve(self.limits.in_flight, by="", all_free=True)
 
     def serve_waiting(self, call: str) -> None:
         """Give all free slots: a setting may have changed, or a day begun."""
-        self._serve([*self.limits.in_flight], by=call, all_free=True)
+        self._serve(self.limits.in_flight, by=call, all_free=True)
 
     # Leaving
 
@@ -332,15 +324,12 @@ class Admission:
 
     # Serving
 
-    def _serve(
-        self, providers: Sequence[ProviderName], by: RunId | str, *, all_free: bool = False
-    ) -> None:
+    def _serve(self, providers: Iterable[ProviderName], by: str, *, all_free: bool = False) -> None:
         """Serve these queues; the others, too, when that changed something for them."""
-        caller = by.execution_name if isinstance(by, RunId) else by
         to_serve = list(providers)
         while to_serve:
             provider = to_serve.pop(0)
-            if self._serve_queue(provider, caller, all_free=all_free):
+            if self._serve_queue(provider, by, all_free=all_free):
                 to_serve += [
                     other for other in self.limits.in_flight if other not in (provider, *to_serve)
                 ]
@@ -350,11 +339,11 @@ class Admission:
         waiter has moved there, or had ended and gave back its charge."""
         leases = self.slots.leases(provider)
         given_before = [lease for lease in leases if lease.granted_by == by or not by]
-        is_news = False in [self._notify_again(lease) for lease in given_before]
+        affects_others = False in [self._notify_again(lease) for lease in given_before]
         if given_before:
             leases = self.slots.leases(provider)
         if not self.limits.in_flight[provider]:
-            return is_news | (all_free and self._move_all(provider))
+            return affects_others | (all_free and self._move_all(provider))
         for _ in range(_MAX_LOOKS):
             now = self.clock()
             # Only its first entry is read, and only when there is a slot to give: the cost of a
@@ -362,11 +351,11 @@ class Admission:
             free = self._free_slot(provider, leases, now)
             waiter = next(iter(self.slots.first_waiters(provider, 1)), None) if free else None
             if waiter is None or free is None:
-                return is_news
+                return affects_others
             served = self._serve_one(waiter, free, by, now)
-            is_news |= served in (Served.GONE, Served.MOVED)
+            affects_others |= served in (Served.GONE, Served.MOVED)
             if served is Served.STILL_WAITS or (served is Served.GIVEN and not all_free):
-                return is_news
+                return affects_others
             leases = self.slots.leases(provider)
             if served is Served.LOOK_AGAIN:
                 # This call may have given the slot, if the answer to its first try was lost.
@@ -374,7 +363,7 @@ class Admission:
                     if lease.run == waiter.run and lease.granted_by == by:
                         self._notify_again(lease)
         logger.warning("More jobs wait than one call may serve", provider=provider)
-        return is_news
+        return affects_others
 
     def _move_all(self, provider: ProviderName) -> bool:
         """Move the waiters of a paused provider to their next offers. Returns whether one moved."""
@@ -472,11 +461,11 @@ class Admission:
 
     def _move_on(self, waiter: Waiter) -> Served | None:
         """Move a waiter to the offer that it is to ask. None when it waits for that already."""
-        offer = offer_to_ask(waiter.route, waiter.offer, self.limits)
+        offer = self.limits.offer_to_ask(waiter.route, waiter.offer)
         if offer == waiter.offer:
             return None
         if offer is None:
-            return self._refuse(waiter, price_unknown(waiter.route, self.limits))
+            return self._refuse(waiter, self.limits.price_unknown(waiter.route))
         to = waiter.model_copy(update={"offer": offer, "is_aside": False})
         logger.info(
             "Moved to the next offer before anything was submitted",
@@ -493,11 +482,11 @@ class Admission:
         if not self.limits.daily_renders and not self.limits.daily_usd:
             return None
         day = self.slots.day(now.date())
-        room = room_for(usd, day, self.limits)
+        room = self.limits.room_for(usd, day)
         if room is Room.THERE:
             return None
         if room is not Room.NO_RENDERS_LEFT and self.limits.on_daily_usd == "fail":
-            return self._refuse(waiter, limit_reached(usd, day, self.limits, now))
+            return self._refuse(waiter, self.limits.spend_reached(usd, day, now))
         logger.info(
             _WAITS_FOR[room],
             job_id=waiter.run.job_id,

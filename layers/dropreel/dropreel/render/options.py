@@ -39,22 +39,19 @@ def objections(
     """Why the offer does not take them. `file_of` names the file that sets an option."""
     for required in offer.options:
         if required.required and required.name not in asked:
-            yield _missing(required.name, file_of(required.name))
+            file = file_of(required.name)
+            stem = file.rpartition("/")[2].rpartition(".")[0] or file
+            yield Reason(
+                file=file,
+                rule=f"a {required.name}",
+                found=f"no {required.name}",
+                cure=f"Describe the motion in {stem}.txt (same name, same folder).",
+            )
     for name, value in asked.items():
         if option := offer.option(name):
             yield from _value_objections(option, value, file_of(name))
         else:
             yield _unknown(model, offer, name, file_of(name))
-
-
-def _missing(name: str, file: str) -> Reason:
-    stem = file.rpartition("/")[2].rpartition(".")[0] or file
-    return Reason(
-        file=file,
-        rule=f"a {name}",
-        found=f"no {name}",
-        cure=f"Describe the motion in {stem}.txt (same name, same folder).",
-    )
 
 
 def _unknown(model: Model, offer: Offer, name: str, file: str) -> Reason:
