@@ -1,4 +1,4 @@
-"""Who gets a slot, and who waits for one: admission on the ledger's table."""
+"""Admission on the ledger's table: which job gets a slot, and which waits."""
 
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -16,7 +16,7 @@ from tests.support.admission_fakes import (
     DORA,
     EVE,
     LEASE,
-    Desk,
+    Account,
     job_named,
     ledger_table,
     request_of,
@@ -26,21 +26,21 @@ from tests.support.sam_template import DEFINITION, RESOURCES
 
 
 @pytest.fixture
-def at(monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
+def at(monkeypatch: pytest.MonkeyPatch) -> Iterator[Account]:
     with ledger_table() as dynamodb:
-        yield Desk(dynamodb, monkeypatch)
+        yield Account(dynamodb, monkeypatch)
 
 
-def test_slots_go_to_who_comes_first_and_all_others_wait(at: Desk) -> None:
+def test_slots_go_to_the_first_jobs_and_the_others_wait(at: Account) -> None:
     at.open(in_flight=2)
     at.line_up(ANNA, BEN, CLEO)
 
-    assert at.told == ["anna", "ben"]
+    assert at.notified == ["anna", "ben"]
     assert at.holders == {"runcomfy": ["anna", "ben"]}
     assert at.waiting == ["cleo"]
 
 
-def test_slot_goes_to_who_was_started_first(at: Desk) -> None:
+def test_slot_goes_to_the_execution_that_started_first(at: Account) -> None:
     at.open(in_flight=2)
     at.line_up(ANNA, BEN)
     at.admit(DORA, minute=3)
@@ -49,11 +49,11 @@ def test_slot_goes_to_who_was_started_first(at: Desk) -> None:
     at.admission.rendered(ANNA, 1)
     at.admission.rendered(BEN, 1)
 
-    assert at.told == ["anna", "ben", "cleo", "dora"]
+    assert at.notified == ["anna", "ben", "cleo", "dora"]
     assert at.holders == {"runcomfy": ["cleo", "dora"]}
 
 
-def test_lower_limit_holds_for_who_comes_next(at: Desk) -> None:
+def test_lowered_limit_holds_for_later_jobs(at: Account) -> None:
     at.open(in_flight=3)
     at.line_up(ANNA, BEN, CLEO)
     at.open(in_flight=1)
@@ -61,37 +61,37 @@ def test_lower_limit_holds_for_who_comes_next(at: Desk) -> None:
 
     at.admission.rendered(ANNA, 1)
     at.admission.rendered(BEN, 1)
-    assert at.told == ["anna", "ben", "cleo"]
+    assert at.notified == ["anna", "ben", "cleo"]
     at.admission.rendered(CLEO, 1)
 
-    assert at.told == ["anna", "ben", "cleo", "dora"]
+    assert at.notified == ["anna", "ben", "cleo", "dora"]
 
 
 # Called again, or late
 
 
-def test_admit_called_again_gives_the_same_answer_to_the_newer_token(at: Desk) -> None:
+def test_admit_called_again_gives_the_same_answer_to_the_newer_token(at: Account) -> None:
     at.open(in_flight=2)
     at.admit(ANNA)
     at.admit(ANNA, retry=1)
 
-    assert at.told == ["anna", "anna"]
+    assert at.notified == ["anna", "anna"]
     assert at.holders == {"runcomfy": ["anna"]}
 
 
-def test_waiter_called_again_keeps_its_place_and_its_newer_token(at: Desk) -> None:
+def test_waiter_called_again_keeps_its_place_and_its_newer_token(at: Account) -> None:
     at.line_up(ANNA, BEN, CLEO)
     at.admit(BEN, minute=1, retry=1)
     at.admission.admit(request_of(BEN, minute=1))  # which Step Functions gave up on, at work still
 
     at.admission.rendered(ANNA, 1)
 
-    assert at.told == ["anna", "ben"]
+    assert at.notified == ["anna", "ben"]
 
 
 @pytest.mark.parametrize(("offer", "provider"), [(0, "runcomfy"), (1, "wavespeed")])
 def test_next_attempt_gives_the_slot_back_and_late_calls_take_nothing(
-    at: Desk, offer: int, provider: str
+    at: Account, offer: int, provider: str
 ) -> None:
     at.open(in_flight=2)
     first = at.admit(ANNA)
@@ -102,18 +102,18 @@ def test_next_attempt_gives_the_slot_back_and_late_calls_take_nothing(
     assert at.holders == {provider: ["anna"]}
     at.admission.rendered(ANNA, 1)
     assert at.holders == {provider: ["anna"]}
-    assert at.told == ["anna", "anna"]
+    assert at.notified == ["anna", "anna"]
 
 
-def test_job_that_asks_the_same_provider_again_keeps_its_turn(at: Desk) -> None:
+def test_job_that_asks_the_same_provider_again_keeps_its_turn(at: Account) -> None:
     at.line_up(ANNA, BEN)
 
     at.admit(ANNA, attempt=2)
 
-    assert at.told == ["anna", "anna"]
+    assert at.notified == ["anna", "anna"]
 
 
-def test_after_its_render_a_job_gets_a_slot_for_another_attempt_only(at: Desk) -> None:
+def test_after_its_render_a_job_gets_a_slot_for_another_attempt_only(at: Account) -> None:
     request = at.admit(ANNA)
     at.admission.rendered(ANNA, 1)
 
@@ -121,16 +121,16 @@ def test_after_its_render_a_job_gets_a_slot_for_another_attempt_only(at: Desk) -
     assert (at.holders, at.waiting) == ({}, [])
 
     at.admit(ANNA, attempt=2)
-    assert at.told == ["anna", "anna"]
+    assert at.notified == ["anna", "anna"]
     assert at.holders == {"runcomfy": ["anna"]}
 
 
-def test_late_run_takes_no_slot_from_a_later_run_of_its_job(at: Desk) -> None:
+def test_late_run_takes_no_slot_from_a_later_run_of_its_job(at: Account) -> None:
     at.admit(ANNA)
     at.clock.now += LEASE
     again = job_named("anna", run=2)
     at.admit(again, attempt=2)
-    assert at.told == ["anna", "anna"]
+    assert at.notified == ["anna", "anna"]
 
     at.admission.leave(ANNA)
 
@@ -149,8 +149,8 @@ def test_late_run_takes_no_slot_from_a_later_run_of_its_job(at: Desk) -> None:
     ],
 )
 @pytest.mark.parametrize("way", ["leave", "leave twice", "rendered", "swept", "expired"])
-def test_slot_goes_past_who_needs_it_no_more_to_one_who_does(
-    at: Desk, lose: Callable[[Desk], None], way: str
+def test_slot_skips_waiters_that_have_ended(
+    at: Account, lose: Callable[[Account], None], way: str
 ) -> None:
     at.line_up(ANNA, BEN, CLEO, DORA)
     lose(at)
@@ -167,13 +167,13 @@ def test_slot_goes_past_who_needs_it_no_more_to_one_who_does(
         for _ in way.split():
             at.admission.leave(ANNA)
 
-    assert at.told == ["anna", "cleo"]
+    assert at.notified == ["anna", "cleo"]
     assert at.holders == {"runcomfy": ["cleo"]}
     assert at.waiting == ["dora", "eve"][: 1 + (way == "expired")]
 
 
 @pytest.mark.parametrize("slots", [1, 2], ids=["no slot is free", "a slot is free"])
-def test_run_that_is_closed_is_refused(at: Desk, slots: int) -> None:
+def test_run_that_is_closed_is_refused(at: Account, slots: int) -> None:
     at.open(in_flight=slots)
     at.admit(BEN)
     at.ledger.close(ANNA, NOON)
@@ -181,11 +181,11 @@ def test_run_that_is_closed_is_refused(at: Desk, slots: int) -> None:
     at.admit(ANNA, minute=1)
 
     assert at.refused == {"anna": "ExecutionAborted"}
-    assert at.told == ["ben"]
+    assert at.notified == ["ben"]
     assert (at.holders, at.waiting) == ({"runcomfy": ["ben"]}, [])
 
 
-def test_execution_that_is_redriven_after_its_end_is_refused(at: Desk) -> None:
+def test_execution_that_is_redriven_after_its_end_is_refused(at: Account) -> None:
     at.line_up(ANNA, BEN)
     at.executions.end(BEN.execution_name)
     at.ledger.close(BEN, at.clock())
@@ -197,7 +197,7 @@ def test_execution_that_is_redriven_after_its_end_is_refused(at: Desk) -> None:
 
 
 @pytest.mark.parametrize("tries", [0, 3])
-def test_waiter_that_is_redriven_is_told(at: Desk, tries: int) -> None:
+def test_redriven_waiter_is_notified(at: Account, tries: int) -> None:
     at.admit(ANNA)
     for retry in range(tries + 1):
         at.admit(BEN, minute=1, retry=retry)
@@ -205,17 +205,19 @@ def test_waiter_that_is_redriven_is_told(at: Desk, tries: int) -> None:
 
     at.admission.rendered(ANNA, 1)
 
-    assert at.told == ["anna", "ben"]
+    assert at.notified == ["anna", "ben"]
 
 
 @pytest.mark.parametrize("waits_with", ["a place", "a slot"])
-def test_redriven_waiter_that_is_concluded_meanwhile_is_answered(at: Desk, waits_with: str) -> None:
+def test_redriven_waiter_that_is_concluded_meanwhile_is_answered(
+    at: Account, waits_with: str
+) -> None:
     at.admit(ANNA)
     if waits_with == "a place":
         at.admit(BEN, minute=1)
     else:
         at.open(in_flight=2)
-    with nullcontext() if waits_with == "a place" else at.killed_before_telling():
+    with nullcontext() if waits_with == "a place" else at.killed_before_notifying():
         at.redrive(BEN, minute=1)
 
     at.ledger.close(BEN, NOON)
@@ -227,16 +229,16 @@ def test_redriven_waiter_that_is_concluded_meanwhile_is_answered(at: Desk, waits
 # Leases
 
 
-def test_expired_lease_is_taken_back_by_who_needs_it(at: Desk) -> None:
+def test_expired_lease_is_taken_back_when_its_slot_is_needed(at: Account) -> None:
     at.admit(ANNA)
     at.clock.now += LEASE - timedelta(seconds=1)
     at.admit(BEN, minute=1)
-    assert at.told == ["anna"]
+    assert at.notified == ["anna"]
 
     at.clock.now += timedelta(seconds=1)
     at.admit(CLEO, minute=2)
 
-    assert at.told == ["anna", "ben"]
+    assert at.notified == ["anna", "ben"]
     assert at.holders == {"runcomfy": ["ben"]}
     at.admission.leave(ANNA)  # comes late, and has nothing left to return
     assert at.holders == {"runcomfy": ["ben"]}
@@ -250,18 +252,18 @@ def test_expired_lease_is_taken_back_by_who_needs_it(at: Desk) -> None:
         pytest.param(lambda at: at.admission.serve_waiting("a minute later"), id="the clock"),
     ],
 )
-def test_killed_between_giving_and_telling_tells_when_called_again(
-    at: Desk, call: Callable[[Desk], None]
+def test_call_killed_after_giving_a_slot_notifies_when_repeated(
+    at: Account, call: Callable[[Account], None]
 ) -> None:
     at.line_up(ANNA, BEN)
     at.open(in_flight=2)
-    with at.killed_before_telling():
+    with at.killed_before_notifying():
         call(at)
-    assert (at.told, at.waiting) == (["anna"], [])
+    assert (at.notified, at.waiting) == (["anna"], [])
 
     call(at)
 
-    assert at.told == ["anna", "ben"]
+    assert at.notified == ["anna", "ben"]
 
 
 @pytest.mark.parametrize(
@@ -272,34 +274,34 @@ def test_killed_between_giving_and_telling_tells_when_called_again(
         pytest.param(LEASE - timedelta(minutes=1), 0, id="from a provider that is paused since"),
     ],
 )
-def test_slot_that_is_told_late_is_a_whole_lease(at: Desk, later: timedelta, slots: int) -> None:
+def test_late_notification_starts_a_whole_lease(at: Account, later: timedelta, slots: int) -> None:
     at.line_up(ANNA, BEN, CLEO, route=(RUNCOMFY,))
-    with at.killed_before_telling():
+    with at.killed_before_notifying():
         at.admission.rendered(ANNA, 1)
     at.open(in_flight=slots)
 
     at.clock.now += later
-    at.admission.serve_all()  # the sweep: tells ben
+    at.admission.serve_all()  # the sweep: notifies ben
     at.open()
     at.clock.now += timedelta(minutes=2)
     at.admit(DORA, minute=3)
 
-    assert at.told == ["anna", "ben"]
+    assert at.notified == ["anna", "ben"]
 
 
-def test_killed_between_renewing_and_telling_takes_nothing_away(at: Desk) -> None:
+def test_call_killed_after_renewing_a_lease_takes_no_slot_away(at: Account) -> None:
     at.line_up(ANNA, BEN)
-    with at.killed_before_telling():
+    with at.killed_before_notifying():
         at.admission.rendered(ANNA, 1)
     at.clock.now += LEASE + timedelta(minutes=1)
-    with at.killed_before_telling():
+    with at.killed_before_notifying():
         at.admit(CLEO, minute=2)
 
     at.admit(CLEO, minute=2, retry=1)
     at.clock.now += LEASE
     at.admit(CLEO, minute=2, retry=2)
 
-    assert at.told == ["anna", "ben"]
+    assert at.notified == ["anna", "ben"]
     assert at.holders == {"runcomfy": ["ben"]}
 
 
@@ -314,8 +316,8 @@ def test_killed_between_renewing_and_telling_takes_nothing_away(at: Desk) -> Non
         pytest.param({"attempt": 2, "offer": 1}, "wavespeed", id="an attempt elsewhere"),
     ],
 )
-def test_waiter_as_it_was_seen_neither_joins_nor_leaves_for_the_newer(
-    at: Desk, since: dict[str, int], provider: str
+def test_outdated_waiter_neither_joins_nor_dismisses_the_newer_one(
+    at: Account, since: dict[str, int], provider: str
 ) -> None:
     at.admit(BEN)
     at.admit(CLEO, route=(WAVESPEED,))
@@ -329,13 +331,13 @@ def test_waiter_as_it_was_seen_neither_joins_nor_leaves_for_the_newer(
 
     at.admission.rendered(BEN, 1)
     at.admission.rendered(CLEO, 1)
-    assert at.told == ["ben", "cleo", "anna"]
+    assert at.notified == ["ben", "cleo", "anna"]
     assert at.holders == {provider: ["anna"]}
 
 
 @pytest.mark.parametrize("later", [timedelta(seconds=1), -timedelta(seconds=1)])
 def test_lease_that_was_renewed_meanwhile_is_neither_renewed_nor_taken_back(
-    at: Desk, later: timedelta
+    at: Account, later: timedelta
 ) -> None:
     at.admit(ANNA)
     seen = at.lease
@@ -348,7 +350,7 @@ def test_lease_that_was_renewed_meanwhile_is_neither_renewed_nor_taken_back(
     assert at.lease == renewed
 
 
-def test_lease_is_renewed_and_taken_back_once_though_its_answer_was_lost(at: Desk) -> None:
+def test_lease_is_renewed_and_taken_back_once_though_its_answer_was_lost(at: Account) -> None:
     at.admit(ANNA)
     seen, until = at.lease, NOON + 9 * LEASE
 
@@ -367,7 +369,7 @@ def test_lease_is_renewed_and_taken_back_once_though_its_answer_was_lost(at: Des
 # Many at once
 
 
-def test_calls_that_serve_at_the_same_time_give_a_slot_each(at: Desk) -> None:
+def test_calls_that_serve_at_the_same_time_give_a_slot_each(at: Account) -> None:
     at.open(in_flight=2)
     at.line_up(ANNA, BEN, CLEO, DORA)
     anna = RunId.of(ANNA)
@@ -376,10 +378,10 @@ def test_calls_that_serve_at_the_same_time_give_a_slot_each(at: Desk) -> None:
     at.meanwhile(lambda: at.admission.rendered(ANNA, 1))
     at.admission.rendered(BEN, 1)
 
-    assert at.told == ["anna", "ben", "cleo", "dora"]
+    assert at.notified == ["anna", "ben", "cleo", "dora"]
 
 
-def test_calls_that_serve_at_the_same_time_keep_a_lowered_limit(at: Desk) -> None:
+def test_calls_that_serve_at_the_same_time_keep_a_lowered_limit(at: Account) -> None:
     at.open(in_flight=3)
     at.line_up(ANNA, BEN, CLEO)
     at.open(in_flight=2)
@@ -401,21 +403,21 @@ def test_calls_that_serve_at_the_same_time_keep_a_lowered_limit(at: Desk) -> Non
     ],
 )
 def test_end_of_a_job_serves_one_and_the_clock_serves_all(
-    at: Desk, serve: Callable[[Desk], None]
+    at: Account, serve: Callable[[Account], None]
 ) -> None:
     jobs = [job_named(f"job{number:02}") for number in range(20)]
     at.line_up(*jobs)
     at.open(in_flight=19)
 
     at.admission.rendered(jobs[0], 1)
-    assert len(at.told) == 1 + 1
+    assert len(at.notified) == 1 + 1
     serve(at)
 
     assert at.holders == {"runcomfy": [job.stem for job in jobs[1:]]}
 
 
 @pytest.mark.parametrize(
-    ("call", "told", "waiting", "renders"),
+    ("call", "notified", "waiting", "renders"),
     [
         ("admit", ["anna"], ["ben", "cleo"], 1),
         ("rendered", ["anna", "ben"], [], 2),
@@ -424,11 +426,11 @@ def test_end_of_a_job_serves_one_and_the_clock_serves_all(
 )
 @pytest.mark.parametrize("when", ["before", "after"], ids=["conflict", "answer lost"])
 def test_transaction_is_tried_again(
-    at: Desk, call: str, told: list[str], waiting: list[str], renders: int, when: str
+    at: Account, call: str, notified: list[str], waiting: list[str], renders: int, when: str
 ) -> None:
     at.line_up(ANNA, BEN, route=(WAVESPEED,))
     conflict = at.cancelled("TransactionConflict", "None")
-    met = at.fail_once(f"{when}-call.dynamodb.TransactWriteItems", conflict)
+    failed = at.fail_once(f"{when}-call.dynamodb.TransactWriteItems", conflict)
 
     if call == "admit":
         at.admit(CLEO, route=(WAVESPEED,), minute=2)
@@ -437,15 +439,15 @@ def test_transaction_is_tried_again(
     else:
         at.admission.leave(ANNA)
 
-    assert met
-    assert (at.told, at.waiting) == (told, waiting)
+    assert failed
+    assert (at.notified, at.waiting) == (notified, waiting)
     assert (at.renders, at.spent) == (renders, renders * Decimal("0.105"))
 
 
 # What is kept, and what it costs to look
 
 
-def test_history_of_a_run_tells_of_its_admission(at: Desk) -> None:
+def test_run_records_its_plan_and_its_admission(at: Account) -> None:
     at.admit(ANNA)
     at.clock.pass_seconds(60)
     at.admission.rendered(ANNA, 1)
@@ -458,7 +460,7 @@ def test_history_of_a_run_tells_of_its_admission(at: Desk) -> None:
     assert at.slots.run_state(RunId.of(ANNA)).slot is None
 
 
-def test_who_waits_is_not_forgotten_before_its_execution_times_out(at: Desk) -> None:
+def test_waiter_expires_only_after_its_execution_times_out(at: Account) -> None:
     at.line_up(ANNA, BEN)
     longest = NOON + timedelta(minutes=1, seconds=DEFINITION["TimeoutSeconds"])
 
@@ -468,7 +470,7 @@ def test_who_waits_is_not_forgotten_before_its_execution_times_out(at: Desk) -> 
     assert min(int(item["expires_at"]["N"]) for item in items) >= longest.timestamp()
 
 
-def test_lease_is_small_because_each_look_reads_them_all(at: Desk) -> None:
+def test_lease_is_small_because_each_look_reads_them_all(at: Account) -> None:
     request = request_of(ANNA).model_copy(update={"task_token": "t" * 1000})
     at.executions.wait(ANNA.execution_name, request.task_token)
     at.admission.admit(request)
@@ -478,18 +480,20 @@ def test_lease_is_small_because_each_look_reads_them_all(at: Desk) -> None:
     assert len(str(lease)) < 400
 
 
-def test_look_at_the_queue_reads_one_waiter_however_many_wait(at: Desk) -> None:
+def test_look_at_the_queue_reads_one_waiter_however_many_wait(at: Account) -> None:
     at.line_up(*(job_named(f"job{number:03}") for number in range(30)))
-    scanned = at.heard("after-call.dynamodb.Query", lambda parsed, **_: parsed["ScannedCount"])
+    scanned = at.record_calls(
+        "after-call.dynamodb.Query", lambda parsed, **_: parsed["ScannedCount"]
+    )
 
     at.slots.first_waiters(RUNCOMFY.provider, 1)
 
     assert scanned == [1]
 
 
-def test_job_without_a_free_slot_does_not_read_the_queue(at: Desk) -> None:
+def test_job_without_a_free_slot_does_not_read_the_queue(at: Account) -> None:
     at.admit(ANNA)
-    asked = at.heard(
+    asked = at.record_calls(
         "provide-client-params.dynamodb.Query",
         lambda params, **_: params["ExpressionAttributeValues"][":pk"]["S"],
     )
@@ -499,37 +503,35 @@ def test_job_without_a_free_slot_does_not_read_the_queue(at: Desk) -> None:
     assert asked == ["slots#runcomfy"]
 
 
-def test_minute_in_which_nobody_waits_costs_two_reads_a_provider(at: Desk) -> None:
+def test_minute_in_which_nobody_waits_costs_two_reads_a_provider(at: Account) -> None:
     at.open(in_flight=2)
     at.admit(ANNA)
-    calls = at.heard("before-call.dynamodb.*", lambda model, **_: model.name)
+    calls = at.record_calls("before-call.dynamodb.*", lambda model, **_: model.name)
 
     at.admission.serve_waiting("a minute later")
 
     assert calls == ["Query"] * 4
-    assert at.told == ["anna"]
+    assert at.notified == ["anna"]
 
 
 # What its roles may do
 
 
 @pytest.mark.parametrize("step", ["Admit", "Poll", "Conclude", "Sweep"])
-def test_function_that_runs_admission_may_do_what_that_does_to_the_ledger(
-    at: Desk, step: str
-) -> None:
-    done = at.heard(
+def test_roles_allow_what_admission_does_to_the_ledger(at: Account, step: str) -> None:
+    done = at.record_calls(
         "provide-client-params.dynamodb.*", lambda params, model, **_: _actions(model.name, params)
     )
     at.open(in_flight=1, daily_usd="0.2", on_daily_usd="fail")
 
     at.line_up(ANNA, BEN, route=(WAVESPEED,))
     at.executions.end(ANNA.execution_name)
-    at.admission.serve_all()  # anna is gone: ben is told
+    at.admission.serve_all()  # anna has ended: ben is notified
     at.admission.rendered(BEN, 1)
     at.admit(CLEO, route=(WAVESPEED,), minute=1)  # over the day's limit
     at.admission.leave(BEN)
 
-    assert at.told == ["anna", "ben"]
+    assert at.notified == ["anna", "ben"]
     actions = set().union(*done)
     written = ("PutItem", "UpdateItem", "DeleteItem", "ConditionCheckItem")
     assert actions == {f"dynamodb:{action}" for action in ("GetItem", "Query", *written)}

@@ -35,7 +35,7 @@ from dropreel.model.prices import billed
 from dropreel.render.attempts import NOT_SUBMITTED
 from tests.support.admission_fakes import (
     FakeExecutions,
-    desk,
+    admission_with,
     job_named,
     ledger_table,
     request_of,
@@ -147,11 +147,11 @@ class Machine(RuleBasedStateMachine):
         self.crashed: list[Callable[[], None]] = []  # which the platform calls again
         self.jobs: list[Job] = []
         self.attempt: dict[str, int] = {}
-        self.asked: list[Attempt] = []  # providers, who have not answered yet
+        self.asked: list[Attempt] = []  # which the provider has not answered yet
         self.retries: dict[str, int] = {}
         self.lives: set[str] = set()  # jobs whose execution has not ended
         self.overdue: set[str] = set()
-        # What was spent for certain, and what may have been: who is stopped may have been admitted.
+        # What was surely spent, and what may have been: a stopped job may have been admitted.
         self.spent, self.perhaps_spent = Decimal(0), Decimal(0)
 
     @rule(
@@ -162,15 +162,15 @@ class Machine(RuleBasedStateMachine):
     def deploy(
         self, paused: ProviderName | None, unpriced: ProviderName | None, is_dear: bool
     ) -> None:
-        """Calls that are under way know the settings of before."""
-        self.is_news = True  # that nobody has acted on yet
+        """Calls that run already have the settings of before."""
+        self.is_changed = True  # until a call has acted on it
         self.paused = paused
         self.usd = USD | ({"wavespeed": DEAR_USD} if is_dear else {})
         if unpriced:
             del self.usd[unpriced]
         stepped: Any = Stepped(self.client)
         stepped_executions: Any = Stepped(self.executions)
-        self.admission = desk(
+        self.admission = admission_with(
             DynamoDBSlots(self.table, stepped),
             stepped_executions,
             DynamoDBLedger(self.table, stepped),
@@ -233,7 +233,7 @@ class Machine(RuleBasedStateMachine):
                 raise call.failure
         for job in self.jobs:
             if job.id in self.lives and job.execution_name in self.executions.refused:
-                self._end(job, is_told=True)
+                self._end(job, is_concluded=True)
 
     @rule(data=st.data(), after=st.booleans())
     @precondition(lambda self: self.calls)
@@ -263,7 +263,7 @@ class Machine(RuleBasedStateMachine):
         if kept:
             self._render(job)
         else:
-            self._end(job, is_told=True)
+            self._end(job, is_concluded=True)
 
     def _render(self, job: Job) -> None:
         """The provider accepts it, so it is paid."""
@@ -281,13 +281,13 @@ class Machine(RuleBasedStateMachine):
         write_outcome(self.ledger, attempt, outcome)
         self._admit(job, attempt=attempt.number + 1)
 
-    @rule(data=st.data(), is_told=st.booleans())
+    @rule(data=st.data(), is_concluded=st.booleans())
     @precondition(lambda self: self.lives)
-    def abort(self, data: st.DataObject, is_told: bool) -> None:
-        """Someone stops the execution; conclude is told of it, or the event is lost."""
+    def abort(self, data: st.DataObject, is_concluded: bool) -> None:
+        """Someone stops the execution; conclude is called for it, or the event is lost."""
         job = data.draw(st.sampled_from([j for j in self.jobs if j.id in self.lives]), "job")
         self.perhaps_spent += DEAR_USD
-        self._end(job, is_told=is_told)
+        self._end(job, is_concluded=is_concluded)
 
     @rule(data=st.data())
     @precondition(lambda self: self._going())
@@ -297,7 +297,7 @@ class Machine(RuleBasedStateMachine):
         attempt = self._begin(job)
         self.asked.append(attempt)
         self.perhaps_spent += _usd(attempt)
-        self._end(job, is_told=True)
+        self._end(job, is_concluded=True)
 
     @rule(data=st.data(), accepts=st.booleans())
     @precondition(lambda self: self.asked)
@@ -326,8 +326,8 @@ class Machine(RuleBasedStateMachine):
         assert attempt
         return attempt
 
-    def _end(self, job: Job, *, is_told: bool = False) -> None:
-        """Of its execution; conclude is told of it, if need be."""
+    def _end(self, job: Job, *, is_concluded: bool = False) -> None:
+        """End its execution, and call conclude for it if `is_concluded`."""
 
         def conclude() -> None:
             self.ledger.close(job, self.clock())
@@ -335,7 +335,7 @@ class Machine(RuleBasedStateMachine):
 
         self.executions.end(job.execution_name)
         self.lives.discard(job.id)
-        if is_told:
+        if is_concluded:
             self._call(conclude)
 
     @rule()
@@ -349,20 +349,20 @@ class Machine(RuleBasedStateMachine):
 
     @rule(days=st.integers(1, 2))
     def time_passes(self, days: int) -> None:
-        """Longer than a lease: who goes on with one is late. After midnight comes the sweep."""
+        """Longer than a lease: jobs that still render are overdue. Then comes the daily sweep."""
         self.overdue |= {job.id for job in self._going()}
         self.clock.now += days * timedelta(days=1)
         self.sweep()
 
     @rule()
     def settle(self) -> None:
-        """Every call comes to its end. Then nobody waits who could go on, and nobody else has to
-        come for that; but within a minute after the settings were changed."""
+        """Every call ends. Then no job waits that could go on, without any other call; after a
+        change of settings, once the next minute's call has ended."""
         self._let_calls_end()
-        if self.is_news:
+        if self.is_changed:
             self.minute()
             self._let_calls_end()
-            self.is_news = False
+            self.is_changed = False
         items = self._items()
         for provider in TITLES:
             taken = [i for i in items if i["pk"]["S"] == f"slots#{provider}"]
@@ -404,9 +404,9 @@ class Machine(RuleBasedStateMachine):
         return self._alive(waits=True)
 
     def _going(self) -> list[Job]:
-        """Told to go on, and not waiting for anything."""
-        told = self._alive(waits=False)
-        return [job for job in told if job.execution_name not in self.executions.refused]
+        """Let go on, and not waiting for anything."""
+        running = self._alive(waits=False)
+        return [job for job in running if job.execution_name not in self.executions.refused]
 
     @invariant()
     def never_more_in_flight_than_allowed(self) -> None:
@@ -442,7 +442,7 @@ class Machine(RuleBasedStateMachine):
         assert sum(renders) == len(admitted | submitted)
 
     def teardown(self) -> None:
-        """In the end nobody has waited in vain, and every slot is back."""
+        """In the end every job has been served, and every slot is free."""
         if not hasattr(self, "calls"):
             return
         try:
@@ -466,7 +466,7 @@ class Machine(RuleBasedStateMachine):
                 self.clock.now += timedelta(days=1)
                 self.sweep()
         assert self.lives == set()
-        for _ in self.jobs:  # those that were aborted untold are skipped
+        for _ in self.jobs:  # whose abort was not announced is skipped
             self.clock.now += timedelta(days=1)
             self.sweep()
             self._let_calls_end()

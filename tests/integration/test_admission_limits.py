@@ -1,4 +1,4 @@
-"""What an owner allows: a day's spend and renders, offers with a price, providers not paused."""
+"""Admission under the owner's limits: spend and renders a day, missing prices, paused providers."""
 
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -20,7 +20,7 @@ from tests.support.admission_fakes import (
     DORA,
     LEASE,
     RUNCOMFY_PRICED,
-    Desk,
+    Account,
     job_named,
     ledger_table,
     request_of,
@@ -34,9 +34,9 @@ RUNCOMFY_PAUSED = {"runcomfy": 0, "wavespeed": 2}
 
 
 @pytest.fixture
-def at(monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
+def at(monkeypatch: pytest.MonkeyPatch) -> Iterator[Account]:
     with ledger_table() as dynamodb:
-        yield Desk(dynamodb, monkeypatch)
+        yield Account(dynamodb, monkeypatch)
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def log(monkeypatch: pytest.MonkeyPatch) -> StringIO:
 # A day's spend
 
 
-def test_estimate_is_spent_once_and_only_when_the_slot_is_given(at: Desk) -> None:
+def test_estimate_is_spent_once_and_only_when_the_slot_is_given(at: Account) -> None:
     at.line_up(ANNA, BEN, route=(WAVESPEED,))
     at.admit(ANNA, route=(WAVESPEED,), retry=1)
     assert at.spent == USD
@@ -61,7 +61,7 @@ def test_estimate_is_spent_once_and_only_when_the_slot_is_given(at: Desk) -> Non
     assert at.spent == USD
 
 
-def _wait_for_midnight(at: Desk) -> None:
+def _wait_for_midnight(at: Account) -> None:
     at.clock.now += timedelta(hours=12)
     at.admission.serve_all()
 
@@ -74,55 +74,55 @@ def _wait_for_midnight(at: Desk) -> None:
     ],
 )
 def test_over_the_limit_a_job_waits_until_there_is_room(
-    at: Desk, make_room: Callable[[Desk], None]
+    at: Account, make_room: Callable[[Account], None]
 ) -> None:
     at.open(in_flight=9, daily_usd="0.2")
     at.line_up(ANNA, BEN, route=(WAVESPEED,))
-    assert at.told == ["anna"]
+    assert at.notified == ["anna"]
 
     make_room(at)
 
-    assert at.told == ["anna", "ben"]
+    assert at.notified == ["anna", "ben"]
     assert at.spent == USD
 
 
 @pytest.mark.parametrize(
-    ("daily_usd", "told", "over"), [("0.2", ["anna"], ["ben"]), ("0.1", [], ["anna", "ben"])]
+    ("daily_usd", "notified", "over"), [("0.2", ["anna"], ["ben"]), ("0.1", [], ["anna", "ben"])]
 )
 def test_over_the_limit_a_job_fails_when_the_owner_says_so(
-    at: Desk, daily_usd: str, told: list[str], over: list[str]
+    at: Account, daily_usd: str, notified: list[str], over: list[str]
 ) -> None:
     at.open(in_flight=9, daily_usd=daily_usd, on_daily_usd="fail")
     at.line_up(ANNA, BEN, route=(WAVESPEED,))
 
-    assert at.told == told
+    assert at.notified == notified
     assert at.refused == dict.fromkeys(over, "SpendLimitReached")
-    assert at.spent == len(told) * USD
+    assert at.spent == len(notified) * USD
     assert at.waiting == []
 
 
 def test_job_dearer_than_a_day_waits_for_a_higher_limit_behind_all_others(
-    at: Desk, log: StringIO
+    at: Account, log: StringIO
 ) -> None:
     at.open(in_flight=2, daily_usd="0.3", prices=DEAR)
     at.line_up(ANNA, DORA, route=(LARGE,))
     for minute, job in ((2, BEN), (3, CLEO)):
         at.admit(job, route=(WAVESPEED,), minute=minute)
 
-    assert at.told == ["ben", "cleo"]
+    assert at.notified == ["ben", "cleo"]
     assert at.refused == {}
-    told = log.getvalue()
-    assert "Waits until DailySpendLimitUsd is raised" in told
-    assert ANNA.id in told
+    logged = log.getvalue()
+    assert "Waits until DailySpendLimitUsd is raised" in logged
+    assert ANNA.id in logged
 
     at.open(in_flight=4, daily_usd="9", prices=DEAR)
     at.admission.serve_waiting("a minute later")
 
-    assert at.told == ["ben", "cleo", "anna", "dora"]
+    assert at.notified == ["ben", "cleo", "anna", "dora"]
     assert at.spent == 2 * USD + 2 * Decimal("3.5")
 
 
-def test_who_stands_aside_and_is_called_again_waits_once(at: Desk) -> None:
+def test_job_that_is_set_aside_and_called_again_waits_once(at: Account) -> None:
     at.open(daily_usd="0.1")
     at.admit(ANNA, route=(WAVESPEED,))
     at.admit(ANNA, route=(WAVESPEED,), retry=1)
@@ -131,22 +131,22 @@ def test_who_stands_aside_and_is_called_again_waits_once(at: Desk) -> None:
     at.admission.serve_waiting("a minute later")
     at.admission.rendered(ANNA, 1)
 
-    assert at.told == ["anna"]
+    assert at.notified == ["anna"]
     assert at.spent == USD
     assert (at.holders, at.waiting) == ({}, [])
 
 
-def test_with_a_limit_on_spending_nobody_is_served_before_who_came_first(at: Desk) -> None:
+def test_spending_limit_keeps_the_order_of_the_queue(at: Account) -> None:
     at.open(in_flight=2, daily_usd="0.42")
     at.line_up(ANNA, BEN, CLEO, DORA, route=(WAVESPEED,))
     anna = RunId.of(ANNA)
     assert at.slots.free(anna, at.slots.run_state(anna), NOON)  # and then it is killed
 
     at.admission.rendered(BEN, 1)
-    assert at.told == ["anna", "ben", "cleo"]
+    assert at.notified == ["anna", "ben", "cleo"]
     at.admission.serve_waiting("a minute later")
 
-    assert at.told == ["anna", "ben", "cleo", "dora"]
+    assert at.notified == ["anna", "ben", "cleo", "dora"]
 
 
 # What is given back
@@ -170,7 +170,7 @@ def test_with_a_limit_on_spending_nobody_is_served_before_who_came_first(at: Des
     ],
 )
 def test_day_counts_what_was_submitted_and_spends_what_may_be_paid(
-    at: Desk, offer: PlannedOffer, steps: str, leaves_after: str, renders: int, is_paid: bool
+    at: Account, offer: PlannedOffer, steps: str, leaves_after: str, renders: int, is_paid: bool
 ) -> None:
     usd = USD if offer is WAVESPEED else Decimal(0)
     at.open(in_flight=2, daily_renders=1)
@@ -195,12 +195,12 @@ def test_day_counts_what_was_submitted_and_spends_what_may_be_paid(
     assert (Decimal(kept), Decimal(refunded)) == (spent, usd - spent)
     if renders == 0:
         at.admit(BEN)
-        assert at.told == ["anna", "ben"]
+        assert at.notified == ["anna", "ben"]
 
 
 @pytest.mark.parametrize(("outcome", "kept"), [("refused", 0), ("accepted", USD)])
 def test_next_attempt_keeps_the_estimate_of_the_last_if_that_may_be_paid(
-    at: Desk, outcome: str, kept: Decimal
+    at: Account, outcome: str, kept: Decimal
 ) -> None:
     at.admit(ANNA, route=(WAVESPEED,))
     at.write(at.begin(ANNA), outcome)
@@ -213,7 +213,7 @@ def test_next_attempt_keeps_the_estimate_of_the_last_if_that_may_be_paid(
     assert at.slots.run_state(RunId.of(ANNA)).charged_usd is None
 
 
-def test_run_that_submitted_nothing_pays_nothing_for_an_earlier_run(at: Desk) -> None:
+def test_run_that_submitted_nothing_pays_nothing_for_an_earlier_run(at: Account) -> None:
     at.admit(ANNA, route=(WAVESPEED,))
     at.begin(ANNA)
     at.admission.leave(ANNA)
@@ -226,7 +226,7 @@ def test_run_that_submitted_nothing_pays_nothing_for_an_earlier_run(at: Desk) ->
     assert at.spent == USD
 
 
-def test_refund_of_who_is_gone_serves_the_queue_of_the_other_provider(at: Desk) -> None:
+def test_refund_of_an_ended_holder_serves_the_other_queue(at: Account) -> None:
     at.open(daily_usd="0.2", prices=RUNCOMFY_PRICED)
     at.admit(ANNA, route=(WAVESPEED,))
     at.admit(BEN, route=(RUNCOMFY,), minute=1)
@@ -234,10 +234,10 @@ def test_refund_of_who_is_gone_serves_the_queue_of_the_other_provider(at: Desk) 
 
     at.admission.serve_all()
 
-    assert at.told == ["anna", "ben"]
+    assert at.notified == ["anna", "ben"]
 
 
-def test_refund_of_a_waiter_that_is_gone_serves_the_queue_of_the_other(at: Desk) -> None:
+def test_refund_of_an_ended_waiter_serves_the_other_queue(at: Account) -> None:
     at.open(daily_usd="0.2", prices=RUNCOMFY_PRICED)
     at.line_up(ANNA, CLEO, route=(WAVESPEED,))
     at.admit(BEN, route=(RUNCOMFY,), minute=2)
@@ -246,10 +246,10 @@ def test_refund_of_a_waiter_that_is_gone_serves_the_queue_of_the_other(at: Desk)
 
     at.admit(ANNA, route=(WAVESPEED, RUNCOMFY), attempt=2, offer=1, minute=3)
 
-    assert at.told == ["anna", "ben"]
+    assert at.notified == ["anna", "ben"]
 
 
-# What stands no longer as it was seen
+# What has changed since it was read
 
 
 @pytest.mark.parametrize(
@@ -260,8 +260,8 @@ def test_refund_of_a_waiter_that_is_gone_serves_the_queue_of_the_other(at: Desk)
         pytest.param(5, {"daily_usd": Decimal("0.2")}, Granting.NO_ROOM, id="the day is spent"),
     ],
 )
-def test_who_looked_too_early_gets_no_slot_beyond_what_there_is(
-    at: Desk, slot: int, limits: dict[str, Any], granting: Granting
+def test_grant_fails_when_slot_or_day_was_taken_since(
+    at: Account, slot: int, limits: dict[str, Any], granting: Granting
 ) -> None:
     at.line_up(ANNA, BEN, route=(WAVESPEED,))
     (ben,) = at.slots.first_waiters(WAVESPEED.provider, 1)
@@ -295,8 +295,8 @@ def test_who_looked_too_early_gets_no_slot_beyond_what_there_is(
         ),
     ],
 )
-def test_nothing_is_given_back_by_how_the_run_stood_before(
-    at: Desk, since: str, write: Callable[..., bool]
+def test_outdated_run_state_gives_nothing_back(
+    at: Account, since: str, write: Callable[..., bool]
 ) -> None:
     at.open(in_flight=2)
     at.line_up(ANNA, BEN, route=(WAVESPEED,))
@@ -319,7 +319,7 @@ def test_nothing_is_given_back_by_how_the_run_stood_before(
 
 
 @pytest.mark.parametrize("is_begun", [True, False])
-def test_attempt_whose_execution_is_gone_is_not_admitted_again(at: Desk, is_begun: bool) -> None:
+def test_attempt_whose_execution_is_gone_is_not_admitted_again(at: Account, is_begun: bool) -> None:
     request = at.admit(ANNA, route=(WAVESPEED,))
     if is_begun:
         at.begin(ANNA)
@@ -333,7 +333,7 @@ def test_attempt_whose_execution_is_gone_is_not_admitted_again(at: Desk, is_begu
     assert (at.holders, at.waiting) == ({}, [])
 
 
-def test_attempt_that_left_is_not_begun_any_more(at: Desk) -> None:
+def test_attempt_that_left_is_not_begun_any_more(at: Account) -> None:
     at.admit(ANNA, route=(WAVESPEED,))
     at.executions.end(ANNA.execution_name)
     at.admission.serve_all()  # it is gone: the estimate goes back
@@ -345,7 +345,7 @@ def test_attempt_that_left_is_not_begun_any_more(at: Desk) -> None:
 
 
 @pytest.mark.parametrize("killed", ["before", "after"])
-def test_killed_while_it_leaves_spends_nothing_twice(at: Desk, killed: str) -> None:
+def test_killed_while_it_leaves_spends_nothing_twice(at: Account, killed: str) -> None:
     request = at.admit(ANNA, route=(WAVESPEED,))
     at.executions.end(ANNA.execution_name)
 
@@ -364,22 +364,22 @@ def test_killed_while_it_leaves_spends_nothing_twice(at: Desk, killed: str) -> N
     assert (at.holders, at.waiting) == ({}, [])
 
 
-# What has no price, beside a limit
+# Offers without a price, under a limit
 
 
 @pytest.mark.parametrize(("daily_usd", "offer", "usd"), [(None, 0, None), ("10", 1, 0.105)])
-def test_offer_without_a_price_is_passed_over_only_beside_a_limit(
-    at: Desk, daily_usd: str | None, offer: int, usd: float | None
+def test_offer_without_a_price_is_passed_over_only_under_a_limit(
+    at: Account, daily_usd: str | None, offer: int, usd: float | None
 ) -> None:
     at.open(daily_usd=daily_usd)
     at.admit(ANNA, route=(RUNCOMFY, WAVESPEED))
 
-    assert (at.refused, at.told) == ({}, ["anna"])
+    assert (at.refused, at.notified) == ({}, ["anna"])
     assert at.holders == {("runcomfy", "wavespeed")[offer]: ["anna"]}
     assert at.ledger.admitted(ANNA, 1) == Admitted(offer=offer, estimated_usd=usd)
 
 
-def test_when_no_offer_is_left_all_are_named_that_have_no_price(at: Desk) -> None:
+def test_when_no_offer_is_left_all_are_named_that_have_no_price(at: Account) -> None:
     at.open(daily_usd="10")
     at.admit(ANNA, route=(RUNCOMFY, LARGE))
 
@@ -390,7 +390,7 @@ def test_when_no_offer_is_left_all_are_named_that_have_no_price(at: Desk) -> Non
     assert at.waiting == []
 
 
-def test_offer_that_was_asked_is_not_asked_again_for_want_of_a_price(at: Desk) -> None:
+def test_offer_that_refused_is_not_asked_again_when_the_next_has_no_price(at: Account) -> None:
     at.open(daily_usd="10")
     at.admit(ANNA, route=(WAVESPEED, RUNCOMFY))
     at.write(at.begin(ANNA), "refused")
@@ -402,7 +402,7 @@ def test_offer_that_was_asked_is_not_asked_again_for_want_of_a_price(at: Desk) -
     assert at.spent == 0
 
 
-def test_limit_that_is_set_while_jobs_wait_sends_them_to_offers_with_a_price(at: Desk) -> None:
+def test_new_spending_limit_moves_waiters_to_offers_with_a_price(at: Account) -> None:
     at.admit(ANNA)
     at.admit(BEN, route=(RUNCOMFY,), minute=1)
     at.admit(CLEO, minute=2)
@@ -411,12 +411,12 @@ def test_limit_that_is_set_while_jobs_wait_sends_them_to_offers_with_a_price(at:
     at.admission.rendered(ANNA, 1)
 
     assert at.refused == {"ben": "PriceUnknown"}
-    assert at.told == ["anna", "cleo"]
+    assert at.notified == ["anna", "cleo"]
     assert at.holders == {"wavespeed": ["cleo"]}
     assert at.waiting == []
 
 
-def test_job_that_is_admitted_goes_on_though_its_price_is_taken_away(at: Desk) -> None:
+def test_job_that_is_admitted_goes_on_though_its_price_is_taken_away(at: Account) -> None:
     """Step Functions lost the answer of admit, and calls again."""
     at.open(daily_usd="10", prices=RUNCOMFY_PRICED)
     at.admit(ANNA, route=(RUNCOMFY,))
@@ -424,16 +424,16 @@ def test_job_that_is_admitted_goes_on_though_its_price_is_taken_away(at: Desk) -
 
     at.admit(ANNA, route=(RUNCOMFY,), retry=1)
 
-    assert (at.refused, at.told) == ({}, ["anna", "anna"])
+    assert (at.refused, at.notified) == ({}, ["anna", "anna"])
 
 
-def test_render_costs_what_its_price_is_when_it_is_served(at: Desk) -> None:
+def test_render_costs_what_its_price_is_when_it_is_served(at: Account) -> None:
     at.line_up(ANNA, BEN, route=(WAVESPEED,))
     at.open(prices={(WAVESPEED.endpoint, "480p"): 1})
 
     at.admission.rendered(ANNA, 1)
 
-    assert at.told == ["anna", "ben"]
+    assert at.notified == ["anna", "ben"]
     assert at.spent == USD + Decimal("3.5")
     assert at.ledger.admitted(BEN, 1) == Admitted(offer=0, estimated_usd=3.5)
 
@@ -441,47 +441,47 @@ def test_render_costs_what_its_price_is_when_it_is_served(at: Desk) -> None:
 # A day's renders
 
 
-def test_what_is_over_the_renders_of_a_day_waits_for_midnight_and_says_so(
-    at: Desk, log: StringIO
+def test_job_over_the_daily_renders_waits_for_midnight_and_is_logged(
+    at: Account, log: StringIO
 ) -> None:
     at.open(in_flight=9, daily_renders=2, on_daily_usd="fail")
     at.admit(ANNA)
     at.admit(BEN, route=(WAVESPEED,), minute=1)
     at.admit(CLEO, minute=2)
     at.admit(DORA, route=(WAVESPEED,), minute=3)
-    assert at.told == ["anna", "ben"]  # over all providers
-    said = log.getvalue()
+    assert at.notified == ["anna", "ben"]  # over all providers
+    logged = log.getvalue()
     for job in (CLEO, DORA):
-        assert [line for line in said.splitlines() if "midnight UTC" in line and job.id in line]
+        assert [line for line in logged.splitlines() if "midnight UTC" in line and job.id in line]
 
     at.clock.now += timedelta(hours=12) - timedelta(seconds=1)
     at.admission.serve_waiting("a minute before")
-    assert at.told == ["anna", "ben"]
+    assert at.notified == ["anna", "ben"]
     at.clock.pass_seconds(1)
     at.admission.serve_waiting("midnight")
 
-    assert sorted(at.told) == ["anna", "ben", "cleo", "dora"]
+    assert sorted(at.notified) == ["anna", "ben", "cleo", "dora"]
     assert at.refused == {}
 
 
 # A provider that is paused
 
 
-def test_job_of_a_paused_provider_waits_when_it_can_go_nowhere_else(at: Desk) -> None:
+def test_job_of_a_paused_provider_waits_when_it_can_go_nowhere_else(at: Account) -> None:
     at.open(in_flight=RUNCOMFY_PAUSED)
     at.admit(ANNA, route=(RUNCOMFY,))
     at.open(in_flight=RUNCOMFY_PAUSED, daily_usd="10", prices=RUNCOMFY_PRICED)
     at.admit(BEN, route=(RUNCOMFY, LARGE), minute=1)  # there it has no price
-    assert at.told == []
+    assert at.notified == []
 
     at.open(in_flight=2)
     at.admission.serve_waiting("a minute later")
 
-    assert at.told == ["anna", "ben"]
+    assert at.notified == ["anna", "ben"]
     assert at.refused == {}
 
 
-def test_who_waits_when_its_provider_is_paused_goes_elsewhere_within_a_minute(at: Desk) -> None:
+def test_waiters_of_a_paused_provider_move_within_a_minute(at: Account) -> None:
     at.admit(ANNA)
     at.admit(BEN, route=(RUNCOMFY,), minute=1)
     at.admit(CLEO, minute=2)
@@ -489,16 +489,16 @@ def test_who_waits_when_its_provider_is_paused_goes_elsewhere_within_a_minute(at
 
     at.admission.serve_waiting("a minute later")
 
-    assert at.told == ["anna", "cleo"]  # past ben, who can go nowhere else
+    assert at.notified == ["anna", "cleo"]  # past ben, who can go nowhere else
     assert at.holders == {"runcomfy": ["anna"], "wavespeed": ["cleo"]}  # what is in flight finishes
     at.admission.rendered(ANNA, 1)
     assert at.holders == {"wavespeed": ["cleo"]}
     at.open()
     at.admission.serve_waiting("resumed")
-    assert at.told == ["anna", "cleo", "ben"]
+    assert at.notified == ["anna", "cleo", "ben"]
 
 
-def test_token_that_is_newer_than_the_look_is_not_moved(at: Desk) -> None:
+def test_waiter_with_a_newer_token_is_not_moved(at: Account) -> None:
     at.line_up(ANNA, BEN)
     at.open(in_flight=RUNCOMFY_PAUSED)
 
@@ -512,11 +512,11 @@ def test_token_that_is_newer_than_the_look_is_not_moved(at: Desk) -> None:
     at.admission.serve_waiting("a minute later")
     at.admission.serve_waiting("two minutes later")
 
-    assert at.told == ["anna", "ben"]
+    assert at.notified == ["anna", "ben"]
     assert at.waiting == []
 
 
-def test_late_call_with_other_settings_puts_no_older_token_over_a_newer(at: Desk) -> None:
+def test_late_call_with_other_settings_replaces_no_newer_token(at: Account) -> None:
     at.admit(ANNA)
     at.admit(CLEO, route=(WAVESPEED,))
     stale = request_of(BEN, minute=1)
@@ -528,11 +528,11 @@ def test_late_call_with_other_settings_puts_no_older_token_over_a_newer(at: Desk
     at.admission.rendered(ANNA, 1)
     at.admission.rendered(CLEO, 1)
 
-    assert at.told == ["anna", "cleo", "ben"]
+    assert at.notified == ["anna", "cleo", "ben"]
     assert at.holders == {"wavespeed": ["ben"]}
 
 
-def test_run_that_is_over_is_not_moved(at: Desk) -> None:
+def test_run_that_is_over_is_not_moved(at: Account) -> None:
     at.line_up(ANNA, BEN)
     at.ledger.close(BEN, NOON)
     at.open(in_flight=RUNCOMFY_PAUSED)

@@ -34,7 +34,7 @@ from dropreel.model.messages import ActiveRender, NextAttempt, Progress, Submiss
 from dropreel.model.provider import Answer, RenderState, Result, Ticket, UnknownRequest
 from dropreel.render.admission import RunId
 from local.standin.server import running
-from tests.support.admission_fakes import FakeExecutions, desk, job_named, request_of
+from tests.support.admission_fakes import FakeExecutions, admission_with, job_named, request_of
 from tests.support.fault_account import CONTEXT, load_step
 from tests.support.render_account import LEDGER, ROOT, VIDEOS, RenderAccount, render_account
 from tests.support.render_fakes import PLAN, RUNCOMFY, TICKET, ScriptedProvider, by_name, providers
@@ -176,7 +176,9 @@ class Case:
         request = request_of(self.job).model_copy(update={"started_at": STARTED_AT})
         executions.wait(self.job.execution_name, request.task_token)
         now = datetime.now(UTC)
-        desk(self.slots, executions, self.account.ledger, lambda: now, in_flight=50).admit(request)
+        admission_with(
+            self.slots, executions, self.account.ledger, lambda: now, in_flight=50
+        ).admit(request)
         assert self.holds_slot
         attempt = self.account.ledger.begin(self.job.id, NextAttempt(), RUNCOMFY, STARTED_AT)
         assert attempt
@@ -433,8 +435,8 @@ def test_sweep_cut_off_anywhere_serves_who_waits_when_called_again(
 ) -> None:
     executions, ledger = FakeExecutions(), aws.account.ledger
     slots, clock = DynamoDBSlots(LEDGER, aws.account.dynamodb), partial(datetime.now, UTC)
-    paused = desk(slots, executions, ledger, clock, in_flight=0)
-    resumed = desk(slots, executions, ledger, clock, in_flight=MANY_SLOTS)
+    paused = admission_with(slots, executions, ledger, clock, in_flight=0)
+    resumed = admission_with(slots, executions, ledger, clock, in_flight=MANY_SLOTS)
 
     def waiting_job() -> Job:
         request = request_of(aws.dropped_job().job)

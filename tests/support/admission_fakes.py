@@ -53,20 +53,20 @@ class FakeExecutions:
     def waits(self, name: str) -> bool:
         return name in self._waiting
 
-    def _answered(self, task_token: str) -> list[str]:
-        """Who waited with it, and waits no longer."""
+    def _end_waits(self, task_token: str) -> list[str]:
+        """Returns the executions that waited with this token."""
         names = [name for name, token in self._waiting.items() if token == task_token]
         for name in names:
             del self._waiting[name]
         return names
 
     def go_on(self, task_token: str) -> bool:
-        names = self._answered(task_token)
+        names = self._end_waits(task_token)
         self.gone_on += names
         return bool(names)
 
     def refuse(self, task_token: str, error: DropreelError) -> bool:
-        names = self._answered(task_token)
+        names = self._end_waits(task_token)
         self.refused |= dict.fromkeys(names, error.report.code)
         self.messages += [error.message] * len(names)
         return bool(names)
@@ -101,7 +101,7 @@ def request_of(
     )
 
 
-def desk(
+def admission_with(
     slots: Slots,
     executions: FakeExecutions,
     attempts: Attempts,
@@ -157,8 +157,8 @@ def ledger_table() -> Iterator["DynamoDBClient"]:
         yield client
 
 
-class Desk:
-    """Admission on a table of its own, with one slot at each provider, and what is seen of it."""
+class Account:
+    """Admission on a table of its own, with one slot at each provider."""
 
     def __init__(self, dynamodb: "DynamoDBClient", patch: pytest.MonkeyPatch) -> None:
         self.dynamodb = dynamodb
@@ -171,15 +171,17 @@ class Desk:
 
     # What happens
 
-    def open(self, **limits: Any) -> None:  # noqa: ANN401 - of `desk`
-        self.admission = desk(self.slots, self.executions, self.ledger, self.clock, **limits)
+    def open(self, **limits: Any) -> None:  # noqa: ANN401 - of `admission_with`
+        self.admission = admission_with(
+            self.slots, self.executions, self.ledger, self.clock, **limits
+        )
 
     def admit(self, job: Job, **asked: Any) -> AdmitRequest:  # noqa: ANN401 - of `request_of`
         return self._admit(request_of(job, **asked))
 
     def redrive(self, job: Job, **asked: Any) -> AdmitRequest:  # noqa: ANN401 - of `request_of`
-        news = {"task_token": "new", "redrive": 1}
-        return self._admit(request_of(job, **asked).model_copy(update=news))
+        changes = {"task_token": "new", "redrive": 1}
+        return self._admit(request_of(job, **asked).model_copy(update=changes))
 
     def _admit(self, request: AdmitRequest) -> AdmitRequest:
         self.executions.wait(request.plan.job.execution_name, request.task_token)
@@ -187,7 +189,7 @@ class Desk:
         return request
 
     def line_up(self, *jobs: Job, **asked: Any) -> None:  # noqa: ANN401 - of `request_of`
-        """Each comes a minute after the one before."""
+        """Admit each a minute after the one before."""
         for minute, job in enumerate(jobs):
             self.admit(job, minute=minute, **asked)
 
@@ -200,8 +202,8 @@ class Desk:
         write_outcome(self.ledger, attempt, outcome)
 
     @contextmanager
-    def killed_before_telling(self) -> Iterator[None]:
-        """A call is killed when it is about to tell an execution to go on."""
+    def killed_before_notifying(self) -> Iterator[None]:
+        """A call is killed before it notifies an execution."""
 
         def killed(_token: str) -> bool:
             raise SystemExit
@@ -211,7 +213,7 @@ class Desk:
             yield
 
     def meanwhile(self, work: Callable[[], None]) -> None:
-        """Once, between a call's look at the queue and what it does then."""
+        """Work once between a call's read of the queue and its next step."""
         really = self.slots.first_waiters
 
         def look(provider: ProviderName, at_most: int) -> Sequence[Waiter]:
@@ -222,14 +224,14 @@ class Desk:
 
         self._patch.setattr(self.slots, "first_waiters", look)
 
-    def heard(self, event: str, note: Callable[..., object]) -> list[Any]:
-        """What of each call to DynamoDB from now on."""
+    def record_calls(self, event: str, note: Callable[..., object]) -> list[Any]:
+        """Notes on each call to DynamoDB from now on."""
         notes: list[Any] = []
         self.dynamodb.meta.events.register(event, lambda **call: notes.append(note(**call)))
         return notes
 
     def cancelled(self, *codes: str) -> Exception:
-        """As DynamoDB says it: https://docs.aws.amazon.com/amazondynamodb, `TransactWriteItems`."""
+        """As DynamoDB does: https://docs.aws.amazon.com/amazondynamodb, `TransactWriteItems`."""
         response: Any = {
             "Error": {"Code": "TransactionCanceledException", "Message": ""},
             "CancellationReasons": [{"Code": code} for code in codes],
@@ -238,22 +240,22 @@ class Desk:
         return error(response, "TransactWriteItems")
 
     def fail_once(self, event: str, error: BaseException) -> list[str]:
-        """At the next write that the event is of. Returns which that was."""
-        met: list[str] = []
+        """At the event's next write. Returns the names of the failed calls."""
+        failed: list[str] = []
 
         def fail(model: Any, **_: object) -> None:  # noqa: ANN401 - of botocore
-            if not met and model.name not in ("GetItem", "Query"):
-                met.append(model.name)
+            if not failed and model.name not in ("GetItem", "Query"):
+                failed.append(model.name)
                 raise error
 
         self.dynamodb.meta.events.register(event, fail)
-        return met
+        return failed
 
     # What is seen
 
     @property
-    def told(self) -> list[str]:
-        """Who was told to go on, in that order."""
+    def notified(self) -> list[str]:
+        """The jobs that were let go on, in that order."""
         return list(map(_stem, self.executions.gone_on))
 
     @property
@@ -262,12 +264,12 @@ class Desk:
 
     @property
     def holders(self) -> dict[str, list[str]]:
-        """Who has a slot at which provider."""
+        """The jobs that have a slot, by provider."""
         leases = {provider: self.slots.leases(provider) for provider in TITLES}
         return {
-            at: sorted(_stem(it.run.job_id) for it in there)
-            for at, there in leases.items()
-            if there
+            provider: sorted(_stem(lease.run.job_id) for lease in taken)
+            for provider, taken in leases.items()
+            if taken
         }
 
     @property
@@ -294,8 +296,8 @@ class Desk:
 
     def items(self, pk: str) -> list[dict[str, Any]]:
         items: list[Any] = self.dynamodb.scan(TableName=LEDGER)["Items"]
-        of_them = [item for item in items if item["pk"]["S"].startswith(pk)]
-        return sorted(of_them, key=lambda item: (item["pk"]["S"], item["sk"]["S"]))
+        found = [item for item in items if item["pk"]["S"].startswith(pk)]
+        return sorted(found, key=lambda item: (item["pk"]["S"], item["sk"]["S"]))
 
 
 def _stem(name: str) -> str:

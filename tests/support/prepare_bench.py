@@ -106,8 +106,8 @@ class Bucket:
         return self.contents[key]
 
 
-class Wishes(TypedDict, total=False):
-    """What a job asks for, and who has a token."""
+class Asked(TypedDict, total=False):
+    """A job's model and options, and the providers that have a token."""
 
     model: str
     prompt: str | None
@@ -121,7 +121,7 @@ def prepared(
     bucket: Bucket,
     codecs: Codecs = FAKES,
     sizes: dict[str, int] | None = None,
-    **wishes: Unpack[Wishes],
+    **asked: Unpack[Asked],
 ) -> Plan:
     """Prepare a job of files with these contents, which are said to be of other sizes."""
     inputs = [
@@ -133,18 +133,18 @@ def prepared(
         )
         for key, content in contents.items()
     ]
-    configured = wishes.pop("configured", frozenset(TITLES))
+    configured = asked.pop("configured", frozenset(TITLES))
     said = {"id": "anna-1", "bucket": "u", "folder": "team/", "stem": "anna", "model": SPEECH}
-    job = Job.model_validate(said | {"inputs": inputs} | wishes)
+    job = Job.model_validate(said | {"inputs": inputs} | asked)
     return prepare(job, bucket, configured, codecs, lambda: 60.0)
 
 
-def plan_of(contents: dict[str, bytes], **wishes: Unpack[Wishes]) -> tuple[Plan, Bucket]:
+def plan_of(contents: dict[str, bytes], **asked: Unpack[Asked]) -> tuple[Plan, Bucket]:
     bucket = Bucket(dict(contents))
-    return prepared(contents, bucket, **wishes), bucket
+    return prepared(contents, bucket, **asked), bucket
 
 
-def refusal(contents: dict[str, bytes], **wishes: Unpack[Wishes]) -> InputRejected:
+def refusal(contents: dict[str, bytes], **asked: Unpack[Asked]) -> InputRejected:
     with pytest.raises(InputRejected) as raised:
-        plan_of(contents, **wishes)
+        plan_of(contents, **asked)
     return raised.value

@@ -1,4 +1,4 @@
-"""Prepare tells all that is wrong at once, or writes what every offer of the route takes."""
+"""Prepare names all faults at once, or writes what every offer of the route takes."""
 
 import hashlib
 import json
@@ -22,8 +22,8 @@ from dropreel.render.prepare import Codecs
 from tests.support import media_samples as samples
 from tests.support.prepare_bench import (
     SPEECH,
+    Asked,
     Bucket,
-    Wishes,
     in_this_process,
     plan_of,
     prepared,
@@ -37,8 +37,8 @@ PROMPT, OPTIONS = "inbox/team/anna.txt", "inbox/team/anna.json"
 DEFAULTS, NEAR_DEFAULTS = "inbox/_defaults.json", "inbox/team/_defaults.json"
 BOTH, RUNCOMFY, WAVESPEED = frozenset(TITLES), frozenset({"runcomfy"}), frozenset({"wavespeed"})
 GOOD = {FACE: b"512 x 512 jpeg", VOICE: b"2.5 s mp3"}
-WAVES: Wishes = {"model": IMAGE, "prompt": "She waves."}
-FLASHES: Wishes = {"model": FLASH, "prompt": "She waves."}
+WAVES: Asked = {"model": IMAGE, "prompt": "She waves."}
+FLASHES: Asked = {"model": FLASH, "prompt": "She waves."}
 PROBLEM = Reason(file=OPTIONS, rule="valid JSON", found="half of it", cure="Mend it.")
 
 
@@ -104,7 +104,7 @@ def test_copies_are_named_after_the_job_and_what_they_are_each_time(
 
 
 @pytest.mark.parametrize(
-    ("contents", "wishes", "route"),
+    ("contents", "asked", "route"),
     [
         (GOOD, {}, ["runcomfy", "wavespeed"]),
         (GOOD, {"configured": RUNCOMFY}, ["runcomfy"]),
@@ -118,12 +118,13 @@ def test_copies_are_named_after_the_job_and_what_they_are_each_time(
         (GOOD, {"options": {"seed": 7}}, ["wavespeed"]),
         (GOOD, {"prompt": "She sings."}, ["wavespeed"]),
         (GOOD, {"prompt": " "}, ["runcomfy", "wavespeed"]),
+        (GOOD, {"options": {"resolution": "720p"}}, ["runcomfy", "wavespeed"]),
     ],
 )
 def test_route_has_the_offers_that_take_everything(
-    contents: dict[str, bytes], wishes: Wishes, route: list[str]
+    contents: dict[str, bytes], asked: Asked, route: list[str]
 ) -> None:
-    assert route_of(plan_of(contents, **wishes)[0]) == route
+    assert route_of(plan_of(contents, **asked)[0]) == route
 
 
 def test_options_go_to_each_offer_in_its_own_words() -> None:
@@ -132,9 +133,9 @@ def test_options_go_to_each_offer_in_its_own_words() -> None:
     assert (first.fields, second.fields) == ({"resolution": "720P"}, {"resolution": "720p"})
 
 
-@pytest.mark.parametrize("wishes", [WAVES, FLASHES])
-def test_picture_and_prompt_are_enough_for_other_models(wishes: Wishes) -> None:
-    plan, bucket = plan_of({FACE: GOOD[FACE]}, **wishes)
+@pytest.mark.parametrize("asked", [WAVES, FLASHES])
+def test_picture_and_prompt_are_enough_for_other_models(asked: Asked) -> None:
+    plan, bucket = plan_of({FACE: GOOD[FACE]}, **asked)
 
     assert (plan.audio, plan.audio_facts) == (None, None)
     assert plan.route[0].fields == {"prompt": "She waves."}
@@ -143,7 +144,7 @@ def test_picture_and_prompt_are_enough_for_other_models(wishes: Wishes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("contents", "wishes", "copy", "limits"),
+    ("contents", "asked", "copy", "limits"),
     [
         (GOOD, {}, "image.jpg", {"formats": ["jpeg", "png", "webp"], "side_under_pixels": 7000}),
         (GOOD, {"configured": WAVESPEED}, "image.jpg", {"side_under_pixels": None}),
@@ -155,9 +156,9 @@ def test_picture_and_prompt_are_enough_for_other_models(wishes: Wishes) -> None:
     ],
 )
 def test_one_copy_keeps_the_limits_of_every_offer_of_the_route(
-    contents: dict[str, bytes], wishes: Wishes, copy: str, limits: dict[str, Any]
+    contents: dict[str, bytes], asked: Asked, copy: str, limits: dict[str, Any]
 ) -> None:
-    kept = json.loads(plan_of(contents, **wishes)[1].contents[f"work/anna-1/{copy}"])
+    kept = json.loads(plan_of(contents, **asked)[1].contents[f"work/anna-1/{copy}"])
 
     assert kept == kept | limits
 
@@ -198,14 +199,14 @@ RECORDINGS = (
 
 
 def case(
-    name: str, contents: dict[str, bytes], *told: str, **wishes: Unpack[Wishes]
+    name: str, contents: dict[str, bytes], *reasons: str, **asked: Unpack[Asked]
 ) -> ParameterSet:
-    """What is told is the offer if one is named, then the file, what is found, and the rule."""
-    return pytest.param(contents, wishes, list(told), id=name)
+    """A reason is the offer if one is named, then the file, what is found, and the rule."""
+    return pytest.param(contents, asked, list(reasons), id=name)
 
 
 @pytest.mark.parametrize(
-    ("contents", "wishes", "told"),
+    ("contents", "asked", "expected"),
     [
         case(
             "all at once, with the offer where offers differ",
@@ -327,19 +328,19 @@ def case(
         ),
     ],
 )
-def test_refusals_tell_all_that_is_wrong(
-    contents: dict[str, bytes], wishes: Wishes, told: list[str]
+def test_refusal_lists_every_fault(
+    contents: dict[str, bytes], asked: Asked, expected: list[str]
 ) -> None:
-    reasons = refusal(contents, **wishes).reasons
+    reasons = refusal(contents, **asked).reasons
 
     assert [
         " | ".join(filter(None, (one.offer, one.file.rpartition("/")[2], one.found, one.rule)))
         for one in reasons
-    ] == told
+    ] == expected
 
 
 @pytest.mark.parametrize(
-    ("contents", "wishes", "cure"),
+    ("contents", "asked", "cure"),
     [
         (GOOD | {FACE: b"text"}, {}, "Open the original picture in an app and export it as one of"),
         (GOOD | {VOICE: b""}, {}, "Upload the file again from the original. If that does not help"),
@@ -349,8 +350,8 @@ def test_refusals_tell_all_that_is_wrong(
         (GOOD, WAVES, "Drop the picture and the prompt without a recording, or ask for the model "),
     ],
 )
-def test_cures_say_what_to_do(contents: dict[str, bytes], wishes: Wishes, cure: str) -> None:
-    assert refusal(contents, **wishes).reasons[0].cure.startswith(cure)
+def test_cures_say_what_to_do(contents: dict[str, bytes], asked: Asked, cure: str) -> None:
+    assert refusal(contents, **asked).reasons[0].cure.startswith(cure)
 
 
 def test_cures_name_what_would_take_the_files() -> None:
@@ -468,7 +469,7 @@ def test_prompt_is_blamed_on_its_text_file() -> None:
     assert (reason.file, reason.found) == (PROMPT, "prompt: 800 characters")
 
 
-def test_job_file_that_no_parser_stands_is_still_answered() -> None:
+def test_job_file_that_crashes_parsers_is_still_answered() -> None:
     contents = {FACE: GOOD[FACE], OPTIONS: b"[" * 60_000, DEFAULTS: b"{}"}
 
     assert PROBLEM in refusal(contents, model=IMAGE, problems=(PROBLEM,)).reasons
@@ -495,7 +496,9 @@ def test_real_files_are_opened_and_written_in_processes_of_their_own(real: Codec
     assert plan.sha256 == {k: hashlib.sha256(c).hexdigest() for k, c in contents.items()}
 
 
-def test_real_files_that_are_none_are_told_at_once_and_nothing_is_written(real: Codecs) -> None:
+def test_real_files_that_cannot_be_opened_are_refused_together_and_not_written(
+    real: Codecs,
+) -> None:
     contents = {FACE: samples.TEXT, VOICE: b""}
     bucket = Bucket(contents)
 
@@ -520,7 +523,7 @@ VALUES: st.SearchStrategy[OptionValue] = (
 @given(
     picture=st.sampled_from((b"512 x 512 png", b"99 x 9999 png", b"512 x 512 large", b"text", b"")),
     sound=st.none() | st.sampled_from((b"2.5 s mp3", b"25 s wav", b"5 s large", b"text", b"")),
-    wishes=st.fixed_dictionaries(
+    asked=st.fixed_dictionaries(
         {
             "model": st.sampled_from(sorted(MODELS)),
             "prompt": st.none() | st.text(max_size=30) | st.just("x" * 900),
@@ -531,19 +534,19 @@ VALUES: st.SearchStrategy[OptionValue] = (
         }
     ),
 )
-def test_no_job_makes_prepare_crash(picture: bytes, sound: bytes | None, wishes: Wishes) -> None:
+def test_no_job_makes_prepare_crash(picture: bytes, sound: bytes | None, asked: Asked) -> None:
     contents = {FACE: picture} | ({} if sound is None else {VOICE: sound})
     try:
-        plan, bucket = plan_of(contents, **wishes)
+        plan, bucket = plan_of(contents, **asked)
     except InputRejected as refused:
         assert refused.reasons
         assert ErrorReport.model_validate_json(str(refused)) == refused.report
     except TokenMissing:
-        assert wishes["configured"] == WAVESPEED
+        assert asked["configured"] == WAVESPEED
     else:
-        assert {offer.provider for offer in plan.route} <= wishes["configured"]
+        assert {offer.provider for offer in plan.route} <= asked["configured"]
         assert set(bucket.types) == {one.key for one in (plan.image, plan.audio) if one}
         for planned in plan.route:
-            asked = len(wishes["options"]) + bool((wishes["prompt"] or "").strip())
-            assert len(planned.fields) == asked  # nothing is dropped, nothing is added
+            count = len(asked["options"]) + bool((asked["prompt"] or "").strip())
+            assert len(planned.fields) == count  # nothing is dropped, nothing is added
             assert catalog.offer_of(planned.provider, planned.endpoint)
