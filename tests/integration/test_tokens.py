@@ -170,6 +170,16 @@ def test_configured_is_who_has_a_value_stored_from_then_on(
     assert len(configured(settings())) == len(stored)
 
 
+def test_secret_that_is_scheduled_for_deletion_is_not_stored(
+    secrets: "SecretsManagerClient",
+) -> None:
+    for secret in (SECRET, OTHER_SECRET):
+        secrets.create_secret(Name=secret, SecretString="a-token")
+    secrets.delete_secret(SecretId=SECRET)
+
+    assert configured(settings()) == {"wavespeed"}
+
+
 def refused(code: str) -> ClientError:
     return ClientError({"Error": {"Code": code, "Message": ""}}, "DescribeSecret")
 

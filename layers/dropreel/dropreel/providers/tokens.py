@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Protocol
 
 import boto3
@@ -91,8 +92,8 @@ def configured(
 ) -> frozenset[ProviderName]:
     """The providers that have a token stored: only their offers can be on a route.
 
-    The secrets are described, not read. One that cannot be described just now counts as one with a
-    token, so that a hiccup never takes an offer off the route.
+    The secrets are described, not read. One that cannot be described now counts as one with a
+    token, so that a short fault takes no offer off the route.
     """
     client = client or boto3.client("secretsmanager", config=_IMPATIENT)
     return frozenset(
@@ -102,11 +103,13 @@ def configured(
 
 def _has_value(client: "SecretsManagerClient", secret: str) -> bool:
     try:
-        versions = client.describe_secret(SecretId=secret).get("VersionIdsToStages", {})
+        described = client.describe_secret(SecretId=secret)
     except (ClientError, BotoCoreError) as error:
         code = error.response["Error"]["Code"] if isinstance(error, ClientError) else ""
         return code != "ResourceNotFoundException"
-    return any("AWSCURRENT" in stages for stages in versions.values())
+    stages = chain(*described.get("VersionIdsToStages", {}).values())
+    # A secret that is scheduled for deletion keeps its stages and cannot be read.
+    return "AWSCURRENT" in stages and not described.get("DeletedDate")
 
 
 def token_of(name: ProviderName, settings: ProviderSettings) -> SecretToken:
