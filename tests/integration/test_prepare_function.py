@@ -176,7 +176,7 @@ def test_only_offers_with_a_token_are_on_the_route(
 def test_no_token_at_all_is_said(app: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(app, "configured", lambda settings: frozenset())
 
-    with pytest.raises(TokenMissing, match="RunComfy or for WaveSpeed"):
+    with pytest.raises(TokenMissing, match="RunComfy or WaveSpeed"):
         prepare(app, good_job())
 
 

@@ -332,7 +332,7 @@ def fault_account() -> Iterator[FaultAccount]:
             stack.callback(api.close)
             standins[provider] = api
         # Powertools keeps its client, and we keep the adapters, for an environment's life.
-        for forget in (DEFAULT_PROVIDERS.clear, _forget_adapters):
+        for forget in (DEFAULT_PROVIDERS.clear, forget_adapters):
             forget()
             stack.callback(forget)
         account = stack.enter_context(render_account.render_account(patch))
@@ -344,16 +344,18 @@ def fault_account() -> Iterator[FaultAccount]:
         patch.setenv("PROVIDERS", render_fakes.providers(**accounts))
         # Reading the world's certificates takes 50 ms, for each of the many clients made here.
         patch.setattr(default, "create_ssl_context", cache(httpx.create_ssl_context))
-        window = stack.enter_context(running(_window(account.s3)))
-        patch.setattr(S3Storage, "presigned_url", _through(window, S3Storage.presigned_url))
+        window = stack.enter_context(running(upload_window(account.s3)))
+        patch.setattr(
+            S3Storage, "presigned_url", presigned_through(window, S3Storage.presigned_url)
+        )
         yield FaultAccount(account, standins)
 
 
-def _forget_adapters() -> None:
+def forget_adapters() -> None:
     providers._made.cache_clear()
 
 
-def _window(s3: "S3Client") -> Starlette:
+def upload_window(s3: "S3Client") -> Starlette:
     """The upload bucket, for whoever comes with a signature."""
 
     def serve(request: Request) -> Response:
@@ -365,7 +367,7 @@ def _window(s3: "S3Client") -> Starlette:
     return Starlette(routes=[Route("/{key:path}", serve)])
 
 
-def _through(window: str, presigned_url: Callable[..., str]) -> Callable[..., str]:
+def presigned_through(window: str, presigned_url: Callable[..., str]) -> Callable[..., str]:
     def presigned(*args: object) -> str:
         url = urlsplit(presigned_url(*args))
         return url._replace(scheme="http", netloc=urlsplit(window).netloc).geturl()
@@ -422,10 +424,10 @@ def stalling(when: str) -> Strike:
                     submit_timeout_seconds=IMPATIENCE_SECONDS,
                 )
                 patch.setattr(module, "Dialect", impatient)
-            _forget_adapters()
+            forget_adapters()
             with ordered(do="stall", when=when)(account, provider, at, times):
                 yield
-        _forget_adapters()
+        forget_adapters()
 
     return strike
 

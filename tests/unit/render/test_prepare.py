@@ -423,7 +423,7 @@ def test_unknown_model_is_refused_with_the_known_ones(model: str, cure: str) -> 
 @pytest.mark.parametrize(
     ("model", "configured", "message"),
     [
-        (SPEECH, frozenset[str](), "No token is stored for RunComfy or for WaveSpeed."),
+        (SPEECH, frozenset[str](), "No token is stored for RunComfy or WaveSpeed."),
         (IMAGE, WAVESPEED, "No token is stored for RunComfy."),
     ],
 )

@@ -8,7 +8,6 @@ passes there.
 
 from collections.abc import Mapping
 from enum import StrEnum
-from types import MappingProxyType
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -17,10 +16,8 @@ OptionValue = str | int | bool
 ProviderName = str
 """In settings, secrets and the ledger; also the name of the provider's module in `providers/`."""
 
-TITLES: Mapping[ProviderName, str] = MappingProxyType(
-    {"runcomfy": "RunComfy", "wavespeed": "WaveSpeed"}
-)
-"""The providers' names for people."""
+TITLES: Mapping[ProviderName, str] = {"runcomfy": "RunComfy", "wavespeed": "WaveSpeed"}
+"""The providers' names for people. The template's parameters begin with them: `RunComfyMaxInFlight`."""
 
 
 class ImageFormat(StrEnum):
@@ -256,28 +253,26 @@ _RUNCOMFY_FLASH = Offer(
     ),
 )
 
-MODELS: MappingProxyType[str, Model] = MappingProxyType(
-    {
-        model.name: model
-        for model in (
-            Model(
-                name="wan-2.2-speech-to-video",
-                does="a picture speaks or sings a recording",
-                route=(_RUNCOMFY_S2V, _WAVESPEED_S2V),
-            ),
-            Model(
-                name="wan-2.2-image-to-video",
-                does="a picture moves as the prompt says",
-                route=(_RUNCOMFY_I2V,),
-            ),
-            Model(
-                name="wan-2.6-flash-image-to-video",
-                does="a picture moves as the prompt says, to a recording if there is one",
-                route=(_RUNCOMFY_FLASH,),
-            ),
-        )
-    }
-)
+MODELS: Mapping[str, Model] = {
+    model.name: model
+    for model in (
+        Model(
+            name="wan-2.2-speech-to-video",
+            does="a picture speaks or sings a recording",
+            route=(_RUNCOMFY_S2V, _WAVESPEED_S2V),
+        ),
+        Model(
+            name="wan-2.2-image-to-video",
+            does="a picture moves as the prompt says",
+            route=(_RUNCOMFY_I2V,),
+        ),
+        Model(
+            name="wan-2.6-flash-image-to-video",
+            does="a picture moves as the prompt says, to a recording if there is one",
+            route=(_RUNCOMFY_FLASH,),
+        ),
+    )
+}
 
 
 def offer_of(provider: ProviderName, endpoint: str) -> Offer:

@@ -74,10 +74,6 @@ _NO = {
 }
 _OF_THE_FILES = (FailureCause.MODERATED, FailureCause.BAD_INPUT)
 _MODERATED = _No(errors.RenderModerated, "does not render this")
-# Where an error's words stand, by both providers' pages and clients.
-_ERROR_FIELDS = frozenset(
-    {"code", "error_code", "message", "error_message", "error", "detail", "details"}
-)
 
 
 def is_about_the_request(status: int) -> bool:
@@ -231,7 +227,12 @@ class HttpProvider(ABC, Generic[A]):
     """
 
     title: ClassVar[str]
+    """How people call the provider, as in `catalog.TITLES`."""
     answers: type[A]
+    error_fields: ClassVar[frozenset[str]] = frozenset(
+        {"code", "error_code", "message", "error_message", "error", "detail", "details"}
+    )
+    """A JSON object with one of these is an error in the provider's own words; a page is not."""
 
     def __init__(
         self,
@@ -263,8 +264,9 @@ class HttpProvider(ABC, Generic[A]):
     @abstractmethod
     def result(self, ticket: Ticket) -> Result: ...
 
-    @abstractmethod
-    def cancel(self, ticket: Ticket) -> bool: ...
+    def cancel(self, ticket: Ticket) -> bool:  # noqa: ARG002 - for dialects that can
+        """False: nothing is cancelled at a provider that publishes no way to."""
+        return False
 
     def authorization(self, token: str) -> Mapping[str, str]:
         """The headers that carry the token."""
@@ -393,7 +395,7 @@ class HttpProvider(ABC, Generic[A]):
                 return Reply(
                     http_status=response.status_code,
                     answer=self._parsed(body),
-                    has_error_fields=_has_error_fields(body),
+                    has_error_fields=self._has_error_fields(body),
                     retry_after_seconds=retry_after_seconds(
                         response.headers.get("Retry-After"), datetime.now(UTC)
                     ),
@@ -421,6 +423,13 @@ class HttpProvider(ABC, Generic[A]):
             return self.answers.model_validate_json(body)
         except ValidationError:
             return self.answers()
+
+    def _has_error_fields(self, body: bytes) -> bool:
+        try:
+            answer = from_json(body)
+        except ValueError:
+            return False
+        return isinstance(answer, dict) and not self.error_fields.isdisjoint(answer)
 
 
 class _NotSent(Exception):
@@ -476,12 +485,3 @@ def _unzipped(body: bytes) -> bytes:
     except zlib.error:
         return b""
     return plain if unpacking.eof and not unpacking.unused_data else b""
-
-
-def _has_error_fields(body: bytes) -> bool:
-    """Whether a body is an error in the provider's own words, and not somebody's page."""
-    try:
-        answer = from_json(body)
-    except ValueError:
-        return False
-    return isinstance(answer, dict) and not _ERROR_FIELDS.isdisjoint(answer)

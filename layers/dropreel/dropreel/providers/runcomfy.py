@@ -4,11 +4,12 @@ The page says what the four endpoints take; what they answer is said less exactl
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 from urllib.parse import quote
 
 from pydantic import BaseModel, BeforeValidator
 
+from dropreel.model.catalog import TITLES
 from dropreel.model.provider import (
     Answer,
     FailureCause,
@@ -113,7 +114,7 @@ class _Answer(AnyAnswer):
 class RunComfy(HttpProvider[_Answer]):
     """RunComfy's dialect."""
 
-    title: ClassVar[str] = "RunComfy"
+    title = TITLES["runcomfy"]
     answers = _Answer
 
     def submit(self, endpoint: str, payload: Mapping[str, object]) -> str:

@@ -7,11 +7,12 @@ with its `code`. Numbers come from the page "WaveSpeedAI: Error Codes".
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 from urllib.parse import quote, urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
 
+from dropreel.model.catalog import TITLES
 from dropreel.model.provider import (
     Answer,
     FailureCause,
@@ -151,7 +152,7 @@ class _Envelope(AnyAnswer):
 class WaveSpeed(HttpProvider[_Envelope]):
     """WaveSpeedAI's dialect."""
 
-    title: ClassVar[str] = "WaveSpeed"
+    title = TITLES["wavespeed"]
     answers = _Envelope
 
     def submit(self, endpoint: str, payload: Mapping[str, object]) -> str:
@@ -183,10 +184,6 @@ class WaveSpeed(HttpProvider[_Envelope]):
             video_url=next(filter(_may_be_video, task.outputs), None),
             nsfw=any(task.has_nsfw_contents) if task.has_nsfw_contents else None,
         )
-
-    def cancel(self, ticket: Ticket) -> bool:  # noqa: ARG002 - no endpoint for it is published
-        """Always False: what WaveSpeed has accepted, it renders."""
-        return False
 
     def _get_task(self, ticket: Ticket) -> Reply[_Envelope]:
         # Built here, and not taken from the answer's own urls.get: that could point anywhere.

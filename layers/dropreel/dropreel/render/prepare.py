@@ -87,7 +87,7 @@ def prepare(
     model = _model(job)
     if not any(offer.provider in configured for offer in model.route):
         names = [TITLES[name] for name in dict.fromkeys(offer.provider for offer in model.route)]
-        raise TokenMissing(f"No token is stored for {listed(names, 'or for')}.")
+        raise TokenMissing(f"No token is stored for {listed(names, 'or')}.")
     with ExitStack() as stack:
         picture = _Medium(job, Role.IMAGE, uploads, codecs.picture, seconds_left)
         sound = _Medium(job, Role.AUDIO, uploads, codecs.sound, seconds_left)
