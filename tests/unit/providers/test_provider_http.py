@@ -7,6 +7,7 @@ import tracemalloc
 import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
@@ -30,7 +31,9 @@ from tests.support.provider_dialects import (
     TICKET,
     TOKEN,
     Dialect,
+    Network,
     Read,
+    always,
     answer,
     ask,
     cancel,
@@ -266,6 +269,20 @@ def test_refusal_hands_on_retry_after(dialect: Dialect) -> None:
     with pytest.raises(Refusal) as raised:
         provider.submit(dialect.endpoint, PAYLOAD)
     assert raised.value.retry_after_seconds == 17
+
+
+@each_dialect
+def test_retry_after_can_be_a_date(dialect: Dialect) -> None:
+    busy = answer(429, {}, Retry_After="Fri, 20 Nov 2026 12:00:42 GMT")
+    provider = dialect.make(
+        BASE,
+        always,
+        transport=httpx.MockTransport(Network([busy])),
+        clock=lambda: datetime(2026, 11, 20, 12, 0, tzinfo=UTC),
+    )
+    with pytest.raises(Refusal) as raised:
+        provider.submit(dialect.endpoint, PAYLOAD)
+    assert raised.value.retry_after_seconds == 42
 
 
 # The token

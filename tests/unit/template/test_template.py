@@ -610,7 +610,7 @@ def test_a_function_outlives_its_calls_to_a_provider(
     with pytest.raises(Unclear):
         provider.submit("a/model", {})
     call_seconds = waits["connect"] + waits["read"]
-    token_seconds = _all_tries_seconds(tokens._IMPATIENT)
+    token_seconds = _all_tries_seconds(tokens._SHORT_TIMEOUTS)
     written_seconds = _all_tries_seconds(clients.TABLE)
 
     assert waits["read"] == 60
@@ -641,7 +641,7 @@ def test_a_function_outlives_the_most_that_one_call_of_it_does() -> None:
         "Prepare": (prepare.MAX_PICTURE_BYTES + prepare.MAX_RECORDING_BYTES) / 50e6
         + 2 * shut_in.MAX_WORKING_SECONDS
         + shut_in._STORING_SECONDS
-        + 2 * _all_tries_seconds(tokens._IMPATIENT),
+        + 2 * _all_tries_seconds(tokens._SHORT_TIMEOUTS),
         # A write, when the ledger hangs.
         "Admit": _all_tries_seconds(clients.TABLE),
         "Submit": submission.CALL_NEEDS_SECONDS,

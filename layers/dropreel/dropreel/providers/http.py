@@ -1,17 +1,14 @@
-"""How we call any provider: one HTTP client, and what its answers mean whatever the dialect.
+"""What all providers share: one HTTP client, and what an answer means in any dialect.
 
-A dialect (`runcomfy`, `wavespeed`) says where to call and how to read an answer. What holds for
-all of them is here: a submission is sent once, a definite refusal is told apart from an unclear
-outcome, a rotated token is taken up, and no answer can be too large, too slow or too talkative.
-
-Answers are read leniently: fields that are missing, new or of another type are no error by
-themselves.
+A submission is sent once, a clear refusal differs from an unclear outcome, a rotated token is
+used, and size, time and words of an answer are bounded. A field that is missing, new or of another
+type is no error by itself.
 """
 
 import re
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -39,51 +36,50 @@ from dropreel.providers.deadline import Deadline, DeadlineTransport
 from dropreel.providers.tokens import Token, TokenUnreadable
 from dropreel.providers.words import cause_of, clean, flat, surely_moderated
 
-# Answers are a few hundred bytes; whatever sends more is not answering.
+# Answers have a few hundred bytes.
 _MAX_ANSWER_BYTES = 1_048_576
 # RunComfy's own client takes [a-zA-Z0-9_-]{1,128}; other services put dots and colons into theirs.
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 CONNECT_SECONDS = 5
 ANSWER_SECONDS = 20
-"""For a question. It can be asked again."""
+"""For a question, which can be asked again."""
 SUBMISSION_ANSWER_SECONDS = 60
-"""For a submission, which cannot be sent again: work that is accepted late is paid for like any
-other. WaveSpeed's own client reads the answer for 60 s, RunComfy's for 90 s, others for 120 s."""
+"""For a submission, which cannot be sent again: work that is accepted late costs the same.
+WaveSpeed's own client reads the answer for 60 s, RunComfy's for 90 s, others for 120 s."""
 
 
 @dataclass(frozen=True)
-class _No:
-    """What a client error says to a submission: nothing was accepted."""
+class _Meaning:
+    """Of a client error that answers a submission: nothing was accepted."""
 
     error: type[DropreelError]
-    words: str
+    sentence: str
     again: bool = False
 
 
-_OTHER_4XX = _No(errors.RequestRefused, "refused the request")
-# These are a definite no by their number alone. Any other one is a no only in the provider's own
-# words: a gateway before it may answer with a page of its own, whatever became of the request.
-_NO = {
-    401: _No(errors.TokenRejected, "does not accept the token"),
-    402: _No(errors.NoCredit, "has not enough credit in the account"),
-    # Not the files' fault, and another account's token mends it.
-    403: _No(errors.TokenRejected, "does not let the token's account use this model"),
-    413: _OTHER_4XX,
-    429: _No(errors.ProviderThrottled, "takes no more requests for now", again=True),
+_REQUEST_REFUSED = _Meaning(errors.RequestRefused, "refused the request")
+# These refuse by their number alone. Any other status refuses only in the provider's own words: a
+# gateway may answer with its own page, whatever happened to the request.
+_MEANINGS = {
+    401: _Meaning(errors.TokenRejected, "does not accept the token"),
+    402: _Meaning(errors.NoCredit, "has not enough credit in the account"),
+    # Not the fault of the files: another account's token may use it.
+    403: _Meaning(errors.TokenRejected, "does not let the token's account use this model"),
+    413: _REQUEST_REFUSED,
+    429: _Meaning(errors.ProviderThrottled, "takes no more requests for now", again=True),
 }
-_OF_THE_FILES = (FailureCause.MODERATED, FailureCause.BAD_INPUT)
-_MODERATED = _No(errors.RenderModerated, "does not render this")
+_FAULTS_OF_FILES = (FailureCause.MODERATED, FailureCause.BAD_INPUT)
+_MODERATED = _Meaning(errors.RenderModerated, "does not render this")
 
 
 def is_about_the_request(status: int) -> bool:
-    """Whether a client error speaks of the request, and not of the account or of our pace."""
-    return _is_a_no(status) and _NO.get(status, _OTHER_4XX) is _OTHER_4XX
+    """Whether a client error concerns the request, not the account or our rate of requests."""
+    return _refuses(status) and _MEANINGS.get(status, _REQUEST_REFUSED) is _REQUEST_REFUSED
 
 
-def _is_a_no(status: int) -> bool:
-    """Whether an error says that nothing was accepted. A request that timed out (408) may have
-    been, and behind a 5xx anything may have happened."""
+def _refuses(status: int) -> bool:
+    """Whether a status can mean that nothing was accepted. After 408 or 5xx, work may exist."""
     return 400 <= status < 500 and status != 408
 
 
@@ -92,7 +88,7 @@ def _text(value: object) -> str:
 
 
 def url_in(value: object) -> str:
-    """The URL that an output gives, plainly or as `{"url": ...}`; empty when it gives none."""
+    """The URL in an output: a string, or `{"url": ...}`; empty without one."""
     if isinstance(value, dict):
         value = value.get("url")
     return value.strip() if isinstance(value, str) else ""
@@ -115,10 +111,10 @@ Text = Annotated[str, BeforeValidator(_text)]
 """A string or a number; anything else counts as empty."""
 
 Urls = Annotated[tuple[str, ...], BeforeValidator(_urls)]
-"""The URLs of a list; anything else counts as none."""
+"""The URLs of a list; anything else has none."""
 
 OrEmpty = BeforeValidator(_object)
-"""For a model inside an answer: what is no object counts as an empty one."""
+"""For a model inside an answer: anything but an object counts as empty."""
 
 STATES: Mapping[str, RenderState] = {
     "queued": RenderState.QUEUED,
@@ -132,34 +128,34 @@ STATES: Mapping[str, RenderState] = {
     "cancelled": RenderState.CANCELLED,
     "canceled": RenderState.CANCELLED,
 }
-"""What most services of the kind say; a dialect adds its own."""
+"""The usual spellings; a dialect adds its own."""
 
 
 class AnyAnswer(BaseModel, ABC):
-    """Whatever a provider answers, with every field that one of its endpoints may send."""
+    """A provider's answer, with the fields of all its endpoints."""
 
     model_config = ConfigDict(frozen=True)
 
     @property
     @abstractmethod
     def accepted_id(self) -> str:
-        """The provider's name for the work; empty when the answer names none."""
+        """The request id; empty without one."""
 
     @property
     @abstractmethod
     def state(self) -> RenderState | None:
-        """None when there is no state or one that is not known."""
+        """None when it is missing or unknown."""
 
     @property
     @abstractmethod
     def error_status(self) -> int | None:
-        """The HTTP status of an error as the answer itself has it, also inside an HTTP 200; 0 for
-        an error without a status that is known; None for a good answer."""
+        """The HTTP status that the answer itself names, also in an HTTP 200; 0 for an error
+        without a known status; None for a good answer."""
 
     @property
     @abstractmethod
     def said(self) -> tuple[object, ...]:
-        """Wherever the provider's words about what went wrong may stand."""
+        """The fields that may hold the provider's words about an error."""
 
 
 A = TypeVar("A", bound=AnyAnswer)
@@ -181,7 +177,7 @@ class Reply(Generic[A]):
 
     @property
     def is_contradictory(self) -> bool:
-        """An error by its status or its code, and yet a request id: it may have been accepted."""
+        """An error with a request id: the work may have been accepted."""
         could_be = self.is_2xx or self.http_status == 429 or self.http_status >= 500
         return could_be and self.error_status is not None and bool(self.answer.accepted_id)
 
@@ -191,13 +187,18 @@ class Reply(Generic[A]):
         return self.answer.error_status if self.is_2xx else self.http_status
 
     @property
-    def tells_failure(self) -> bool:
-        """An HTTP 200 without a state whose error is the render's and not the call's, as its words
-        say: the same would be said for ever."""
+    def means_failed_render(self) -> bool:
+        """An HTTP 200 without a state, whose words blame the render and not the call: to ask again
+        would give the same answer for ever."""
         status = self.error_status
-        if status is None or status in _NO or not self.is_2xx or self.answer.state is not None:
+        if (
+            status is None
+            or status in _MEANINGS
+            or not self.is_2xx
+            or self.answer.state is not None
+        ):
             return False
-        return cause_of(self.words) in _OF_THE_FILES
+        return cause_of(self.words) in _FAULTS_OF_FILES
 
     @cached_property
     def words(self) -> str:
@@ -206,7 +207,7 @@ class Reply(Generic[A]):
         return self.clean(" - ".join(dict.fromkeys(said)))
 
     def is_usable_id(self, request_id: str) -> bool:
-        """Whether an id can be written down and put into a path: dots alone would climb out."""
+        """Whether an id can be stored and put into a path: dots alone would leave the path."""
         return (
             _REQUEST_ID.fullmatch(request_id) is not None
             and request_id.strip(".") != ""
@@ -214,16 +215,15 @@ class Reply(Generic[A]):
         )
 
     def clean(self, text: str) -> str:
-        """The text in one bounded line, without anything secret."""
+        """The text in one bounded line, without secrets."""
         return clean(text, self.token)
 
 
 class HttpProvider(ABC, Generic[A]):
     """A `dropreel.model.provider.Provider` behind an HTTP API: the base of each dialect.
 
-    Nothing is retried in here, and a submission least of all. One exception: a call that is
-    answered with 401 is made once more if the token was rotated meanwhile. A 401 is a definite
-    refusal, so this is no second submission.
+    It retries nothing but a 401, once, after the token was rotated. A 401 is a clear refusal, so
+    this is no second submission.
     """
 
     title: ClassVar[str]
@@ -242,11 +242,13 @@ class HttpProvider(ABC, Generic[A]):
         timeout_seconds: float = ANSWER_SECONDS,
         submit_timeout_seconds: float = SUBMISSION_ANSWER_SECONDS,
         transport: httpx.BaseTransport | None = None,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._base_url = base_url.rstrip("/")
         self._token = token
         self._timeout_seconds = timeout_seconds
         self._submit_timeout_seconds = submit_timeout_seconds
+        self._clock = clock
         self._deadline = Deadline()
         self._client = httpx.Client(
             headers={"Accept": "application/json", "Accept-Encoding": "identity"},
@@ -282,37 +284,34 @@ class HttpProvider(ABC, Generic[A]):
             raise Unclear(str(err)) from None
         status = reply.error_status
         if status is not None:
-            raise self._no_to_submission(reply, status)
+            raise self._refusal_or_unclear(reply, status)
         request_id = reply.answer.accepted_id
         if not reply.is_usable_id(request_id):
             raise Unclear(f"{self.title} answered without a request id.")
         return request_id
 
     def _get(self, path: str) -> Reply[A]:
-        """An answer about accepted work that can be believed.
-
-        Raises `Unreachable` or `UnknownRequest`.
-        """
+        """A usable answer about accepted work. Raises `Unreachable` or `UnknownRequest`."""
         reply = self._ask("GET", path)
         status = reply.error_status
         if status is None or (reply.is_2xx and reply.answer.state is not None):
-            # A failed render may come with its error's code: then the state is the answer.
+            # A failed render may carry an error code: the state is the answer.
             return reply
-        if reply.tells_failure and status != 404:
+        if reply.means_failed_render and status != 404:
             return reply
         if status == 404:
             raise UnknownRequest(f"{self.title} does not know the request.")
         raise self._unreachable(reply, status)
 
     def _ask(self, method: str, path: str) -> Reply[A]:
-        """Any answer about accepted work, an error too. Raises `Unreachable` without one."""
+        """Any answer about accepted work, also an error. Raises `Unreachable`."""
         try:
             return self._call(method, path)
         except (_NotSent, _NoReply) as err:
             raise Unreachable(str(err)) from None
 
     def _in_progress(self, reply: Reply[A], status: str) -> Answer:
-        """The answer for a state that is not known: the render may go on."""
+        """For an unknown state: the render may still run."""
         return Answer(
             state=RenderState.RENDERING,
             message=f"{self.title} reports a state that is not known: {reply.clean(status)}.",
@@ -328,19 +327,19 @@ class HttpProvider(ABC, Generic[A]):
             retry_after_seconds=reply.retry_after_seconds,
         )
 
-    def _no_to_submission(self, reply: Reply[A], status: int) -> Refusal | Unclear:
+    def _refusal_or_unclear(self, reply: Reply[A], status: int) -> Refusal | Unclear:
         if reply.is_contradictory:
             return Unclear(self._sentence("answered with an error and a request id", reply, status))
-        no = _NO.get(status) or (_OTHER_4XX if reply.has_error_fields else None)
-        statuses = {status, reply.answer.error_status or status}
-        if no is None or not all(map(_is_a_no, statuses)):
+        meaning = _MEANINGS.get(status) or (_REQUEST_REFUSED if reply.has_error_fields else None)
+        statuses = (status, reply.answer.error_status or status)
+        if meaning is None or not all(map(_refuses, statuses)):
             return Unclear(self._sentence("answered with an error", reply, status))
         if status != 401:
-            no = _no_in_words(status, reply.words) or no
+            meaning = _meaning_of_words(status, reply.words) or meaning
         return Refusal(
-            no.error.__name__,
-            self._sentence(no.words, reply, status),
-            again=no.again,
+            meaning.error.__name__,
+            self._sentence(meaning.sentence, reply, status),
+            again=meaning.again,
             retry_after_seconds=reply.retry_after_seconds,
         )
 
@@ -397,11 +396,11 @@ class HttpProvider(ABC, Generic[A]):
                     answer=self._parsed(body),
                     has_error_fields=self._has_error_fields(body),
                     retry_after_seconds=retry_after_seconds(
-                        response.headers.get("Retry-After"), datetime.now(UTC)
+                        response.headers.get("Retry-After"), self._clock()
                     ),
                     token=token,
                 )
-        # The text of these errors can hold what was sent, so only their names go on.
+        # Their texts can hold what was sent: only their names are repeated.
         except (
             httpx.ConnectError,
             httpx.ConnectTimeout,
@@ -418,7 +417,7 @@ class HttpProvider(ABC, Generic[A]):
             raise _NoReply(f"{self.title} gave no answer ({type(err).__name__}).") from None
 
     def _parsed(self, body: bytes) -> A:
-        """An answer without anything in it, when the body is no JSON object."""
+        """An empty answer when the body is no JSON object."""
         try:
             return self.answers.model_validate_json(body)
         except ValidationError:
@@ -433,7 +432,7 @@ class HttpProvider(ABC, Generic[A]):
 
 
 class _NotSent(Exception):
-    """The call never left: certainly nothing was accepted."""
+    """Nothing was sent, so nothing was accepted."""
 
     def __init__(self, error: type[DropreelError], message: str, *, again: bool = False) -> None:
         super().__init__(message)
@@ -442,28 +441,27 @@ class _NotSent(Exception):
 
 
 class _NoReply(Exception):
-    """The call left, at least in part, and no answer came."""
+    """Sent at least in part, without an answer."""
 
 
-def _no_in_words(status: int, words: str) -> _No | None:
-    """A client error in plain words, which go before its number: what is wrong with the files is
-    not tried elsewhere, and what is wrong with the account is nobody's files' fault."""
+def _meaning_of_words(status: int, words: str) -> _Meaning | None:
+    """What the words of a client error mean, before its number: a moderated job goes to no other
+    offer, and missing credit is no fault of the files."""
     match cause_of(words):
         case FailureCause.MODERATED:
-            # A limit of the account has a policy, too.
+            # A limit of the account can be called a policy, too.
             is_sure = status not in (402, 429) or surely_moderated(words)
             return _MODERATED if is_sure else None
         case FailureCause.NO_CREDIT:
-            return _NO[402]
+            return _MEANINGS[402]
         case _:
             return None
 
 
 def _body(response: httpx.Response) -> bytes:
-    """The body as it was packed; empty when it is too large, too late, cut off or packed in any
-    other way than we asked for, or once with gzip: the status stands without it."""
-    # Without this header httpx hands out the bytes as they came. It would unpack whatever the
-    # header names, one in the other, without a bound.
+    """The body, unpacked if it is gzip; empty when it is too large, late, cut off or packed
+    otherwise. The status counts without it."""
+    # httpx would unpack nested encodings without a bound. Without this header it unpacks nothing.
     encoding = response.headers.pop("Content-Encoding", "identity").strip().lower()
     body = bytearray()
     try:

@@ -1,7 +1,4 @@
-"""RunComfy's model API: submit, status, result, cancel.
-
-The page says what the four endpoints take; what they answer is said less exactly.
-"""
+"""RunComfy's model API: submit, status, result, cancel. Its page describes answers loosely."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -34,8 +31,8 @@ from dropreel.providers.http import (
 )
 from dropreel.providers.words import cause_of, flat
 
-# Published: in_queue, in_progress, completed, cancelled. Not `error` or `success`: they may as well
-# be about the answer, and a render is not failed on a guess.
+# Published: in_queue, in_progress, completed, cancelled. `error` and `success` are left out: they
+# may describe the answer, and a guess must not fail a render.
 _STATES = {**STATES, "in_queue": RenderState.QUEUED}
 
 
@@ -73,7 +70,7 @@ class _Answer(AnyAnswer):
 
     @property
     def error_status(self) -> int | None:
-        """`error_code` is the status and three digits more: 401001."""
+        """`error_code` is the status and three more digits: 401001."""
         code = self.error_code.strip()
         if not code.strip("0"):
             return None
@@ -82,16 +79,8 @@ class _Answer(AnyAnswer):
 
     @property
     def said(self) -> tuple[object, ...]:
-        """Its clients read `error_message` first, also under an HTTP 200 with an `error_code`."""
         code = self.error_code if not self.error_code.strip().isdigit() else ""
-        return (
-            code,
-            self.message,
-            self.error_message,
-            self.error,
-            self.detail,
-            self.details,
-        )
+        return code, self.message, self.error_message, self.error, self.detail, self.details
 
     @property
     def video_url(self) -> str | None:
@@ -99,8 +88,8 @@ class _Answer(AnyAnswer):
 
     @property
     def outcome_of_result(self) -> RenderState | None:
-        """What a result says of the render; None when it says nothing that can be relied on: an
-        error beside it may be the call's own."""
+        """The render's outcome; None when the result is no proof: an error in it may be the
+        call's own."""
         if self.state not in (RenderState.COMPLETED, None):
             return self.state
         if self.video_url is None and (words := flat([self.error, self.error_message])):
@@ -121,22 +110,21 @@ class RunComfy(HttpProvider[_Answer]):
         return self._submit(f"/v1/models/{quote(endpoint)}", payload)
 
     def ask(self, ticket: Ticket) -> Answer:
-        """How far it is. Once the state is final the result tells what came of it: RunComfy's
-        command line, its MCP client and its partner nodes all take the outcome from there, and
+        """The outcome of a final state is in the result: RunComfy's own clients read it there, and
         know no state `failed`."""
         reply = self._get_status(ticket)
         answer = reply.answer
-        state = RenderState.FAILED if reply.tells_failure else answer.state
+        state = RenderState.FAILED if reply.means_failed_render else answer.state
         if state is RenderState.FAILED:
             return _lost(state, reply.words or self._words_of_result(ticket))
         if state is RenderState.COMPLETED:
             try:
                 return self._outcome(ticket)[0]
             except (Unreachable, UnknownRequest):
-                return Answer(state=state)  # whoever fetches the video asks for it again
+                return Answer(state=state)  # deliver asks for the result again
         if state is RenderState.QUEUED and answer.queue_position:
-            place = reply.clean(answer.queue_position)
-            return Answer(state=state, message=f"Position {place} in the queue.")
+            position = reply.clean(answer.queue_position)
+            return Answer(state=state, message=f"Position {position} in the queue.")
         if state is not None:
             return Answer(state=state)
         return self._in_progress(reply, answer.status)
@@ -149,9 +137,9 @@ class RunComfy(HttpProvider[_Answer]):
         return Result(video_url=video_url)
 
     def _outcome(self, ticket: Ticket) -> tuple[Answer, str | None]:
-        """What the result says of the render, and where its first video is, if it has one."""
+        """The result's outcome, and the URL of its first video, if it has one."""
         reply = self._get(_path(ticket, "result"))
-        state = RenderState.FAILED if reply.tells_failure else reply.answer.outcome_of_result
+        state = RenderState.FAILED if reply.means_failed_render else reply.answer.outcome_of_result
         if state is None:
             raise Unreachable("RunComfy answered without a result.")
         if state in (RenderState.FAILED, RenderState.CANCELLED):
@@ -159,12 +147,8 @@ class RunComfy(HttpProvider[_Answer]):
         return Answer(state=state), reply.answer.video_url
 
     def cancel(self, ticket: Ticket) -> bool:
-        """Cancel work that is still queued. True when RunComfy says that it is cancelled.
-
-        Asking to cancel is not being told that it is done, and a second cancellation may be
-        answered with an error: unless the answer is plain, the request's state tells.
-        Raises `Unreachable`.
-        """
+        """A cancellation can be accepted before it is done, and a second one can be an error:
+        unless the answer is clear, the request's state decides."""
         try:
             reply = self._ask("POST", _path(ticket, "cancel"))
             status = reply.error_status
@@ -190,14 +174,13 @@ class RunComfy(HttpProvider[_Answer]):
 
 
 def _lost(state: RenderState, words: str) -> Answer:
-    """RunComfy has no codes for a failure's cause."""
     if state is RenderState.CANCELLED:
         return Answer(state=state, message=words)
     return Answer(state=state, message=words or "RunComfy gives no reason.", cause=cause_of(words))
 
 
 def _path(ticket: Ticket, what: str) -> str:
-    # Built here, and not taken from the answer's own status_url: that could point anywhere.
+    # Not the answer's own status_url, which could point anywhere.
     return f"/v1/requests/{quote(ticket.request_id, safe='')}/{what}"
 
 

@@ -1,4 +1,4 @@
-"""The providers' tokens: read from Secrets Manager, cached for minutes, never written anywhere."""
+"""The providers' tokens, read from Secrets Manager and cached for minutes, never written."""
 
 import re
 from dataclasses import dataclass
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 _MAX_AGE_SECONDS = 300
 
-# A read that hangs must not outlast the submission that it is made for.
-_IMPATIENT = Config(connect_timeout=2, read_timeout=5, retries={"total_max_attempts": 3})
+# A slow read must not outlast the submission that needs it.
+_SHORT_TIMEOUTS = Config(connect_timeout=2, read_timeout=5, retries={"total_max_attempts": 3})
 
-# What can stand in an Authorization header, and is not JSON, not a placeholder such as <token>.
+# What fits into a header, and is neither JSON nor a placeholder such as <token>.
 _TOKEN = re.compile(r"[^\s\"'<>{}\\]+")
 
 
@@ -32,22 +32,16 @@ class Token(Protocol):
     """Gives a provider's token."""
 
     def __call__(self, *, fresh: bool = False) -> str:
-        """The token; read anew when `fresh`, for when the one at hand was rejected.
-
-        Raises `TokenMissing` or `TokenUnreadable`.
-        """
+        """The token, read again if `fresh`. Raises `TokenMissing` or `TokenUnreadable`."""
 
 
 class TokenUnreadable(Exception):
-    """Secrets Manager did not hand out the secret. Says nothing about the token in it."""
+    """Secrets Manager did not return the secret. It may hold a good token."""
 
 
 @dataclass(frozen=True)
 class SecretToken:
-    """The token that a secret holds as its plain text.
-
-    A rotated token is seen after five minutes at the latest, and at once when `fresh` is asked for.
-    """
+    """The plain text of a secret. A rotated token is used within five minutes, or when `fresh`."""
 
     secret: str
     provider: str
@@ -57,7 +51,7 @@ class SecretToken:
         if value.isascii() and value.isprintable() and _TOKEN.fullmatch(value):
             return value
         if not fresh:
-            # Somebody may have stored a good one since.
+            # Somebody may have stored a good one meanwhile.
             return self(fresh=True)
         if not value:
             raise TokenMissing(f"No token is stored for {self.provider}.")
@@ -69,15 +63,17 @@ class SecretToken:
     def _read(self, *, fresh: bool) -> str:
         try:
             if "secrets" not in DEFAULT_PROVIDERS:
-                DEFAULT_PROVIDERS["secrets"] = parameters.SecretsProvider(boto_config=_IMPATIENT)
+                DEFAULT_PROVIDERS["secrets"] = parameters.SecretsProvider(
+                    boto_config=_SHORT_TIMEOUTS
+                )
             value = parameters.get_secret(self.secret, max_age=_MAX_AGE_SECONDS, force_fetch=fresh)
         except GetParameterError as err:
-            # Powertools says what went wrong in words only; the error itself is the context.
+            # Powertools wraps the error: the original is the context.
             reason = err.__context__
             if isinstance(reason, ClientError):
                 code = reason.response["Error"]["Code"]
                 if code == "ResourceNotFoundException":
-                    # Also said of a secret that exists but was never given a value.
+                    # Also for a secret that never had a value.
                     raise TokenMissing(f"No token is stored for {self.provider}.") from None
             else:
                 code = type(reason).__name__
@@ -95,7 +91,7 @@ def configured(
     The secrets are described, not read. One that cannot be described now counts as one with a
     token, so that a short fault takes no offer off the route.
     """
-    client = client or boto3.client("secretsmanager", config=_IMPATIENT)
+    client = client or boto3.client("secretsmanager", config=_SHORT_TIMEOUTS)
     return frozenset(
         name for name, account in settings.providers.items() if _has_value(client, account.secret)
     )

@@ -1,8 +1,8 @@
 """WaveSpeedAI's API: submit a task, ask for its result. It publishes no way to cancel one.
 
-Every answer is an envelope `{code, message, data}`. Three things in it can say that something is
-wrong: the HTTP status, the envelope's `code` (an HTTP status too), and the task's own `status`
-with its `code`. Numbers come from the page "WaveSpeedAI: Error Codes".
+Every answer is an envelope `{code, message, data}`. Three things can report an error: the HTTP
+status, the envelope's `code` (an HTTP status, too), and the task's `status` with its `code`.
+Numbers come from the page "WaveSpeedAI: Error Codes".
 """
 
 import re
@@ -34,13 +34,12 @@ from dropreel.providers.http import (
 )
 from dropreel.providers.words import cause_of, flat
 
-# Published: created, processing, completed, failed. Its own client takes cancelled, timeout and
-# deleted as final, too.
+# Published: created, processing, completed, failed. Its client knows cancelled, timeout, deleted.
 _STATES = {
     **STATES,
     "created": RenderState.QUEUED,
     "timeout": RenderState.FAILED,
-    "deleted": RenderState.CANCELLED,  # by somebody who did not want it any more
+    "deleted": RenderState.CANCELLED,
 }
 _REASONS = {
     "timeout": "It took too long at WaveSpeed.",
@@ -114,7 +113,7 @@ class _Envelope(AnyAnswer):
 
     @property
     def task_code(self) -> int:
-        """Of a task that failed, wherever it stands; 0 when none does."""
+        """Of a failed task, from any field; 0 without one."""
         in_words = _CODE_IN_WORDS.search(flat(self.data.error))
         said = (
             self.data.code,
@@ -161,7 +160,7 @@ class WaveSpeed(HttpProvider[_Envelope]):
     def ask(self, ticket: Ticket) -> Answer:
         reply = self._get_task(ticket)
         state, status = reply.answer.state, reply.answer.data.status
-        if state is RenderState.FAILED or reply.tells_failure:
+        if state is RenderState.FAILED or reply.means_failed_render:
             return _failure(reply)
         if state is not None:
             return Answer(state=state, message=_reason(reply))
@@ -173,7 +172,7 @@ class WaveSpeed(HttpProvider[_Envelope]):
         reply = self._get_task(ticket)
         answer = reply.answer
         self._raise_unless_over(answer.state)
-        if answer.state is RenderState.FAILED or reply.tells_failure:
+        if answer.state is RenderState.FAILED or reply.means_failed_render:
             raise RenderLost(_failure(reply))
         if answer.state is RenderState.CANCELLED:
             raise RenderLost(Answer(state=answer.state, message=_reason(reply)))
@@ -186,12 +185,12 @@ class WaveSpeed(HttpProvider[_Envelope]):
         )
 
     def _get_task(self, ticket: Ticket) -> Reply[_Envelope]:
-        # Built here, and not taken from the answer's own urls.get: that could point anywhere.
+        # Not the answer's own urls.get, which could point anywhere.
         return self._get(f"/api/v3/predictions/{quote(ticket.request_id, safe='')}/result")
 
 
 def _reason(reply: Reply[_Envelope]) -> str:
-    """What a state says by itself; empty when it says nothing."""
+    """What the state alone explains, if anything."""
     return _REASONS.get(plain_state(reply.answer.data.status), "")
 
 
@@ -201,7 +200,7 @@ def _failure(reply: Reply[_Envelope]) -> Answer:
     message = words or _reason(reply) or "WaveSpeed gives no reason."
     if code and str(code) not in message:
         message = f"{message} (code {code})"
-    # The words go before a code that gives no cause, such as 1403 "task execution failed".
+    # A code may give no cause, such as 1403 "task execution failed": then the words decide.
     cause = _CAUSES.get(code, FailureCause.OTHER)
     if cause is FailureCause.OTHER:
         cause = cause_of(words)
@@ -212,7 +211,7 @@ def _may_be_video(url: str) -> bool:
     try:
         return bool(url) and not urlsplit(url).path.lower().endswith(_NO_VIDEO)
     except ValueError:
-        return True  # whatever it is, the download has the last word
+        return True  # the download decides
 
 
 Dialect = WaveSpeed
