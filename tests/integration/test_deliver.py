@@ -211,7 +211,7 @@ def app(
     monkeypatch.setattr(function, "provider_of", lambda name, settings: provider)
     trusting = Download(
         transport=StandInsToo([server.origin]),
-        size_at_most_bytes=LIMIT_BYTES,
+        max_bytes=LIMIT_BYTES,
         sleep=lambda seconds: None,
     )
     monkeypatch.setattr(function, "download", trusting)

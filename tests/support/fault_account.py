@@ -257,12 +257,10 @@ class FaultAccount:
     def pass_seconds(self, seconds: float) -> None:
         self._clock.ahead += timedelta(seconds=seconds)
 
-    def download_with(
-        self, transport: GuardedTransport, size_at_most_bytes: int = MAX_VIDEO_BYTES
-    ) -> None:
+    def download_with(self, transport: GuardedTransport, max_bytes: int = MAX_VIDEO_BYTES) -> None:
         self.apps["deliver"].download = Download(
             transport=transport,
-            size_at_most_bytes=size_at_most_bytes,
+            max_bytes=max_bytes,
             sleep=lambda seconds: None,
         )
 

@@ -51,7 +51,7 @@ class Dialect:
     make: Callable[..., Provider]
     endpoint: str
     submit_path: str
-    reads: Mapping[Read, str]  # with the path that each goes to
+    reads: Mapping[Read, str]  # with the path of each
     accepted: Callable[[object], object]
     in_state: Callable[[object], object]
     failed: Callable[[object], object]

@@ -109,9 +109,7 @@ def download(
     waits: list[float] | None = None,
 ) -> None:
     waits = [] if waits is None else waits
-    fetch = Download(
-        transport=httpx.MockTransport(script), size_at_most_bytes=100, sleep=waits.append
-    )
+    fetch = Download(transport=httpx.MockTransport(script), max_bytes=100, sleep=waits.append)
     fetch(fresh_url, pail, seconds_left=lambda: seconds_left - sum(waits))
 
 

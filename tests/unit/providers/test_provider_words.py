@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dropreel.model.provider import FailureCause
-from dropreel.providers.words import cause_of, clean, flat, speak_of_credit
+from dropreel.providers.words import cause_of, clean, flat, means_no_credit
 
 MODERATED = FailureCause.MODERATED
 UNREADABLE = FailureCause.MEDIA_UNREADABLE
@@ -205,7 +205,7 @@ def test_cause_of_a_failure_is_read_from_its_words(words: str, cause: FailureCau
     ],
 )
 def test_want_of_credit_is_read_from_a_refusals_words(words: str, about_credit: bool) -> None:
-    assert speak_of_credit(words) is about_credit
+    assert means_no_credit(words) is about_credit
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,8 @@
 """HTTP calls that end in time, whatever the server does. An adapter for httpx.
 
-httpx's timeouts are for each read, so a server that sends one header line a second, or answers
-`100 Continue` for ever, keeps a call alive as long as it likes. httpcore, which httpx stands on,
-lets its users bring the sockets: ours give each operation no more than the time that is left.
-httpx's own transport does not take them, so the few lines of it that we need are here.
+A timeout of httpx is for one read, so a server that sends a header line each second, or `100
+Continue` for ever, never ends a call. httpcore, below httpx, accepts other sockets: ours give each
+operation only the time that is left. httpx's own transport does not accept them, hence this one.
 """
 
 import socket
@@ -18,18 +17,17 @@ import httpx
 
 
 class Deadline:
-    """When the call that is under way must have ended. One call at a time."""
+    """When the current call must have ended. One call at a time."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._until = float("inf")
 
     def begin(self, seconds: float) -> None:
-        """From now on."""
         self._until = self._clock() + seconds
 
     def within(self, timeout: float | None, too_late: type[Exception]) -> float | None:
-        """The timeout, or what is left if that is less. Raises `too_late` when nothing is."""
+        """The timeout, or the time left if that is less. Raises `too_late` at the deadline."""
         left_seconds = self._until - self._clock()
         if left_seconds <= 0:
             raise too_late("the deadline is over")
@@ -41,15 +39,15 @@ class Deadline:
 class DeadlineTransport(httpx.BaseTransport):
     """Opens a connection for each request, and ends what it does at the deadline.
 
-    Raises httpx's `ConnectTimeout` when the deadline comes before the connection stands, TLS
-    included: then nothing was sent. Later it raises `WriteTimeout` or `ReadTimeout`.
+    `ConnectTimeout` means that the deadline came before connection and TLS were ready: nothing
+    was sent. Later it is `WriteTimeout` or `ReadTimeout`.
     """
 
     def __init__(self, deadline: Deadline, tls: ssl.SSLContext | None = None) -> None:
         self._pool = httpcore.ConnectionPool(
             ssl_context=tls or httpx.create_ssl_context(trust_env=False),
-            # Lambda freezes its environments, and a connection that died in the ice looks alive:
-            # a submission sent into it would be an unclear outcome. So each call connects anew.
+            # Lambda freezes environments, and a connection that died meanwhile looks alive: a
+            # submission on it would be unclear. So each call opens a new one.
             max_keepalive_connections=0,
             network_backend=_Sockets(deadline),
         )
@@ -121,9 +119,9 @@ class _Sockets(httpcore.NetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.NetworkStream:
-        # One after the other: together they would get the whole time each.
+        # httpcore would give each address the whole time.
         failed: Exception = httpcore.ConnectError("name not found")
-        for address in _addresses(host, port):
+        for address in addresses_of(host, port):
             left_seconds = self._deadline.within(timeout, httpcore.ConnectTimeout)
             try:
                 stream = self._sockets.connect_tcp(
@@ -136,7 +134,8 @@ class _Sockets(httpcore.NetworkBackend):
         raise failed
 
 
-def _addresses(host: str, port: int) -> list[str]:
+def addresses_of(host: str, port: int) -> list[str]:
+    """The IP addresses of a name; empty when it is not found."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):

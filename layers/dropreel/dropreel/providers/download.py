@@ -1,18 +1,15 @@
 """Safe download: only over https, only from public addresses, only so many bytes. An adapter.
 
-URLs that come from outside can point inside. So the address is checked where the connection is
-made, for the first request as for every redirect, and the connection goes to the very address
-that was checked: a name that answers differently the second time gains nothing. Neither a log
-line nor an error ever holds a URL, because a result's URL grants access, nor its host, which can
-say anything.
+A URL from outside can point inside. So each connection, also after a redirect, goes to the very
+address that was checked: a second DNS answer changes nothing. No log line or error holds a URL,
+because it grants access, or its host, which can be any text.
 """
 
 import ipaddress
 import re
-import socket
 import ssl
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Protocol
@@ -21,11 +18,11 @@ import httpx
 
 from dropreel.model.errors import ResultRefused, ResultUnavailable
 from dropreel.model.provider import Unreachable
-from dropreel.providers.deadline import Deadline, DeadlineTransport
+from dropreel.providers.deadline import Deadline, DeadlineTransport, addresses_of
 from dropreel.runtime.log import logger
 
 MAX_VIDEO_BYTES = 2 * 1024**3
-_MAX_TRIES_IN_A_ROW = 5
+_MAX_FAILURES = 5
 _MAX_REDIRECTS = 5
 _MAX_ADDRESSES = 4
 _TIMEOUT = httpx.Timeout(30, connect=10)
@@ -42,27 +39,26 @@ class Sink(Protocol):
     """Where the bytes go."""
 
     def begin(self) -> None:
-        """Forget what came before: the body starts, or starts again, at its first byte."""
+        """Discard what was written: the body starts at its first byte."""
 
     def write(self, chunk: bytes) -> None: ...
 
     @property
     def is_whole(self) -> bool:
-        """Whether what was written looks complete; asked when the server told no length."""
+        """Whether what was written looks complete; for servers that send no length."""
 
 
 class Download:
-    """Fetches one body at a time into a sink, through cut connections and passing faults.
+    """Fetches one body at a time into a sink, despite cut connections and short faults.
 
-    A cut connection is resumed where it broke, if the server proves that it is still the same
-    file, and begun again otherwise. Any other failure asks for a fresh URL first, since the old
-    one may have expired.
+    After a cut it resumes, if the server proves that it is the same file, or starts again. After
+    any other failure it asks for a fresh URL, because the old one may have expired.
     """
 
     def __init__(
         self,
         *,
-        size_at_most_bytes: int = MAX_VIDEO_BYTES,
+        max_bytes: int = MAX_VIDEO_BYTES,
         deadline: Deadline | None = None,
         transport: httpx.BaseTransport | None = None,
         sleep: Callable[[float], None] = time.sleep,
@@ -75,7 +71,7 @@ class Download:
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
             headers={"User-Agent": "dropreel", "Accept": "*/*", "Accept-Encoding": "identity"},
         )
-        self._size_at_most_bytes = size_at_most_bytes
+        self._max_bytes = max_bytes
         self._sleep = sleep
 
     def __call__(
@@ -83,10 +79,10 @@ class Download:
     ) -> None:
         """Write the whole body into the sink.
 
-        Raises `ResultUnavailable` (tried in vain, or out of time) or `ResultRefused` (must not be
-        fetched), and whatever `fresh_url` raises but `Unreachable`, which counts as a failed try.
+        Raises `ResultUnavailable` (too many failures, or out of time), `ResultRefused` (must not
+        be fetched), and what `fresh_url` raises; its `Unreachable` is a failed try.
         """
-        body = _Body(sink, seconds_left, self._size_at_most_bytes)
+        body = _Body(sink, seconds_left, self._max_bytes)
         url = ""
         failures = 0
         while True:
@@ -102,7 +98,7 @@ class Download:
                 why = "the provider did not say where it is"
             failures = 1 if body.furthest > furthest else failures + 1
             logger.warning("download failed", why=why, failures=failures, bytes=body.furthest)
-            if failures == _MAX_TRIES_IN_A_ROW:
+            if failures == _MAX_FAILURES:
                 raise ResultUnavailable(
                     f"The finished video could not be fetched in {failures} tries: {why}."
                 )
@@ -111,7 +107,7 @@ class Download:
             self._sleep(wait_seconds)
 
     def _read(self, url: str, body: "_Body") -> None:
-        """One request, redirects followed, for what the body still lacks."""
+        """One request for the rest of the body, with its redirects."""
         try:
             request = self._client.build_request("GET", url, headers=body.range_headers())
             for _ in range(_MAX_REDIRECTS + 1):
@@ -124,9 +120,9 @@ class Download:
                         return
                 finally:
                     response.close()
-                # httpx would follow by itself, but reads each redirect's body whole to do so.
+                # httpx itself would read each redirect's body whole.
                 request = response.next_request
-        # httpx decodes an internationalised host name only when it is asked for it.
+        # ValueError: httpx decodes an internationalised host name late.
         except (httpx.InvalidURL, httpx.UnsupportedProtocol, ValueError):
             raise ResultRefused("The provider offers the video at an unusable address.") from None
         except httpx.TimeoutException:
@@ -150,14 +146,14 @@ class _Body:
 
     sink: Sink
     seconds_left: Callable[[], float]
-    size_at_most_bytes: int
+    max_bytes: int
     received: int = 0
     furthest: int = 0
     total: int | None = None
     etag: str = ""
 
     def range_headers(self) -> dict[str, str]:
-        """Ask for the rest, and for all of it should the file be another one by now."""
+        """For the rest, or for all if the file is another one now."""
         if not self._resumable:
             return {}
         return {"Range": f"bytes={self.received}-", "If-Range": self.etag}
@@ -167,11 +163,11 @@ class _Body:
         return bool(self.received and self.etag)
 
     def take(self, response: httpx.Response) -> None:
-        """Write an answer's bytes into the sink, until the body is complete."""
+        """Write an answer's bytes into the sink."""
         status = response.status_code
         if status not in (200, 206) or (status == 206 and not self._continues(response)):
             if status in (206, 416):
-                self.etag = ""  # the range was misunderstood: ask for the whole
+                self.etag = ""  # no use of ranges: ask for the whole
             raise _Failed(f"the server answered {status}", fresh=True)
         _check_kind(response)
         if status == 200:
@@ -185,7 +181,6 @@ class _Body:
         self._check_end()
 
     def seconds_to_read(self) -> float:
-        """Until what came has to be finished or given up."""
         return self.seconds_left() - _SPARE_SECONDS
 
     def check_time(self, wait_seconds: float = 0) -> None:
@@ -202,7 +197,7 @@ class _Body:
         self.sink.begin()
 
     def _continues(self, response: httpx.Response) -> bool:
-        """Whether a 206 is the rest of the very body that broke off, from the very next byte."""
+        """Whether a 206 is the rest of the same body, from the next byte."""
         given = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
         if not (self._resumable and given and int(given[1]) == self.received):
             return False
@@ -210,9 +205,9 @@ class _Body:
         return same_total and response.headers.get("ETag", self.etag) == self.etag
 
     def _check_size(self, size_bytes: int) -> None:
-        if size_bytes > self.size_at_most_bytes:
+        if size_bytes > self.max_bytes:
             raise ResultRefused(
-                f"What the provider offers as the video is larger than {self.size_at_most_bytes} "
+                f"What the provider offers as the video is larger than {self.max_bytes} "
                 f"bytes, which is the most that is copied."
             )
 
@@ -224,10 +219,10 @@ class _Body:
 
 
 def _check_kind(response: httpx.Response) -> None:
-    """Refuse what says of itself that it is no video. The bytes are looked at all the same."""
+    """Refuse what is declared as no video. Delivery checks the bytes later."""
     kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
     encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
-    # A header can hold anything, a secret too: neither is repeated.
+    # A header can hold a secret: neither is repeated.
     if not (kind.startswith("video/") or kind in ("", "application/mp4") or "octet-stream" in kind):
         raise ResultRefused("What the provider offers as the video says it is something else.")
     if encoding not in ("", "identity"):
@@ -242,17 +237,16 @@ def _declared_bytes(response: httpx.Response) -> int | None:
 
 
 def _strong_etag(response: httpx.Response) -> str:
-    """Only a strong one proves that it is the same file, byte for byte (RFC 9110, 13.1.5). One
-    that cannot be sent back, because it is not ASCII or has no end, proves nothing."""
+    """Only a strong one proves the same bytes (RFC 9110, 13.1.5); one that is not ASCII or too
+    long cannot be sent back."""
     etag: str = response.headers.get("ETag", "")
     return etag if re.fullmatch(r'"[\x21\x23-\x7e]{0,256}"', etag) else ""
 
 
 class GuardedTransport(httpx.BaseTransport):
-    """Lets requests out only over https to public addresses.
+    """Sends requests only over https to public addresses.
 
-    It looks the name up itself and connects to the address that it has checked; TLS still
-    verifies the name. No connection is kept: the next one is checked anew.
+    It connects to the address that it has checked; TLS still verifies the name.
     """
 
     def __init__(
@@ -290,27 +284,23 @@ def _pinned(request: httpx.Request, host: str, address: str) -> httpx.Request:
     )
 
 
-def _public_addresses(host: str, port: int) -> Iterator[str]:
-    """Where a name leads now. Raises `ResultRefused` if any of it is not public."""
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError):
-        raise httpx.ConnectError("name not found") from None
-    addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
+def _public_addresses(host: str, port: int) -> list[str]:
+    """A name's addresses. Raises `ResultRefused` if one is not public."""
+    addresses = addresses_of(host, port)
     if not all(map(is_public, addresses)):
         raise ResultRefused("The video is offered at an address that is not public.")
-    yield from addresses[:_MAX_ADDRESSES]
+    return addresses[:_MAX_ADDRESSES]
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address is one of the public internet, in whatever form it is written.
+    """Whether an IP address, in any form, is one of the public internet.
 
     >>> is_public("93.184.215.14"), is_public("169.254.169.254"), is_public("::ffff:10.0.0.1")
     (True, False, False)
     """
     ip = ipaddress.ip_address(address)
     if isinstance(ip, ipaddress.IPv6Address):
-        if ip in _NAT64:  # what DNS64 answers in an IPv6-only network
+        if ip in _NAT64:  # DNS64's answer in an IPv6-only network
             return is_public(str(ipaddress.IPv4Address(ip.packed[-4:])))
         if ip not in _GLOBAL_IPV6 or ip.sixtofour or ip.teredo:
             return False

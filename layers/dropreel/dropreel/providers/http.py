@@ -23,9 +23,9 @@ from dropreel.model.errors import DropreelError
 from dropreel.model.provider import (
     Answer,
     FailureCause,
+    Provider,
     Refusal,
     RenderState,
-    Result,
     Ticket,
     Unclear,
     UnknownRequest,
@@ -219,8 +219,8 @@ class Reply(Generic[A]):
         return clean(text, self.token)
 
 
-class HttpProvider(ABC, Generic[A]):
-    """A `dropreel.model.provider.Provider` behind an HTTP API: the base of each dialect.
+class HttpProvider(Provider, Generic[A]):
+    """A provider behind an HTTP API: the base of each dialect, which adds submit, ask and result.
 
     It retries nothing but a 401, once, after the token was rotated. A 401 is a clear refusal, so
     this is no second submission.
@@ -256,15 +256,6 @@ class HttpProvider(ABC, Generic[A]):
             trust_env=False,
             transport=transport or DeadlineTransport(self._deadline),
         )
-
-    @abstractmethod
-    def submit(self, endpoint: str, payload: Mapping[str, object]) -> str: ...
-
-    @abstractmethod
-    def ask(self, ticket: Ticket) -> Answer: ...
-
-    @abstractmethod
-    def result(self, ticket: Ticket) -> Result: ...
 
     def cancel(self, ticket: Ticket) -> bool:  # noqa: ARG002 - for dialects that can
         """False: nothing is cancelled at a provider that publishes no way to."""

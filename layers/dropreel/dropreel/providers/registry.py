@@ -1,4 +1,4 @@
-"""Which adapter speaks for which provider: the class `Dialect` of the module that has its name."""
+"""A provider's adapter is the class `Dialect` of the module with its name."""
 
 from functools import cache
 from importlib import import_module

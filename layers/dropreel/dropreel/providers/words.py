@@ -1,7 +1,7 @@
-"""A provider's own words: made safe to repeat, and read for why something failed.
+"""A provider's own words: made safe to repeat, and searched for the cause of a failure.
 
-They can hold whatever was sent to the provider, so URLs and tokens are taken out before they go
-anywhere. What they mean is a guess, so it decides only whether and how a render is tried again.
+They can hold whatever was sent, so URLs and tokens are removed first. The cause is a guess: it
+decides only whether and how a render is tried again.
 """
 
 import html
@@ -14,11 +14,9 @@ from dropreel.model.provider import FailureCause
 # Making them safe to repeat
 
 _MAX_LINE_CHARACTERS = 300
-_MAX_TEXT_CHARACTERS = (
-    1_000  # characters that are looked at; little of what comes later would be repeated
-)
-_MAX_DECODED_CHARACTERS = 4_000  # one character may stand for several
-_MAX_LAYERS = 6  # of encoding, one in the other
+_MAX_TEXT_CHARACTERS = 1_000  # that are read; the rest would be cut off
+_MAX_DECODED_CHARACTERS = 4_000  # one character can become several
+_MAX_LAYERS = 6  # of nested encoding
 
 _HOST = r"(?:[a-z0-9_-]{1,63}\.){1,8}(?:[a-z]{2,24}|xn--[a-z0-9-]{1,59})\.?(?::\d{0,5})?"
 _MARKER = r"x[\W_]?(?:amz|goog)[\W_]?[a-z]{1,30}|(?:\b|[a-z])signature|accesskeyid"
@@ -30,7 +28,7 @@ _URL = re.compile(
     r"|\d{1,3}(?:\.\d{1,3}){3}(?::\d{1,5})?[/?]\S|\[[0-9a-f:.]{2,45}\](?::\d{1,5})?[/?]"
     r"|\b[a-z][a-z0-9.-]{0,60}:\d{2,5}[/?]"  # host:port/path
 )
-# What shows that the rest of a URL stands in other words.
+# Signs that the rest of a URL is in other words.
 _BROKEN_URL = re.compile(
     rf"://(?:\s|$)|(?:{_MARKER})\W{{0,3}}(?:\s|$)|{_HOST}\s+[/?&]\S|[?&][\w.%-]{{1,60}}=(?:\s|$)"
 )
@@ -39,25 +37,25 @@ _URL_IN_PIECES = re.compile(
 )
 _AUTHORIZATION = re.compile(r"\bbearer[\s:=\"']+(?=\S*\d|\S{16})[^\s\"',;]{6,}", re.IGNORECASE)
 _ESCAPE = re.compile(r"[\\%]u\{?0{0,4}([0-9a-f]{4})\}?|\\x([0-9a-f]{2})", re.IGNORECASE)
-# How a terminal is told to change its colours, and the like.
+# Commands to a terminal, such as colours.
 _TERMINAL = re.compile(r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?")
 
-# Nothing to see of these, although Unicode takes them for letters, symbols and marks.
+# Invisible, although they are letters, symbols or marks to Unicode.
 _UNSEEN = frozenset(
     "\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800\u3164\uffa0"
 ) | frozenset(map(chr, (*range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0))))
 
-_TOKEN_REMOVED = "(token removed)"  # noqa: S105 - the words that stand in its place
+_TOKEN_REMOVED = "(token removed)"  # noqa: S105 - no token
 _URL_REMOVED = "(URL removed)"
 _ALL_REMOVED = "(words removed: they hold a token or a URL)"
-_SHORTEST_SECRET = 8  # characters; a shorter one is in every other sentence
+_MIN_SECRET_CHARACTERS = 8  # a shorter one is in many sentences by chance
 
 
 def clean(text: str, token: str) -> str:
     """The text in one bounded line, without URLs, parts of signed URLs, or the token.
 
-    Whatever cannot be seen goes first. Then secrets are looked for as a program could read them:
-    in any case, decoded, and in pieces. Where they are in pieces, none of the text is repeated.
+    Invisible characters are removed first. Secrets are found in any case, encoded, and in pieces.
+    If one is in pieces, none of the text is repeated.
     """
     line = " ".join(_visible(_TERMINAL.sub("", text[:_MAX_TEXT_CHARACTERS])).split())
     decoded = _decoded(line)
@@ -73,7 +71,7 @@ def clean(text: str, token: str) -> str:
 
 
 def _visible(text: str) -> str:
-    """Without what is not printable or fills no space; white space becomes blanks."""
+    """Without invisible characters; white space becomes blanks."""
     return "".join(
         " " if character.isspace() else character
         for character in text
@@ -82,50 +80,48 @@ def _visible(text: str) -> str:
 
 
 def _clean_word(word: str, token: str) -> str:
-    decoded, secret = _decoded(word), _letters(token)
-    if token and token in word:
-        return _TOKEN_REMOVED
-    if decoded is None or (len(secret) >= _SHORTEST_SECRET and secret in _letters(decoded)):
+    decoded = _decoded(word)
+    if (token and token in word) or decoded is None or _holds(decoded, token):
         return _TOKEN_REMOVED
     return _URL_REMOVED if _URL.search(decoded) else word
 
 
 def _is_secret_in_pieces(line: str, token: str) -> bool:
     """Whether the line holds a secret once its blanks and fillers are left out."""
-    decoded, secret = _decoded(line), _letters(token)
-    if decoded is None or _AUTHORIZATION.search(decoded):
-        return True
-    if len(secret) >= _SHORTEST_SECRET and secret in _letters(decoded):
+    decoded = _decoded(line)
+    if decoded is None or _AUTHORIZATION.search(decoded) or _holds(decoded, token):
         return True
     return bool(_URL_IN_PIECES.search("".join(decoded.split()).replace("-", "")))
 
 
+def _holds(decoded: str, token: str) -> bool:
+    secret = _letters(token)
+    return len(secret) >= _MIN_SECRET_CHARACTERS and secret in _letters(decoded)
+
+
 def _decoded(text: str) -> str | None:
-    """In lower case, with full-width letters and the like as plain ones, and without the layers of
-    encoding that a URL or a page may have gone through. None when there is no end to them."""
+    """In lower case and plain letters (not full-width ones), without the encodings of URLs and
+    pages. None when they are nested too deep."""
     for _ in range(_MAX_LAYERS):
         before = text
         text = _ESCAPE.sub(lambda found: chr(int(found[1] or found[2], 16)), text)
         text = _visible(html.unescape(unquote(text, errors="ignore")))
         if text == before:
             plain = unicodedata.normalize("NFKD", text)[:_MAX_DECODED_CHARACTERS]
-            # An accent is a mark of its own then.
-            seen = "".join(one for one in plain if not unicodedata.combining(one))
-            return seen.casefold().replace("\\/", "/").replace("\\", "/").replace("。", ".")
+            # NFKD makes an accent a character of its own.
+            bare = "".join(one for one in plain if not unicodedata.combining(one))
+            return bare.casefold().replace("\\/", "/").replace("\\", "/").replace("。", ".")
     return None
 
 
 def _letters(text: str) -> str:
-    return "".join(
-        character for character in text.casefold() if character.isascii() and character.isalnum()
-    )
+    return "".join(one for one in text.casefold() if one.isascii() and one.isalnum())
 
 
 def flat(said: object) -> str:
-    """An error's text, whichever of the usual shapes it has; fields are named before their fault.
+    """An error's text in any of the usual shapes, with a field's name before its fault.
 
-    `detail` is a list of `{"loc": ["body", "image_url"], "msg": "..."}`; an `error` may be an
-    object with its words under any of these names, and a code in words.
+    For example `detail`, a list of `{"loc": ["body", "image_url"], "msg": "..."}`.
     """
     if isinstance(said, str):
         return said.strip()
@@ -135,15 +131,16 @@ def flat(said: object) -> str:
         where = said.get("loc")
         if isinstance(where, list):
             where = ".".join(str(step) for step in where)
-        words = filter(None, (flat(said.get(key)) for key in _WORDS_STAND_IN))
+        words = filter(None, (flat(said.get(key)) for key in _TEXT_KEYS))
         what = " - ".join(dict.fromkeys(words))
-        named = [where, *(said.get(key) for key in _NAMES_STAND_IN)]
+        # "DataInspectionFailed" explains; a code that is a number does not.
+        named = [where, said.get("code"), said.get("error_code")]
         names = [name for name in named if isinstance(name, str) and not name.isdigit()]
         return ": ".join(filter(None, (*dict.fromkeys(names), what))) if what or names else ""
     return ""
 
 
-_WORDS_STAND_IN = (
+_TEXT_KEYS = (
     "msg",
     "message",
     "error_message",
@@ -153,13 +150,12 @@ _WORDS_STAND_IN = (
     "reason",
     "description",
 )
-_NAMES_STAND_IN = ("code", "error_code")  # "DataInspectionFailed"; a number says nothing here
 
-# Reading them for a cause. The expressions are for text in lower case.
+# Finding the cause. The expressions are for text in lower case.
 
-# "DataInspectionFailed", "NSFWDetected" and "content_policy_violation" are words in one.
+# "DataInspectionFailed", "NSFWDetected" and "content_policy_violation" are several words.
 _HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|_")
-# What providers add to a refusal of another kind.
+# Providers add this to refusals of another kind.
 _NOT_CHARGED = re.compile(
     r"\bno (?:credits?|balance)\W+(?:\w+\W+){0,2}?(?:charged|deducted|used|consumed|billed)\b"
 )
@@ -185,8 +181,8 @@ _MODERATED = re.compile(
     r"|\b(?:explicit|illegal|adult|restricted|disallowed|forbidden)\W+(?:content|material|image)"
     r"|\bcontent\W+(?:\w+\W+)?(?:filter|check|review|audit|security|guideline|polic|restrict|block)"
 )
-# What sounds like moderation counts as it, whatever is said besides: another provider would be
-# paid to say the same. These sound so and are not.
+# What sounds like moderation counts as it: another provider would be paid to refuse it again.
+# `_TECHNICAL` sounds like it, too, and is not.
 _SOUNDS_MODERATED = re.compile(
     r"\bsafety\b|polic(?:y|ies)\b|inspect(?:ion|ed)|infring|copyright|trademark"
     r"|intellectual property|censor|\bcompliance\b|\bguidelines?\b|\btrust\b"
@@ -213,7 +209,7 @@ _UNREADABLE = re.compile(
     r"|\b40[134]\b.{0,60}\burl"
 )
 _OF_STORAGE = re.compile(r"\brequest has expired\b|\bno such key\b|\bsignature does not match\b")
-# "Could not load the model checkpoint file": the provider's own things, in the same words.
+# "Could not load the model checkpoint file" blames the provider's own files.
 _OF_THE_PROVIDER = re.compile(
     r"(?:download|fetch|read|open|load|access|retriev|reach|decod)\w*\W+(?:\w+\W+){0,3}?"
     r"(?:models?|checkpoints?|weights?|encoders?|decoders?|codecs?|gpus?|workers?|latents?"
@@ -248,10 +244,10 @@ _OF_THE_MACHINE = re.compile(
 
 
 def cause_of(words: str) -> FailureCause:
-    """Why a render failed, when its words leave no doubt; what may be moderation counts as it."""
+    """Why a render failed, if its words are clear; possible moderation counts as moderation."""
     if surely_moderated(words):
         return FailureCause.MODERATED
-    if speak_of_credit(words):
+    if means_no_credit(words):
         return FailureCause.NO_CREDIT
     lower = _plain(words)
     if _SOUNDS_MODERATED.search(_TECHNICAL.sub("", lower)):
@@ -264,13 +260,13 @@ def cause_of(words: str) -> FailureCause:
     return FailureCause.OTHER
 
 
-def speak_of_credit(words: str) -> bool:
-    """Whether a refusal is for want of money, whatever its status."""
+def means_no_credit(words: str) -> bool:
+    """Whether a refusal means that the account lacks credit."""
     return _NO_CREDIT.search(_plain(words)) is not None
 
 
 def surely_moderated(words: str) -> bool:
-    """Whether they say so, and do not only sound like it."""
+    """Whether the words name moderation, and do not only sound like it."""
     return _MODERATED.search(_plain(words)) is not None
 
 
