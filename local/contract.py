@@ -26,7 +26,7 @@ JOB_FILE = EVENTS / "job-file.schema.json"
 
 
 def file_stem(detail_type: DetailType) -> str:
-    """`Video Ready` lies in `video-ready.schema.json` and `video-ready.example.json`."""
+    """`Video Ready` is in `video-ready.schema.json` and `video-ready.example.json`."""
     return detail_type.value.lower().replace(" ", "-")
 
 
@@ -34,7 +34,7 @@ def schema(detail_type: DetailType) -> str:
     """The JSON Schema of an event's `detail`, as text."""
     document = DETAILS[detail_type].model_json_schema(mode="serialization")
     for part in (document, *document.get("$defs", {}).values()):
-        part.pop("additionalProperties", None)  # a consumer must stand a field that is new
+        part.pop("additionalProperties", None)  # a consumer must accept new fields
     if report := document.get("$defs", {}).get("ErrorReport"):
         report["properties"]["code"]["examples"] = error_codes()
     return _text(document, f"detail of {detail_type}")

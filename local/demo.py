@@ -136,14 +136,14 @@ class Dropped:
     stem: str
     versions: frozenset[str]
 
-    def is_in(self, told: Mapping[str, Any]) -> bool:
+    def is_in(self, detail: Mapping[str, Any]) -> bool:
         """Whether a job, or an event's detail, is about what was dropped.
 
         The job can have more inputs, such as a picture of the same name that lay there before, and
         fewer, when its options name other files: then it is refused, and that is the answer.
         """
-        name = told.get("job", told)
-        files = told.get("inputs") or told.get("uploads") or []
+        name = detail.get("job", detail)
+        files = detail.get("inputs") or detail.get("uploads") or []
         return (name["folder"], name["stem"]) == ("", self.stem) and any(
             file["version_id"] in self.versions for file in files
         )
@@ -263,13 +263,13 @@ def _write_event(event: dict[str, Any], stem: str, out: Path) -> None:
     (out / f"{stem}.event.json").write_text(f"{text}\n", encoding="utf-8")
 
 
-def tell_refusal(event: dict[str, Any], console: Console) -> None:
-    """Why there is no video, as the person who dropped the files should read it."""
+def print_refusal(event: dict[str, Any], console: Console) -> None:
+    """Why there is no video, in the words of the error file."""
     console.print()
     error = event["detail"].get("error")
     if error is None:  # Upload Incomplete
-        told = event["detail"]["message"]
-        console.print(f"No video: {told}", style="bold red", markup=False, soft_wrap=True)
+        message = event["detail"]["message"]
+        console.print(f"No video: {message}", style="bold red", markup=False, soft_wrap=True)
         return
     if error.get("reasons"):
         console.print("[bold red]No video: the files cannot be used.[/]")
@@ -281,8 +281,8 @@ def tell_refusal(event: dict[str, Any], console: Console) -> None:
                 text = Text(f"    {word + ':':7}", "dim").append(reason[word], "default")
                 console.print(text, soft_wrap=True)
     else:
-        told = error["message"]
-        console.print(f"No video: {told}", style="bold red", markup=False, soft_wrap=True)
+        message = error["message"]
+        console.print(f"No video: {message}", style="bold red", markup=False, soft_wrap=True)
     console.print(f"\n{error['advice']}", markup=False, soft_wrap=True)
 
 
@@ -302,7 +302,7 @@ def an_embedded_aws(home: Home, board: Board) -> Iterator[Environment]:
 
 
 def wanted_of(asked: argparse.Namespace) -> Wanted:
-    """Fill in what the model needs and nobody gave: the sample's voice, a prompt."""
+    """Add what the model needs and was not given: the sample's voice, a prompt."""
     samples = embedded.PROJECT / "samples"
     options: Any = json.loads(asked.options.read_text("utf-8")) if asked.options else {}
     if not isinstance(options, dict):
@@ -350,7 +350,7 @@ def main() -> int:
         return 1
 
     if event["detail-type"] != "Video Ready":
-        tell_refusal(event, console)
+        print_refusal(event, console)
         return 1
     console.print(
         "A stand-in made this video from what you dropped: a slow push-in, no AI.\n"

@@ -40,7 +40,7 @@ REGION = "eu-central-2"
 ENVIRONMENTS = PROJECT / ".venv"
 ARCHITECTURE = "arm64" if platform.machine() in {"arm64", "aarch64"} else "x86_64"
 
-# What the functions and the stand-in agree on. It opens nothing outside this machine.
+# The token of the functions and the stand-ins. It is of no use outside this machine.
 STANDIN_TOKEN = "standin-token-of-the-embedded-aws"  # noqa: S105
 
 Environment = dict[str, str]
@@ -169,7 +169,7 @@ _started: list["subprocess.Popen[bytes]"] = []
 
 
 def _start(home: Home, name: str, command: list[str], environment: Mapping[str, str]) -> None:
-    """Start a process in a group of its own, with its output in a log beside the settings."""
+    """Start a process in its own group, with its output in a log next to the settings."""
     with (home.path / f"{name}.log").open("wb") as log:
         process = subprocess.Popen(
             command,
@@ -257,7 +257,7 @@ def _tool(environment: str, name: str) -> Path:
 
 
 def _clean_environment() -> Environment:
-    """Ours without any AWS settings of the person who runs this: nothing may reach an account."""
+    """Ours without the user's AWS settings: nothing may reach a real account."""
     kept = {
         name: value
         for name, value in os.environ.items()
@@ -337,7 +337,7 @@ def _laid_over(home: Home, standins: Mapping[str, str], max_wait_seconds: float 
     """The built template with `overlay`'s changes."""
     template = yaml.safe_load((BUILD / "template.yaml").read_text())
     lay_over(template, home.path, standins, max_wait_seconds)
-    laid_over = BUILD / f"{home.path.name}.yaml"  # beside the built one: its paths are relative
+    laid_over = BUILD / f"{home.path.name}.yaml"  # next to the built one: its paths are relative
     laid_over.write_text(yaml.safe_dump(template, sort_keys=False))
     return laid_over
 

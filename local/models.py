@@ -33,7 +33,7 @@ def table() -> str:
 
 
 def with_table(readme: str) -> str:
-    """The README with the table of now between its two marks."""
+    """The README with the current table between its two marks."""
     before, _, rest = readme.partition(BEGIN)
     _, _, after = rest.partition(END)
     return f"{before}{BEGIN}\n{table()}{END}{after}"

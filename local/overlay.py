@@ -1,6 +1,6 @@
-"""What the embedded AWS needs otherwise than an account, laid over the built template.
+"""All changes that the embedded AWS needs in the built template.
 
-This is all of it. The template that people deploy holds none of it, and no switch for it.
+The template that people deploy has none of them, and no switch for them.
 """
 
 import json
@@ -32,9 +32,9 @@ def lay_over(
     standins: Mapping[str, str],
     max_wait_seconds: float | None = None,
 ) -> None:
-    """Change the template in place. The files that it then names lie in `folder`.
+    """Change the template in place. The files that it then names are in `folder`.
 
-    `standins` are the stand-ins' URLs by provider. `max_wait_seconds` shortens the waits between
+    `standins` has the stand-ins' URLs by provider; `max_wait_seconds` shortens the waits between
     polls, for tests.
     """
     resources = template["Resources"]
@@ -42,7 +42,7 @@ def lay_over(
     _fetch_from_the_standins(resources["DeliverFunction"]["Properties"], folder, standins)
     for policy in _of_type(resources, "AWS::S3::BucketPolicy"):
         for statement in policy["PolicyDocument"]["Statement"]:
-            # It has no TLS. An account's buckets refuse plain http from everywhere.
+            # It has no TLS.
             statement["Condition"]["NotIpAddress"] = {"aws:SourceIp": "127.0.0.0/8"}
     for role in _of_type(resources, "AWS::IAM::Role"):
         for statement in role["Policies"][0]["PolicyDocument"]["Statement"]:
@@ -53,7 +53,6 @@ def lay_over(
 
 
 def _call_the_standins(variables: dict[str, Any], standins: Mapping[str, str]) -> None:
-    """The URL of each provider is its stand-in's."""
     providers: str = variables["PROVIDERS"]["Fn::Sub"]
     variables["PROVIDERS"]["Fn::Sub"] = _URL.sub(
         lambda found: f"{found[1]}{json.dumps(standins[found[2]])}", providers
@@ -63,8 +62,8 @@ def _call_the_standins(variables: dict[str, Any], standins: Mapping[str, str]) -
 def _fetch_from_the_standins(
     deliver: dict[str, Any], folder: Path, standins: Mapping[str, str]
 ) -> None:
-    """Deliver fetches videos over https from public addresses only. Here it has another handler
-    around its own, which lets it fetch from the stand-ins, too."""
+    """Deliver fetches only over https from public addresses. A handler around its own lets it fetch
+    from the stand-ins, too."""
     code = folder / "deliver"
     shutil.copytree(PROJECT / "functions/deliver", code, dirs_exist_ok=True)
     shutil.copy(PROJECT / "local/standin_videos.py", code)

@@ -2,7 +2,7 @@
 
     python -m local.picture out/anna.mp4 [docs/dropreel.png]
 
-The video is one that `make demo IMAGE=anna.png` made. Its event lies beside it, as
+The video is one that `make demo IMAGE=anna.png` made. Its event is in the same folder, as
 `anna.event.json`.
 """
 
@@ -102,13 +102,13 @@ def event_lines(event: dict[str, Any]) -> Iterator[str]:
     """The parts of a `Video Ready` event that people look for, as JSON."""
     detail = event["detail"]
     job, video, render = detail["job"], detail["video"], detail["render"]
-    told = {
+    parts = {
         "detail-type": event["detail-type"],
         "job": {"id": job["id"], "run": job["run"]},
         "video": {name: video[name] for name in ("key", "duration_seconds", "width", "height")},
         "render": {name: render[name] for name in ("provider", "rendering_seconds")},
     }
-    for name, value in told.items():
+    for name, value in parts.items():
         yield f'"{name}": {json.dumps(value)},'
 
 

@@ -1,4 +1,4 @@
-"""Downloads that may also be from the stand-ins, which speak plain http on this machine."""
+"""Downloads that may also come from the stand-ins, which use plain http on this machine."""
 
 from collections.abc import Collection
 

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Mapping
 from pathlib import Path
 
-from dropreel.model.catalog import ProviderName
+from dropreel.model.catalog import TITLES, ProviderName
 from local.standin.runcomfy import RunComfy
 from local.standin.server import Dialect, Settings, Standin, listening, url_of
 from local.standin.wavespeed import WaveSpeed
@@ -32,13 +32,13 @@ def main() -> None:
 
     settings = Settings(given.token, given.queue_seconds, given.render_seconds)
     say = functools.partial(print, flush=True)
-    dialect = DIALECTS[given.provider]
-    with listening(Standin(dialect, settings).app(log=say), given.port) as (server, door):
-        say(f"The stand-in for {dialect.title} listens on {url_of(door)}")
+    standin = Standin(DIALECTS[given.provider], settings)
+    with listening(standin.app(log=say), given.port) as (server, door):
+        say(f"The stand-in for {TITLES[given.provider]} listens on {url_of(door)}")
         if given.port_file:
             new = given.port_file.with_name(given.port_file.name + ".new")
             new.write_text(f"{door.getsockname()[1]}\n")
-            new.replace(given.port_file)  # whoever waits for the file never reads half of it
+            new.replace(given.port_file)  # so no reader finds half of it
         with contextlib.suppress(KeyboardInterrupt):
             server.run(sockets=[door])
 

@@ -92,11 +92,10 @@ class Fault(BaseModel):
         return self
 
     def summary(self) -> dict[str, JsonValue]:
-        """What is set, as it was ordered."""
-        told: dict[str, JsonValue] = self.model_dump(
+        changed: dict[str, JsonValue] = self.model_dump(
             mode="json", by_alias=True, exclude_defaults=True
         )
-        return {"match": self.match, "times": self.times, **told}
+        return {"match": self.match, "times": self.times, **changed}
 
     def fits(self, stages: Collection[Stage], paths: Collection[str]) -> bool:
         """Whether a call at one of these stages, for the job with these inputs, is meant."""
@@ -180,16 +179,16 @@ class Faults:
         self._presets = {**PRESETS, **presets}
         self.active: list[Fault] = []
 
-    def order(self, wish: object) -> Fault:
-        """Take in a fault; `do` names a preset. Raises pydantic's `ValidationError`, or
+    def order(self, given: object) -> Fault:
+        """Add a fault; `do` names a preset. Raises pydantic's `ValidationError` or
         `UnknownPreset`."""
-        if isinstance(wish, dict) and "do" in wish:
-            name = str(wish["do"])
+        if isinstance(given, dict) and "do" in given:
+            name = str(given["do"])
             if name not in self._presets:
                 raise UnknownPreset(f"do: {name} is none of {', '.join(self._presets)}")
-            own = {field: value for field, value in wish.items() if field != "do"}
-            wish = {**self._presets[name], **own}
-        fault = Fault.model_validate(wish)
+            own = {field: value for field, value in given.items() if field != "do"}
+            given = {**self._presets[name], **own}
+        fault = Fault.model_validate(given)
         self.active.append(fault)
         return fault
 

@@ -66,7 +66,7 @@ def path_of(url: str) -> str:
 def offers_of(provider: ProviderName) -> Mapping[str, Offer]:
     """Every offer of a provider, by its endpoint."""
     offers = (offer for model in MODELS.values() for offer in model.route)
-    return {offer.endpoint: offer for offer in offers if offer.provider is provider}
+    return {offer.endpoint: offer for offer in offers if offer.provider == provider}
 
 
 def read_order(offer: Offer, body: object) -> Order | list[Wrong]:

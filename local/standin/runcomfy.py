@@ -12,7 +12,7 @@ from dropreel.model.provider import RenderState
 from local.standin.faults import Preset, Stage
 from local.standin.orders import Order, offers_of, read_order
 from local.standin.renders import FINAL, Render
-from local.standin.server import Standin, parsed, video_url
+from local.standin.server import Dialect, Standin, parsed, video_url
 
 OFFERS = offers_of("runcomfy")
 
@@ -40,10 +40,9 @@ ERRORS: Mapping[int, Mapping[str, JsonValue]] = {
 }
 
 
-class RunComfy:
+class RunComfy(Dialect):
     """Speaks as `https://model-api.runcomfy.net` does."""
 
-    title = "RunComfy"
     presets: Mapping[str, Preset] = {
         "error_in_200": {"status": 200, "json": dict(ERRORS[500])},
         "unknown_state": {"at": "status", "patch": {"status": "warming_up"}},

@@ -11,7 +11,7 @@ from dropreel.model.provider import FailureCause, RenderState
 from local.standin.faults import Preset, Stage
 from local.standin.orders import Order, Wrong, offers_of, read_order
 from local.standin.renders import FINAL, Render
-from local.standin.server import Standin, parsed, video_url
+from local.standin.server import Dialect, Standin, parsed, video_url
 
 OFFERS = offers_of("wavespeed")
 
@@ -42,15 +42,14 @@ ERRORS: Mapping[int, str] = {
 }
 
 
-class WaveSpeed:
+class WaveSpeed(Dialect):
     """Speaks as `https://api.wavespeed.ai` does."""
 
-    title = "WaveSpeed"
     presets: Mapping[str, Preset] = {
         "error_in_200": {"status": 200, "json": {"code": 500, "message": ERRORS[500]}},
         "unknown_state": {"at": "status", "patch": {"data": {"status": "warming_up"}}},
         "nsfw": {"at": "render", "nsfw": True},
-        # For ever, because whoever asks for the state of a completed task sees its result, too.
+        # For ever, because the state and the result of a completed task have one endpoint.
         "timed_out": {
             "at": "result",
             "times": None,
@@ -123,7 +122,7 @@ def _bad_parameters(wrong: Sequence[Wrong]) -> Response:
 
 
 def _told(request: Request, render: Render) -> Response:
-    """The task as it stands: the answer to a submission, and to every question."""
+    """The task now: the answer to a submission and to every question."""
     completed = render.state is RenderState.COMPLETED
     rendered = (render.finished_at or render.created_at) - render.created_at
     task: dict[str, JsonValue] = {
