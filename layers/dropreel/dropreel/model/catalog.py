@@ -17,7 +17,7 @@ ProviderName = str
 """In settings, secrets and the ledger; also the name of the provider's module in `providers/`."""
 
 TITLES: Mapping[ProviderName, str] = {"runcomfy": "RunComfy", "wavespeed": "WaveSpeed"}
-"""The providers' names for people. The template's parameters begin with them: `RunComfyMaxInFlight`."""
+"""For people. The template's parameters begin with them: `RunComfyMaxInFlight`."""
 
 
 class ImageFormat(StrEnum):
