@@ -6,6 +6,7 @@ import math
 import struct
 import zlib
 from array import array
+from collections.abc import Callable
 from fractions import Fraction
 from functools import cache
 from io import BytesIO
@@ -168,19 +169,30 @@ def two_pictures_in_one() -> bytes:
     return saved(scene(), "MPO", save_all=True, append_images=[scene(320, 240)])
 
 
+def matrix_profile(name: str, gamma: float, *primaries: tuple[float, float, float]) -> bytes:
+    """A profile of primaries, as seen under D50, and one curve for them all."""
+    curve = b"curv" + bytes(4) + struct.pack(">IH", 1, round(gamma * 256)) + bytes(2)
+    xyz = (*primaries, (0.9642, 1.0, 0.82491))
+    tags = {
+        tag: b"XYZ " + bytes(4) + _fixed(*values)
+        for tag, values in zip((b"rXYZ", b"gXYZ", b"bXYZ", b"wtpt"), xyz, strict=True)
+    }
+    tags |= dict.fromkeys((b"rTRC", b"gTRC", b"bTRC"), curve)
+    return _profile(b"mntr", b"RGB ", b"XYZ ", name, tags)
+
+
 @cache
 def display_p3() -> bytes:
     """A profile of wider colours than sRGB: what phones have."""
-    primaries = {
-        b"rXYZ": (0.51512, 0.24120, -0.00105),
-        b"gXYZ": (0.29198, 0.69225, 0.04189),
-        b"bXYZ": (0.15710, 0.06657, 0.78407),
-        b"wtpt": (0.96420, 1.00000, 0.82491),
-    }
-    gamma = b"curv" + bytes(4) + struct.pack(">IH", 1, round(2.2 * 256)) + bytes(2)
-    tags = {name: b"XYZ " + bytes(4) + _fixed(*xyz) for name, xyz in primaries.items()}
-    tags |= dict.fromkeys((b"rTRC", b"gTRC", b"bTRC"), gamma)
-    return _profile(b"mntr", b"RGB ", b"XYZ ", "Display P3 for tests", tags)
+    red, green = (0.51512, 0.24120, -0.00105), (0.29198, 0.69225, 0.04189)
+    return matrix_profile("Display P3 for tests", 2.2, red, green, (0.15710, 0.06657, 0.78407))
+
+
+@cache
+def named_srgb(gamma: float) -> bytes:
+    """It calls itself sRGB, and has its primaries, but not its levels."""
+    red, green = (0.43607, 0.22249, 0.01392), (0.38515, 0.71687, 0.09708)
+    return matrix_profile("sRGB IEC61966-2.1", gamma, red, green, (0.14307, 0.06061, 0.71410))
 
 
 @cache
@@ -330,6 +342,37 @@ def _encoded_tone(stream: av.AudioStream, seconds: float) -> "list[av.Packet[av.
         packets += stream.encode(frame)
         at += samples
     return packets + stream.encode(None)
+
+
+def muxed(
+    content: bytes, container: str, keeps: Callable[[int], bool] = lambda number: True
+) -> bytes:
+    """The same packets in another container, or not all of them."""
+    file = BytesIO()
+    with av.open(BytesIO(content), "r") as source, av.open(file, "w", format=container) as made:
+        stream = made.add_stream_from_template(source.streams.audio[0])
+        for number, packet in enumerate(source.demux(audio=0)):
+            if packet.size and keeps(number):
+                packet.stream = stream
+                made.mux(packet)
+    return file.getvalue()
+
+
+def film(container: str, seconds: int = 4) -> bytes:
+    """A video with a voice."""
+    file = BytesIO()
+    with av.open(file, "w", format=container) as made:
+        pictures = made.add_stream("mpeg4", rate=10)
+        pictures.width, pictures.height = 64, 64
+        voice = made.add_stream("aac", rate=48_000, layout="stereo")
+        for number in range(10 * seconds):
+            frame = av.VideoFrame(64, 64, "yuv420p")
+            frame.pts, frame.time_base = number, Fraction(1, 10)
+            made.mux(pictures.encode(frame))
+        made.mux(pictures.encode(None))
+        for packet in _encoded_tone(voice, seconds):
+            made.mux(packet)
+    return file.getvalue()
 
 
 class Heard(NamedTuple):

@@ -17,7 +17,7 @@ from dropreel.model.errors import InputRejected
 from dropreel.model.job import Role
 from tests.support import media_samples as samples
 from tests.support import more_media as media
-from tests.support.more_media import heard, tone
+from tests.support.more_media import heard, matrix_profile, muxed, tone
 from tests.support.prepared import prepared
 
 CASES = Path(__file__).parents[2] / "support/cases"
@@ -73,20 +73,6 @@ def two_streams(tag: bytes, *, first: bool) -> bytes:
     return file.getvalue().replace(b"sowt", tag)
 
 
-def amr_in_3gp() -> bytes:
-    file = BytesIO()
-    with (
-        av.open(str(CASES / "voice_dtx.amr"), "r") as source,
-        av.open(file, "w", format="3gp") as made,
-    ):
-        stream = made.add_stream_from_template(source.streams.audio[0])
-        for packet in source.demux(audio=0):
-            if packet.size:
-                packet.stream = stream
-                made.mux(packet)
-    return file.getvalue()
-
-
 def cut_at_a_page(content: bytes) -> bytes:
     """The last page begins and does not end."""
     return content[: content.rindex(b"OggS") + 200]
@@ -120,7 +106,7 @@ RECORDINGS: dict[str, tuple[Bytes, Voice | Refused]] = {
     "APAC behind AAC": (lambda: two_streams(b"apac", first=False), Voice(4, MP3)),
     "an unknown coding before AAC": (lambda: two_streams(b"xyzw", first=True), Voice(4, MP3)),
     "AMR with pauses": (case("voice_dtx.amr"), Voice(8.26, MP3)),
-    "AMR with pauses in 3GP": (amr_in_3gp, Voice(8.26, MP3)),
+    "AMR with pauses in 3GP": (lambda: muxed(case("voice_dtx.amr")(), "3gp"), Voice(8.26, MP3)),
     "cut Opus": (case("trunc.opus"), Refused("breaks off before its end")),
     "Opus cut in its last page": (
         lambda: cut_at_a_page(tone("ogg", "libopus")),
@@ -172,33 +158,15 @@ PATCHES = {(25, 50): (200, 40, 40), (75, 50): (224, 172, 140)}
 WHITE, GREEN = (255, 255, 255), (0, 255, 0)
 
 
-def _matrix_profile(name: str, gamma: float, *primaries: tuple[float, float, float]) -> bytes:
-    curve = b"curv" + bytes(4) + struct.pack(">IH", 1, round(gamma * 256)) + bytes(2)
-    xyz = (*primaries, (0.9642, 1.0, 0.82491))
-    tags = {
-        tag: b"XYZ " + bytes(4) + media._fixed(*values)
-        for tag, values in zip((b"rXYZ", b"gXYZ", b"bXYZ", b"wtpt"), xyz, strict=True)
-    }
-    tags |= dict.fromkeys((b"rTRC", b"gTRC", b"bTRC"), curve)
-    return media._profile(b"mntr", b"RGB ", b"XYZ ", name, tags)
-
-
-PROPHOTO = _matrix_profile(
+PROPHOTO = matrix_profile(
     "ProPhoto RGB", 1.8, (0.79767, 0.28804, 0.0), (0.13519, 0.71188, 0.0), (0.03134, 9e-5, 0.82491)
 )
-ADOBE = _matrix_profile(
+ADOBE = matrix_profile(
     "Adobe RGB (1998)",
     2.2,
     (0.60974, 0.31111, 0.01947),
     (0.20528, 0.62567, 0.06087),
     (0.14919, 0.06322, 0.74457),
-)
-LINEAR = _matrix_profile(
-    "sRGB IEC61966-2.1",
-    1.0,
-    (0.43607, 0.22249, 0.01392),
-    (0.38515, 0.71687, 0.09708),
-    (0.14307, 0.06061, 0.71410),
 )
 
 
@@ -240,7 +208,7 @@ PICTURES: dict[str, tuple[Bytes, Colours | Refused]] = {
         for each in EVERY_FORMAT
     },
     "linear levels named sRGB": (
-        lambda: patches("TIFF", LINEAR),
+        lambda: patches("TIFF", media.named_srgb(1.0)),
         Colours(PATCHES, "brought to sRGB colours"),
     ),
     "HDR": (case("hdr_pq_bt2020.heic"), Refused(r"a HEIC photo in HDR \(PQ\)")),

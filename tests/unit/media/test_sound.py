@@ -5,7 +5,6 @@ import random
 import struct
 from array import array
 from collections.abc import Callable
-from fractions import Fraction
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -19,7 +18,7 @@ from dropreel.media.sound import MAX_HEARD_SECONDS, Sound
 from dropreel.model.catalog import AudioFormat, AudioLimits
 from tests.support import media_samples as samples
 from tests.support import more_media as media
-from tests.support.more_media import heard, tone
+from tests.support.more_media import film, heard, muxed, tone
 
 BOTH = (AudioFormat.WAV, AudioFormat.MP3)
 LIMITS = AudioLimits(formats=BOTH, required=True, size_under_bytes=15_000_000)
@@ -60,37 +59,6 @@ def level(content: bytes) -> float:
     """In decibels."""
     heard = samples_of(content)
     return 10 * math.log10(sum(value * value for value in heard) / len(heard))
-
-
-def muxed(
-    content: bytes, container: str, keeps: Callable[[int], bool] = lambda number: True
-) -> bytes:
-    """The same packets in another container, or not all of them."""
-    file = BytesIO()
-    with av.open(BytesIO(content), "r") as source, av.open(file, "w", format=container) as made:
-        stream = made.add_stream_from_template(source.streams.audio[0])
-        for number, packet in enumerate(source.demux(audio=0)):
-            if packet.size and keeps(number):
-                packet.stream = stream
-                made.mux(packet)
-    return file.getvalue()
-
-
-def film(container: str, seconds: int = 4) -> bytes:
-    """A video with a voice."""
-    file = BytesIO()
-    with av.open(file, "w", format=container) as made:
-        pictures = made.add_stream("mpeg4", rate=10)
-        pictures.width, pictures.height = 64, 64
-        voice = made.add_stream("aac", rate=48_000, layout="stereo")
-        for number in range(10 * seconds):
-            frame = av.VideoFrame(64, 64, "yuv420p")
-            frame.pts, frame.time_base = number, Fraction(1, 10)
-            made.mux(pictures.encode(frame))
-        made.mux(pictures.encode(None))
-        for packet in media._encoded_tone(voice, seconds):
-            made.mux(packet)
-    return file.getvalue()
 
 
 # Every container and coding
@@ -233,18 +201,6 @@ def test_nan_and_infinity_are_silence() -> None:
 
     sound = array("h", copy[44:])
     assert sound[:5].tolist() == pytest.approx([8192, 0, 0, 0, -8192], abs=1)
-
-
-@pytest.mark.parametrize("layout", ["2.1", "quad", "5.1", "7.1"])
-@pytest.mark.parametrize("container", ["flac", "ipod"])
-def test_voice_in_the_centre_keeps_its_level(container: str, layout: str) -> None:
-    stereo = tone("flac", "flac", layout="stereo")
-    content = tone(container, "flac" if container == "flac" else "aac", layout=layout)
-
-    _, copy, _ = written(content)
-
-    assert level(copy) > level(stereo) - 4  # the encoder put the tone where it belongs
-    assert max(samples_of(copy)) <= 1
 
 
 def test_centre_alone_of_six_channels_is_within_a_decibel() -> None:
