@@ -175,7 +175,7 @@ def _sleep(file: BinaryIO) -> None:
 
 
 def _eat_memory(file: BinaryIO) -> bytes:
-    return bytes(shut_in.MAX_MEMORY_BYTES + 1)
+    return bytes(2 * shut_in.MAX_MEMORY_BYTES)
 
 
 def _be_killed(file: BinaryIO) -> None:

@@ -5,6 +5,7 @@ The process has no access to the bucket: it asks for its file's bytes, range by 
 JSON, so hostile bytes that take it over can lie, but do no more.
 """
 
+import gc
 import json
 import multiprocessing
 import os
@@ -111,6 +112,7 @@ def opened(
 
 def _work(codec: Codec[Any], connection: Connection, size_bytes: int, into: BinaryIO) -> None:
     """In the process: opens the medium, then writes a copy for each limits it receives."""
+    gc.freeze()  # never collect the parent's garbage: its threads are not in this process
     _limit_process()
     try:
         file = buffered(lambda start, size: _request(connection, start, size), size_bytes)
