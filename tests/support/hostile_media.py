@@ -8,8 +8,8 @@ processes are bounded by `shut_in`.
 """
 
 import faulthandler
+import os
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from tests.support import more_media as media
 from tests.support.prepared import prepared
 
 MEMORY_AT_MOST_BYTES = 512 * 1024 * 1024
-SECONDS_AT_MOST = 10.0
+SECONDS_AT_MOST = 10.0  # of the processor, so that a busy machine does not count
 
 CORPUS: dict[Role, list[bytes]] = {
     Role.IMAGE: [
@@ -148,10 +148,10 @@ def survive(examples: int) -> None:
     @given(hostile())
     def any_file(made: tuple[Role, bytes]) -> None:
         nonlocal slowest_seconds
-        faulthandler.dump_traceback_later(2 * SECONDS_AT_MOST, exit=True)
-        begun = time.monotonic()
+        faulthandler.dump_traceback_later(6 * SECONDS_AT_MOST, exit=True)
+        begun = sum(os.times()[:4])
         verdict = judge(*made)
-        took_seconds = time.monotonic() - begun
+        took_seconds = sum(os.times()[:4]) - begun
         slowest_seconds = max(slowest_seconds, took_seconds)
         assert took_seconds < SECONDS_AT_MOST, (made[0], verdict)
 
