@@ -192,7 +192,7 @@ def refused(code: str) -> ClientError:
         (EndpointConnectionError(endpoint_url="https://secrets.example"), set(TITLES)),
         (refused("ResourceNotFoundException"), set()),
     ],
-    ids=str,
+    ids=["denied", "fault", "unreachable", "not found"],
 )
 def test_secret_that_cannot_be_described_just_now_stays_configured(
     secrets: "SecretsManagerClient",
