@@ -2,13 +2,11 @@
 
 from typing import Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import AwareDatetime, BaseModel, Field, TypeAdapter
 
 
-class SeenUpload(BaseModel):
+class SeenUpload(BaseModel, frozen=True):
     """An upload that S3 reported or a sweep found. Also the message to look at it again."""
-
-    model_config = ConfigDict(frozen=True)
 
     bucket: str
     key: str
@@ -17,19 +15,15 @@ class SeenUpload(BaseModel):
     swept: bool = Field(default=False, description="Whether a sweep found it.")
 
 
-class SweepPosition(BaseModel):
+class SweepPosition(BaseModel, frozen=True):
     """How far a sweep of the inbox is."""
-
-    model_config = ConfigDict(frozen=True)
 
     bucket: str | None = Field(default=None, description="None is the upload bucket.")
     after: str | None = Field(default=None, description="The last key that was looked at.")
 
 
-class Sweep(BaseModel):
+class Sweep(BaseModel, frozen=True):
     """The message to go on with a sweep of the inbox (`inbox/sweep.py`)."""
-
-    model_config = ConfigDict(frozen=True)
 
     sweep: SweepPosition
 

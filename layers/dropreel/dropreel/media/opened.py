@@ -2,13 +2,13 @@
 
 from typing import BinaryIO, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from dropreel.model.catalog import AudioFormat, AudioLimits, ImageFormat, ImageLimits
 
 
-class _Message(BaseModel):
-    model_config = ConfigDict(frozen=True)
+class _Message(BaseModel, frozen=True):
+    """Passed between the two processes."""
 
 
 class PictureFacts(_Message):

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 OptionValue = str | int | bool
 ProviderName = str
@@ -32,8 +32,8 @@ class AudioFormat(StrEnum):
     MP3 = "mp3"
 
 
-class _Data(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class _Data(BaseModel, frozen=True, extra="forbid"):
+    """A part of the catalog."""
 
 
 class ImageLimits(_Data):

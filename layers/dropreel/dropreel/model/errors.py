@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 # An error travels as JSON inside the JSON of a `Cause`, which holds at most 32,768 characters
 # (Step Functions' API: ExecutionFailedEventDetails) with Lambda's stack trace. Counted in ASCII:
@@ -31,10 +31,8 @@ _LOOK = (
 )
 
 
-class Reason(BaseModel):
+class Reason(BaseModel, frozen=True):
     """One rule that one file breaks."""
-
-    model_config = ConfigDict(frozen=True)
 
     file: str = Field(description="The key of the upload, as it was dropped.")
     offer: str | None = Field(
@@ -47,10 +45,8 @@ class Reason(BaseModel):
     cure: str = Field(description="What to do about it.")
 
 
-class ErrorReport(BaseModel):
+class ErrorReport(BaseModel, frozen=True):
     """The error in the error file and in the `Video Failed` event."""
-
-    model_config = ConfigDict(frozen=True)
 
     code: str = Field(description="A stable name, for programs: the error's class.")
     message: str = Field(description="What happened, in one or two sentences.")

@@ -8,7 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, Field
 
 from dropreel.model.catalog import OptionValue
 from dropreel.model.errors import ErrorReport
@@ -24,8 +24,8 @@ class DetailType(StrEnum):
     UPLOAD_INCOMPLETE = "Upload Incomplete"
 
 
-class _Published(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class _Published(BaseModel, frozen=True, extra="forbid"):
+    """A part of what is published."""
 
 
 class JobSummary(_Published):

@@ -6,7 +6,7 @@ import re
 import unicodedata
 from enum import StrEnum
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, Field
 
 from dropreel.model.catalog import OptionValue
 from dropreel.model.errors import Reason
@@ -29,10 +29,8 @@ class Role(StrEnum):
     DEFAULTS = "defaults"  # _defaults.json, of each folder down to the job's
 
 
-class Input(BaseModel):
+class Input(BaseModel, frozen=True):
     """One upload, pinned to its version."""
-
-    model_config = ConfigDict(frozen=True)
 
     role: Role
     key: str = Field(description="The key in the upload bucket.")
@@ -40,10 +38,8 @@ class Input(BaseModel):
     size_bytes: int = Field(ge=0)
 
 
-class Job(BaseModel):
+class Job(BaseModel, frozen=True):
     """The input of an execution: which uploads make which video."""
-
-    model_config = ConfigDict(frozen=True)
 
     id: str = Field(description="A slug of the stem and a digest; names its first execution.")
     bucket: str = Field(description="The upload bucket.")

@@ -8,7 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Protocol
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from dropreel.model.catalog import ProviderName
 from dropreel.model.job import Job
@@ -24,10 +24,8 @@ class AttemptState(StrEnum):
     LOST = "lost"  # accepted, and then failed, cancelled or forgotten at the provider
 
 
-class Attempt(BaseModel):
+class Attempt(BaseModel, frozen=True):
     """One paid render of a job at an offer, sent at most once."""
-
-    model_config = ConfigDict(frozen=True)
 
     job_id: str
     number: int = Field(ge=1)
@@ -71,10 +69,8 @@ class Attempt(BaseModel):
         )
 
 
-class Run(BaseModel):
+class Run(BaseModel, frozen=True):
     """One execution of a job, in the ledger."""
-
-    model_config = ConfigDict(frozen=True)
 
     job_id: str
     number: int = Field(ge=1)
@@ -91,10 +87,8 @@ class Run(BaseModel):
     )
 
 
-class Admitted(BaseModel):
+class Admitted(BaseModel, frozen=True):
     """The admission of an attempt."""
-
-    model_config = ConfigDict(frozen=True)
 
     offer: int = Field(description="The offer's place in the plan's route.")
     estimated_usd: float | None = Field(description="None when the price is not known.")

@@ -5,15 +5,15 @@ Small, without secrets and without URLs that grant access: the execution's histo
 
 from datetime import datetime
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, Field
 
 from dropreel.model.catalog import AudioFormat, ImageFormat, OptionValue, ProviderName
 from dropreel.model.job import Input, Job
 from dropreel.model.provider import RenderState, Ticket
 
 
-class _Message(BaseModel):
-    model_config = ConfigDict(frozen=True)
+class _Message(BaseModel, frozen=True):
+    """Passed between the steps of an execution."""
 
 
 class ImageFacts(_Message):

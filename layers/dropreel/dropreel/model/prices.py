@@ -10,7 +10,7 @@ from decimal import Decimal
 from types import MappingProxyType
 from typing import Final
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from dropreel.model.catalog import MODELS, Offer, OptionValue, ProviderName, offer_of
 from dropreel.model.messages import Plan, PlannedOffer
@@ -23,10 +23,8 @@ CATALOG_ONLY: Final[Prices] = MappingProxyType({})
 _USD = re.compile(r"[0-9]{1,4}(\.[0-9]{1,8})?")
 
 
-class Billed(BaseModel):
+class Billed(BaseModel, frozen=True):
     """What the price of a render depends on."""
-
-    model_config = ConfigDict(frozen=True)
 
     provider: ProviderName
     endpoint: str

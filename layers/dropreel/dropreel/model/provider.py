@@ -5,7 +5,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Protocol
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from dropreel.model.catalog import ProviderName
 
@@ -24,10 +24,8 @@ class RenderState(StrEnum):
     CANCELLED = "cancelled"
 
 
-class Ticket(BaseModel):
+class Ticket(BaseModel, frozen=True):
     """The proof that a provider accepted an attempt."""
-
-    model_config = ConfigDict(frozen=True)
 
     provider: ProviderName
     endpoint: str
@@ -57,21 +55,17 @@ class FailureCause(StrEnum):
     OTHER = "other"
 
 
-class Answer(BaseModel):
+class Answer(BaseModel, frozen=True):
     """A provider's answer to a poll."""
-
-    model_config = ConfigDict(frozen=True)
 
     state: RenderState
     message: str = Field(default="", description="The provider's words, without any URL.")
     cause: FailureCause = Field(default=FailureCause.OTHER, description="Of a failure.")
 
 
-class Result(BaseModel):
+class Result(BaseModel, frozen=True):
     """The output of a completed render. Its URL grants access, so no step dumps, logs or returns
     it."""
-
-    model_config = ConfigDict(frozen=True)
 
     video_url: str | None = Field(
         repr=False, description="Of the first video; None when the output has none."

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal, NamedTuple, Protocol
 
-from pydantic import AliasPath, AwareDatetime, BaseModel, ConfigDict, Field, Json, ValidationError
+from pydantic import AliasPath, AwareDatetime, BaseModel, Field, Json, ValidationError
 
 from dropreel.model import errors
 from dropreel.model.catalog import ProviderName
@@ -100,10 +100,8 @@ class StepError(BaseModel):
         return errors.UnexpectedError(f"A step ended in {name}, which was not foreseen.").report
 
 
-class FailedRun(BaseModel):
+class FailedRun(BaseModel, frozen=True):
     """The state machine's call after a step failed."""
-
-    model_config = ConfigDict(frozen=True)
 
     job: Job
     error: StepError
@@ -115,10 +113,8 @@ class FailedRun(BaseModel):
         return self.error.report
 
 
-class EndedRun(BaseModel):
+class EndedRun(BaseModel, frozen=True):
     """EventBridge's `Step Functions Execution Status Change` after an unhappy end."""
-
-    model_config = ConfigDict(frozen=True)
 
     job: Json[Job] = Field(validation_alias=AliasPath("detail", "input"))
     execution: str = Field(validation_alias=AliasPath("detail", "executionArn"))

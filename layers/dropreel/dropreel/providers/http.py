@@ -15,7 +15,7 @@ from functools import cached_property
 from typing import Annotated, ClassVar, Generic, TypeVar
 
 import httpx
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ValidationError
 from pydantic_core import from_json
 
 from dropreel.model import errors
@@ -131,10 +131,8 @@ STATES: Mapping[str, RenderState] = {
 """The usual spellings; a dialect adds its own."""
 
 
-class AnyAnswer(BaseModel, ABC):
+class AnyAnswer(BaseModel, ABC, frozen=True):
     """A provider's answer, with the fields of all its endpoints."""
-
-    model_config = ConfigDict(frozen=True)
 
     @property
     @abstractmethod

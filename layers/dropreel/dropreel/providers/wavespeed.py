@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 from urllib.parse import quote, urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
+from pydantic import BaseModel, BeforeValidator, model_validator
 
 from dropreel.model.catalog import TITLES
 from dropreel.model.provider import (
@@ -74,10 +74,8 @@ def _booleans(found: object) -> list[bool]:
     return [one for one in found if isinstance(one, bool)] if isinstance(found, list) else []
 
 
-class _Task(BaseModel):
+class _Task(BaseModel, frozen=True):
     """`data`: the task, which is also called a prediction."""
-
-    model_config = ConfigDict(frozen=True)
 
     id: Text = ""
     status: Text = ""

@@ -26,10 +26,8 @@ _NOWHERE = "https://unreadable.invalid"  # a name that never resolves (RFC 2606)
 _TimeoutMinutes = Annotated[float, Field(ge=1, le=600)]
 
 
-class ProviderAccount(BaseModel):
+class ProviderAccount(BaseModel, frozen=True):
     """Our account at one provider."""
-
-    model_config = ConfigDict(frozen=True)
 
     url: str = Field(pattern=_URL, description="Where the provider's API is.")
     secret: str = Field(description="The ARN of the secret that holds the token.")
