@@ -32,6 +32,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
         storage=storage,
         fetch=partial(download, seconds_left=lambda: context.get_remaining_time_in_millis() / 1000),
         video_bucket=settings.video_bucket,
+        version=settings.dropreel_version,
         now=partial(datetime.now, UTC),
     )
     return ready.model_dump(mode="json")

@@ -106,6 +106,7 @@ def copy(origin: str) -> int:
         storage=storage,
         fetch=partial(download, seconds_left=lambda: 900),
         video_bucket="videos",
+        version="",
         now=lambda: datetime.now(UTC),
     )
     seconds = time.monotonic() - begun

@@ -173,6 +173,7 @@ def delivered(
         providers=by_name(provider or Results()),
         storage=bucket,
         fetch=fetch or Fetches(),
+        version="1.2.3",
         video_bucket=VIDEOS,
         now=lambda: DELIVERED_AT,
         clock=lambda: next(ticks),

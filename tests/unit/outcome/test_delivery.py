@@ -82,6 +82,7 @@ def test_video_and_manifest_lie_where_the_uploads_lay_without_the_url(bucket: Bu
     }
     assert {given.key: given.sha256 for given in ready.inputs} == PLAN.sha256
     assert bucket.manifest == ready
+    assert ready.dropreel_version == "1.2.3"
     assert bucket.objects[MANIFEST][1].startswith(b'{\n  "')
     assert "cdn.example" not in ready.model_dump_json()
     assert b"cdn.example" not in bucket.objects[MANIFEST][1]

@@ -735,6 +735,13 @@ def test_a_price_is_taken_at_deploy_if_and_only_if_it_can_be_read() -> None:
         assert not re.search(pattern, text), text
 
 
+def test_the_version_is_the_changelogs_latest() -> None:
+    version = TEMPLATE["Mappings"]["Dropreel"]["Release"]["Version"]
+
+    changelog = (PROJECT / "CHANGELOG.md").read_text()
+    assert re.findall(r"^## \[([\d.]+)\]", changelog, re.MULTILINE)[0] == version
+
+
 def test_the_models_are_the_catalogs() -> None:
     assert PARAMETERS["Model"]["AllowedValues"] == list(MODELS)
     assert PARAMETERS["Model"]["Default"] == demo.DEFAULT_MODEL
@@ -745,6 +752,8 @@ def substituted(value: object) -> str:
     if not isinstance(value, dict):
         return str(value)
     ((how, what),) = value.items()
+    if how == "FindInMap":
+        return str(TEMPLATE["Mappings"][what[0]][what[1]][what[2]])
     if how == "Ref":
         return str(PARAMETERS.get(what, {"Default": what})["Default"])
     return re.sub(

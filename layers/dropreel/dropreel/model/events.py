@@ -154,6 +154,7 @@ class VideoReady(_Published):
     )
     video: DeliveredVideo
     render: RenderSummary
+    dropreel_version: str = Field(default="", description="Of the stack that delivered it.")
 
 
 class FailedRender(_Published):

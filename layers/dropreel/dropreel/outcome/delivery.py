@@ -78,6 +78,7 @@ def deliver(
     storage: VideoStore,
     fetch: Fetch,
     video_bucket: str,
+    version: str,
     now: Callable[[], datetime],
     clock: Callable[[], float] = time.monotonic,
 ) -> VideoReady:
@@ -109,6 +110,7 @@ def deliver(
             changes=render.plan.changes,
             video=video,
             render=_summary(render, attempts, copying_seconds=clock() - begun),
+            dropreel_version=version,
         )
         _write_manifest(ready, place, storage)
     if not place.is_late:

@@ -169,6 +169,7 @@ def _url(given: object) -> str:
 
 
 class DeliverSettings(ProviderSettings):
+    dropreel_version: str
     video_bucket: str
 
 
