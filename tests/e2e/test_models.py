@@ -42,16 +42,12 @@ def length_seconds(film: bytes) -> float:
 
 PICTURE, VOICE = PORTRAIT.read_bytes(), SPEECH.read_bytes()
 
+SPEECH_MODEL, FLASH = "wan-2.2-speech-to-video", "wan-2.6-flash-image-to-video"
+NODS = {"prompt": "She nods."}
 OFFERS: dict[str, tuple[str, str, dict[str, Any], bool, float]] = {
-    "speech on RunComfy": (
-        "wan-2.2-speech-to-video",
-        "runcomfy",
-        {"style": "sing"},
-        True,
-        SPEECH_SECONDS,
-    ),
+    "speech on RunComfy": (SPEECH_MODEL, "runcomfy", {"style": "sing"}, True, SPEECH_SECONDS),
     "speech on WaveSpeed": (
-        "wan-2.2-speech-to-video",
+        SPEECH_MODEL,
         "wavespeed",
         {"prompt": "She sings.", "seed": 7},
         True,
@@ -60,24 +56,18 @@ OFFERS: dict[str, tuple[str, str, dict[str, Any], bool, float]] = {
     "image on RunComfy": (
         "wan-2.2-image-to-video",
         "runcomfy",
-        {"prompt": "She nods.", "resolution": "480p"},
+        NODS | {"resolution": "480p"},
         False,
         5,
     ),
     "flash without a voice": (
-        "wan-2.6-flash-image-to-video",
+        FLASH,
         "runcomfy",
-        {"prompt": "She nods.", "duration": 10, "generate_audio": False},
+        NODS | {"duration": 10, "generate_audio": False},
         False,
         10,
     ),
-    "flash with a voice": (
-        "wan-2.6-flash-image-to-video",
-        "runcomfy",
-        {"prompt": "She speaks.", "shot_type": "single"},
-        True,
-        5,
-    ),
+    "flash with a voice": (FLASH, "runcomfy", NODS | {"shot_type": "single"}, True, 5),
 }
 
 
@@ -125,27 +115,18 @@ def test_a_job_falls_over_from_runcomfy_to_wavespeed(stack: Stack) -> None:
 
 def test_a_failed_render_is_submitted_once_more(stack: Stack) -> None:
     stack.fault(match="second", do="fail_render", times=None)
-    stack.fault("wavespeed", match="second", do="fail_render", times=None)
+    stack.fault("wavespeed", match="second", do="fail_render", error="The GPU went away.")
 
     event = stack.event_of(stack.drop("second"))
 
     assert event["detail"]["error"]["code"] == "RenderFailed"
+    assert "The GPU went away." in event["detail"]["error"]["message"]
     attempts = event["detail"]["render"]["attempts"]
     assert [(a["provider"], a["outcome"]) for a in attempts] == [
         ("runcomfy", "RenderFailed"),
         ("wavespeed", "RenderFailed"),
     ]
     assert len(stack.submissions("second")) == len(stack.submissions("second", "wavespeed")) == 1
-
-
-def test_moderation_ends_a_job_at_once(stack: Stack) -> None:
-    stack.fault(match="indecent", do="moderate", times=None)
-
-    event = stack.event_of(stack.drop("indecent"))
-
-    assert event["detail-type"] == "Video Failed"
-    assert len(stack.submissions("indecent")) == 1
-    assert stack.submissions("indecent", "wavespeed") == []
 
 
 def test_an_avatar_folder_makes_a_video_of_every_recording(stack: Stack) -> None:
@@ -163,7 +144,7 @@ def test_an_avatar_folder_makes_a_video_of_every_recording(stack: Stack) -> None
     assert stack.executions("face-") == []
 
 
-def test_a_phones_photo_and_voice_memo_just_work_and_tell_no_place(
+def test_a_phones_photo_and_voice_memo_work_and_carry_no_place(
     stack: Stack, tmp_path: Path
 ) -> None:
     photo, memo = heic_photo(tmp_path), m4a_memo(tmp_path)
@@ -182,32 +163,3 @@ def test_a_phones_photo_and_voice_memo_just_work_and_tell_no_place(
     ]
     assert all("/work/" in path for path in submission["inputs"])
     assert [media["metadata"] for media in submission["media"]] == [[], []]
-
-
-def test_an_unknown_field_is_refused_with_the_nearest_name(stack: Stack) -> None:
-    drop_job(stack, "typo", {"resolutoin": "720p"}, ("typo.mp3", VOICE), ("typo.png", PICTURE))
-
-    event = event_about(stack, "typo")
-
-    assert event["detail"]["error"]["code"] == "InputRejected"
-    (reason,) = event["detail"]["error"]["reasons"]
-    assert reason["file"] == "inbox/typo.json"
-    assert "resolution" in reason["cure"]
-    assert stack.submissions("typo") == []
-
-
-def test_an_option_that_no_offer_can_honour_is_refused_offer_by_offer(stack: Stack) -> None:
-    # style is RunComfy's alone, a seed WaveSpeed's
-    drop_job(
-        stack,
-        "torn",
-        {"style": "sing", "seed": 7},
-        ("torn.mp3", VOICE),
-        ("torn.png", PICTURE),
-    )
-
-    event = event_about(stack, "torn")
-
-    reasons = event["detail"]["error"]["reasons"]
-    assert len({reason["offer"] for reason in reasons}) == 2
-    assert stack.submissions("torn") == stack.submissions("torn", "wavespeed") == []

@@ -84,7 +84,7 @@ def rerun(stack: Stack, *arguments: str) -> "subprocess.CompletedProcess[str]":
     )
 
 
-def test_of_many_at_once_each_is_rendered_once_and_never_too_many_together(stack: Stack) -> None:
+def test_a_burst_is_rendered_once_each_within_the_slots(stack: Stack) -> None:
     stems = [f"burst{number}" for number in range(BURST)]
     # More jobs than WaveSpeed has slots, and there for longer than it takes to submit them all.
     stack.fault(match="burst", at="submit", status=402, times=FALLING_OVER)
@@ -121,7 +121,7 @@ def struck_on_the_bad_day(stack: Stack) -> Counter[int]:
     return struck
 
 
-def test_who_waits_may_be_stopped_or_lose_a_file_and_the_next_is_served(stack: Stack) -> None:
+def test_a_waiting_job_may_be_stopped_or_lose_a_file(stack: Stack) -> None:
     """All slots are held by renders that never begin; what waits behind them ends in three ways."""
     stack.fault(match="holder", do="stay_queued", times=RUNCOMFY_SLOTS)
     holders = [stack.drop(f"holder{number}") for number in range(RUNCOMFY_SLOTS)]
@@ -171,7 +171,7 @@ def test_a_delivery_that_failed_is_run_again_without_paying_again(stack: Stack) 
     assert len(stack.executions("spilled-")) == 2
 
 
-def test_what_costs_more_than_a_day_may_waits_and_lets_others_go_first(stack: Stack) -> None:
+def test_a_job_over_the_daily_limit_waits_and_lets_others_pass(stack: Stack) -> None:
     sings = {"prompt": "She sings."}  # only WaveSpeed takes a prompt
     for stem, said in (("dear", {"resolution": "720p", **sings}), ("cheap", sings)):
         stack.upload(f"{stem}.json", json.dumps(said).encode())
@@ -191,7 +191,7 @@ def test_what_costs_more_than_a_day_may_waits_and_lets_others_go_first(stack: St
     until(lambda: not stack.ledger("waiters#"), "the end of its wait")
 
 
-def test_every_minute_who_waits_is_served(stack: Stack) -> None:
+def test_the_rule_of_each_minute_serves_the_queue(stack: Stack) -> None:
     """Here it does not wait for the minute."""
     events = stack.client("events")
     (serve,) = (
@@ -210,7 +210,7 @@ def test_every_minute_who_waits_is_served(stack: Stack) -> None:
 
 def test_the_sweep_starts_what_no_event_started(stack: Stack) -> None:
     queue = stack.output("IntakeQueueUrl")
-    with uploads_that_no_rule_tells_of(stack) as untold:
+    with uploads_without_events(stack) as untold:
         given = [
             stack.upload(key, file.read_bytes())
             for key, file in (("swept.png", PORTRAIT), ("swept.mp3", SPEECH))
@@ -231,7 +231,7 @@ def test_the_sweep_starts_what_no_event_started(stack: Stack) -> None:
 
 
 @contextmanager
-def uploads_that_no_rule_tells_of(stack: Stack) -> Iterator[str]:
+def uploads_without_events(stack: Stack) -> Iterator[str]:
     """The upload rule is off, and a queue has the events that it lets pass: S3 tells of an upload
     a moment later, so that without them nobody knew whether one is still to come."""
     events = stack.client("events")
@@ -250,7 +250,7 @@ def uploads_that_no_rule_tells_of(stack: Stack) -> Iterator[str]:
         events.delete_rule(Name="witness")
 
 
-def test_a_failed_job_whose_files_were_dropped_again_is_not_run_over_the_newer_one(
+def test_a_failed_job_is_not_run_over_a_newer_drop(
     stack: Stack,
 ) -> None:
     """Also while the newer one still renders."""
