@@ -15,9 +15,8 @@ import struct
 import threading
 import time
 import traceback
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, tzinfo
 from functools import cache, partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -56,7 +55,7 @@ from dropreel.model.messages import (
 )
 from dropreel.model.provider import RenderState
 from dropreel.providers import registry as providers
-from dropreel.providers.download import MAX_VIDEO_BYTES, Download, GuardedTransport
+from dropreel.providers.download import Download
 from local.standin import runcomfy, wavespeed
 from local.standin.server import Dialect, Settings, Standin, running
 from local.standin_videos import StandInsToo
@@ -71,7 +70,7 @@ if TYPE_CHECKING:
 RUNCOMFY, WAVESPEED = "runcomfy", "wavespeed"
 OFFERS: Final = {RUNCOMFY: render_fakes.RUNCOMFY, WAVESPEED: render_fakes.WAVESPEED}
 TOKENS: Final = {RUNCOMFY: "rc-5ec7e7-of-runcomfy", WAVESPEED: "ws-5ec7e7-of-wavespeed"}
-KEY = "key=5ec7e7"  # in each URL of a result that a test makes up
+KEY = "key=5ec7e7"  # in the URLs that a provider is made to tell
 SECRETS = (*TOKENS.values(), "5ec7e7", "X-Amz-", "/videos/")
 LONG_AGO_SECONDS = 600  # whoever began a call then is dead by now
 IMPATIENCE_SECONDS = 0.4
@@ -186,7 +185,9 @@ class FaultAccount:
         for app in self.apps.values():
             assert hasattr(app, "datetime")
             app.datetime = self._clock
-        self.download_with(StandInsToo(self.origins))
+        self.apps["deliver"].download = Download(
+            transport=StandInsToo([api.url for api in standins.values()]), sleep=lambda _: None
+        )
 
     # What a test gives
 
@@ -256,17 +257,6 @@ class FaultAccount:
 
     def pass_seconds(self, seconds: float) -> None:
         self._clock.ahead += timedelta(seconds=seconds)
-
-    def download_with(self, transport: GuardedTransport, max_bytes: int = MAX_VIDEO_BYTES) -> None:
-        self.apps["deliver"].download = Download(
-            transport=transport,
-            max_bytes=max_bytes,
-            sleep=lambda seconds: None,
-        )
-
-    @property
-    def origins(self) -> list[str]:
-        return [api.url for api in self.standins.values()]
 
     def call_somewhere_else(self, provider: ProviderName, url: str) -> None:
         """The provider is at this URL now."""
@@ -477,140 +467,29 @@ def hangs_up_there(_url: str) -> Iterator[str]:
 
 
 @contextmanager
-def no_tls_there(url: str) -> Iterator[str]:
-    """The stand-in itself, which speaks plain HTTP."""
-    yield url.replace("http:", "https:")
-
-
-@contextmanager
 def nobody_trusted_there(_url: str) -> Iterator[str]:
     """Somebody with a certificate that nobody vouches for."""
-    with public_hosts("127.0.0.1") as hosts:
-        yield f"https://127.0.0.1:{hosts.port}"
-
-
-# The internet
-
-
-@dataclass(frozen=True)
-class Page:
-    """What a host answers."""
-
-    status: int = 200
-    body: bytes = b""
-    headers: Mapping[str, str] = field(default_factory=dict)
-
-
-class PublicHosts(ThreadingHTTPServer):
-    """One https server for all public hosts. Each gives its pages in turn, the last for ever."""
-
-    daemon_threads = True
-
-    def __init__(self, server_side: ssl.SSLContext, client_side: ssl.SSLContext) -> None:
-        super().__init__(("127.0.0.1", 0), _PageRequest)
-        self.socket = server_side.wrap_socket(self.socket, server_side=True)
-        self.trust = client_side
-        self.pages: dict[str, list[Page]] = {}
-        self.port: int = self.server_port
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """The client hung up, as it should."""
-
-
-class _PageRequest(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server: PublicHosts
-
-    def do_GET(self) -> None:
-        pages = self.server.pages[self.headers["Host"].partition(":")[0]]
-        page = pages.pop(0) if len(pages) > 1 else pages[0]
-        headers = {"Content-Type": "video/mp4", "Content-Length": str(len(page.body))}
-        self.send_response(page.status)
-        for name, value in (headers | dict(page.headers)).items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(page.body)
-        self.close_connection = True
-
-    def log_message(self, *_: object) -> None: ...
-
-
-@contextmanager
-def public_hosts(*names: str) -> Iterator[PublicHosts]:
-    """Hosts of these names, and a context in which their certificate is trusted."""
-    certificate, key = _certificate(*names)
-    server_side = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    with NamedTemporaryFile() as pem:
-        pem.write(certificate + key)
-        pem.flush()
-        server_side.load_cert_chain(pem.name)
-    client_side = ssl.create_default_context(cadata=certificate.decode())
-    with PublicHosts(server_side, client_side) as hosts:
-        thread = threading.Thread(target=hosts.serve_forever, args=[0.01])
-        thread.start()
-        try:
-            yield hosts
-        finally:
-            hosts.shutdown()
-            thread.join()
-
-
-def _certificate(*names: str) -> tuple[bytes, bytes]:
     key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, names[0])])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - timedelta(hours=1))
-        .not_valid_after(now + timedelta(hours=1))
-        .add_extension(x509.SubjectAlternativeName(map(x509.DNSName, names)), critical=False)
-        .sign(key, hashes.SHA256())
-        .public_bytes(serialization.Encoding.PEM)
-    )
+    subject, now = x509.Name([]), datetime.now(UTC)
+    certificate = x509.CertificateBuilder(
+        subject, subject, key.public_key(), 1, now - timedelta(hours=1), now + timedelta(hours=1)
+    ).sign(key, hashes.SHA256())
     secret = key.private_bytes(
         serialization.Encoding.PEM,
         serialization.PrivateFormat.PKCS8,
         serialization.NoEncryption(),
     )
-    return certificate, secret
-
-
-class Internet:
-    """Names, and where connections really go: every address but the stand-ins' leads to the
-    public hosts, so that one which must not be connected to would be, and is seen in `left_for`."""
-
-    def __init__(
-        self,
-        monkeypatch: pytest.MonkeyPatch,
-        hosts: PublicHosts,
-        standins: Collection[StandinApi],
-        **names: list[str],
-    ) -> None:
-        """Each name has its addresses in turn, the last for ever."""
-        self.names = names
-        self.left_for: list[str] = []
-        self._hosts = hosts
-        self._standins = {urlsplit(standin.url).port for standin in standins}
-        self._lookup = socket.getaddrinfo
-        self._connect: Callable[..., socket.socket] = socket.create_connection
-        monkeypatch.setattr(socket, "getaddrinfo", self._look_up)
-        monkeypatch.setattr(socket, "create_connection", self._connect_to)
-
-    def _look_up(self, host: str, port: int, *args: int, **kwargs: int) -> list[Any]:
-        addresses = self.names.get(host.partition(".")[0])
-        if addresses is None:
-            return self._lookup(host, port, *args, **kwargs)
-        address = addresses.pop(0) if len(addresses) > 1 else addresses[0]
-        return [(0, 0, 0, "", (address, port))]
-
-    def _connect_to(
-        self, address: tuple[str, int], *args: object, **kwargs: object
-    ) -> socket.socket:
-        if address[0] == "127.0.0.1" and address[1] in self._standins:
-            return self._connect(address, *args, **kwargs)
-        self.left_for.append(address[0])
-        return self._connect(("127.0.0.1", self._hosts.port), *args, **kwargs)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    with NamedTemporaryFile() as pem:
+        pem.write(certificate.public_bytes(serialization.Encoding.PEM) + secret)
+        pem.flush()
+        context.load_cert_chain(pem.name)
+    with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        thread = threading.Thread(target=server.serve_forever, args=[0.01])
+        thread.start()
+        try:
+            yield f"https://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
