@@ -12,16 +12,9 @@ from functools import cache, partial
 from itertools import count
 from typing import Any, TypeVar
 
-import boto3
 import pytest
-from aws_lambda_powertools.utilities.parameters import SecretsProvider
-from aws_lambda_powertools.utilities.parameters.constants import DEFAULT_PROVIDERS
 from botocore.client import BaseClient
 from botocore.exceptions import ClientError
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
 from dropreel.aws.bus import EventNotTaken
 from dropreel.aws.slots import DynamoDBSlots
@@ -33,11 +26,10 @@ from dropreel.model.ledger import AttemptState, Run
 from dropreel.model.messages import ActiveRender, NextAttempt, Progress, Submission
 from dropreel.model.provider import Answer, RenderState, Result, Ticket, UnknownRequest
 from dropreel.render.admission import RunId
-from local.standin.server import running
 from tests.support.admission_fakes import FakeExecutions, admission_with, job_named, request_of
 from tests.support.fault_account import CONTEXT, load_step
 from tests.support.render_account import LEDGER, ROOT, VIDEOS, RenderAccount, render_account
-from tests.support.render_fakes import PLAN, RUNCOMFY, TICKET, ScriptedProvider, by_name, providers
+from tests.support.render_fakes import PLAN, RUNCOMFY, TICKET, ScriptedProvider, by_name
 from tests.support.videos import tiny_video
 
 ABORTED = json.loads((ROOT / "events/samples/execution_aborted.json").read_text())
@@ -389,7 +381,7 @@ def test_poll_cut_off_anywhere_returns_the_slot(fault: Fault, aws: Platform) -> 
 @pytest.mark.parametrize(
     ("says", "code"), [(QUEUED, "RenderTimedOut"), (UnknownRequest(), "RequestForgotten")]
 )
-def test_poll_cut_off_anywhere_tells_the_same_loss(
+def test_poll_cut_off_anywhere_reports_the_same_loss(
     says: Answer | Exception, code: str, fault: Fault, aws: Platform
 ) -> None:
     poll = aws.function("poll")
@@ -397,12 +389,12 @@ def test_poll_cut_off_anywhere_tells_the_same_loss(
     for case in aws.cut_off_anywhere(fault, aws.accepted_job):
         event, provider = case.render(), FaithfulProvider(says)
 
-        def told(event: Json = event, provider: FaithfulProvider = provider) -> Json:
+        def lost(event: Json = event, provider: FaithfulProvider = provider) -> Json:
             with pytest.raises(DropreelError) as raised:
                 poll(event, provider)
             return {"code": raised.value.report.code}
 
-        assert aws.called_again(told) == {"code": code}
+        assert aws.called_again(lost) == {"code": code}
         assert case.attempt_state is AttemptState.LOST
 
 
@@ -430,9 +422,7 @@ def test_admit_cut_off_anywhere_gives_one_slot(fault: Fault, aws: Platform) -> N
 
 
 @each_fault
-def test_sweep_cut_off_anywhere_serves_who_waits_when_called_again(
-    fault: Fault, aws: Platform
-) -> None:
+def test_sweep_cut_off_anywhere_serves_the_waiting_jobs(fault: Fault, aws: Platform) -> None:
     executions, ledger = FakeExecutions(), aws.account.ledger
     slots, clock = DynamoDBSlots(LEDGER, aws.account.dynamodb), partial(datetime.now, UTC)
     paused = admission_with(slots, executions, ledger, clock, in_flight=0)
@@ -493,7 +483,7 @@ def test_submit_killed_anywhere_never_sends_twice(aws: Platform) -> None:
 # Timed out after the side effect: called again after all was done
 
 
-def test_poll_called_again_takes_nobodys_slot(aws: Platform) -> None:
+def test_poll_called_again_takes_no_other_jobs_slot(aws: Platform) -> None:
     first, poll, provider = aws.accepted_job(), aws.function("poll"), FaithfulProvider(COMPLETED)
 
     poll(first.render(), provider)
@@ -504,46 +494,22 @@ def test_poll_called_again_takes_nobodys_slot(aws: Platform) -> None:
     assert second.holds_slot
 
 
-def test_deliver_called_again_copies_nothing_again(aws: Platform) -> None:
-    case, provider = aws.accepted_job(), FaithfulProvider(COMPLETED)
-
-    first, second = (aws.function("deliver")(case.render(), provider) for _ in range(2))
-
-    assert second == first
-    assert (case.versions(case.job.video_key), case.versions(case.job.manifest_key)) == (1, 1)
-
-
-def test_conclude_called_again_tells_the_same(aws: Platform) -> None:
-    case, provider = aws.accepted_job(), FaithfulProvider(QUEUED)
-
-    first, second = (aws.function("conclude")(case.failed_run(), provider) for _ in range(2))
-
-    assert second == first
-    assert case.versions(case.job.error_key) == 1
-    assert provider.cancelled == ["req-1"]
-
-
 # Announced: once, and when the bus refused it by the next call
 
 
-def ended_job(aws: Platform, *, is_delivered: bool) -> tuple[Case, Callable[[], Json], Json]:
-    """A call of conclude for its end, and the video that it has got."""
+@pytest.mark.parametrize("is_delivered", [True, False])
+def test_end_that_the_bus_refused_is_announced_by_the_next_call(
+    aws: Platform, is_delivered: bool
+) -> None:
     case, provider = aws.accepted_job(), FaithfulProvider(COMPLETED if is_delivered else QUEUED)
     ready = aws.function("deliver")(case.render(), provider) if is_delivered else {}
-    return case, partial(aws.function("conclude"), case.ended_run(), provider), ready
-
-
-@pytest.mark.parametrize("is_delivered", [True, False])
-@pytest.mark.parametrize("is_refused", [True, False])
-def test_end_is_announced_once(aws: Platform, is_delivered: bool, is_refused: bool) -> None:
-    case, conclude, ready = ended_job(aws, is_delivered=is_delivered)
-    if is_refused:
-        aws.weather.brew(Fault.REFUSED)
-        with pytest.raises(EventNotTaken):
-            conclude()
-        assert case.run.outcome == ("VideoReady" if is_delivered else None)
-        assert (case.run.closed_at is None) is is_delivered
-        aws.weather.clear()
+    conclude = partial(aws.function("conclude"), case.ended_run(), provider)
+    aws.weather.brew(Fault.REFUSED)
+    with pytest.raises(EventNotTaken):
+        conclude()
+    assert case.run.outcome == ("VideoReady" if is_delivered else None)
+    assert (case.run.closed_at is None) is is_delivered
+    aws.weather.clear()
 
     first, second = conclude(), conclude()
 
@@ -556,47 +522,3 @@ def test_end_is_announced_once(aws: Platform, is_delivered: bool, is_refused: bo
     else:
         assert case.run.outcome == "ExecutionAborted"
         assert case.versions(case.job.error_key) == 1
-
-
-def test_video_that_the_ledger_never_noted_is_the_answer_to_a_failure(aws: Platform) -> None:
-    case, provider = aws.accepted_job(), FaithfulProvider(COMPLETED)
-    aws.weather.brew(Fault.THROTTLED, nth=3)  # after attempts and runs were read
-    with pytest.raises(ClientError):
-        aws.function("deliver")(case.render(), provider)
-    aws.weather.clear()
-
-    answer = aws.function("conclude")(case.failed_run(), provider)
-
-    ready = VideoReady.model_validate(answer)
-    assert VideoReady.model_validate_json(case.text(case.job.manifest_key)) == ready
-    assert case.versions(case.job.error_key) == 0
-    assert case.run.outcome == "VideoReady"
-    assert case.announced() == []  # the state machine does
-
-
-# The token
-
-
-def test_token_rotated_between_submit_and_poll_is_read_anew(
-    aws: Platform, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    secrets, token = boto3.client("secretsmanager"), "old"
-    secrets.create_secret(Name="runcomfy-token", SecretString=token)
-    # Powertools' cache lives as long as an environment.
-    monkeypatch.setitem(DEFAULT_PROVIDERS, "secrets", SecretsProvider())
-
-    def answer(request: Request) -> Response:
-        if request.headers["Authorization"] != f"Bearer {token}":
-            return JSONResponse({"error_code": 401001, "message": "?"}, 401)
-        return JSONResponse({"request_id": "req-1", "status": "in_queue"})
-
-    routes = [Route("/{path:path}", answer, methods=["GET", "POST"])]
-    with running(Starlette(routes=routes)) as url:
-        monkeypatch.setenv("PROVIDERS", providers(runcomfy={"url": url}))
-        submission = aws.dropped_job().submission()
-        ticket = Function("submit")(submission)["ticket"]
-        token = "new"
-        secrets.put_secret_value(SecretId="runcomfy-token", SecretString=token)
-        progress = Function("poll")({"plan": submission["plan"], "ticket": ticket})
-
-    assert Progress.model_validate(progress).state is RenderState.QUEUED
