@@ -1,4 +1,4 @@
-"""Intake: which uploads start a job, and what is told of those that wait in vain."""
+"""Intake: which uploads start a job, and what is announced of those that do not."""
 
 import dataclasses
 import itertools
@@ -72,7 +72,7 @@ def world() -> World:
         ),
     }
 )
-def test_pair_starts_once_and_half_a_pair_is_told_of_once(
+def test_pair_starts_once_and_half_a_pair_is_announced_once(
     world: World, steps: list[Step], log: list[str]
 ) -> None:
     world.play(*steps, 120)
@@ -142,9 +142,7 @@ def test_event_does_not_ask_the_videos_bucket(
 
 
 @pytest.mark.parametrize("change", ["defaults", "face", "parameter", "deleted"])
-def test_change_elsewhere_starts_no_second_job_of_the_same_uploads(
-    world: World, change: str
-) -> None:
+def test_later_change_starts_no_second_job_of_the_same_uploads(world: World, change: str) -> None:
     world.play(("_defaults.json", {"image": "face.png"}), "face.png")
     world.play("?anna.mp3", ("?anna.txt", "hi"), "=v3")
 
@@ -163,9 +161,7 @@ def test_change_elsewhere_starts_no_second_job_of_the_same_uploads(
 
 
 @pytest.mark.parametrize("lost", ["start", "note"])
-def test_first_claim_decides_when_a_crash_has_the_job_started_again(
-    world: World, lost: str
-) -> None:
+def test_first_claim_decides_after_a_crash(world: World, lost: str) -> None:
     seen = [world.drop("inbox/anna.png"), world.drop("inbox/anna.mp3")]
     with world.crash_at(lost):
         world.tell(seen[0])
@@ -178,7 +174,7 @@ def test_first_claim_decides_when_a_crash_has_the_job_started_again(
     assert not world.used
 
 
-def test_crash_between_two_notes_leaves_nothing_that_waits_in_vain(
+def test_crash_between_two_notes_announces_nothing_later(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said: Parsed = {"image": "faces/a.png", "audio": "faces/b.mp3"}
@@ -239,7 +235,7 @@ def test_crash_between_two_notes_leaves_nothing_that_waits_in_vain(
     ],
     ids=["no voice", "no prompt", "no named file", "unknown ending", "no ending"],
 )
-def test_one_event_and_a_file_say_what_an_incomplete_upload_misses(
+def test_one_event_and_a_file_say_what_an_upload_misses(
     world: World, steps: list[Step], missing: tuple[Role, ...], message: str
 ) -> None:
     world.play(*steps, 59)
@@ -323,7 +319,7 @@ def test_crowd_of_strangers_gives_one_event_of_bounded_size(world: World) -> Non
     assert len(incomplete.uploads) == MAX_LISTED
 
 
-def test_somebodys_own_file_in_place_of_the_error_file_silences_nothing(world: World) -> None:
+def test_foreign_error_file_silences_no_event(world: World) -> None:
     world.files["anna.error.json"] = '{"uploads": "all of them"}'
     world.drop_and_tell("inbox/anna.png")
 
@@ -332,7 +328,7 @@ def test_somebodys_own_file_in_place_of_the_error_file_silences_nothing(world: W
     assert len(world.announced) == 1
 
 
-def test_crash_after_the_event_repeats_it_rather_than_losing_the_file(world: World) -> None:
+def test_crash_after_the_event_repeats_the_event(world: World) -> None:
     seen = world.drop("inbox/anna.png")
     world.time += timedelta(minutes=61)
     with world.crash_at("put_json"):
@@ -360,7 +356,7 @@ GOING_ON = Sweep(sweep=SweepPosition(bucket=UPLOADS, after="inbox/a b+c%20d'\"ðŸ
 
 
 @pytest.mark.parametrize(
-    ("message", "told"),
+    ("message", "read"),
     [
         (EVENT.read_text(), CREATED),
         (json.dumps(UNVERSIONED), CREATED.model_copy(update={"version_id": None})),
@@ -371,8 +367,8 @@ GOING_ON = Sweep(sweep=SweepPosition(bucket=UPLOADS, after="inbox/a b+c%20d'\"ðŸ
     ],
     ids=["event", "no version", "reminder", "reminder of an earlier version", "sweep", "going on"],
 )
-def test_message_is_read(message: str, told: BaseModel) -> None:
-    assert message_in(message) == told
+def test_message_is_read(message: str, read: BaseModel) -> None:
+    assert message_in(message) == read
 
 
 @pytest.mark.parametrize("message", ["", "{}", "no JSON", '{"source": "aws.s3"}', "[]"])

@@ -17,7 +17,7 @@ def world() -> World:
 FLASH, PICTURE_ONLY = "wan-2.6-flash-image-to-video", "wan-2.2-image-to-video"
 
 
-def test_job_file_beats_the_nearest_defaults_which_beat_farther_ones(world: World) -> None:
+def test_job_file_beats_near_defaults_which_beat_farther_ones(world: World) -> None:
     world.play(
         ("_defaults.json", {"model": FLASH, "prompt": "far", "seed": 1, "duration": 5}),
         ("team/_defaults.json", {"prompt": "near", "seed": 2, "resolution": "720p"}),
@@ -126,7 +126,7 @@ def test_job_starts_once_it_has_all_that_it_names(
 
 @pytest.mark.parametrize(("defaults", "face"), [(FACE, "face.png"), (SHARED_FACE, "faces/a.png")])
 @pytest.mark.parametrize("order", [1, -1])
-def test_avatars_face_waits_for_nobody(
+def test_face_of_an_avatar_is_no_half_pair(
     world: World, defaults: tuple[str, Parsed], face: str, order: int
 ) -> None:
     name, said = defaults

@@ -22,7 +22,7 @@ SAID: dict[str, Parsed] = {
 
 
 @given(st.permutations([*SAID, *SAID]), st.randoms(use_true_random=False))
-def test_job_of_five_files_starts_once_in_whatever_order_it_is_told(
+def test_job_of_five_files_starts_once_in_any_order_of_events(
     order: list[str], chance: random.Random
 ) -> None:
     """A key's first place in the order drops it, the second tells of it; time passes between."""
@@ -104,7 +104,7 @@ def test_any_order_of_events_starts_each_pair_once_and_loses_none(
 
 
 @given(bases, st.permutations(["png", "mp3", "mp3", "png", "mp3"]))
-def test_events_of_one_pair_in_any_order_start_exactly_one_job(base: str, order: list[str]) -> None:
+def test_events_of_one_pair_in_any_order_start_one_job(base: str, order: list[str]) -> None:
     world = World()
     seen = {ending: world.drop(f"inbox/{base}.{ending}") for ending in ("png", "mp3")}
 
@@ -136,7 +136,7 @@ FILES = [(team, name) for team, files in TEAMS.items() for name in files]
 @given(
     st.permutations(FILES * 2), st.lists(st.sampled_from([0, 0.1, 20]), min_size=40, max_size=40)
 )
-def test_no_team_changes_what_becomes_of_anothers_files(
+def test_no_team_changes_the_jobs_of_another(
     order: list[tuple[str, str]], minutes: list[float]
 ) -> None:
     """In whatever order all of it is dropped and told of: as if the other team did not exist."""

@@ -56,6 +56,7 @@ def test_a_job_file_says_model_prompt_files_and_options() -> None:
 
 
 def test_every_option_and_value_of_the_catalog_can_be_said() -> None:
+    assert said({}) == Parsed(JobChoices())
     for model in MODELS.values():
         for option in itertools.chain.from_iterable(offer.options for offer in model.route):
             some = {"string": "flying", "integer": 7, "boolean": True}[option.kind]
@@ -69,12 +70,8 @@ def test_every_option_of_the_catalog_is_a_field() -> None:
     assert set(JobFile.model_fields) == {"model", "image", "audio", "link"} | options
 
 
-def test_an_empty_object_says_nothing() -> None:
-    assert said({}) == Parsed(JobChoices())
-
-
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
-def test_text_is_read_as_windows_and_the_others_write_it(encoding: str) -> None:
+def test_text_is_read_in_the_encodings_that_editors_write(encoding: str) -> None:
     prompt = parse(Role.PROMPT, "inbox/anna.txt", "Sie lächelt.\r\n".encode(encoding))
     options = parse(Role.OPTIONS, ANNA, '{"prompt": "Sie lächelt."}'.encode(encoding))
 
@@ -93,7 +90,7 @@ def test_text_is_read_as_windows_and_the_others_write_it(encoding: str) -> None:
         ("12:30.png", "inbox/team/12:30.png"),
     ],
 )
-def test_a_path_is_seen_from_the_folder_of_its_file(path: str, key: str) -> None:
+def test_a_path_starts_in_the_folder_of_its_file(path: str, key: str) -> None:
     assert said({"image": path}) == Parsed(JobChoices(files={Role.IMAGE: key}))
 
 
@@ -194,7 +191,7 @@ def test_a_refusal_says_what_was_found_and_what_to_write(
         (b"\xff\xfea", "another encoding"),
     ],
 )
-def test_what_is_no_json_object_is_told_so(content: bytes, found: str) -> None:
+def test_a_document_that_is_no_json_object_is_refused(content: bytes, found: str) -> None:
     choices, (problem,) = parse(Role.OPTIONS, ANNA, content)
 
     assert choices == JobChoices()
@@ -211,7 +208,7 @@ def test_what_is_no_json_object_is_told_so(content: bytes, found: str) -> None:
         (b"\x89PNG\r\n\x1a\n", "another encoding"),
     ],
 )
-def test_a_prompt_file_that_holds_no_prompt_is_told_so(content: bytes, found: str) -> None:
+def test_a_prompt_file_without_a_prompt_is_refused(content: bytes, found: str) -> None:
     choices, (problem,) = parse(Role.PROMPT, "inbox/anna.txt", content)
 
     assert choices == JobChoices()
@@ -219,7 +216,7 @@ def test_a_prompt_file_that_holds_no_prompt_is_told_so(content: bytes, found: st
     assert found in problem.found
 
 
-def test_all_that_is_wrong_is_said_at_once_and_the_rest_understood() -> None:
+def test_all_mistakes_are_named_at_once_and_the_rest_is_read() -> None:
     choices, problems = said({"sed": 1, "style": "rap", "image": "/x.png", "resolution": "720p"})
 
     assert [problem.cure.split()[1] for problem in problems] == ['"seed"', "one", "the"]
@@ -237,7 +234,7 @@ def test_a_recording_is_no_default() -> None:
     assert "audio" in problem.found
 
 
-def test_a_file_too_large_to_be_read_is_told_so() -> None:
+def test_a_file_too_large_to_be_read_is_refused() -> None:
     (problem,) = too_large(ANNA, 70_000).problems
 
     assert (problem.rule, problem.found) == ("at most 64 KiB", "69 KiB")
@@ -281,7 +278,7 @@ def test_a_prompt_in_both_files_is_a_problem_that_names_both() -> None:
     assert '"prompt"' in problem.found
 
 
-def test_files_that_do_not_contradict_each_other_add_up() -> None:
+def test_files_without_a_contradiction_add_up() -> None:
     files = [
         (ANNA, Parsed(JobChoices(options={"seed": 7}))),
         ("anna.txt", Parsed(JobChoices(prompt="b"))),
@@ -314,7 +311,7 @@ def flat(choices: JobChoices) -> dict[str, object]:
 
 
 @given(st.lists(wishes, max_size=4))
-def test_of_each_thing_the_nearest_that_says_it_wins(nearest_first: list[JobChoices]) -> None:
+def test_the_nearest_file_that_says_a_field_wins(nearest_first: list[JobChoices]) -> None:
     merged = nearest_wins([Parsed(choices) for choices in nearest_first]).choices
 
     expected: dict[str, object] = {}

@@ -55,7 +55,7 @@ def test_a_key_is_folder_stem_and_ending(key: str, expected: Name) -> None:
         "inboxes/anna.png",
     ],
 )
-def test_no_job_is_made_of_litter(key: str) -> None:
+def test_litter_makes_no_job(key: str) -> None:
     assert name_of(key) is None
 
 
@@ -117,7 +117,7 @@ def test_the_same_folder_and_stem_belong_together(files: list[str], beside: bool
     assert together == set(files if beside else files[:1])
 
 
-def test_defaults_and_strangers_are_nobodys_own() -> None:
+def test_defaults_and_unknown_files_belong_to_no_job() -> None:
     group = group_of("_defaults.png", "_defaults.json", "_defaults.docx", "_defaults.txt")
 
     assert [upload.key for upload in group.own] == ["inbox/_defaults.png", "inbox/_defaults.txt"]
@@ -170,9 +170,7 @@ segments = st.text(
 
 
 @given(st.lists(segments, max_size=4), segments)
-def test_any_name_finds_its_other_half_and_gives_its_key_back(
-    folders: list[str], stem: str
-) -> None:
+def test_any_name_finds_its_other_half_and_keeps_its_key(folders: list[str], stem: str) -> None:
     folder = "".join(f"{segment}/" for segment in folders)
     keys = [f"inbox/{folder}{stem}.{ending}" for ending in ("png", "mp3")]
 
