@@ -28,22 +28,18 @@ def pending_job(
     assert name is not None
     says = ["anna.json"] if own is not None else []
     listed = [ObjectVersion(f"inbox/team/{file}", "v1", 1) for file in (*files, *says)]
+    own_file, inherited = (
+        parse(role, key, json.dumps(said or {}).encode(), ("faces/",))
+        for role, key, said in (
+            (Role.OPTIONS, ANNA, own),
+            (Role.DEFAULTS, "inbox/team/_defaults.json", defaults),
+        )
+    )
     return PendingJob(
         bucket="uploads",
         group=Group.around(name, listed),
-        own=parse(Role.OPTIONS, ANNA, json.dumps(own or {}).encode(), ("faces/",)),
-        inherited=nearest_wins(
-            [
-                parse(
-                    Role.DEFAULTS,
-                    "inbox/team/_defaults.json",
-                    json.dumps(defaults).encode(),
-                    ("faces/",),
-                )
-            ]
-            if defaults is not None
-            else []
-        ),
+        own=own_file,
+        inherited=nearest_wins([inherited]),
         defaults=(ObjectVersion("inbox/team/_defaults.json", "d1", 2),) if defaults else (),
         found={key: ObjectVersion(key, "n1", 3) for key in there},
         deployed_model=model,
@@ -129,27 +125,39 @@ def test_a_job_pins_its_own_files_the_named_and_the_defaults() -> None:
     assert job.problems == ()
 
 
-def test_an_own_picture_beats_the_avatars() -> None:
-    job = pending_job(
-        "anna.png", "anna.mp3", defaults={"image": "face.png"}, there=(FACE_BESIDE,)
-    ).job()
-
-    assert [given.key for given in job.of(Role.IMAGE)] == ["inbox/team/anna.png"]
+NAMES_A_FACE: dict[str, object] = {"image": "../faces/anna.png"}
+BESIDE = "inbox/team/anna.png"
 
 
-def test_a_named_picture_beats_the_avatars() -> None:
-    job = pending_job(
-        "anna.mp3",
-        own={"image": "../faces/anna.png"},
-        defaults={"image": "face.png"},
-        there=(FACE_BESIDE, FACE),
-    ).job()
+@pytest.mark.parametrize(
+    ("made", "picture"),
+    [
+        (
+            pending_job(
+                "anna.png", "anna.mp3", defaults={"image": "face.png"}, there=(FACE_BESIDE,)
+            ),
+            BESIDE,
+        ),
+        (
+            pending_job(
+                "anna.mp3",
+                own=NAMES_A_FACE,
+                defaults={"image": "face.png"},
+                there=(FACE_BESIDE, FACE),
+            ),
+            FACE,
+        ),
+        (pending_job("anna.png", "anna.mp3", own={"image": "anna.png"}, there=(BESIDE,)), BESIDE),
+    ],
+    ids=["own beats avatar", "named beats avatar", "own and named is one"],
+)
+def test_a_job_has_one_picture(made: PendingJob, picture: str) -> None:
+    assert made.problems == ()
+    assert [given.key for given in made.job().of(Role.IMAGE)] == [picture]
 
-    assert [given.key for given in job.of(Role.IMAGE)] == [FACE]
 
-
-def test_a_picture_beside_another_that_is_named_is_a_refusal_that_names_both() -> None:
-    made = pending_job("anna.png", "anna.mp3", own={"image": "../faces/anna.png"}, there=(FACE,))
+def test_a_picture_beside_a_named_one_is_a_refusal_that_names_both() -> None:
+    made = pending_job("anna.png", "anna.mp3", own=NAMES_A_FACE, there=(FACE,))
 
     (problem,) = made.job().problems
     assert made.is_ready
@@ -194,7 +202,7 @@ def test_an_unusable_picture_that_is_named_is_refused() -> None:
 
 def test_another_rival_is_another_refusal() -> None:
     refused = [
-        pending_job(rival, "anna.mp3", own={"image": "../faces/anna.png"}, there=(FACE,)).job()
+        pending_job(rival, "anna.mp3", own=NAMES_A_FACE, there=(FACE,)).job()
         for rival in ("anna.png", "anna.jpg")
     ]
 
@@ -202,24 +210,12 @@ def test_another_rival_is_another_refusal() -> None:
     assert refused[0].id != refused[1].id
 
 
-def test_a_picture_that_is_named_and_beside_it_is_one_picture() -> None:
-    beside = "inbox/team/anna.png"
-
-    made = pending_job("anna.png", "anna.mp3", own={"image": "anna.png"}, there=(beside,))
-
-    assert made.problems == ()
-    assert [given.key for given in made.job().of(Role.IMAGE)] == [beside]
-
-
 def test_a_refusal_holds_all_that_is_too_many() -> None:
-    job = pending_job("anna.png", "anna.jpg", "anna.mp3", "anna.wav").job()
+    files = ["anna.png", "anna.jpg", "anna.mp3", "anna.wav"]
 
-    assert {given.key.rpartition("/")[2] for given in job.inputs} == {
-        "anna.png",
-        "anna.jpg",
-        "anna.mp3",
-        "anna.wav",
-    }
+    inputs = pending_job(*files).job().inputs
+
+    assert {given.key.rpartition("/")[2] for given in inputs} == set(files)
 
 
 def test_a_refusal_stays_small_however_many_share_the_stem() -> None:
