@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dropreel.model.uploads import ObjectVersion
 from tests.support.intake_fakes import DAY, SWEEP, UPLOADS, Step, World, bases, cases
 
 
@@ -38,7 +37,7 @@ NAMED: list[Step] = [
     ],
     ids=["pairs", "avatars' folders", "named by a job"],
 )
-def test_older_uploads_that_nobody_told_of_are_started_and_looked_at_once(
+def test_older_uploads_without_an_event_are_started_and_read_once(
     world: World, dropped: list[Step], stems: list[str]
 ) -> None:
     world.play(*dropped, 365 * DAY, SWEEP, DAY)
@@ -52,7 +51,7 @@ def test_older_uploads_that_nobody_told_of_are_started_and_looked_at_once(
     assert not world.messages
 
 
-def test_pair_of_a_crash_between_claim_and_start_is_started_by_the_sweep(world: World) -> None:
+def test_sweep_starts_a_pair_that_was_claimed_but_not_started(world: World) -> None:
     with world.crash_at("start"):
         world.play("?anna.png", "anna.mp3")
 
@@ -61,7 +60,7 @@ def test_pair_of_a_crash_between_claim_and_start_is_started_by_the_sweep(world: 
     assert list(world.jobs.values()) == list(world.claims.values())
 
 
-def test_older_half_pair_is_told_of_once_whatever_becomes_of_the_error_file(world: World) -> None:
+def test_older_half_pair_is_announced_once_without_its_error_file(world: World) -> None:
     world.play("?anna.png", DAY)
 
     for _ in range(3):
@@ -82,7 +81,7 @@ def test_older_half_pair_is_told_of_once_whatever_becomes_of_the_error_file(worl
         ),
     }
 )
-def test_upload_that_nobody_told_of_is_as_good_as_others(
+def test_upload_without_an_event_is_treated_like_others(
     world: World, steps: list[Step], log: list[str]
 ) -> None:
     world.play(*steps)
@@ -91,7 +90,7 @@ def test_upload_that_nobody_told_of_is_as_good_as_others(
 
 
 @pytest.mark.parametrize("notes", ["there", "lost"])
-def test_defaults_concern_nothing_that_was_told_of_before(world: World, notes: str) -> None:
+def test_new_defaults_change_no_upload_that_was_announced(world: World, notes: str) -> None:
     world.play("monday.mp3", 61, "?face.png", ("?_defaults.json", {"image": "face.png"}))
     if notes == "lost":  # of an earlier version, which made none
         world.answered.clear()
@@ -117,9 +116,7 @@ def forget(world: World) -> None:
 
 
 @pytest.mark.parametrize("file", ["anna.json", "anna.error.json"])
-def test_pair_with_an_outcome_is_not_paid_for_again_though_all_notes_are_lost(
-    world: World, file: str
-) -> None:
+def test_pair_with_an_outcome_is_not_paid_again_without_notes(world: World, file: str) -> None:
     world.drop_and_tell("inbox/anna.png", "inbox/anna.mp3")
     world.files[file] = outcome(world)
     forget(world)
@@ -133,7 +130,7 @@ def test_pair_with_an_outcome_is_not_paid_for_again_though_all_notes_are_lost(
 @pytest.mark.parametrize(
     "document", [None, "{", "[]", '{"inputs": "all"}', "another version", '{"job": {"id": "x"}}']
 )
-def test_pair_that_nothing_tells_of_is_started(world: World, document: str | None) -> None:
+def test_pair_without_an_outcome_is_started(world: World, document: str | None) -> None:
     world.drop_and_tell("inbox/anna.png", "inbox/anna.mp3")
     if document is not None:
         is_other = document == "another version"
@@ -155,7 +152,7 @@ def test_pair_that_nothing_tells_of_is_started(world: World, document: str | Non
     ],
     ids=["a stranger", "one picture too many to be named"],
 )
-def test_file_beside_a_job_and_not_in_it_is_looked_at_once(world: World, names: list[str]) -> None:
+def test_file_that_is_in_no_job_is_read_once(world: World, names: list[str]) -> None:
     world.drop_and_tell(*(f"inbox/{name}" for name in names))
     looks, starts = len(world.listed_prefixes), world.starts
 
@@ -167,23 +164,11 @@ def test_file_beside_a_job_and_not_in_it_is_looked_at_once(world: World, names: 
     assert not world.announced
 
 
-def test_uploads_from_before_versioning_are_started(world: World) -> None:
-    for key in ("inbox/anna.png", "inbox/anna.mp3"):
-        world.uploads[key] = ObjectVersion(key, "null", 1)
-    world.written_at["null"] = world.time
-
-    world.sweep()
-    world.sweep()
-
-    assert world.pinned == [{("inbox/anna.png", "null"), ("inbox/anna.mp3", "null")}]
-    assert world.starts == 1
-
-
 places = st.sets(st.tuples(st.integers(0, 3), st.sampled_from(["png", "mp3"])))
 
 
 @given(st.lists(bases, min_size=1, max_size=4, unique=True), places, places)
-def test_whatever_events_are_lost_a_sweep_starts_each_pair_once(
+def test_sweep_starts_each_pair_once_whatever_events_are_lost(
     bases: list[str], dropped: set[tuple[int, str]], told: set[tuple[int, str]]
 ) -> None:
     world = World()
