@@ -124,28 +124,28 @@ def test_a_token_is_stored_and_never_shown(
     monkeypatch.setattr("operate.__main__.at_terminal", lambda: is_terminal)
     account.deploy_secrets(*providers, stack="my stack")
 
-    told = operate("token", "--stack", "my stack", *arguments, typed=f"  {TOKEN} \r\nmore\n")
+    said = operate("token", "--stack", "my stack", *arguments, typed=f"  {TOKEN} \r\nmore\n")
 
-    assert told.exit_code == 0, told.output
+    assert said.exit_code == 0, said.output
     assert account.stored() == {f"{stored} of my stack": TOKEN}
-    assert told.stdout.splitlines()[-1] == f"{stored}'s API token is stored."
-    assert (f"{stored}'s API token: " in told.output) is is_terminal
-    assert TOKEN not in told.output + caplog.text
+    assert said.stdout.splitlines()[-1] == f"{stored}'s API token is stored."
+    assert (f"{stored}'s API token: " in said.output) is is_terminal
+    assert TOKEN not in said.output + caplog.text
 
 
 @pytest.mark.parametrize("is_terminal", [True, False])
 @pytest.mark.parametrize("typed", ["", "\n", " \t\n", f"{TOKEN} {TOKEN}ü\n", f"{TOKEN}\0\n"])
-def test_what_is_no_token_is_refused(
+def test_text_that_is_no_token_is_refused(
     account: Account, is_terminal: bool, typed: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("operate.__main__.at_terminal", lambda: is_terminal)
     account.deploy_secrets("RunComfy")
 
-    told = operate("token", typed=typed)
+    said = operate("token", typed=typed)
 
-    assert told.exit_code == 1
+    assert said.exit_code == 1
     assert account.stored() == {}
-    assert TOKEN not in told.output
+    assert TOKEN not in said.output
 
 
 @pytest.mark.parametrize(
@@ -159,23 +159,23 @@ def test_what_is_no_token_is_refused(
         ),
     ],
 )
-def test_a_provider_that_is_not_clear_is_said(
+def test_a_token_without_a_clear_provider_is_refused(
     account: Account, arguments: list[str], words: str
 ) -> None:
     account.deploy_secrets(*BOTH)
 
-    told = operate("token", *arguments, typed=TOKEN)
+    said = operate("token", *arguments, typed=TOKEN)
 
-    assert (told.exit_code, told.output) == (2, f"{words}\n")
+    assert (said.exit_code, said.output) == (2, f"{words}\n")
 
 
 def test_a_token_that_aws_does_not_store_is_not_shown(account: Account) -> None:
     account.deploy({"RunComfyTokenArn": "gone"})
 
-    told = operate("token", typed=TOKEN)
+    said = operate("token", typed=TOKEN)
 
-    assert told.exit_code == 1
-    assert told.output == "AWS did not store the token (ResourceNotFoundException).\n"
+    assert said.exit_code == 1
+    assert said.output == "AWS did not store the token (ResourceNotFoundException).\n"
 
 
 # sweep, redrive-uploads
@@ -198,14 +198,14 @@ def test_a_sweep_is_waited_for(
     account.deploy(PLAIN)
     account.answer("lambda", "invoke", response, {"FunctionName": "dropreel-sweep"})
 
-    told = operate("sweep")
+    said = operate("sweep")
 
-    assert (told.exit_code, told.output) == (exit_code, f"{words}\n")
+    assert (said.exit_code, said.output) == (exit_code, f"{words}\n")
     config: Any = account.configs["lambda"]
     assert (config.read_timeout, config.retries) == (900, {"total_max_attempts": 1})
 
 
-def test_dead_letters_go_back_to_where_they_came_from(account: Account) -> None:
+def test_dead_letters_go_back_to_their_queue(account: Account) -> None:
     account.deploy(PLAIN)
     account.answer(
         "sqs",
@@ -215,43 +215,43 @@ def test_dead_letters_go_back_to_where_they_came_from(account: Account) -> None:
     )
     account.answer("sqs", "start_message_move_task", {}, {"SourceArn": "arn:dead"})
 
-    told = operate("redrive-uploads")
+    said = operate("redrive-uploads")
 
-    assert told.exit_code == 0
-    assert told.output.startswith("Started: uploads that fail again are back")
+    assert said.exit_code == 0
+    assert said.output.startswith("Started: uploads that fail again are back")
 
 
-def test_what_aws_refuses_is_one_sentence(account: Account) -> None:
+def test_a_refusal_of_aws_is_one_sentence(account: Account) -> None:
     account.deploy(PLAIN)
     account.refuse("sqs", "get_queue_attributes", "AccessDenied", "Not you.")
 
-    told = operate("redrive-uploads")
+    said = operate("redrive-uploads")
 
-    assert told.exit_code == 1
-    assert told.output == "AWS answered GetQueueAttributes with AccessDenied: Not you.\n"
+    assert said.exit_code == 1
+    assert said.output == "AWS answered GetQueueAttributes with AccessDenied: Not you.\n"
 
 
 # The stack
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_stack_that_is_not_there_is_said(account: Account, command: list[str]) -> None:
+def test_a_missing_stack_is_an_error(account: Account, command: list[str]) -> None:
     account.refuse("cloudformation", "describe_stacks", "ValidationError", "does not exist")
 
-    told = operate(*command, "--stack", "no pe")
+    said = operate(*command, "--stack", "no pe")
 
-    assert (told.exit_code, told.output) == (1, 'There is no stack "no pe" in eu-central-1.\n')
+    assert (said.exit_code, said.output) == (1, 'There is no stack "no pe" in eu-central-1.\n')
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_stack_of_something_else_is_said(account: Account, command: list[str]) -> None:
+def test_a_stack_of_something_else_is_an_error(account: Account, command: list[str]) -> None:
     account.deploy({"WebsiteUrl": "https://example.com"})
 
-    told = operate(*command, typed=TOKEN)
+    said = operate(*command, typed=TOKEN)
 
-    assert told.exit_code == 1
-    assert told.output.startswith("The stack has no output ")
-    assert len(told.output.splitlines()) == 1
+    assert said.exit_code == 1
+    assert said.output.startswith("The stack has no output ")
+    assert len(said.output.splitlines()) == 1
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -262,7 +262,7 @@ def test_a_stack_of_something_else_is_said(account: Account, command: list[str])
         ("AWS_ACCESS_KEY_ID", "There are no AWS credentials in this shell."),
     ],
 )
-def test_a_shell_without_an_account_is_said(
+def test_a_shell_without_an_account_is_an_error(
     command: list[str], missing: str, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     there = {
@@ -281,9 +281,9 @@ def test_a_shell_without_an_account_is_said(
         monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
 
-    told = operate(*command)
+    said = operate(*command)
 
-    assert (told.exit_code, told.output) == (1, f"{words}\n")
+    assert (said.exit_code, said.output) == (1, f"{words}\n")
 
 
 # make
@@ -306,8 +306,8 @@ def test_a_shell_without_an_account_is_said(
         (["redrive-uploads"], ["redrive-uploads", "--stack", "dropreel"]),
     ],
 )
-def test_make_hands_on_what_it_is_given(target: list[str], arguments: list[str]) -> None:
-    said = subprocess.run(
+def test_make_passes_its_variables_on(target: list[str], arguments: list[str]) -> None:
+    ran = subprocess.run(
         ["make", "-s", "-o", ".venv/dev/.made", *target, "OPERATE=printf '%s\\n'"],
         cwd=PROJECT,
         env={"PATH": os.environ["PATH"]},
@@ -316,4 +316,4 @@ def test_make_hands_on_what_it_is_given(target: list[str], arguments: list[str])
         check=True,
     )
 
-    assert said.stdout.splitlines() == arguments
+    assert ran.stdout.splitlines() == arguments
