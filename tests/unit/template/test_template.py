@@ -146,21 +146,16 @@ def test_buckets_are_private_versioned_and_forget_unfinished_uploads() -> None:
 @pytest.mark.parametrize("bucket", ["UploadBucket", "VideoBucket"])
 def test_a_bucket_and_its_objects_are_reached_over_tls_only(bucket: str) -> None:
     (policy,) = (
-        policy["PolicyDocument"]
+        policy["PolicyDocument"]["Statement"]
         for policy in of_type("AWS::S3::BucketPolicy").values()
         if policy["Bucket"] == {"Ref": bucket}
     )
+    (deny,) = policy
+    places = [{"GetAtt": f"{bucket}.Arn"}, {"Sub": f"${{{bucket}.Arn}}/*"}]
 
-    assert policy["Statement"] == [
-        {
-            "Sid": "TlsOnly",
-            "Effect": "Deny",
-            "Principal": "*",
-            "Action": "s3:*",
-            "Resource": [{"GetAtt": f"{bucket}.Arn"}, {"Sub": f"${{{bucket}.Arn}}/*"}],
-            "Condition": {"Bool": {"aws:SecureTransport": "false"}},
-        }
-    ]
+    assert (deny["Effect"], deny["Principal"], deny["Action"]) == ("Deny", "*", "s3:*")
+    assert deny["Resource"] == places
+    assert deny["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
     assert "Conditions" not in TEMPLATE  # no switch opens anything
 
 
@@ -191,10 +186,9 @@ def test_uploads_outlive_the_jobs_that_pinned_them_and_only_copies_expire() -> N
 
 
 @pytest.mark.parametrize(
-    "kept",
-    ["UploadBucket", "VideoBucket", "UploadBucketPolicy", "VideoBucketPolicy", "Ledger"],
+    "kept", ["UploadBucket", "VideoBucket", "UploadBucketPolicy", "VideoBucketPolicy", "Ledger"]
 )
-def test_what_people_own_outlives_the_stack(kept: str) -> None:
+def test_buckets_and_ledger_outlive_the_stack(kept: str) -> None:
     assert RESOURCES[kept]["DeletionPolicy"] == "RetainExceptOnCreate"
     assert RESOURCES[kept]["UpdateReplacePolicy"] == "Retain"
 
@@ -224,7 +218,7 @@ def test_dead_letters_are_kept_as_long_as_can_be() -> None:
         assert name == "IntakeQueue" or queue["MessageRetentionPeriod"] == 14 * DAY_SECONDS
 
 
-def test_intake_has_days_and_several_tries_for_an_upload_before_it_is_a_dead_letter() -> None:
+def test_intake_has_days_and_several_tries_for_an_upload() -> None:
     queue = of_type("AWS::SQS::Queue")["IntakeQueue"]
 
     assert queue["MessageRetentionPeriod"] >= 4 * DAY_SECONDS  # intake broken over a long weekend
@@ -264,7 +258,7 @@ def test_rules_may_write_where_they_deliver_and_their_dead_letters() -> None:
 
 
 @pytest.mark.parametrize("queue", [it for it in of_type("AWS::SQS::Queue") if it != "IntakeQueue"])
-def test_a_queue_that_should_be_empty_has_an_alarm_that_the_docs_explain(queue: str) -> None:
+def test_a_dead_letter_queue_has_an_alarm_that_the_docs_explain(queue: str) -> None:
     alarm = of_type("AWS::CloudWatch::Alarm")[f"{queue}Alarm"]
     page = (PROJECT / "docs/operating.md").read_text()
     (row,) = re.findall(rf"^\| `{queue}Alarm` \|.*$", page, re.MULTILINE)
@@ -292,9 +286,7 @@ def test_the_minutes_rule_sends_what_the_sweep_function_expects() -> None:
 @pytest.mark.parametrize(
     ("step", "dead_letters"), [("Conclude", "UnconcludedJobs"), ("Sweep", "UndeliveredEvents")]
 )
-def test_what_a_function_fails_on_that_nobody_waits_for_is_kept(
-    step: str, dead_letters: str
-) -> None:
+def test_an_event_that_a_function_fails_on_is_kept(step: str, dead_letters: str) -> None:
     function = of_type("AWS::Serverless::Function")[f"{step}Function"]
     queue = {"GetAtt": f"{dead_letters}.Arn"}
 
@@ -449,7 +441,7 @@ def test_a_role_is_for_its_service_alone(step: str) -> None:
     }
 
 
-def test_the_machine_may_invoke_each_function_that_it_names_and_use_the_bus() -> None:
+def test_the_machine_may_invoke_its_functions_and_use_the_bus() -> None:
     machine = of_type("AWS::Serverless::StateMachine")["RenderStateMachine"]
     definition = (PROJECT / machine["DefinitionUri"]).read_text()
     named = {
@@ -511,7 +503,7 @@ def test_no_log_holds_what_a_job_says() -> None:
 # Time
 
 
-def test_a_submit_that_is_still_running_is_never_taken_for_dead() -> None:
+def test_a_submit_that_still_runs_is_never_taken_for_dead() -> None:
     assert timeout_seconds("SubmitFunction") < submission.CALL_LIFE_SECONDS
 
 
@@ -551,7 +543,7 @@ LAMBDA_AT_MOST_SECONDS = 900
 A_CALL_SECONDS = 0.1  # to an AWS service, on a bad day
 
 
-def test_a_function_outlives_the_most_that_one_call_of_it_does() -> None:
+def test_a_function_outlives_the_longest_call() -> None:
     needs_seconds = {
         # A sweep's page of 1000 uploads: the list, the notes of a hundred each, the sightings.
         "Intake": (1 + 10 + inbox_sweep.SWEEP_UPLOADS_PER_MINUTE) * A_CALL_SECONDS,
@@ -568,7 +560,7 @@ def test_a_function_outlives_the_most_that_one_call_of_it_does() -> None:
         "Deliver": LAMBDA_AT_MOST_SECONDS,
         "Sweep": LAMBDA_AT_MOST_SECONDS,
     }
-    calls_a_provider = {"Poll", "Conclude"}  # by `test_a_function_outlives_its_calls_to_a_provider`
+    calls_a_provider = {"Poll", "Conclude"}  # above
 
     functions = {name.removesuffix("Function") for name in of_type("AWS::Serverless::Function")}
     assert functions == {*needs_seconds, *calls_a_provider}
@@ -599,7 +591,7 @@ def events_of(*states: str) -> int:
 A_FAILED_TRY = 3  # scheduled, started, failed
 
 
-def test_an_execution_that_waits_as_long_as_it_may_keeps_its_history_in_bounds() -> None:
+def test_the_longest_execution_keeps_its_history_in_bounds() -> None:
     """Both offers throttle for as long as patience lasts, and the second then takes as long
     to begin and to render as it may; and as often as it can be, a poll fails. Chance is the mean
     here: the tries are hundreds."""
@@ -666,7 +658,7 @@ def _polls(render_seconds: float, retry_seconds: float = 0) -> Iterator[int]:
 
 
 @pytest.mark.parametrize("parameter", PARAMETERS)
-def test_a_parameter_takes_nothing_that_cannot_be_read(parameter: str) -> None:
+def test_a_parameter_takes_no_unreadable_value(parameter: str) -> None:
     asked = PARAMETERS[parameter]
     bounds = {"MinValue", "MaxValue"} if asked["Type"] == "Number" else {"AllowedPattern"}
 
