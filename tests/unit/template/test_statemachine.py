@@ -130,13 +130,13 @@ def test_a_step_retries_the_platforms_faults(name: str) -> None:
     assert retrier["JitterStrategy"] == "FULL"
 
 
-def test_what_stands_in_the_queue_outlasts_an_hour_of_trouble() -> None:
+def test_admission_outlasts_an_hour_of_trouble() -> None:
     _, retrier = CALLS["Admit"]["Retry"]
 
     assert patience_seconds(retrier) >= 3600
 
 
-def test_only_the_providers_word_or_the_deadline_ends_what_was_submitted() -> None:
+def test_only_the_provider_or_the_deadline_ends_a_submitted_job() -> None:
     _, final, others = CALLS["Poll"]["Retry"]
 
     assert (final["MaxAttempts"], others["ErrorEquals"]) == (
@@ -146,7 +146,7 @@ def test_only_the_providers_word_or_the_deadline_ends_what_was_submitted() -> No
     assert {*final["ErrorEquals"]} == errors_raised_by(polling, attempts) | {"Runtime.HandlerError"}
 
 
-def test_a_loss_that_only_the_result_tells_is_final_for_deliver() -> None:
+def test_a_loss_that_the_result_shows_is_final_for_deliver() -> None:
     _, final, _ = CALLS["Deliver"]["Retry"]
 
     assert {*final["ErrorEquals"]} >= errors_raised_by(attempts)
@@ -165,7 +165,7 @@ def errors_raised_by(*modules: ModuleType) -> set[str]:
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_an_account_that_runs_as_many_functions_as_it_may_only_delays(name: str) -> None:
+def test_used_up_concurrency_only_delays_a_step(name: str) -> None:
     """On average, as the jitter is full: half of it."""
     throttled, *_ = CALLS[name]["Retry"]
 
@@ -185,7 +185,7 @@ def test_an_account_that_runs_as_many_functions_as_it_may_only_delays(name: str)
         ("Conclude", 120),  # the same: conclude is told of it by EventBridge, then by the sweep
     ],
 )
-def test_a_step_has_patience_with_what_passes(name: str, seconds: float) -> None:
+def test_a_step_has_patience_with_passing_faults(name: str, seconds: float) -> None:
     retrier = TASKS[name]["Retry"][-1]
 
     assert patience_seconds(retrier) >= seconds
@@ -228,7 +228,7 @@ def test_nothing_that_follows_the_payment_gives_up_at_once(name: str) -> None:
     assert {"States.TaskFailed", "States.Timeout"} <= set(retried(TASKS[name]))
 
 
-def test_what_cannot_be_delivered_is_not_fetched_again() -> None:
+def test_a_refused_result_is_not_fetched_again() -> None:
     _, first, _ = CALLS["Deliver"]["Retry"]
 
     assert first["MaxAttempts"] == 0
@@ -264,7 +264,7 @@ def test_one_catch_is_around_everything() -> None:
     assert not [name for name, state in INNER.items() if "Catch" in state]
 
 
-def test_an_execution_is_ours_if_and_only_if_it_has_the_name_of_its_job_and_run() -> None:
+def test_an_execution_is_ours_only_under_the_name_of_its_job_and_run() -> None:
     """By the expression itself, in the interpreter that the embedded AWS has."""
     (choice,) = OUTER["Is it ours?"]["Choices"]
     digest = "0123456789abcdef"
@@ -319,7 +319,7 @@ def test_a_job_that_waits_for_a_slot_costs_nothing_and_outlasts_its_wait() -> No
     assert "HeartbeatSeconds" not in INNER["Admit"]
 
 
-def test_a_video_that_is_there_after_all_is_announced_like_any_other() -> None:
+def test_a_video_found_after_a_failure_is_announced_like_any_other() -> None:
     # What follows takes the first of a list, as a Parallel's result is one.
     assert OUTER["It is"]["Output"] == "{% [$states.input] %}"
     assert "video" in VideoReady.model_fields
@@ -369,7 +369,7 @@ OF_JSONATA = {"states", "type"}
 
 
 @pytest.mark.parametrize("task", ANSWERS)
-def test_what_is_taken_out_of_an_answer_is_in_it(task: str) -> None:
+def test_each_field_that_is_read_of_an_answer_is_in_its_model(task: str) -> None:
     read = {
         field
         for text in expressions(INNER[task]["Assign"])
@@ -379,7 +379,7 @@ def test_what_is_taken_out_of_an_answer_is_in_it(task: str) -> None:
     assert read <= set(ANSWERS[task].model_fields)
 
 
-def test_what_is_read_of_a_variable_is_in_its_model() -> None:
+def test_each_field_that_is_read_of_a_variable_is_in_its_model() -> None:
     read = [
         pair
         for name, state in STATES.items()
