@@ -48,7 +48,6 @@ class World:
         self.uploads: dict[str, ObjectVersion] = {}
         self.bodies: dict[str, bytes] = {}
         self.files: dict[str, str] = {}
-        self.written_at: dict[str, datetime] = {}
         self.jobs: dict[str, Job] = {}
         self.starts = 0
         self.claims: dict[str, Job] = {}
@@ -84,7 +83,6 @@ class World:
         content = body.encode() if isinstance(body, str) else body
         self.bodies[version_id] = content
         self.uploads[key] = ObjectVersion(key, version_id, len(content))
-        self.written_at[version_id] = self.time
         seen = SeenUpload(bucket=UPLOADS, key=key, version_id=version_id, first_seen=self.time)
         self.seen[version_id] = seen
         return seen
@@ -120,7 +118,6 @@ class World:
         files = [
             f"{self.seen[version].key.removeprefix('inbox/')}@{version.removeprefix('v')}"
             for version in versions
-            if version in self.seen  # else it is of before versioning
         ]
         self.log.append(" ".join([f"{minutes} {what}", *files]))
 
@@ -160,7 +157,7 @@ class World:
         assert bucket == UPLOADS
         keys = sorted(key for key in self.uploads if key.startswith(prefix) and key > (after or ""))
         objects = tuple(
-            WrittenObject(key, one.version_id, one.size_bytes, self.written_at[one.version_id])
+            WrittenObject(key, one.version_id, one.size_bytes, self.seen[one.version_id].first_seen)
             for key, one in ((key, self.uploads[key]) for key in keys[:3])
         )
         return Page(objects, keys[2] if len(keys) > 3 else None)
