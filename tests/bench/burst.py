@@ -1,6 +1,6 @@
 """Drop many pairs at once, on a bad day, and see that every promise holds: `make bench-burst`.
 
-    python -m tests.bench_burst [--jobs 1000] [--compare]
+    python -m tests.bench.burst [--jobs 1000] [--compare]
 
 Each burst deploys into an embedded AWS of its own. The stand-ins take two seconds a render, each
 provider may have 20 in flight, and one call in twenty fails at random. It fails unless there are
@@ -63,27 +63,18 @@ FAILING_SHARE = 0.05
 # Of the first few hundred the one with which the small burst, too, gets its share at each stage.
 SEED = 338
 
+UNANSWERED: tuple[dict[str, object], ...] = (
+    {"status": 500},
+    {"status": 502},
+    {"status": 429},
+    {"do": "reset_before"},
+    {"do": "malformed_json"},
+    {"do": "empty_body"},
+)
 FAULTS: Mapping[str, tuple[dict[str, object], ...]] = {
-    "submit": (
-        {"status": 429, "headers": {"Retry-After": "1"}},
-        {"status": 429},
-    ),
-    "status": (
-        {"status": 500},
-        {"status": 502},
-        {"status": 429},
-        {"do": "reset_before"},
-        {"do": "malformed_json"},
-        {"do": "empty_body"},
-    ),
-    "result": (
-        {"status": 500},
-        {"status": 502},
-        {"status": 429},
-        {"do": "reset_before"},
-        {"do": "malformed_json"},
-        {"do": "empty_body"},
-    ),
+    "submit": ({"status": 429, "headers": {"Retry-After": "1"}}, {"status": 429}),
+    "status": UNANSWERED,
+    "result": UNANSWERED,
     "download": (
         {"do": "expired_url"},
         {"status": 503},
@@ -132,10 +123,6 @@ class Burst:
     ledger_writes: Counter[str] = field(default_factory=Counter)  # by kind of item
 
     @property
-    def jobs_a_minute(self) -> float:
-        return self.jobs / self.seconds * 60
-
-    @property
     def costs(self) -> dict[str, float]:
         """What each job costs, on average."""
         totals = {
@@ -145,7 +132,7 @@ class Burst:
         }
         return {what: total / self.jobs for what, total in totals.items()}
 
-    def promises(self, in_flight_at_most: int = IN_FLIGHT_AT_MOST) -> list["Promise"]:
+    def promises(self) -> list["Promise"]:
         twice = [job for job, times in self.ready_events.items() if times > 1]
         return [
             Promise("videos", str(self.videos), self.videos == self.jobs),
@@ -158,10 +145,10 @@ class Burst:
             Promise("`Video Failed`", _by_name(self.failed_events), not self.failed_events),
             Promise("accepted submissions", str(self.accepted), self.accepted == self.jobs),
             Promise(
-                f"most in flight (at most {in_flight_at_most})",
+                f"most in flight (at most {IN_FLIGHT_AT_MOST})",
                 _by_name(self.most_in_flight),
                 set(self.most_in_flight) == set(PROVIDERS)
-                and max(self.most_in_flight.values()) <= in_flight_at_most,
+                and max(self.most_in_flight.values()) <= IN_FLIGHT_AT_MOST,
             ),
             Promise("dead letters", _by_name(+self.dead_letters), not self.dead_letters.total()),
             Promise("slots left", str(self.slots_left), not self.slots_left),
@@ -319,7 +306,9 @@ class Desk:
         self._table = embedded.client(environment, "dynamodb")
         self._functions = embedded.client(environment, "lambda")
         self._logs = embedded.client(environment, "logs")
-        self._outputs = _outputs(environment)
+        stacks = embedded.client(environment, "cloudformation")
+        (stack,) = stacks.describe_stacks(StackName=embedded.STACK)["Stacks"]
+        self._outputs = {one["OutputKey"]: one["OutputValue"] for one in stack["Outputs"]}
         self._image = picture(480, 480, "JPEG")
         self._voice = _brief_voice()
 
@@ -448,12 +437,6 @@ def _kind(item: dict[str, Any]) -> str:
     return kind
 
 
-def _outputs(environment: Environment) -> dict[str, str]:
-    stacks = embedded.client(environment, "cloudformation")
-    (stack,) = stacks.describe_stacks(StackName=embedded.STACK)["Stacks"]
-    return {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
-
-
 def _brief_voice() -> bytes:
     """Half a second of silence that need not be made fit."""
     file = io.BytesIO()
@@ -520,10 +503,10 @@ def _standin(
         return json.loads(answer.read() or b"null")
 
 
-# --- What is told ---
+# --- The verdict ---
 
 
-def tell(console: Console, burst: Burst, lines: list[Promise]) -> None:
+def show(console: Console, burst: Burst, lines: list[Promise]) -> None:
     table = Table(title=f"{burst.jobs} pairs at once", title_justify="left")
     table.add_column("")
     table.add_column("found", overflow="fold")
@@ -542,7 +525,7 @@ def tell(console: Console, burst: Burst, lines: list[Promise]) -> None:
     )
     table.add_row("calls that failed", stages)
     table.add_row("seconds in all", f"{burst.seconds:.0f}")
-    table.add_row("jobs a minute", f"{burst.jobs_a_minute:.0f}")
+    table.add_row("jobs a minute", f"{burst.jobs / burst.seconds * 60:.0f}")
     console.print(table)
 
 
@@ -564,7 +547,7 @@ def one_burst(home: Home, jobs: int, console: Console) -> Burst:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.bench_burst")
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.burst")
     parser.add_argument("--jobs", type=int, default=1000)
     parser.add_argument(
         "--compare", action="store_true", help=f"with a burst of {SMALL_BURST} before"
@@ -575,11 +558,9 @@ def main() -> int:
     small: Burst | None = None
     for jobs in (*([SMALL_BURST] if asked.compare else []), asked.jobs):
         burst = one_burst(home, jobs, console)
-        told = burst.promises()
-        if small is not None:
-            told += compared(small, burst)
-        tell(console, burst, told)
-        lines += told
+        found = burst.promises() + (compared(small, burst) if small else [])
+        show(console, burst, found)
+        lines += found
         small = burst
     return 0 if all(line.is_kept for line in lines) else 1
 
