@@ -1,4 +1,4 @@
-"""What providers do on a bad day, one by one: submit, poll and deliver against the stand-ins.
+"""What providers do on a bad day, one by one: submit and poll against the stand-ins.
 
 A submission has three ends. A definite refusal was certainly not accepted: it is tried again or
 goes to the other provider. An unclear one may have been: it is never sent again. And a question
@@ -16,7 +16,6 @@ from dropreel.model.errors import (
     ProviderThrottled,
     ProviderUnavailable,
     RequestRefused,
-    ResultUnavailable,
     SubmissionUnclear,
     TokenRejected,
 )
@@ -32,8 +31,6 @@ from tests.support.fault_account import (
     FaultAccount,
     Json,
     Strike,
-    assert_delivered_whole,
-    assert_nothing_left,
     elsewhere,
     fault_account,
     hangs_up_there,
@@ -336,33 +333,3 @@ def test_unanswered_question_for_the_state_loses_no_render(
     assert account.poll(render).state is RenderState.COMPLETED
     assert accepted(account, render.plan) == {provider: 1, other(provider): 0}
     assert states(account, render.plan) == [AttemptState.ACCEPTED]
-
-
-# Questions for the result
-
-
-@each_provider
-@pytest.mark.parametrize("strike", UNANSWERED.values(), ids=UNANSWERED)
-def test_video_arrives_although_the_result_is_once_unanswered(
-    strike: Strike, provider: ProviderName, account: FaultAccount
-) -> None:
-    render = account.rendered(provider)
-
-    with strike(account, provider, "result", 1):
-        ready = account.deliver(render)
-
-    assert_delivered_whole(account, provider, ready)
-
-
-@each_provider
-@pytest.mark.parametrize("strike", OUT_OF_REACH.values(), ids=OUT_OF_REACH)
-def test_video_arrives_later_when_the_provider_is_out_of_reach(
-    strike: Strike, provider: ProviderName, account: FaultAccount
-) -> None:
-    render = account.rendered(provider)
-
-    with strike(account, provider, "result", None), pytest.raises(ResultUnavailable):
-        account.deliver(render)
-    assert_nothing_left(account)
-
-    assert_delivered_whole(account, provider, account.deliver(render))

@@ -5,7 +5,6 @@ stand-ins cannot reach those, and nobody really sleeps. Whatever a function retu
 is kept, and searched for secrets at the end of each test.
 """
 
-import hashlib
 import importlib.util
 import json
 import logging
@@ -55,13 +54,11 @@ from dropreel.model.messages import (
 )
 from dropreel.model.provider import RenderState
 from dropreel.providers import registry as providers
-from dropreel.providers.download import Download
 from local.standin import runcomfy, wavespeed
 from local.standin.server import Dialect, Settings, Standin, running
-from local.standin_videos import StandInsToo
 from tests.support import render_account, render_fakes
 from tests.support.admission_fakes import job_named
-from tests.support.render_account import ROOT, UPLOADS, VIDEOS, RenderAccount
+from tests.support.render_account import ROOT, UPLOADS, RenderAccount
 from tests.support.standin_files import FILES
 
 if TYPE_CHECKING:
@@ -175,31 +172,24 @@ class FaultAccount:
         self._told = _Told()
         self._names = count(1)
         self._rendered: dict[ProviderName, ActiveRender] = {}
-        self._videos: dict[ProviderName, bytes] = {}
         secrets = boto3.client("secretsmanager")
         for provider, token in TOKENS.items():
             name = f"{provider}-token"
             secrets.create_secret(Name=name, SecretString=token)
         self._voice = self._put(Role.AUDIO, "inbox/team/voice.wav", FILES["brief.wav"])
-        self.apps = {step: load_step(step) for step in ("submit", "poll", "deliver")}
+        self.apps = {step: load_step(step) for step in ("submit", "poll")}
         for app in self.apps.values():
             assert hasattr(app, "datetime")
             app.datetime = self._clock
-        self.apps["deliver"].download = Download(
-            transport=StandInsToo([api.url for api in standins.values()]), sleep=lambda _: None
-        )
 
     # What a test gives
 
-    def drop_job(self, *route_of: ProviderName, fields: Json | None = None) -> Plan:
+    def drop_job(self, *route_of: ProviderName) -> Plan:
         """A job of its own, dropped and planned."""
         stem = f"job-{next(self._names)}"
         picture = self._put(Role.IMAGE, f"inbox/team/{stem}.png", FILES["anna.png"])
         job = job_named(stem).model_copy(update={"inputs": (picture, self._voice)})
-        route = tuple(
-            OFFERS[provider].model_copy(update={"fields": fields} if fields else {})
-            for provider in route_of
-        )
+        route = tuple(OFFERS[provider] for provider in route_of)
         media = {"image": picture, "audio": self._voice}
         return render_fakes.PLAN.model_copy(update={"job": job, "route": route, **media})
 
@@ -223,17 +213,6 @@ class FaultAccount:
         ticket = render.ticket.model_copy(update={"submitted_at": datetime.now(UTC)})
         return render.model_copy(update={"ticket": ticket})
 
-    def video(self, provider: ProviderName) -> bytes:
-        """The true bytes of the video of `rendered`."""
-        if provider in self._videos:
-            return self._videos[provider]
-        ticket = self.rendered(provider).ticket
-        adapter = providers.provider_of(provider, self.apps["deliver"].settings)
-        url = adapter.result(ticket).video_url
-        assert url
-        self._videos[provider] = httpx.get(url, trust_env=False, verify=False).content
-        return self._videos[provider]
-
     # What the state machine does
 
     def submit(self, plan: Plan, next_attempt: NextAttempt | None = None) -> Submission:
@@ -242,9 +221,6 @@ class FaultAccount:
 
     def poll(self, render: ActiveRender) -> Progress:
         return Progress.model_validate(self._run("poll", render.model_dump(mode="json")))
-
-    def deliver(self, render: ActiveRender) -> Json:
-        return self._run("deliver", render.model_dump(mode="json"))
 
     def _run(self, step: str, event: Json) -> Json:
         try:
@@ -276,22 +252,11 @@ class FaultAccount:
     def attempts(self, plan: Plan) -> tuple[Attempt, ...]:
         return self._ledger.attempts(plan.job.id)
 
-    def stored(self) -> list[tuple[str, str]]:
-        """Every version in the videos bucket, delete markers included."""
-        listed = self.s3.list_object_versions(Bucket=VIDEOS)
-        versions = (*listed.get("Versions", []), *listed.get("DeleteMarkers", []))
-        return [(it["Key"], it["VersionId"]) for it in versions]
-
-    def unfinished_uploads(self) -> int:
-        return len(self.s3.list_multipart_uploads(Bucket=VIDEOS).get("Uploads", []))
-
     @contextmanager
     def watched(self) -> Iterator["FaultAccount"]:
-        """One test: nothing is there from an earlier one, and nothing secret gets out."""
+        """One test: nothing secret gets out."""
         self._told.lines.clear()
         self._clock.ahead = timedelta()
-        for key, version_id in self.stored():
-            self.s3.delete_object(Bucket=VIDEOS, Key=key, VersionId=version_id)
         root = logging.getLogger()
         level = root.level
         root.addHandler(self._told)
@@ -361,21 +326,6 @@ def presigned_through(window: str, presigned_url: Callable[..., str]) -> Callabl
         return url._replace(scheme="http", netloc=urlsplit(window).netloc).geturl()
 
     return presigned
-
-
-def assert_delivered_whole(account: FaultAccount, provider: ProviderName, ready: Json) -> None:
-    """The video of `rendered` lies in the bucket, byte for byte, and nothing is unfinished."""
-    video = ready["video"]
-    stored = account.s3.get_object(Bucket=video["bucket"], Key=video["key"])["Body"].read()
-    assert stored == account.video(provider)
-    assert video["sha256"] == hashlib.sha256(stored).hexdigest()
-    assert account.unfinished_uploads() == 0
-
-
-def assert_nothing_left(account: FaultAccount) -> None:
-    """The videos bucket is as it was."""
-    assert account.stored() == []
-    assert account.unfinished_uploads() == 0
 
 
 # What goes wrong
