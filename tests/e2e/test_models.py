@@ -42,24 +42,13 @@ def length_seconds(film: bytes) -> float:
 
 PICTURE, VOICE = PORTRAIT.read_bytes(), SPEECH.read_bytes()
 
-SPEECH_MODEL, FLASH = "wan-2.2-speech-to-video", "wan-2.6-flash-image-to-video"
+SPEECH_MODEL, IMAGE_MODEL = "wan-2.2-speech-to-video", "wan-2.2-image-to-video"
+FLASH = "wan-2.6-flash-image-to-video"
 NODS = {"prompt": "She nods."}
 OFFERS: dict[str, tuple[str, str, dict[str, Any], bool, float]] = {
     "speech on RunComfy": (SPEECH_MODEL, "runcomfy", {"style": "sing"}, True, SPEECH_SECONDS),
-    "speech on WaveSpeed": (
-        SPEECH_MODEL,
-        "wavespeed",
-        {"prompt": "She sings.", "seed": 7},
-        True,
-        SPEECH_SECONDS,
-    ),
-    "image on RunComfy": (
-        "wan-2.2-image-to-video",
-        "runcomfy",
-        NODS | {"resolution": "480p"},
-        False,
-        5,
-    ),
+    "speech on WaveSpeed": (SPEECH_MODEL, "wavespeed", {"seed": 7}, True, SPEECH_SECONDS),
+    "image on RunComfy": (IMAGE_MODEL, "runcomfy", NODS | {"resolution": "480p"}, False, 5),
     "flash without a voice": (
         FLASH,
         "runcomfy",

@@ -191,23 +191,6 @@ def test_a_job_over_the_daily_limit_waits_and_lets_others_pass(stack: Stack) -> 
     until(lambda: not stack.ledger("waiters#"), "the end of its wait")
 
 
-def test_the_rule_of_each_minute_serves_the_queue(stack: Stack) -> None:
-    """Here it does not wait for the minute."""
-    events = stack.client("events")
-    (serve,) = (
-        one["Name"]
-        for one in events.list_rules()["Rules"]
-        if one.get("ScheduleExpression") == "rate(1 minute)"
-    )
-    (target,) = events.list_targets_by_rule(Rule=serve)["Targets"]
-
-    served = stack.client("lambda").invoke(
-        FunctionName=target["Arn"], Payload=target["Input"].encode()
-    )
-
-    assert (served["StatusCode"], served.get("FunctionError")) == (200, None)
-
-
 def test_the_sweep_starts_what_no_event_started(stack: Stack) -> None:
     queue = stack.output("IntakeQueueUrl")
     with uploads_without_events(stack) as untold:
