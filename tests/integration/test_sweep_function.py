@@ -1,16 +1,13 @@
 """The sweep function on SQS, DynamoDB and Step Functions as moto plays them."""
 
 import dataclasses
-import importlib.util
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
 
 import boto3
 import pytest
-from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from dropreel.aws.executions import ConcludeFunction, Executions
 from dropreel.inbox.messages import Sweep, SweepPosition, message_in
@@ -18,7 +15,9 @@ from dropreel.model.executions import EndedExecution, Ending
 from dropreel.model.job import Job
 from dropreel.outcome.conclusion import EndedRun, ending_in
 from dropreel.render.admission import Admission
-from tests.support.render_account import REGION, ROOT, RenderAccount, render_account
+from tests.support.conclusion_bench import SAMPLE as SAMPLE_FILE
+from tests.support.fault_account import CONTEXT, load_step
+from tests.support.render_account import RenderAccount, render_account
 from tests.support.render_fakes import JOB
 from tests.support.sam_template import of_type
 
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
     from mypy_boto3_stepfunctions import SFNClient
 
-SAMPLE = json.loads((ROOT / "events/samples/execution_aborted.json").read_text())
+SAMPLE = json.loads(SAMPLE_FILE.read_text())
 CONCLUDE = "dropreel-conclude"
 SERVE_INPUT = of_type("AWS::Events::Rule")["ServeRule"]["Targets"][0]["Input"]
 
@@ -41,13 +40,6 @@ class Lambda:
         assert (FunctionName, InvocationType) == (CONCLUDE, "Event")
         self.invoked.append(json.loads(Payload))
         return {"StatusCode": 202}
-
-
-class Context(LambdaContext):
-    _function_name = "sweep"
-    _memory_limit_in_mb = 512
-    _invoked_function_arn = f"arn:aws:lambda:{REGION}:123456789012:function:sweep"
-    _aws_request_id = "c6af9ac6-7b61-11e6-9a41-93e8deadbeef"
 
 
 class Sweeping:
@@ -65,12 +57,10 @@ class Sweeping:
         monkeypatch.setenv("QUEUE_URL", self.queue_url)
         monkeypatch.setenv("CONCLUDE_FUNCTION", CONCLUDE)
         self.functions = Lambda()
-        self.app = _load()
+        self.app = load_step("sweep")
         daily = dataclasses.replace(
             self.app.daily,
-            conclude=ConcludeFunction(
-                self.app.settings.conclude_function, cast(Any, self.functions)
-            ),
+            conclude=ConcludeFunction(CONCLUDE, cast(Any, self.functions)),
             now=lambda: datetime.now(UTC) + timedelta(minutes=1),
         )
         monkeypatch.setattr(self.app, "daily", daily)
@@ -85,17 +75,8 @@ class Sweeping:
     def sweep(self) -> list[dict[str, Any]]:
         """Run the handler; return what conclude was told."""
         self.functions.invoked.clear()
-        self.app.handler({}, Context())
+        self.app.handler({}, CONTEXT)
         return self.functions.invoked
-
-
-def _load() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("sweep_app", ROOT / "functions/sweep/app.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture
@@ -104,7 +85,7 @@ def sweeping(monkeypatch: pytest.MonkeyPatch) -> Iterator[Sweeping]:
         yield Sweeping(account, monkeypatch)
 
 
-def test_an_aborted_execution_is_told_of_until_it_has_an_outcome(sweeping: Sweeping) -> None:
+def test_aborted_execution_is_sent_to_conclude_until_it_has_an_outcome(sweeping: Sweeping) -> None:
     arn = sweeping.stop(JOB)
     Executions(sweeping.machine).start(JOB.model_copy(update={"id": "bert-0123456789abcdef"}))
 
@@ -118,31 +99,14 @@ def test_an_aborted_execution_is_told_of_until_it_has_an_outcome(sweeping: Sweep
     assert sweeping.sweep() == []
 
 
-def test_each_run_of_a_job_is_an_execution_of_its_own(sweeping: Sweeping) -> None:
-    again = JOB.model_copy(update={"run": 2})
-    arns = {sweeping.stop(JOB), sweeping.stop(again)}
-    sweeping.ledger.end(JOB, "DeliveryFailed", datetime.now(UTC))
-
-    (event,) = sweeping.sweep()
-
-    assert event["detail"]["executionArn"] in arns
-    ended = ending_in(event)
-    assert ended is not None
-    assert ended.job == again
-
-
-def test_more_executions_than_a_page_are_found(
-    sweeping: Sweeping, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_more_executions_than_a_page_are_found(sweeping: Sweeping) -> None:
     def two_a_page(params: dict[str, Any], **_: object) -> None:
         params["maxResults"] = 2
 
     jobs = [JOB.model_copy(update={"run": run}) for run in range(1, 6)]
     arns = {sweeping.stop(job) for job in jobs}
-    sweeping.sfn.meta.events.register(
-        "provide-client-params.stepfunctions.ListExecutions",
-        two_a_page,
-    )
+    of_a_call = "provide-client-params.stepfunctions.ListExecutions"
+    sweeping.sfn.meta.events.register(of_a_call, two_a_page)
 
     executions = Executions(sweeping.machine, sweeping.sfn)
 
@@ -166,7 +130,7 @@ def test_intake_is_sent_through_the_inbox(sweeping: Sweeping) -> None:
     assert message_in(message["Body"]) == Sweep(sweep=SweepPosition())
 
 
-def test_every_minute_who_waits_is_served_and_nothing_else_is_done(
+def test_event_of_every_minute_only_serves_the_waiting_jobs(
     sweeping: Sweeping, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sweeping.stop(JOB)
@@ -177,24 +141,11 @@ def test_every_minute_who_waits_is_served_and_nothing_else_is_done(
 
     monkeypatch.setattr(Admission, "serve_waiting", serve_waiting)
 
-    sweeping.app.handler(json.loads(SERVE_INPUT), Context())
+    sweeping.app.handler(json.loads(SERVE_INPUT), CONTEXT)
 
-    assert served == [Context._aws_request_id]
+    assert served == [CONTEXT.aws_request_id]
     assert sweeping.functions.invoked == []
     assert "Messages" not in sweeping.sqs.receive_message(QueueUrl=sweeping.queue_url)
-
-
-def test_who_waits_is_served(sweeping: Sweeping, monkeypatch: pytest.MonkeyPatch) -> None:
-    served: list[object] = []
-
-    def serve_all(admission: Admission) -> None:
-        served.append(admission)
-
-    monkeypatch.setattr(Admission, "serve_all", serve_all)
-
-    sweeping.sweep()
-
-    assert served == [sweeping.app.daily.admission]
 
 
 @pytest.mark.parametrize("error", ["States.Runtime", None])
@@ -205,15 +156,10 @@ def test_conclude_reads_what_it_would_read_of_the_event(error: str | None) -> No
     def moment(milliseconds: int) -> datetime:
         return datetime.fromtimestamp(milliseconds / 1000, UTC)
 
-    ConcludeFunction(CONCLUDE, cast(Any, functions)).invoke(
-        EndedExecution(
-            detail["executionArn"],
-            "FAILED",
-            moment(detail["startDate"]),
-            moment(detail["stopDate"]),
-        ),
-        Ending(detail["input"], error, "because"),
-    )
+    started, stopped = moment(detail["startDate"]), moment(detail["stopDate"])
+    execution = EndedExecution(detail["executionArn"], "FAILED", started, stopped)
+    ending = Ending(detail["input"], error, "because")
+    ConcludeFunction(CONCLUDE, cast(Any, functions)).invoke(execution, ending)
 
     (event,) = functions.invoked
     assert ending_in(event) == ending_in(SAMPLE | {"detail": detail})
