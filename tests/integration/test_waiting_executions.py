@@ -1,4 +1,4 @@
-"""Who waits with a task token is told, and looked for, through Step Functions' own API.
+"""Executions that wait with a task token: answered, and looked for, through Step Functions' API.
 
 moto runs no states, so that it gives no task tokens away: callbacks go to botocore's stub, which
 holds their parameters against AWS's model.
@@ -37,23 +37,16 @@ EXECUTION = (
 TOKEN = "AQCEAAAAKgAAAAMAAAAAAAAAAe+/=="
 SPENT = SpendLimitReached("Today's limit of 7.50 USD leaves no room for 0.105 USD.")
 
-Tell = Callable[[WaitingExecutions], bool]
-
-
-def go_on(executions: WaitingExecutions) -> bool:
-    return executions.go_on(TOKEN)
-
-
-def refuse(executions: WaitingExecutions) -> bool:
-    return executions.refuse(TOKEN, SPENT)
+Give = Callable[[WaitingExecutions], bool]
 
 
 EACH_ANSWER = pytest.mark.parametrize(
-    ("tell", "operation"),
+    ("give", "operation"),
     [
-        pytest.param(go_on, "send_task_success", id="go on"),
-        pytest.param(refuse, "send_task_failure", id="refuse"),
+        (lambda executions: executions.go_on(TOKEN), "send_task_success"),
+        (lambda executions: executions.refuse(TOKEN, SPENT), "send_task_failure"),
     ],
+    ids=["go on", "refuse"],
 )
 
 
@@ -85,12 +78,10 @@ def executions(client: "SFNClient") -> WaitingExecutions:
     return WaitingExecutions(STATE_MACHINE, client)
 
 
-# Telling who waits
+# Answering
 
 
-def test_who_may_go_on_is_told_so_by_its_token(
-    stub: Stubber, executions: WaitingExecutions
-) -> None:
+def test_admitted_run_goes_on_by_its_token(stub: Stubber, executions: WaitingExecutions) -> None:
     stub.add_response("send_task_success", {}, {"taskToken": TOKEN, "output": "{}"})
 
     assert executions.go_on(TOKEN)
@@ -105,7 +96,7 @@ def test_who_may_go_on_is_told_so_by_its_token(
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_who_is_refused_fails_with_an_error_that_conclude_reads(
+def test_refused_run_fails_with_an_error_that_conclude_reads(
     error: DropreelError,
     stub: Stubber,
     executions: WaitingExecutions,
@@ -129,25 +120,25 @@ def test_who_is_refused_fails_with_an_error_that_conclude_reads(
 
 @EACH_ANSWER
 @pytest.mark.parametrize("gone", ["TaskTimedOut", "TaskDoesNotExist", "InvalidToken"])
-def test_a_token_that_nobody_waits_with_is_no_error(
-    tell: Tell, operation: str, gone: str, stub: Stubber, executions: WaitingExecutions
+def test_token_that_nobody_waits_with_is_no_error(
+    give: Give, operation: str, gone: str, stub: Stubber, executions: WaitingExecutions
 ) -> None:
     stub.add_client_error(operation, gone)
 
-    assert tell(executions) is False
+    assert give(executions) is False
 
 
 @EACH_ANSWER
 @pytest.mark.parametrize(
     "code", ["ThrottlingException", "AccessDeniedException", "KmsThrottlingException"]
 )
-def test_an_answer_that_may_not_have_arrived_is_not_taken_for_given(
-    tell: Tell, operation: str, code: str, stub: Stubber, executions: WaitingExecutions
+def test_answer_that_may_not_have_arrived_raises(
+    give: Give, operation: str, code: str, stub: Stubber, executions: WaitingExecutions
 ) -> None:
     stub.add_client_error(operation, code)
 
     with pytest.raises(ClientError, match=code):
-        tell(executions)
+        give(executions)
 
 
 # Looking whether it runs
@@ -164,7 +155,7 @@ def test_an_answer_that_may_not_have_arrived_is_not_taken_for_given(
         ("ABORTED", False),
     ],
 )
-def test_an_execution_runs_until_it_has_ended_for_good(
+def test_execution_runs_until_it_has_ended_for_good(
     status: "ExecutionStatusType", runs: bool, stub: Stubber, executions: WaitingExecutions
 ) -> None:
     described: dict[str, Any] = {
@@ -178,7 +169,7 @@ def test_an_execution_runs_until_it_has_ended_for_good(
     assert executions.is_running(JOB.execution_name) is runs
 
 
-def test_an_execution_of_which_aws_does_not_tell_is_not_taken_for_gone(
+def test_execution_that_aws_does_not_describe_is_not_taken_for_gone(
     stub: Stubber, executions: WaitingExecutions
 ) -> None:
     """Its slot would be given to another while it renders."""
@@ -188,31 +179,17 @@ def test_an_execution_of_which_aws_does_not_tell_is_not_taken_for_gone(
         executions.is_running(JOB.execution_name)
 
 
-@pytest.fixture
-def account() -> Iterator["SFNClient"]:
-    """With the state machine in it, as moto plays it, and one execution."""
+def test_execution_runs_from_its_start_until_it_is_stopped() -> None:
     with mock_aws():
         client = boto3.client("stepfunctions")
-        created = client.create_state_machine(
-            name="dropreel-render",
-            definition="{}",
-            roleArn="arn:aws:iam::123456789012:role/render",
-        )
-        assert created["stateMachineArn"] == STATE_MACHINE
-        started = client.start_execution(stateMachineArn=STATE_MACHINE, name=JOB.execution_name)
+        role = "arn:aws:iam::123456789012:role/render"
+        client.create_state_machine(name="dropreel-render", definition="{}", roleArn=role)
+        executions, name = WaitingExecutions(STATE_MACHINE), JOB.execution_name
+        assert not executions.is_running(name)
+
+        started = client.start_execution(stateMachineArn=STATE_MACHINE, name=name)
         assert started["executionArn"] == EXECUTION
-        yield client
+        assert executions.is_running(name)
 
-
-def test_an_execution_that_was_started_runs(account: "SFNClient") -> None:
-    assert WaitingExecutions(STATE_MACHINE).is_running(JOB.execution_name)
-
-
-def test_an_execution_that_was_stopped_does_not_run(account: "SFNClient") -> None:
-    account.stop_execution(executionArn=EXECUTION)
-
-    assert not WaitingExecutions(STATE_MACHINE).is_running(JOB.execution_name)
-
-
-def test_an_execution_that_nobody_knows_does_not_run(account: "SFNClient") -> None:
-    assert not WaitingExecutions(STATE_MACHINE).is_running("bert-0123456789abcdef")
+        client.stop_execution(executionArn=EXECUTION)
+        assert not executions.is_running(name)
