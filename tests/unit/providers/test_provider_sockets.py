@@ -46,8 +46,11 @@ class Server:
                     self.behave(self, connection)
 
 
+Behaviour = Callable[[Server, socket.socket], None]
+
+
 @contextmanager
-def serving(behave: Callable[[Server, socket.socket], None]) -> Iterator[Server]:
+def serving(behave: Behaviour) -> Iterator[Server]:
     server = Server(behave)
     thread = threading.Thread(target=server.serve)
     thread.start()
@@ -100,45 +103,35 @@ def reset_after_the_request(_: Server, connection: socket.socket) -> None:
     reset(connection)
 
 
-def close_after_the_request(_: Server, connection: socket.socket) -> None:
-    read_request(connection)
+def sends(words: bytes) -> Behaviour:
+    """And closes the connection."""
+
+    def behave(_: Server, connection: socket.socket) -> None:
+        read_request(connection)
+        connection.sendall(words)
+
+    return behave
 
 
-def stall(server: Server, connection: socket.socket) -> None:
-    read_request(connection)
-    server.done.wait(5)
+def stalls_after(words: bytes) -> Behaviour:
+    def behave(server: Server, connection: socket.socket) -> None:
+        read_request(connection)
+        connection.sendall(words)
+        server.done.wait(5)
+
+    return behave
 
 
-def stall_in_the_body(server: Server, connection: socket.socket) -> None:
-    read_request(connection)
-    connection.sendall(OK + b'Content-Length: 1000\r\n\r\n{"request_id"')
-    server.done.wait(5)
+def drips(head: bytes, drop: bytes) -> Behaviour:
+    """Sends a drop now and then, for ever."""
 
+    def behave(server: Server, connection: socket.socket) -> None:
+        read_request(connection)
+        connection.sendall(head)
+        while not server.done.wait(0.02):
+            connection.sendall(drop)
 
-def drip(server: Server, connection: socket.socket) -> None:
-    read_request(connection)
-    connection.sendall(OK + b"Content-Length: 1000\r\n\r\n")
-    while not server.done.wait(0.05):
-        connection.sendall(b" ")
-
-
-def drip_headers(server: Server, connection: socket.socket) -> None:
-    read_request(connection)
-    connection.sendall(b"HTTP/1.1 200 OK\r\n")
-    while not server.done.wait(0.02):
-        connection.sendall(b"X-Wait: a little\r\n")
-
-
-def continue_for_ever(server: Server, connection: socket.socket) -> None:
-    read_request(connection)
-    while not server.done.wait(0.02):
-        connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
-
-
-def cut_off_the_body(_: Server, connection: socket.socket) -> None:
-    read_request(connection)
-    body = b'{"request_id": "r1", "data": {"id": "r1"}}'
-    connection.sendall(OK + b"Content-Length: 1000\r\n\r\n" + body)
+    return behave
 
 
 def send_50_megabytes(server: Server, connection: socket.socket) -> None:
@@ -149,44 +142,37 @@ def send_50_megabytes(server: Server, connection: socket.socket) -> None:
         server.sent_bytes += MEGABYTE
 
 
-def speak_no_http(_: Server, connection: socket.socket) -> None:
-    read_request(connection)
-    connection.sendall(b"220 smtp.example ESMTP\r\n")
-
-
-BROKEN = [
-    reset_before_the_request_is_read,
-    reset_after_the_request,
-    close_after_the_request,
-    stall,
-    stall_in_the_body,
-    drip,
-    drip_headers,
-    continue_for_ever,
-    cut_off_the_body,
-    send_50_megabytes,
-    speak_no_http,
-]
+A_KILOBYTE = OK + b"Content-Length: 1000\r\n\r\n"
+ENDLESS: dict[str, Behaviour] = {
+    "stall": stalls_after(b""),
+    "drip": drips(A_KILOBYTE, b" "),
+    "drip headers": drips(b"HTTP/1.1 200 OK\r\n", b"X-Wait: a little\r\n"),
+    "continue for ever": drips(b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+}
+BROKEN: dict[str, Behaviour] = {
+    "reset before the request is read": reset_before_the_request_is_read,
+    "reset after the request": reset_after_the_request,
+    "close after the request": sends(b""),
+    "stall in the body": stalls_after(A_KILOBYTE + b'{"request_id"'),
+    "cut off the body": sends(A_KILOBYTE + b'{"request_id": "r1", "data": {"id": "r1"}}'),
+    "50 megabytes": send_50_megabytes,
+    "no HTTP": sends(b"220 smtp.example ESMTP\r\n"),
+    **ENDLESS,
+}
 
 
 @each_dialect
-@pytest.mark.parametrize("behave", BROKEN)
-def test_broken_answer_to_a_submission_is_unclear_and_sent_once(
-    dialect: Dialect, behave: Callable[[Server, socket.socket], None]
+@pytest.mark.parametrize("behave", BROKEN.values(), ids=BROKEN)
+def test_broken_answer_is_no_answer_and_a_submission_is_sent_once(
+    dialect: Dialect, behave: Behaviour
 ) -> None:
     with serving(behave) as server:
+        provider = client(dialect, server, timeout_seconds=0.3)
         with pytest.raises(Unclear):
-            client(dialect, server, timeout_seconds=0.3).submit("a/model", {"image_url": "x"})
+            provider.submit("a/model", {"image_url": "x"})
         assert server.connections == 1
-
-
-@each_dialect
-@pytest.mark.parametrize("behave", BROKEN)
-def test_broken_answer_to_a_question_says_nothing_about_the_work(
-    dialect: Dialect, behave: Callable[[Server, socket.socket], None]
-) -> None:
-    with serving(behave) as server, pytest.raises(Unreachable):
-        client(dialect, server, timeout_seconds=0.3).ask(TICKET)
+        with pytest.raises(Unreachable):
+            provider.ask(TICKET)
 
 
 @each_dialect
@@ -198,9 +184,7 @@ def test_body_of_50_megabytes_is_not_read_whole(dialect: Dialect) -> None:
 
 @each_dialect
 def test_definite_refusal_stands_without_a_readable_body(dialect: Dialect) -> None:
-    def refuse(_: Server, connection: socket.socket) -> None:
-        read_request(connection)
-        connection.sendall(b"HTTP/1.1 402 Payment Required\r\nContent-Length: 1000\r\n\r\n{")
+    refuse = sends(b"HTTP/1.1 402 Payment Required\r\nContent-Length: 1000\r\n\r\n{")
 
     with serving(refuse) as server, pytest.raises(Refusal) as raised:
         client(dialect, server).submit("a/model", {})
@@ -208,8 +192,8 @@ def test_definite_refusal_stands_without_a_readable_body(dialect: Dialect) -> No
 
 
 @each_dialect
-def test_nobody_listening_is_a_definite_refusal(dialect: Dialect) -> None:
-    with serving(stall) as server:
+def test_connection_that_is_refused_is_a_definite_refusal(dialect: Dialect) -> None:
+    with serving(sends(b"")) as server:
         provider = client(dialect, server)
     with pytest.raises(Refusal) as raised:
         provider.submit("a/model", {})
@@ -239,10 +223,8 @@ class Bin:
     def write(self, chunk: bytes) -> None: ...
 
 
-@pytest.mark.parametrize("behave", [drip, drip_headers, continue_for_ever, stall])
-def test_download_that_only_drips_ends_in_time(
-    behave: Callable[[Server, socket.socket], None],
-) -> None:
+@pytest.mark.parametrize("behave", ENDLESS.values(), ids=ENDLESS)
+def test_download_that_only_drips_ends_in_time(behave: Behaviour) -> None:
     begun = time.monotonic()
     with serving(behave) as server, pytest.raises(ResultUnavailable):
         download_from(f"http://{server.address}")(
