@@ -11,10 +11,8 @@ from dropreel.model.errors import PriceUnknown, Reason, SpendLimitReached
 from dropreel.model.events import DetailType, FailedRender, VideoFailed, VideoReady
 from dropreel.model.job import Job
 from dropreel.model.ledger import AttemptState
-from dropreel.model.messages import ActiveRender, Progress
-from dropreel.model.provider import Answer, RenderState, UnknownRequest, Unreachable
+from dropreel.model.provider import Unreachable
 from dropreel.outcome.conclusion import EndedRun, ending_in
-from dropreel.render.polling import poll
 from tests.support.conclusion_bench import (
     ABORTED,
     CRASHED,
@@ -33,21 +31,13 @@ from tests.support.conclusion_bench import (
     step_failed,
     told,
 )
-from tests.support.render_fakes import (
-    JOB,
-    NOON,
-    PLAN,
-    TICKET,
-    WAVESPEED,
-    ScriptedProvider,
-    by_name,
-)
+from tests.support.render_fakes import JOB, NOON, WAVESPEED, ScriptedProvider
 from tests.support.sam_template import RESOURCES
 
 # What is said
 
 
-def test_error_file_is_the_event_and_begins_with_the_error_and_every_reason() -> None:
+def test_error_file_is_the_event_and_begins_with_the_error() -> None:
     reasons = (
         Reason(file="inbox/team/anna.png", rule="over 400 pixels", found="für", cure="Larger."),
         Reason(file="inbox/team/anna.mp3", rule="under 20 s", found="31 s", cure="Shorter."),
@@ -89,9 +79,8 @@ def test_words_of_an_unforeseen_error_are_not_published(name: str) -> None:
 
     failed = bench.conclude(step_failed(name, cause))
 
-    assert "Signature" not in failed.model_dump_json()
     assert bench.error_file is not None
-    assert "Signature" not in bench.error_file
+    assert "Signature" not in bench.error_file + failed.model_dump_json()
 
 
 @pytest.mark.parametrize("way", [step_failed("KeyError", lambda_cause("'outputs'")), CRASHED])
@@ -112,7 +101,7 @@ def test_unreadable_setting_while_a_render_is_paid_for_says_that() -> None:
     assert "may be paid for" in failed.error.advice
 
 
-def test_fault_of_ours_that_had_its_request_cancelled_still_says_where_to_look() -> None:
+def test_our_fault_with_a_cancelled_request_still_says_where_to_look() -> None:
     failed = Bench().accept().conclude(failed_run(errors.UnexpectedError("A step ended.")))
 
     assert failed.error.message.endswith("is cancelled.")
@@ -120,7 +109,7 @@ def test_fault_of_ours_that_had_its_request_cancelled_still_says_where_to_look()
 
 
 @pytest.mark.parametrize("error", [PriceUnknown("No price."), SpendLimitReached("No room.")])
-def test_job_that_is_not_admitted_any_more_is_told_who_refused_before(
+def test_error_of_a_later_admission_names_the_earlier_refusal(
     error: errors.DropreelError,
 ) -> None:
     failed = Bench().refuse().conclude(failed_run(error))
@@ -128,7 +117,7 @@ def test_job_that_is_not_admitted_any_more_is_told_who_refused_before(
     assert failed.error.message == f"{error.message} Refused before by runcomfy (NoCredit)."
 
 
-def test_all_providers_that_refused_are_told_because_one_account_may_be_mended() -> None:
+def test_error_names_each_provider_that_refused() -> None:
     bench = Bench().refuse().begin(2, WAVESPEED)
 
     failed = bench.conclude(failed_run(errors.NoCredit("WaveSpeed has not enough credit.")))
@@ -162,7 +151,7 @@ def test_unclear_submission_warns_of_paying_twice_and_keeps_its_charge(
     assert bench.slots.left == [(JOB.execution_name, True)]
 
 
-def test_each_attempt_is_told_with_its_outcome() -> None:
+def test_error_file_lists_each_attempt_with_its_outcome() -> None:
     bench = Bench().lose().refuse(2, WAVESPEED)
 
     failed = bench.conclude(REFUSED)
@@ -262,18 +251,10 @@ def test_end_of_an_accepted_render(
     assert ("and is cancelled" in failed.error.message) is is_cancelled
     [attempt] = failed.render.attempts
     assert (attempt.number, attempt.outcome) == (1, code)
-
-
-@pytest.mark.parametrize("way", [ABORTED, TIMED_OUT])
-@pytest.mark.parametrize("cancels", [True, False])
-def test_execution_that_ends_says_whether_its_render_may_be_paid_for(
-    way: Event, cancels: bool
-) -> None:
-    error = Bench(cancels=cancels).accept().conclude(way).error
-
-    assert ("may be paid for" in error.advice) is not cancels
-    assert "nothing is paid" not in error.message
-    assert "make rerun" in error.advice
+    if code in ("ExecutionAborted", "ExecutionTimedOut"):
+        assert ("may be paid for" in failed.error.advice) is not is_cancelled
+        assert "nothing is paid" not in failed.error.message
+        assert "make rerun" in failed.error.advice
 
 
 @pytest.mark.parametrize(
@@ -295,7 +276,13 @@ def test_end_before_anything_was_submitted(way: Event, code: str, message: str) 
 
 @pytest.mark.parametrize(
     ("code", "cancelled"),
-    [("RenderFailed", False), ("RenderModerated", False), ("RenderCancelled", True)],
+    [
+        ("RenderFailed", False),
+        ("RenderModerated", False),
+        ("RenderCancelled", True),
+        ("RenderTimedOut", True),  # poll has cancelled it
+        ("RequestForgotten", False),
+    ],
 )
 @pytest.mark.parametrize("way", [NO_FACE, ABORTED])
 def test_render_that_is_lost_is_not_cancelled(way: Event, code: str, cancelled: bool) -> None:
@@ -307,6 +294,16 @@ def test_render_that_is_lost_is_not_cancelled(way: Event, code: str, cancelled: 
     assert failed.render is not None
     assert failed.render.cancelled is cancelled
     assert failed.render.attempts == (told(code, "No face."),)
+
+
+def test_late_render_that_poll_has_cancelled_ends_as_cancelled() -> None:
+    bench = Bench().lose("RenderTimedOut")
+
+    failed = bench.end(LATE)
+
+    bench.ended_once_in("RenderTimedOut", keeps_charge=False)
+    assert failed.error.message.endswith("is cancelled.")
+    assert "may still finish" not in failed.error.advice
 
 
 def test_latest_attempt_is_cancelled_while_it_is_open() -> None:
@@ -322,64 +319,10 @@ def test_latest_attempt_is_cancelled_while_it_is_open() -> None:
     )
 
 
-UNKNOWN = Progress(
-    state=RenderState.RENDERING, wait_seconds=5, rendering_since=NOON, unknown_since=NOON
-)
-
-
-class Rendered:
-    """Admission, as poll knows it."""
-
-    def rendered(self, job: Job, attempt: int) -> None: ...
-
-
-def poll_into(
-    error: type[errors.DropreelError], bench: Bench, answer: Answer | Exception
-) -> errors.DropreelError:
-    """What poll raises, and has written down, three hours after the submission. If the provider
-    does not know it, it has not since then."""
-    with pytest.raises(error) as raised:
-        poll(
-            ActiveRender(plan=PLAN, ticket=TICKET, progress=UNKNOWN, started_at=NOON),
-            ledger=bench.ledger,
-            slots=Rendered(),
-            providers=by_name(ScriptedProvider(answers=[answer], cancels=True)),
-            clock=lambda: NOON + timedelta(hours=3),
-        )
-    return raised.value
-
-
-def test_end_by_a_provider_that_never_finishes_and_lets_poll_cancel() -> None:
-    bench = Bench().accept()
-    late = poll_into(errors.RenderTimedOut, bench, Answer(state=RenderState.RENDERING))
-
-    failed = bench.end(failed_run(late))
-
-    bench.ended_once_in("RenderTimedOut", keeps_charge=False)
-    assert bench.provider.cancelled == []  # it is done already
-    assert failed.render == FailedRender(
-        provider="runcomfy",
-        request_id="req-1",
-        cancelled=True,
-        attempts=(told("RenderTimedOut", late.message),),
-    )
-    assert failed.error.message.endswith("is cancelled.")
-    assert "may still finish" not in failed.error.advice
-
-
-def test_end_by_a_provider_that_forgets_the_request() -> None:
-    bench = Bench().accept()
-
-    bench.end(failed_run(poll_into(errors.RequestForgotten, bench, UnknownRequest())))
-
-    bench.ended_once_in("RequestForgotten", keeps_charge=False)
-    assert bench.provider.cancelled == []
-
-
 # What lies there already
 
 
-def test_concluding_twice_tells_the_same_again() -> None:
+def test_second_call_answers_the_same() -> None:
     bench = Bench().accept()
     first = bench.conclude(LATE)
     bench.provider = ScriptedProvider(cancels=False)
