@@ -87,14 +87,13 @@ def test_video_that_was_not_announced_is_announced_once(
 @pytest.mark.parametrize(
     ("error", "documents"),
     [
-        *[
-            (error, {JOB.error_key: error_file()})
-            for error in ("InputRejected", "NoCredit", "UnexpectedError", None)
-        ],
+        ("NoCredit", {JOB.error_key: error_file()}),
+        ("UnexpectedError", {JOB.error_key: error_file()}),
+        (None, {JOB.error_key: error_file()}),
         ("NoCredit", {}),
     ],
 )
-def test_failure_that_was_concluded_and_announced_is_silent_and_leaves_the_slot(
+def test_announced_failure_is_silent_and_leaves_the_slot(
     error: str | None, documents: dict[str, str]
 ) -> None:
     bench = Bench(dict(documents)).accept()
@@ -143,7 +142,7 @@ def test_run_needs_to_be_concluded_until_its_event_is_known_to_be_out(
     assert needs_conclusion(run) is needs
 
 
-def test_marks_of_an_execution_that_had_the_name_long_ago_do_not_silence() -> None:
+def test_mark_of_an_old_execution_of_the_same_name_does_not_silence() -> None:
     bench = Bench()
     bench.ledger.close(JOB, NOON - timedelta(days=91))
     bench.ledger.end(JOB, "NoCredit", NOON - timedelta(days=91))
@@ -154,7 +153,7 @@ def test_marks_of_an_execution_that_had_the_name_long_ago_do_not_silence() -> No
 
 
 @pytest.mark.parametrize("way", [REFUSED, ABORTED])
-def test_slot_is_left_before_anything_is_told(way: Event) -> None:
+def test_slot_is_left_before_the_error_file_and_the_event(way: Event) -> None:
     bench = Bench()
     bench.slots.is_away = True
 
@@ -197,7 +196,7 @@ def admitted_again(resume: Ticket | None = None) -> Run:
 @pytest.mark.parametrize(
     ("resume", "numbers"), [(None, [2]), (TICKET, [1, 2])], ids=["own", "waited for a lost one"]
 )
-def test_run_tells_its_own_attempts_and_what_it_waited_for(
+def test_run_lists_its_own_attempts_and_the_one_it_waited_for(
     resume: Ticket | None, numbers: list[int]
 ) -> None:
     bench = Bench().lose().in_run(2).refuse(2)
@@ -211,7 +210,7 @@ def test_run_tells_its_own_attempts_and_what_it_waited_for(
     assert bench.slots.left == [(JOB_AGAIN.execution_name, False)]
 
 
-def test_run_that_has_submitted_nothing_leaves_and_is_told_so() -> None:
+def test_run_without_a_submission_leaves_its_slot() -> None:
     bench = Bench().begin()
     bench.ledger.note_run(admitted_again())
 
@@ -222,7 +221,7 @@ def test_run_that_has_submitted_nothing_leaves_and_is_told_so() -> None:
     assert failed.error.advice == NoCredit.advice
 
 
-def test_run_that_asked_for_nothing_is_not_told_of_an_earlier_runs_request() -> None:
+def test_run_without_a_submission_does_not_name_an_earlier_runs_request() -> None:
     bench = Bench().accept()
     bench.conclude(ABORTED)
     bench.documents.clear()
@@ -245,7 +244,7 @@ def test_run_that_waited_for_what_an_earlier_one_submitted_cancels_it() -> None:
     assert failed.render.cancelled
 
 
-def test_run_that_is_concluded_late_leaves_to_the_next_run_what_that_waits_for() -> None:
+def test_late_conclusion_does_not_cancel_what_the_next_run_waits_for() -> None:
     bench = Bench().accept()
     bench.ledger.note_run(Run(job_id=JOB.id, number=2))
 
@@ -255,7 +254,7 @@ def test_run_that_is_concluded_late_leaves_to_the_next_run_what_that_waits_for()
     assert bench.codes == ["ExecutionAborted"]
 
 
-def test_run_that_is_concluded_late_does_not_tell_a_later_runs_attempts() -> None:
+def test_late_conclusion_does_not_list_a_later_runs_attempts() -> None:
     bench = Bench().lose().in_run(2).accept(2)
     bench.ledger.note_run(admitted_again())
 
@@ -267,7 +266,7 @@ def test_run_that_is_concluded_late_does_not_tell_a_later_runs_attempts() -> Non
     assert [name for name, _ in bench.slots.left] == [JOB.execution_name]
 
 
-def test_each_run_is_told_for_itself() -> None:
+def test_each_run_has_an_error_file_of_its_own() -> None:
     bench = Bench()
     bench.end(REFUSED)
 
