@@ -5,7 +5,7 @@ import random
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from datetime import timedelta
-from typing import get_args
+from typing import Any, get_args
 from unittest.mock import patch
 
 import pytest
@@ -27,6 +27,8 @@ from dropreel.runtime.log import logger
 from tests.support.render_fakes import JOB, NOON, MemoryLedger
 
 # Through the inbox
+
+ON_TIME = itertools.repeat(0.0)
 
 
 class Inbox:
@@ -117,28 +119,21 @@ def test_each_unanswered_upload_is_seen_once_at_the_pace(
         inbox.go_through(iter(lambda: chance.choice([0, 0.4, 700]), None))
 
     usable = {key for key in keys - noted - deleted if name_of(key)}
-    assert sorted(seen_upload.key for _, seen_upload in inbox.seen) == sorted(usable)
-    for _, seen_upload in inbox.seen:
-        assert seen_upload == SeenUpload(
-            bucket="uploads",
-            key=seen_upload.key,
-            version_id=f"v of {seen_upload.key}",
-            first_seen=NOON,
-            swept=True,
+    assert sorted(seen.key for _, seen in inbox.seen) == sorted(usable)
+    for _, seen in inbox.seen:
+        version = f"v of {seen.key}"
+        assert seen == SeenUpload(
+            bucket="uploads", key=seen.key, version_id=version, first_seen=NOON, swept=True
         )
     dues = sorted(due for due, _ in inbox.seen)
     assert all(later - due >= 60 for due, later in zip(dues, dues[pace:], strict=False))
     assert dues == [due for due, _ in inbox.seen]
 
 
-def on_time() -> Iterator[float]:
-    return itertools.repeat(0.0)
-
-
 def test_large_inbox_takes_its_time() -> None:
     inbox = Inbox(f"inbox/{number:04}.{kind}" for number in range(500) for kind in ("mp3", "png"))
 
-    inbox.go_through(on_time())
+    inbox.go_through(ON_TIME)
 
     assert len(inbox.seen) == 1000
     last_due, _ = inbox.seen[-1]
@@ -150,7 +145,7 @@ def test_inbox_where_all_is_answered_is_gone_through_at_once() -> None:
     keys = [f"inbox/{number:04}.png" for number in range(5000)]
     inbox = Inbox(keys, noted=keys)
 
-    assert inbox.go_through(on_time()) == 5
+    assert inbox.go_through(ON_TIME) == 5
 
     assert inbox.now_seconds <= 10
     assert not inbox.seen
@@ -221,9 +216,8 @@ class Account:
         arn: str | None = None,
     ) -> EndedExecution:
         """An execution that started and stopped so long ago."""
-        execution = EndedExecution(
-            arn or f"arn:{job.execution_name}", status, NOON - started, NOON - stopped
-        )
+        arn = arn or f"arn:{job.execution_name}"
+        execution = EndedExecution(arn, status, NOON - started, NOON - stopped)
         self.listed[status].append(execution)
         self.endings[execution.arn] = Ending(given or job.model_dump_json(), None, None)
         return execution
@@ -276,7 +270,7 @@ def ended(outcome: str) -> Run:
         ("ABORTED", closed(timedelta(minutes=30)), True),  # it died
     ],
 )
-def test_execution_that_ended_is_told_of_unless_that_is_done_or_under_way(
+def test_ended_execution_is_concluded_unless_that_is_done_or_under_way(
     account: Account, status: UnhappyEnd, run: Run | None, is_told: bool
 ) -> None:
     execution = account.end(status=status)
@@ -327,9 +321,9 @@ def test_only_what_ended_lately_is_looked_at(
     ids=["no input of ours", "another input", "not the name of its job"],
 )
 def test_execution_that_somebody_started_by_hand_is_passed_over(
-    account: Account, by_hand: dict[str, str]
+    account: Account, by_hand: dict[str, Any]
 ) -> None:
-    account.end(given=by_hand.get("given"), arn=by_hand.get("arn"))
+    account.end(**by_hand)
     ours = account.end(JOB.model_copy(update={"run": 2}))
 
     account.daily.sweep()
