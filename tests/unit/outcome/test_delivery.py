@@ -189,7 +189,7 @@ def test_delivery_that_the_ledger_did_not_take_is_noted_later_without_a_copy(
     assert [run.outcome for run in ledger.runs(JOB.id)] == ["VideoReady"]
 
 
-def test_video_of_a_run_that_was_told_as_failed_meanwhile_does_not_appear(bucket: Bucket) -> None:
+def test_video_of_a_run_that_failed_meanwhile_does_not_appear(bucket: Bucket) -> None:
     ledger = MemoryLedger()
     bucket.put(ERROR_FILE, b"{}")
     ledger.close(JOB, NOON + timedelta(seconds=75))
@@ -222,7 +222,7 @@ def test_conclusion_of_another_execution_stops_no_delivery(
     assert KEY in bucket.objects
 
 
-def test_later_run_tells_as_its_own_what_an_earlier_one_delivered(bucket: Bucket) -> None:
+def test_later_run_answers_with_the_video_of_an_earlier_one(bucket: Bucket) -> None:
     ledger = MemoryLedger()
     first = delivered(bucket, ledger=ledger)
 
@@ -433,7 +433,7 @@ def test_delivery_that_fails_leaves_nothing_behind_and_the_run_open(
         (Answer(state=RenderState.CANCELLED), errors.RenderCancelled),
     ],
 )
-def test_result_that_tells_of_a_loss_ends_as_it_does_for_poll(
+def test_lost_render_ends_as_it_does_for_poll(
     answer: Answer, error: type[errors.DropreelError]
 ) -> None:
     ledger = MemoryLedger()
