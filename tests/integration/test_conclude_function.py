@@ -38,7 +38,7 @@ def error_file(account: RenderAccount) -> str:
     return account.s3.get_object(Bucket=VIDEOS, Key=JOB.error_key)["Body"].read().decode()
 
 
-def test_failed_step_is_told_beside_where_the_video_would_be(account: RenderAccount) -> None:
+def test_error_file_lies_where_the_video_would_be(account: RenderAccount) -> None:
     accept(account, JOB.id)
     provider = ScriptedProvider(cancels=True)
 
