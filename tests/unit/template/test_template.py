@@ -748,9 +748,6 @@ def substituted(value: object) -> str:
         return str(TEMPLATE["Mappings"][what[0]][what[1]][what[2]])
     if how == "Ref":
         return str(PARAMETERS.get(what, {"Default": what})["Default"])
-    if how == "FindInMap":
-        group, key, name = what
-        return str(TEMPLATE["Mappings"][group][key][name])
     return re.sub(
         r"\${([\w.:]+)}", lambda it: str(PARAMETERS.get(it[1], {"Default": it[1]})["Default"]), what
     )

@@ -18,10 +18,10 @@ from typing import Protocol
 from pydantic import BaseModel, ValidationError
 
 from dropreel.inbox import job_file
-from dropreel.inbox.messages import SeenUpload
+from dropreel.inbox.messages import MessageQueue, SeenUpload
 from dropreel.inbox.pairing import Group, Name, name_of
 from dropreel.inbox.pending_job import PendingJob, pinned
-from dropreel.model.events import DetailType, IncompleteUpload, UploadIncomplete
+from dropreel.model.events import Announcer, DetailType, IncompleteUpload, UploadIncomplete
 from dropreel.model.job import INBOX, Input, Job, Role, error_key, manifest_key
 from dropreel.model.uploads import ObjectVersion
 from dropreel.runtime.log import logger
@@ -44,7 +44,7 @@ class Storage(Protocol):
     def put_json(self, bucket: str, key: str, document: str) -> None: ...
 
 
-class Executions(Protocol):
+class JobStarter(Protocol):
     def start(self, job: Job) -> None: ...
 
 
@@ -71,21 +71,13 @@ class UsedUploads(Protocol):
         """The job is the latest drop of its output, unless a later one is noted."""
 
 
-class Queue(Protocol):
-    def send(self, message: BaseModel, delay_seconds: int) -> None: ...
-
-
-class Bus(Protocol):
-    def announce(self, detail_type: DetailType, detail: BaseModel) -> None: ...
-
-
 @dataclass(frozen=True)
 class Intake:
     storage: Storage
-    executions: Executions
+    executions: JobStarter
     used: UsedUploads
-    queue: Queue
-    bus: Bus
+    queue: MessageQueue
+    bus: Announcer
     now: Callable[[], datetime]
     model: str
     video_bucket: str

@@ -1,8 +1,14 @@
 """The messages of the intake queue: S3's events, and those that intake sends itself."""
 
-from typing import Literal
+from typing import Literal, Protocol
 
 from pydantic import AwareDatetime, BaseModel, Field, TypeAdapter
+
+
+class MessageQueue(Protocol):
+    """The intake queue."""
+
+    def send(self, message: BaseModel, delay_seconds: int) -> None: ...
 
 
 class SeenUpload(BaseModel, frozen=True):

@@ -8,9 +8,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Protocol
 
-from pydantic import BaseModel
-
-from dropreel.inbox.messages import SeenUpload, Sweep
+from dropreel.inbox.messages import MessageQueue, SeenUpload, Sweep
 from dropreel.inbox.pairing import name_of
 from dropreel.model.job import INBOX
 from dropreel.model.uploads import Page, WrittenObject
@@ -37,10 +35,6 @@ class Notes(Protocol):
         """Those keys and version ids that have no job and no answer."""
 
 
-class Queue(Protocol):
-    def send(self, message: BaseModel, delay_seconds: int) -> None: ...
-
-
 @dataclass(frozen=True)
 class InboxSweep:
     """Goes through the inbox at a bounded pace, one message of intake's queue at a time.
@@ -50,7 +44,7 @@ class InboxSweep:
 
     inbox: Inbox
     notes: Notes
-    queue: Queue
+    queue: MessageQueue
     upload_bucket: str
 
     def go_on(self, sweep: Sweep) -> None:

@@ -6,7 +6,7 @@
 from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
-from typing import Literal
+from typing import Literal, Protocol
 
 from pydantic import AwareDatetime, BaseModel, Field
 
@@ -203,3 +203,7 @@ class UploadIncomplete(_Published):
     missing: tuple[Role, ...] = Field(description="What is missing.")
     waited_minutes: float
     message: str = Field(description="The same in words, and what to do.")
+
+
+class Announcer(Protocol):
+    def announce(self, detail_type: DetailType, detail: BaseModel) -> None: ...

@@ -25,6 +25,7 @@ from dropreel.model import errors
 from dropreel.model.catalog import ProviderName
 from dropreel.model.errors import ErrorReport
 from dropreel.model.events import (
+    Announcer,
     DetailType,
     FailedRender,
     JobSummary,
@@ -163,11 +164,7 @@ class Videos(Protocol):
     def put_json(self, bucket: str, key: str, document: str) -> None: ...
 
 
-class Announcer(Protocol):
-    def announce(self, detail_type: DetailType, detail: BaseModel) -> None: ...
-
-
-class Slots(Protocol):
+class HeldSlots(Protocol):
     def leave(self, job: Job) -> None:
         """Remove the run from the queue or its slot. Refunds the estimate, unless the attempt may
         be paid for by the ledger's state. May be repeated."""
@@ -200,7 +197,7 @@ class Conclusion:
     """How a run ends that brought no video."""
 
     ledger: Ledger
-    slots: Slots
+    slots: HeldSlots
     providers: Callable[[ProviderName], Provider]
     videos: Videos
     video_bucket: str

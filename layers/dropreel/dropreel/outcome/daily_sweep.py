@@ -7,9 +7,7 @@ from datetime import datetime, timedelta
 from itertools import islice
 from typing import Protocol
 
-from pydantic import BaseModel
-
-from dropreel.inbox.messages import Sweep, SweepPosition
+from dropreel.inbox.messages import MessageQueue, Sweep, SweepPosition
 from dropreel.model.executions import EndedExecution, Ending, UnhappyEnd
 from dropreel.model.job import Job
 from dropreel.model.ledger import Run
@@ -31,11 +29,7 @@ _CONCLUDE_TAKES = timedelta(minutes=15)  # with the retries of an asynchronous c
 _UNHAPPY_ENDS: tuple[UnhappyEnd, ...] = ("ABORTED", "TIMED_OUT", "FAILED")
 
 
-class IntakeQueue(Protocol):
-    def send(self, message: BaseModel, delay_seconds: int) -> None: ...
-
-
-class Executions(Protocol):
+class EndedExecutions(Protocol):
     def ended(self, status: UnhappyEnd) -> Iterable[EndedExecution]: ...  # last started first
 
     def ending(self, execution: EndedExecution) -> Ending | None: ...
@@ -49,7 +43,7 @@ class Conclude(Protocol):
     def invoke(self, execution: EndedExecution, ending: Ending) -> None: ...
 
 
-class Admission(Protocol):
+class WaitingJobs(Protocol):
     def serve_all(self) -> None: ...
 
 
@@ -57,11 +51,11 @@ class Admission(Protocol):
 class DailySweep:
     """May run at any time and any number of times."""
 
-    queue: IntakeQueue
-    executions: Executions
+    queue: MessageQueue
+    executions: EndedExecutions
     ledger: Runs
     conclude: Conclude
-    admission: Admission
+    admission: WaitingJobs
     now: Callable[[], datetime]
 
     def sweep(self) -> None:

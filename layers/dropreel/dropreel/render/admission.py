@@ -204,7 +204,7 @@ class Slots(Protocol):
         changed."""
 
 
-class Executions(Protocol):
+class WaitingExecutions(Protocol):
     """The executions that wait."""
 
     def go_on(self, task_token: str) -> bool:
@@ -225,7 +225,7 @@ class Admission:
     """Gives slots and takes them back."""
 
     slots: Slots
-    executions: Executions
+    executions: WaitingExecutions
     attempts: Attempts
     clock: Callable[[], datetime]
     limits: Limits

@@ -31,7 +31,7 @@ _FORGOTTEN_AFTER_SECONDS = 300
 not know it. It is paid, a new one may not be visible at once, and a single 404 may be a fault."""
 
 
-class Slots(Protocol):
+class RenderedSlots(Protocol):
     def rendered(self, job: Job, attempt: int) -> None:
         """Free the slot of a finished attempt. May be repeated."""
 
@@ -40,7 +40,7 @@ def poll(
     render: ActiveRender,
     *,
     ledger: Ledger,
-    slots: Slots,
+    slots: RenderedSlots,
     providers: Callable[[ProviderName], Provider],
     clock: Callable[[], datetime],
 ) -> Progress:

@@ -53,7 +53,7 @@ F = TypeVar("F", PictureFacts, SoundFacts)
 _Verdict = tuple[Offer, tuple[Reason, ...]]
 
 
-class Uploads(Protocol):
+class PinnedUploads(Protocol):
     def open(self, bucket: str, pinned: Input) -> BinaryIO:
         """The pinned version, read in ranges. Reading it raises `InputGone`."""
 
@@ -74,7 +74,7 @@ class Codecs:
 
 def prepare(
     job: Job,
-    uploads: Uploads,
+    uploads: PinnedUploads,
     configured: Collection[ProviderName],
     codecs: Codecs,
     seconds_left: Callable[[], float],
@@ -177,7 +177,7 @@ class _Medium(Generic[F]):
 
     job: Job
     role: Role
-    uploads: Uploads
+    uploads: PinnedUploads
     codec: Codec[F]
     seconds_left: Callable[[], float]
     facts: F | None = None
@@ -269,7 +269,7 @@ class _Judge:
     """What the job's offers object to."""
 
     job: Job
-    uploads: Uploads
+    uploads: PinnedUploads
     picture: _Medium[PictureFacts]
     sound: _Medium[SoundFacts]
 

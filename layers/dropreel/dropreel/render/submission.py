@@ -51,7 +51,7 @@ _REFUSALS: Mapping[str, type[errors.DropreelError]] = {
 }
 
 
-class Uploads(Protocol):
+class PresignedUploads(Protocol):
     def exists(self, bucket: str, pinned: Input) -> bool: ...
 
     def presigned_url(self, bucket: str, pinned: Input, valid_seconds: int) -> str: ...
@@ -62,7 +62,7 @@ def submit(
     *,
     ledger: Ledger,
     providers: Callable[[ProviderName], Provider],
-    uploads: Uploads,
+    uploads: PresignedUploads,
     clock: Callable[[], datetime],
     seconds_left: Callable[[], float],
     settings: SubmitSettings,
@@ -110,7 +110,7 @@ def submit(
     return step.send(attempt, plan, next_attempt, payload, provider)
 
 
-def _payload(plan: Plan, offer: PlannedOffer, uploads: Uploads) -> dict[str, OptionValue]:
+def _payload(plan: Plan, offer: PlannedOffer, uploads: PresignedUploads) -> dict[str, OptionValue]:
     """The request's body. Its URLs grant access, so it goes to the provider and nowhere else."""
     names = offer_of(offer.provider, offer.endpoint)
     media = {names.image_field: plan.image}
