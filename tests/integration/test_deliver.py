@@ -1,35 +1,43 @@
-"""The deliver function against S3 (moto) and a real server that breaks off in the middle.
-
-What else a server can do wrong is in `test_faults_of_downloads`.
-"""
+"""The deliver function against S3 (moto) and a real server that misbehaves in every known way."""
 
 import hashlib
+import importlib.util
 import json
 import socket
 import threading
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import boto3
 import pytest
+from moto import mock_aws
+from moto.backends import get_backend
+from moto.core.models import DEFAULT_ACCOUNT_ID
 
-from dropreel.model.errors import ResultUnavailable
+from dropreel.model.errors import ResultRefused, ResultUnavailable
 from dropreel.model.events import VideoReady
-from dropreel.model.messages import ActiveRender, Progress
+from dropreel.model.messages import ActiveRender, NextAttempt, Plan, Progress
 from dropreel.model.provider import RenderState, Result
 from dropreel.outcome.delivery import Concluded
 from dropreel.providers.download import Download
 from local.standin_videos import StandInsToo
-from tests.support.fault_account import CONTEXT, load_step
-from tests.support.render_account import VIDEOS, RenderAccount, render_account
-from tests.support.render_fakes import JOB, NOON, PLAN, TICKET
+from tests.support.render_account import create_ledger_table
+from tests.support.render_fakes import ENVIRONMENT, JOB, NOON, PLAN, RUNCOMFY, TICKET
 from tests.support.videos import padded, tiny_video
 
-KEY, MANIFEST = "team/Änna +1%.mp4", "team/Änna +1%.json"
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+APP = Path(__file__).parents[2] / "functions" / "deliver" / "app.py"
+VIDEOS = "videos"
+KEY = "team/Änna +1%.mp4"
 # Two parts, so that cuts fall into different ones.
 VIDEO = padded(tiny_video("faststart"), 9 * 1024**2)
+LIMIT_BYTES = 10 * 1024**2
 
 UNDERWAY = ActiveRender(
     plan=PLAN.model_copy(update={"job": JOB.model_copy(update={"stem": "Änna +1%"})}),
@@ -92,18 +100,20 @@ def answer(
     status: int = 200,
     body: bytes = VIDEO,
     *,
+    kind: str = "video/mp4",
     length: int | None = -1,
     headers: dict[str, str] | None = None,
 ) -> Answer:
     """One answer. A length other than the body's is a lie; None leaves it out."""
-    sent = {"Content-Type": "video/mp4", "ETag": '"v1"'} | (headers or {})
+    sent = {"Content-Type": kind, "ETag": '"v1"'} | (headers or {})
     if length is not None:
         sent["Content-Length"] = str(len(body) if length == -1 else length)
     return lambda request: send(request, status, sent, body)
 
 
-def cut(percent: int) -> Answer:
-    return answer(body=VIDEO[: len(VIDEO) * percent // 100], length=len(VIDEO))
+def cut(percent: int, etag: str = '"v1"') -> Answer:
+    body = VIDEO[: len(VIDEO) * percent // 100]
+    return answer(body=body, length=len(VIDEO), headers={"ETag": etag})
 
 
 def reset(request: BaseHTTPRequestHandler) -> None:
@@ -118,9 +128,25 @@ def rest(request: BaseHTTPRequestHandler) -> None:
     answer(206, VIDEO[start:], headers={"Content-Range": span})(request)
 
 
-def cut_in_a_chunk(request: BaseHTTPRequestHandler) -> None:
-    send(request, 200, {"Content-Type": "video/mp4", "Transfer-Encoding": "chunked"})
-    request.wfile.write(b"%x\r\n%b" % (len(VIDEO), VIDEO[:-9]))
+def chunked(body: bytes, *, finished: bool) -> Answer:
+    def chunks(request: BaseHTTPRequestHandler) -> None:
+        send(request, 200, {"Content-Type": "video/mp4", "Transfer-Encoding": "chunked"})
+        request.wfile.write(b"%x\r\n%b\r\n" % (len(body), body) if body else b"")
+        request.wfile.write(b"0\r\n\r\n" if finished else b"")
+
+    return chunks
+
+
+def redirect(location: str) -> Answer:
+    return answer(302, b"", headers={"Location": location})
+
+
+def endless(request: BaseHTTPRequestHandler) -> None:
+    """A video that grows for ever; the length is not told."""
+    send(request, 200, {"Content-Type": "video/mp4"}, tiny_video())
+    request.wfile.write((1 << 31).to_bytes(4, "big") + b"free")
+    while True:
+        request.wfile.write(bytes(1024**2))
 
 
 @pytest.fixture(scope="module")
@@ -133,138 +159,318 @@ def server() -> Iterator[Server]:
         thread.join()
 
 
-@pytest.fixture
-def account(monkeypatch: pytest.MonkeyPatch) -> Iterator[RenderAccount]:
-    with render_account(monkeypatch) as account:
-        yield account
+@pytest.fixture(scope="module")
+def environment(server: Server) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("AWS_ENDPOINT_URL", raising=False)
+        for name, value in {
+            "AWS_ACCESS_KEY_ID": "testing",
+            "AWS_SECRET_ACCESS_KEY": "testing",
+            "AWS_DEFAULT_REGION": "us-east-1",
+            **ENVIRONMENT,
+            "VIDEO_BUCKET": VIDEOS,
+        }.items():
+            patch.setenv(name, value)
+        with mock_aws():
+            create_ledger_table(boto3.client("dynamodb"))
+            yield
+
+
+@pytest.fixture(scope="module")
+def function(environment: None) -> ModuleType:
+    """The function as Lambda loads it: once for many calls."""
+    spec = importlib.util.spec_from_file_location("deliver_app", APP)
+    assert spec
+    assert spec.loader
+    function = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(function)
+    return function
+
+
+@pytest.fixture(scope="module")
+def s3_client(environment: None) -> "S3Client":
+    return boto3.client("s3")
 
 
 @pytest.fixture
-def app(account: RenderAccount, server: Server, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The function, with a provider whose video is at the server."""
+def s3(s3_client: "S3Client") -> "Iterator[S3Client]":
+    s3_client.create_bucket(Bucket=VIDEOS)
+    s3_client.put_bucket_versioning(Bucket=VIDEOS, VersioningConfiguration={"Status": "Enabled"})
+    yield s3_client
+    get_backend("s3")[DEFAULT_ACCOUNT_ID]["aws"].reset()
+
+
+@pytest.fixture
+def app(
+    function: ModuleType, s3: "S3Client", server: Server, monkeypatch: pytest.MonkeyPatch
+) -> ModuleType:
+    """The function with an empty bucket, and a provider that points at the server."""
     server.ranges.clear()
-    server.answers = [answer()]
-    app: ModuleType = load_step("deliver")
     found = Result(video_url=f"{server.origin}/v.mp4?key=secret", nsfw=False)
-    provider = SimpleNamespace(result=lambda ticket: found)
-    monkeypatch.setattr(app, "provider_of", lambda name, settings: provider)
-    trusting = Download(transport=StandInsToo([server.origin]), sleep=lambda seconds: None)
-    monkeypatch.setattr(app, "download", trusting)
-    return app
+    provider = SimpleNamespace(result=lambda request_id: found)
+    monkeypatch.setattr(function, "provider_of", lambda name, settings: provider)
+    trusting = Download(
+        transport=StandInsToo([server.origin]),
+        max_bytes=LIMIT_BYTES,
+        sleep=lambda seconds: None,
+    )
+    monkeypatch.setattr(function, "download", trusting)
+    return function
 
 
-def run(app: ModuleType) -> dict[str, Any]:
-    ready: dict[str, Any] = app.handler(UNDERWAY.model_dump(mode="json"), CONTEXT)
+def run(app: ModuleType, render: ActiveRender = UNDERWAY) -> dict[str, Any]:
+    context = SimpleNamespace(
+        function_name="deliver",
+        memory_limit_in_mb=1024,
+        invoked_function_arn="arn",
+        aws_request_id="call",
+        get_remaining_time_in_millis=lambda: 900_000,
+    )
+    ready = app.handler(render.model_dump(mode="json"), context)
+    assert isinstance(ready, dict)
     return ready
 
 
-def keys(account: RenderAccount) -> list[str]:
+def versions(s3: "S3Client") -> list[str]:
     """The key of every version in the bucket, delete markers included."""
-    listed = account.s3.list_object_versions(Bucket=VIDEOS)
+    listed = s3.list_object_versions(Bucket=VIDEOS)
     found = [version["Key"] for version in listed.get("Versions", [])]
-    return sorted(found + [marker["Key"] for marker in listed.get("DeleteMarkers", [])])
+    return found + [marker["Key"] for marker in listed.get("DeleteMarkers", [])]
 
 
-def read(account: RenderAccount, key: str) -> bytes:
-    return account.s3.get_object(Bucket=VIDEOS, Key=key)["Body"].read()
-
-
-def unfinished_uploads(account: RenderAccount) -> bool:
-    return "Uploads" in account.s3.list_multipart_uploads(Bucket=VIDEOS)
-
-
-def test_video_and_manifest_lie_in_the_bucket_once_and_the_ledger_knows(
-    app: ModuleType, server: Server, account: RenderAccount
+def test_the_video_and_its_manifest_come_to_lie_in_the_bucket(
+    app: ModuleType, server: Server, s3: "S3Client"
 ) -> None:
+    server.answers = [answer()]
+
     ready = run(app)
 
-    assert run(app) == ready  # called again, as after a lost answer
-    stored = account.s3.get_object(Bucket=VIDEOS, Key=KEY)
+    stored = s3.get_object(Bucket=VIDEOS, Key=KEY)
     assert stored["Body"].read() == VIDEO
     assert stored["ContentType"] == "video/mp4"
     assert ready["video"]["version_id"] == stored["VersionId"]
-    assert json.loads(read(account, MANIFEST)) == ready
+    assert ready["video"]["sha256"] == hashlib.sha256(VIDEO).hexdigest()
+    manifest = s3.get_object(Bucket=VIDEOS, Key="team/Änna +1%.json")["Body"].read()
+    assert json.loads(manifest) == ready
     assert VideoReady.model_validate(ready).render.rendering_seconds == 60
-    assert keys(account) == [MANIFEST, KEY]
-    assert len(server.ranges) == 1
-    [ended] = account.ledger.runs(JOB.id)
-    assert ended.outcome == "VideoReady"
-    assert ended.ended_at is not None
+    assert sorted(versions(s3)) == ["team/Änna +1%.json", KEY]
 
 
-def test_run_that_was_concluded_meanwhile_brings_no_video(
-    app: ModuleType, account: RenderAccount
+def test_the_manifest_lists_the_attempts_of_the_ledger(
+    app: ModuleType, server: Server, s3: "S3Client"
 ) -> None:
-    account.ledger.close(JOB, NOON + timedelta(seconds=1))
+    server.answers = [answer()]
+    attempt = app.ledger.begin(JOB.id, NextAttempt(), RUNCOMFY, NOON)
+    app.ledger.accept(attempt, TICKET.request_id, NOON)
+    app.ledger.lose(JOB.id, TICKET, "RenderFailed", "No face.")
+    second = TICKET.model_copy(update={"request_id": "req-2", "attempt": 2})
+
+    ready = run(app, UNDERWAY.model_copy(update={"ticket": second}))
+
+    told = [(made["number"], made["outcome"]) for made in ready["render"]["attempts"]]
+    assert told == [(1, "RenderFailed"), (2, "VideoReady")]
+    assert ready["video"]["nsfw"] is False
+
+
+def test_a_second_call_makes_no_second_version(
+    app: ModuleType, server: Server, s3: "S3Client"
+) -> None:
+    server.answers = [answer()]
+
+    assert run(app) == run(app)
+
+    assert len(versions(s3)) == 2
+    assert len(server.ranges) == 1
+
+
+def test_a_delivered_run_has_its_outcome_in_the_ledger(
+    app: ModuleType, server: Server, s3: "S3Client"
+) -> None:
+    server.answers = [answer()]
+    render = UNDERWAY.model_copy(update={"plan": plan_of("anna-00000000000000aa")})
+
+    for _ in range(2):
+        run(app, render)
+
+    [ended] = app.ledger.runs(render.plan.job.id)
+    assert ended.outcome == "VideoReady"
+    assert ended.ended_at > NOON
+
+
+def test_a_run_that_was_concluded_meanwhile_brings_no_video(
+    app: ModuleType, server: Server, s3: "S3Client"
+) -> None:
+    server.answers = [answer()]
+    render = UNDERWAY.model_copy(update={"plan": plan_of("anna-00000000000000bb")})
+    app.ledger.close(render.plan.job, NOON + timedelta(seconds=1))
 
     with pytest.raises(Concluded):
-        run(app)
+        run(app, render)
 
-    assert keys(account) == []
-    assert not unfinished_uploads(account)
+    assert versions(s3) == []
+    assert "Uploads" not in s3.list_multipart_uploads(Bucket=VIDEOS)
 
 
-def test_success_hides_the_error_file_of_an_earlier_failure(
-    app: ModuleType, account: RenderAccount
+def plan_of(job_id: str) -> Plan:
+    return PLAN.model_copy(update={"job": JOB.model_copy(update={"id": job_id})})
+
+
+def test_a_success_hides_the_error_file_of_an_earlier_failure(
+    app: ModuleType, server: Server, s3: "S3Client"
 ) -> None:
     earlier = {"job": {"id": "anna-0", "started_at": "2026-11-20T11:59:59Z"}}
-    account.s3.put_object(
-        Bucket=VIDEOS, Key="team/Änna +1%.error.json", Body=json.dumps(earlier).encode()
-    )
+    s3.put_object(Bucket=VIDEOS, Key="team/Änna +1%.error.json", Body=json.dumps(earlier).encode())
+    server.answers = [answer()]
 
     run(app)
 
-    listed = account.s3.list_objects_v2(Bucket=VIDEOS)["Contents"]
-    assert [found["Key"] for found in listed] == [MANIFEST, KEY]
+    listed = s3.list_objects_v2(Bucket=VIDEOS)["Contents"]
+    assert [found["Key"] for found in listed] == ["team/Änna +1%.json", KEY]
 
 
-def test_file_in_another_encoding_stops_no_delivery(
-    app: ModuleType, account: RenderAccount
+def test_what_somebody_else_put_there_stops_no_delivery(
+    app: ModuleType, server: Server, s3: "S3Client"
 ) -> None:
-    for key in (MANIFEST, "team/Änna +1%.error.json"):
-        account.s3.put_object(Bucket=VIDEOS, Key=key, Body=b'{"name": "J\xfcrg"}')
+    for ending in (".json", ".error.json"):
+        s3.put_object(Bucket=VIDEOS, Key=f"team/Änna +1%{ending}", Body=b'{"name": "J\xfcrg"}')
+    server.answers = [answer()]
 
     ready = run(app)
 
-    assert json.loads(read(account, MANIFEST)) == ready
+    manifest = s3.get_object(Bucket=VIDEOS, Key="team/Änna +1%.json")["Body"].read()
+    assert json.loads(manifest) == ready
+
+
+def test_the_older_video_of_two_leaves_the_newer_one_alone(
+    app: ModuleType, server: Server, s3: "S3Client"
+) -> None:
+    server.answers = [answer()]
+    job = UNDERWAY.plan.job.model_copy(update={"id": "anna-fedcba9876543210"})
+    newer = UNDERWAY.model_copy(
+        update={
+            "plan": UNDERWAY.plan.model_copy(update={"job": job}),
+            "started_at": NOON + timedelta(seconds=1),
+        }
+    )
+    run(app, newer)
+
+    older = run(app)
+
+    assert older["video"]["key"] == f"team/Änna +1%.{JOB.id}.mp4"
+    assert older["job"]["started_at"] == "2026-11-20T12:00:00Z"
+    assert sorted(versions(s3)) == [
+        f"team/Änna +1%.{JOB.id}.json",
+        f"team/Änna +1%.{JOB.id}.mp4",
+        "team/Änna +1%.json",
+        KEY,
+    ]
 
 
 @pytest.mark.parametrize(
     ("answers", "resumed"),
     [
-        pytest.param([cut(50), rest], True, id="cut, resumed"),
+        pytest.param([cut(0), answer()], False, id="cut at 0 %"),
+        pytest.param([cut(50), rest], True, id="cut at 50 %, resumed"),
+        pytest.param([cut(99), rest], True, id="cut at 99 %, resumed"),
+        pytest.param([cut(50), answer()], True, id="cut at 50 %, server without ranges"),
         pytest.param([cut(99), answer(headers={"ETag": '"v2"'})], True, id="cut, file changed"),
+        pytest.param([cut(50, etag='W/"v1"'), answer()], False, id="cut, weak ETag"),
         pytest.param([cut(50), reset, answer(503, b""), rest], True, id="one fault after another"),
+        pytest.param([reset, answer()], False, id="reset"),
+        pytest.param([answer(403, b"expired"), answer()], False, id="403 expired"),
+        pytest.param([answer(404, b""), answer()], False, id="404"),
+        pytest.param([answer(500, b""), answer(503, b""), answer()], False, id="5xx"),
+        pytest.param([chunked(VIDEO, finished=True)], False, id="chunked without length"),
         pytest.param([answer(length=None)], False, id="neither length nor chunks"),
-        pytest.param([cut_in_a_chunk, answer()], False, id="chunked and cut"),
+        pytest.param([chunked(VIDEO[:-9], finished=False), answer()], False, id="chunked and cut"),
+        pytest.param(
+            [chunked(VIDEO[:-9], finished=True), answer()], False, id="chunked and cut unseen"
+        ),
+        pytest.param(
+            [answer(body=VIDEO[:-9], length=None), answer()], True, id="cut without length"
+        ),
         pytest.param(
             [answer(body=VIDEO[:-9], length=None), rest], True, id="cut without length, resumed"
         ),
+        pytest.param([redirect("/elsewhere"), answer()], False, id="redirect"),
     ],
 )
-def test_passing_fault_in_a_video_of_two_parts_is_survived(
-    answers: list[Answer], resumed: bool, app: ModuleType, server: Server, account: RenderAccount
+def test_a_passing_fault_of_the_download_is_survived(
+    answers: list[Answer], resumed: bool, app: ModuleType, server: Server, s3: "S3Client"
 ) -> None:
     server.answers = list(answers)
 
     ready = run(app)
 
-    assert read(account, KEY) == VIDEO
+    assert s3.get_object(Bucket=VIDEOS, Key=KEY)["Body"].read() == VIDEO
     assert ready["video"]["sha256"] == hashlib.sha256(VIDEO).hexdigest()
     assert any(server.ranges) == resumed
-    assert not unfinished_uploads(account)
+    assert "Uploads" not in s3.list_multipart_uploads(Bucket=VIDEOS)
 
 
-def test_lasting_fault_after_a_first_part_leaves_nothing_behind(
-    app: ModuleType, server: Server, account: RenderAccount, capfd: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("lasting", "error"),
+    [
+        pytest.param(answer(403, b"expired"), ResultUnavailable, id="403 expired"),
+        pytest.param(answer(404, b""), ResultUnavailable, id="404"),
+        pytest.param(answer(500, b""), ResultUnavailable, id="500"),
+        pytest.param(answer(503, b""), ResultUnavailable, id="503"),
+        pytest.param(reset, ResultUnavailable, id="reset"),
+        pytest.param(cut(0), ResultUnavailable, id="cut at 0 %"),
+        pytest.param(cut(50), ResultUnavailable, id="cut at 50 %"),
+        pytest.param(cut(99), ResultUnavailable, id="cut at 99 %"),
+        pytest.param(answer(length=len(VIDEO) + 1), ResultUnavailable, id="length too large"),
+        pytest.param(answer(length=len(VIDEO) - 1), ResultRefused, id="length too small"),
+        pytest.param(chunked(VIDEO[:-9], finished=False), ResultUnavailable, id="chunked, cut"),
+        pytest.param(chunked(VIDEO[:-9], finished=True), ResultUnavailable, id="chunked, short"),
+        pytest.param(answer(kind="text/html", body=b"<html>"), ResultRefused, id="HTML page"),
+        pytest.param(answer(body=b"<html>Sorry</html>"), ResultRefused, id="HTML called video"),
+        pytest.param(answer(body=b""), ResultRefused, id="zero bytes"),
+        pytest.param(chunked(b"", finished=True), ResultRefused, id="zero bytes, chunked"),
+        pytest.param(answer(length=LIMIT_BYTES + 1), ResultRefused, id="over the limit, told"),
+        pytest.param(endless, ResultRefused, id="over the limit, not told"),
+        pytest.param(redirect("/again"), ResultUnavailable, id="redirect loop"),
+        pytest.param(redirect("http://127.0.0.1:9/"), ResultRefused, id="redirect to loopback"),
+        pytest.param(redirect("https://127.0.0.1/"), ResultRefused, id="loopback by https"),
+        pytest.param(redirect("https://169.254.169.254/"), ResultRefused, id="link-local"),
+        pytest.param(redirect("https://10.0.0.1/"), ResultRefused, id="private range"),
+        pytest.param(redirect("https://[::1]/"), ResultRefused, id="IPv6 loopback"),
+        pytest.param(redirect("https://[fe80::1]/"), ResultRefused, id="IPv6 link-local"),
+        pytest.param(redirect("https://[::ffff:10.0.0.1]/"), ResultRefused, id="IPv4-mapped"),
+        pytest.param(redirect("https://[2002:a00:1::]/"), ResultRefused, id="6to4"),
+        pytest.param(redirect("https://[64:ff9b::a00:1]/"), ResultRefused, id="NAT64"),
+        pytest.param(redirect("http://cdn.example/v.mp4"), ResultRefused, id="redirect to http:"),
+        pytest.param(redirect("file:///etc/passwd"), ResultRefused, id="redirect to file:"),
+    ],
+)
+def test_a_lasting_fault_of_the_download_leaves_nothing_behind(
+    lasting: Answer,
+    error: type[Exception],
+    app: ModuleType,
+    server: Server,
+    s3: "S3Client",
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
-    server.answers = [cut(99)]
+    server.answers = [lasting]
 
-    with pytest.raises(ResultUnavailable) as caught:
+    with pytest.raises(error) as caught:
         run(app)
 
-    assert keys(account) == []
-    assert not unfinished_uploads(account)
+    assert versions(s3) == []
+    assert "Uploads" not in s3.list_multipart_uploads(Bucket=VIDEOS)
     told = str(caught.value) + "".join(capfd.readouterr())
     assert "secret" not in told
     assert "/v.mp4" not in told
+
+
+def test_a_server_inside_is_refused_unless_it_is_trusted(
+    app: ModuleType, server: Server, s3: "S3Client", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app, "download", Download())
+    server.answers = [answer()]
+
+    with pytest.raises(ResultRefused):
+        run(app)
+
+    assert server.ranges == []
+    assert versions(s3) == []
