@@ -19,6 +19,7 @@ from dropreel.model.provider import (
     Provider,
     Refusal,
     RenderLost,
+    RenderState,
     Unclear,
     UnknownRequest,
     Unreachable,
@@ -47,7 +48,7 @@ from tests.support.provider_dialects import (
 # What is sent
 
 
-def _once_told(read: Read) -> str:
+def _final_state(read: Read) -> str:
     """A state that answers a call without a second one."""
     states: dict[Read, str] = {ask: "processing", cancel: "cancelled", result: "completed"}
     return states[read]
@@ -68,7 +69,7 @@ def test_submit_posts_the_payload_to_the_endpoint_and_returns_the_request_id(
 
 @each_read
 def test_questions_go_to_the_configured_base_with_the_token(dialect: Dialect, read: Read) -> None:
-    provider, network = provider_of(dialect, answer(200, dialect.in_state(_once_told(read))))
+    provider, network = provider_of(dialect, answer(200, dialect.in_state(_final_state(read))))
     read(provider)
     (sent,) = network.calls
     assert sent.method == ("POST" if read is cancel else "GET")
@@ -93,7 +94,6 @@ REFUSED: list[tuple[httpx.Response | Exception, str, bool]] = [
     (httpx.UnsupportedProtocol("no"), "ProviderUnavailable", True),
     (answer(400, {"message": "bad"}), "RequestRefused", False),
     (answer(400, {"message": "Insufficient credits. Please top up."}), "NoCredit", False),
-    (answer(401, {"message": "expired"}), "TokenRejected", False),
     (answer(401, ""), "TokenRejected", False),
     (answer(401, {"request_id": "r1", "data": {"id": "r1"}}), "TokenRejected", False),
     (answer(402, {"message": "not enough credit"}), "NoCredit", False),
@@ -112,7 +112,6 @@ REFUSED: list[tuple[httpx.Response | Exception, str, bool]] = [
     (answer(429, "<html>slow down</html>"), "ProviderThrottled", True),
     (answer(413, "<html>too large</html>"), "RequestRefused", False),
     (answer(422, {"detail": []}), "RequestRefused", False),
-    (answer(429, {"message": "slow down"}), "ProviderThrottled", True),
 ]
 
 
@@ -139,15 +138,20 @@ def test_definite_refusal_of_a_submission(
         (404, "RequestRefused"),
         (422, "RequestRefused"),
         (429, "ProviderThrottled"),
+        # Accepted, perhaps, before it went wrong.
+        (408, None),
+        (500, None),
+        (503, None),
+        (504, None),
     ],
 )
-def test_error_inside_a_200_refuses_like_its_status(
-    dialect: Dialect, status: int, code: str
+def test_error_inside_a_200_means_what_its_status_means(
+    dialect: Dialect, status: int, code: str | None
 ) -> None:
     provider, network = provider_of(dialect, answer(200, dialect.error_in_200(status)))
-    with pytest.raises(Refusal) as raised:
+    with pytest.raises(Refusal if code else Unclear) as raised:
         provider.submit(dialect.endpoint, PAYLOAD)
-    assert raised.value.code == code
+    assert getattr(raised.value, "code", None) == code
     assert len(network.calls) == 1
 
 
@@ -159,14 +163,10 @@ UNCLEAR: list[httpx.Response | Exception] = [
     httpx.RemoteProtocolError("no"),
     # Accepted, perhaps, before it went wrong.
     answer(408, ""),
-    answer(408, {"message": "request timeout"}),
     answer(500, {"message": "internal"}),
-    answer(502, "<html>bad gateway</html>"),
-    answer(503, ""),
     answer(503, "<html>maintenance</html>"),
     answer(503, {"message": "unavailable, try again"}),
     answer(504, ""),
-    answer(520, ""),
     answer(503, {"code": 402, "error_code": 402001, "message": "no credit"}),
     answer(400, {"code": 503, "error_code": 503001, "message": "unavailable"}),
     answer(422, {"code": 408, "error_code": 408001, "message": "timeout"}),
@@ -230,29 +230,15 @@ def test_submission_without_a_usable_id_is_unclear(dialect: Dialect, request_id:
 
 
 @each_dialect
-@pytest.mark.parametrize("status", [401, 402, 429, 500])
-def test_error_and_a_request_id_at_once_is_unclear(dialect: Dialect, status: int) -> None:
-    provider, _ = provider_of(dialect, answer(200, dialect.error_with_id(status)))
-    with pytest.raises(Unclear, match="and a request id"):
-        provider.submit(dialect.endpoint, PAYLOAD)
-
-
-@each_dialect
-@pytest.mark.parametrize("status", [429, 500, 503])
-def test_refusal_that_names_a_request_is_unclear(dialect: Dialect, status: int) -> None:
-    provider, network = provider_of(dialect, answer(status, dialect.error_with_id(status)))
-    with pytest.raises(Unclear, match="and a request id"):
-        provider.submit(dialect.endpoint, PAYLOAD)
-    assert len(network.calls) == 1
-
-
-@each_dialect
-@pytest.mark.parametrize("status", [500, 503, 504, 408])
-def test_no_timeout_or_server_error_inside_a_200_is_a_refusal(
-    dialect: Dialect, status: int
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [(200, 401), (200, 402), (200, 429), (200, 500), (429, 429), (500, 500), (503, 503)],
+)
+def test_error_and_a_request_id_at_once_is_unclear(
+    dialect: Dialect, status: int, error: int
 ) -> None:
-    provider, network = provider_of(dialect, answer(200, dialect.error_in_200(status)))
-    with pytest.raises(Unclear):
+    provider, network = provider_of(dialect, answer(status, dialect.error_with_id(error)))
+    with pytest.raises(Unclear, match="and a request id"):
         provider.submit(dialect.endpoint, PAYLOAD)
     assert len(network.calls) == 1
 
@@ -264,25 +250,17 @@ def test_id_may_be_a_number(dialect: Dialect) -> None:
 
 
 @each_dialect
-def test_refusal_hands_on_retry_after(dialect: Dialect) -> None:
-    provider, _ = provider_of(dialect, answer(429, {}, Retry_After="17"))
-    with pytest.raises(Refusal) as raised:
-        provider.submit(dialect.endpoint, PAYLOAD)
-    assert raised.value.retry_after_seconds == 17
-
-
-@each_dialect
-def test_retry_after_can_be_a_date(dialect: Dialect) -> None:
-    busy = answer(429, {}, Retry_After="Fri, 20 Nov 2026 12:00:42 GMT")
+@pytest.mark.parametrize(("header", "seconds"), [("17", 17), ("Fri, 20 Nov 2026 12:00:42 GMT", 42)])
+def test_refusal_hands_on_retry_after(dialect: Dialect, header: str, seconds: int) -> None:
     provider = dialect.make(
         BASE,
         always,
-        transport=httpx.MockTransport(Network([busy])),
+        transport=httpx.MockTransport(Network([answer(429, {}, Retry_After=header)])),
         clock=lambda: datetime(2026, 11, 20, 12, 0, tzinfo=UTC),
     )
     with pytest.raises(Refusal) as raised:
         provider.submit(dialect.endpoint, PAYLOAD)
-    assert raised.value.retry_after_seconds == 42
+    assert raised.value.retry_after_seconds == seconds
 
 
 # The token
@@ -305,28 +283,19 @@ def tokens_of(calls: Iterable[httpx.Request]) -> list[str]:
     return [call.headers["Authorization"].removeprefix("Bearer ") for call in calls]
 
 
-def rejections(dialect: Dialect) -> list[httpx.Response]:
-    return [answer(401, ""), answer(200, dialect.error_in_200(401))]
-
-
 @each_dialect
-def test_rotated_token_is_taken_up_at_once_by_a_submission(dialect: Dialect) -> None:
-    for rejection in rejections(dialect):
-        provider, network = provider_of(
-            dialect, rejection, answer(200, dialect.accepted("r1")), token=Rotated()
-        )
-        assert provider.submit(dialect.endpoint, PAYLOAD) == "r1"
-        assert tokens_of(network.calls) == ["old", "new"]
+def test_rotated_token_is_taken_up_at_once(dialect: Dialect) -> None:
+    calls: dict[Read, object] = {_submit: dialect.accepted("r1")}
+    calls |= {read: dialect.in_state(_final_state(read)) for read in dialect.reads}
+    for call, body in calls.items():
+        for rejection in (answer(401, ""), answer(200, dialect.error_in_200(401))):
+            provider, network = provider_of(dialect, rejection, answer(200, body), token=Rotated())
+            call(provider)
+            assert tokens_of(network.calls) == ["old", "new"]
 
 
-@each_read
-def test_rotated_token_is_taken_up_at_once_by_a_question(dialect: Dialect, read: Read) -> None:
-    for rejection in rejections(dialect):
-        provider, network = provider_of(
-            dialect, rejection, answer(200, dialect.in_state(_once_told(read))), token=Rotated()
-        )
-        read(provider)
-        assert tokens_of(network.calls) == ["old", "new"]
+def _submit(provider: Provider) -> object:
+    return provider.submit("a/model", PAYLOAD)
 
 
 @each_dialect
@@ -423,6 +392,15 @@ def test_error_or_no_state_inside_a_200_is_no_failed_render(dialect: Dialect, re
             read(provider)
 
 
+@each_dialect
+@pytest.mark.parametrize("state", ["warming_up", "error", "success", 7])
+def test_unknown_state_counts_as_still_running_and_is_named(dialect: Dialect, state: str) -> None:
+    provider, _ = provider_of(dialect, answer(200, dialect.in_state(state)))
+    given = provider.ask(TICKET)
+    assert given.state is RenderState.RENDERING
+    assert str(state) in given.message
+
+
 @each_read
 @pytest.mark.parametrize("status", [429, 503])
 def test_question_hands_on_retry_after(dialect: Dialect, read: Read, status: int) -> None:
@@ -447,19 +425,11 @@ def test_forgotten_request_is_said_to_be_unknown(dialect: Dialect, read: Read) -
 
 # Secrets
 
+# In all their forms in test_provider_words.
 ECHOES = [
-    f"cannot read {PRESIGNED}",
     f"cannot read '{PRESIGNED}', sorry",
-    f"cannot read {PRESIGNED.upper()}",
-    "cannot read " + PRESIGNED.replace("/", "\\/"),
-    "cannot read " + httpx.QueryParams({"u": PRESIGNED}).__str__(),
-    f"cannot read {PRESIGNED.removeprefix('https://')}",
-    f"cannot read anna marie.png?{PRESIGNED.partition('?')[2]}",
-    "cannot read anna marie.png?X-Amz-Credential=AKIA",
     "cannot read anna marie.png?Signature=5ec7e7",
-    "cannot read https:\\/\\/uploads.example\\/anna.png",
     f"cannot use {TOKEN}, sorry",
-    f"cannot use Bearer:{TOKEN}",
     "x" * 295 + f" {TOKEN}",
     "x" * 290 + f" {PRESIGNED}",
     f"{PRESIGNED} {TOKEN} " * 1000,
@@ -494,7 +464,7 @@ def test_no_secret_that_a_provider_echoes_gets_through(
     provider, network = provider_of(dialect, answer())
     for body in shapes(dialect, echo):
         network.answers = [answer(status, body)]
-        for call in (lambda given: given.submit(dialect.endpoint, PAYLOAD), *dialect.reads):
+        for call in (_submit, *dialect.reads):
             try:
                 said = str(call(provider))
             except (RenderLost, Refusal, Unclear, Unreachable, UnknownRequest) as err:
@@ -504,14 +474,17 @@ def test_no_secret_that_a_provider_echoes_gets_through(
                 assert secret.lower() not in said.lower()
 
 
+PACKERS: dict[str, Callable[[bytes], bytes]] = {
+    "gzip": gzip.compress,
+    "deflate": zlib.compress,
+    "br": bytes,
+}
+
+
 def packed(body: object, *layers: str) -> bytes:
     content = json.dumps(body).encode()
     for layer in layers:
-        match layer:
-            case "gzip":
-                content = gzip.compress(content)
-            case "deflate":
-                content = zlib.compress(content)
+        content = PACKERS[layer](content)
     return content
 
 
@@ -559,7 +532,7 @@ def served(dialect: Dialect, content: bytes, encoding: str) -> Provider:
             200, stream=httpx.ByteStream(content), headers={"Content-Encoding": encoding}
         )
 
-    return dialect.make(BASE, lambda *, fresh=False: TOKEN, transport=httpx.MockTransport(handle))
+    return dialect.make(BASE, always, transport=httpx.MockTransport(handle))
 
 
 @each_dialect
@@ -570,11 +543,7 @@ def test_no_secret_in_an_error_of_the_network(
     words = f"Illegal header value b'Bearer {TOKEN}' for {PRESIGNED}"
     provider, _ = provider_of(dialect, error(words))
 
-    def submit(given: Provider) -> object:
-        return given.submit(dialect.endpoint, PAYLOAD)
-
-    calls: list[Callable[[Provider], object]] = [submit, *dialect.reads]
-    for call in calls:
+    for call in (_submit, *dialect.reads):
         failure = failure_of(lambda call=call: call(provider))  # type: ignore[misc]
         said = "".join(traceback.format_exception(failure))
         assert TOKEN not in said
@@ -592,12 +561,8 @@ def test_url_of_a_result_is_not_in_its_text(dialect: Dialect) -> None:
 
 @each_dialect
 def test_words_keep_what_is_no_secret_and_are_bounded(dialect: Dialect) -> None:
-    provider, _ = provider_of(
-        dialect,
-        answer(
-            422, {"message": f"\x1b[31mcannot\u202e read {PRESIGNED} with {TOKEN} " + "y" * 9999}
-        ),
-    )
+    words = f"\x1b[31mcannot\u202e read {PRESIGNED} with {TOKEN} " + "y" * 9999
+    provider, _ = provider_of(dialect, answer(422, {"message": words}))
     with pytest.raises(Refusal) as raised:
         provider.submit(dialect.endpoint, PAYLOAD)
     assert "cannot read (URL removed) with (token removed) yyy" in raised.value.message
