@@ -372,10 +372,12 @@ def test_success_removes_only_an_error_file_that_is_not_of_something_later(
 def test_state_machine_gives_up_a_paid_video_only_when_that_is_certain() -> None:
     machine = yaml.safe_load(MACHINE.read_text())
     (branch,) = machine["States"]["Render"]["Branches"]
-    _, definite, _ = branch["States"]["Deliver"]["Retry"]
+    deliver_state = branch["States"]["Deliver"]
+    _, definite, _ = deliver_state["Retry"]
     uncertain = {"ResultMissing", "ResultUnavailable", "RequestForgotten", "Overtaken"}
 
     assert not uncertain & set(definite["ErrorEquals"])
+    assert "$states.context.Execution.StartTime" in deliver_state["Arguments"]["Payload"]
 
 
 def test_video_that_was_deleted_since_is_delivered_again(bucket: Bucket) -> None:
