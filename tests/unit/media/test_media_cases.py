@@ -10,14 +10,13 @@ from typing import NamedTuple
 
 import av
 import pytest
-from PIL import Image, ImageCms
+from PIL import Image
 
 from dropreel.model.catalog import AudioFormat, ImageFormat
 from dropreel.model.errors import InputRejected
 from dropreel.model.job import Role
 from tests.support import media_samples as samples
-from tests.support import more_media as media
-from tests.support.more_media import heard, matrix_profile, muxed, tone
+from tests.support.media_samples import heard, muxed, tone
 from tests.support.prepared import prepared
 
 CASES = Path(__file__).parents[2] / "support/cases"
@@ -58,7 +57,7 @@ WAV, MP3 = AudioFormat.WAV, AudioFormat.MP3
 def trimmed(container: str, codec: str) -> bytes:
     """Ten seconds, of which an edit list plays 2.5, from the third on."""
     content = tone(container, codec, 10)
-    return media.claiming(content, b"elst", 12, ">II", 5 * 24_000, 3 * 48_000)
+    return samples.claiming(content, b"elst", 12, ">II", 5 * 24_000, 3 * 48_000)
 
 
 def two_streams(tag: bytes, *, first: bool) -> bytes:
@@ -68,14 +67,8 @@ def two_streams(tag: bytes, *, first: bool) -> bytes:
         names = ("pcm_s16le", "aac") if first else ("aac", "pcm_s16le")
         for stream in [made.add_stream(name, rate=48_000, layout="stereo") for name in names]:
             assert isinstance(stream, av.AudioStream)
-            for packet in media._encoded_tone(stream, 4):
-                made.mux(packet)
+            made.mux(samples.encoded_tone(stream, 4))
     return file.getvalue().replace(b"sowt", tag)
-
-
-def cut_at_a_page(content: bytes) -> bytes:
-    """The last page begins and does not end."""
-    return content[: content.rindex(b"OggS") + 200]
 
 
 def floats_with_nan() -> bytes:
@@ -109,7 +102,7 @@ RECORDINGS: dict[str, tuple[Bytes, Voice | Refused]] = {
     "AMR with pauses in 3GP": (lambda: muxed(case("voice_dtx.amr")(), "3gp"), Voice(8.26, MP3)),
     "cut Opus": (case("trunc.opus"), Refused("breaks off before its end")),
     "Opus cut in its last page": (
-        lambda: cut_at_a_page(tone("ogg", "libopus")),
+        lambda: (whole := tone("ogg", "libopus"))[: whole.rindex(b"OggS") + 200],
         Refused("breaks off before its end"),
     ),
     "MP3 with a nul behind": (
@@ -123,7 +116,7 @@ RECORDINGS: dict[str, tuple[Bytes, Voice | Refused]] = {
     "floats that are no numbers": (floats_with_nan, Voice(4, WAV)),
     "one sample": (case("one_sample.wav"), Refused("0.00 seconds long")),
     "ten milliseconds of MP3": (
-        lambda: samples.mp3_without_header(0.01),
+        lambda: samples.mp3(0.01),
         Refused("at least 0.3 seconds of sound"),
     ),
 }  # fmt: skip
@@ -158,10 +151,10 @@ PATCHES = {(25, 50): (200, 40, 40), (75, 50): (224, 172, 140)}
 WHITE, GREEN = (255, 255, 255), (0, 255, 0)
 
 
-PROPHOTO = matrix_profile(
+PROPHOTO = samples.rgb_profile(
     "ProPhoto RGB", 1.8, (0.79767, 0.28804, 0.0), (0.13519, 0.71188, 0.0), (0.03134, 9e-5, 0.82491)
 )
-ADOBE = matrix_profile(
+ADOBE = samples.rgb_profile(
     "Adobe RGB (1998)",
     2.2,
     (0.60974, 0.31111, 0.01947),
@@ -175,11 +168,9 @@ def patches(image_format: str, profile: bytes | None = None, **options: object) 
     image = Image.new("RGB", (800, 600), PATCHES[25, 50])
     image.paste(PATCHES[75, 50], (400, 0, 800, 600))
     if profile:
-        space = ImageCms.ImageCmsProfile(BytesIO(profile))
-        srgb = ImageCms.createProfile("sRGB")
-        image = ImageCms.buildTransform(srgb, space, "RGB", "RGB").apply(image)
+        image = samples.in_colours_of(profile, image)
         options["icc_profile"] = profile
-    return media.saved(image, image_format, **options)
+    return samples.saved(image, image_format, **options)
 
 
 def cutout(image_format: str) -> bytes:
@@ -187,17 +178,17 @@ def cutout(image_format: str) -> bytes:
     image = Image.new("RGBA", (800, 600), (*GREEN, 0))
     image.paste((*PATCHES[25, 50], 255), (300, 200, 500, 400))
     options = {"lossless": True, "exact": True} if image_format == "WEBP" else {}
-    return media.saved(image, image_format, **options)
+    return samples.saved(image, image_format, **options)
 
 
 def raw(tags: dict[int, object]) -> bytes:
     """A camera raw file: the picture in front is a thumbnail."""
-    return media.saved(Image.new("RGB", (160, 120), "red"), "TIFF", tiffinfo=tags)
+    return samples.saved(Image.new("RGB", (160, 120), "red"), "TIFF", tiffinfo=tags)
 
 
 SEEN = {(50, 50): PATCHES[25, 50], (5, 5): WHITE, (95, 95): WHITE}
 EVERY_FORMAT = ("JPEG", "PNG", "WEBP", "TIFF", "AVIF")
-PROFILES = {"P3": media.display_p3(), "ProPhoto": PROPHOTO, "Adobe": ADOBE}
+PROFILES = {"P3": samples.DISPLAY_P3, "ProPhoto": PROPHOTO, "Adobe": ADOBE}
 PICTURES: dict[str, tuple[Bytes, Colours | Refused]] = {
     **{
         f"{name} in {each}": (
@@ -208,7 +199,7 @@ PICTURES: dict[str, tuple[Bytes, Colours | Refused]] = {
         for each in EVERY_FORMAT
     },
     "linear levels named sRGB": (
-        lambda: patches("TIFF", media.named_srgb(1.0)),
+        lambda: patches("TIFF", samples.named_srgb(1.0)),
         Colours(PATCHES, "brought to sRGB colours"),
     ),
     "HDR": (case("hdr_pq_bt2020.heic"), Refused(r"a HEIC photo in HDR \(PQ\)")),
@@ -264,11 +255,11 @@ def test_picture(name: str) -> None:
 @pytest.mark.parametrize(
     ("role", "content", "name", "key"),
     [
-        (Role.IMAGE, media.photo(), "IMG.HEIC", "work/anna-1/image.jpg"),
-        (Role.IMAGE, media.heic(), "IMG.png", "work/anna-1/image.jpg"),
-        (Role.IMAGE, media.saved(media.scene(), "PNG"), "IMG.jpg", "work/anna-1/image.png"),
+        (Role.IMAGE, samples.photo(), "IMG.HEIC", "work/anna-1/image.jpg"),
+        (Role.IMAGE, samples.heic(), "IMG.png", "work/anna-1/image.jpg"),
+        (Role.IMAGE, samples.saved(samples.scene(), "PNG"), "IMG.jpg", "work/anna-1/image.png"),
         (Role.AUDIO, tone("ipod", "aac"), "voice.mp3", "work/anna-1/audio.mp3"),
-        (Role.AUDIO, samples.mp3(4), "voice.wav", "work/anna-1/audio.mp3"),
+        (Role.AUDIO, tone("mp3", "libmp3lame"), "voice.wav", "work/anna-1/audio.mp3"),
         (Role.AUDIO, samples.wav(4), "voice.mp3", "work/anna-1/audio.wav"),
     ],
     ids=["JPEG in HEIC", "HEIC in PNG", "PNG in JPEG", "M4A in MP3", "MP3 in WAV", "WAV in MP3"],

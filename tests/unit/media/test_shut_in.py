@@ -21,7 +21,7 @@ from dropreel.media.shut_in import Codec, Opened, opened
 from dropreel.media.source import RangedFile, Source, buffered
 from dropreel.model.catalog import AudioFormat, AudioLimits, ImageFormat, ImageLimits
 from dropreel.model.errors import InputGone
-from tests.support.more_media import tone
+from tests.support.media_samples import tone
 
 LIMITS = ImageLimits(formats=(ImageFormat.PNG,))
 CONTENT = bytes(range(256)) * 100
