@@ -10,7 +10,6 @@ from dropreel.model.errors import (
     DropreelError,
     NoCredit,
     RenderCancelled,
-    RenderFailed,
     RenderModerated,
     RenderRejected,
     RenderTimedOut,
@@ -104,13 +103,6 @@ def poll_at(
     )
 
 
-@pytest.mark.parametrize("state", [RenderState.QUEUED, RenderState.RENDERING])
-def test_unfinished_render_is_asked_for_again(state: RenderState) -> None:
-    progress = poll_at(5, ScriptedProvider(answers=[Answer(state=state)]))
-
-    assert (progress.state, progress.wait_seconds) == (state, 5)
-
-
 @pytest.mark.parametrize(
     ("since_seconds", "wait_seconds"),
     [(5, 5), (50, 5), (200, 20), (600, 60), (3000, 60), (3589, 11), (3599.5, 1)],
@@ -123,23 +115,20 @@ def test_waits_grow_with_the_time_since_submission_and_end_at_the_deadline(
     assert progress.wait_seconds == wait_seconds
 
 
-def test_completed_render_needs_no_further_wait() -> None:
-    progress = poll_at(42, ScriptedProvider(answers=[COMPLETED]))
-
-    assert progress.state is RenderState.COMPLETED
-    assert progress.wait_seconds == 0
-    assert progress.completed_at == NOON + timedelta(seconds=42)
-
-
 def test_time_of_the_first_rendering_is_kept_to_the_end() -> None:
     queued = poll_at(5, ScriptedProvider(answers=[QUEUED]))
-    assert queued.rendering_since is None
+    assert (queued.state, queued.rendering_since) == (RenderState.QUEUED, None)
 
     rendering = poll_at(10, ScriptedProvider(answers=[RENDERING]), queued)
     still_rendering = poll_at(15, ScriptedProvider(answers=[RENDERING]), rendering)
     completed = poll_at(20, ScriptedProvider(answers=[COMPLETED]), still_rendering)
 
-    assert completed.rendering_since == NOON + timedelta(seconds=10)
+    assert completed == Progress(
+        state=RenderState.COMPLETED,
+        wait_seconds=0,
+        rendering_since=NOON + timedelta(seconds=10),
+        completed_at=NOON + timedelta(seconds=20),
+    )
 
 
 @pytest.mark.parametrize(
@@ -164,42 +153,6 @@ def test_loss_without_another_attempt_ends_the_job_in_the_providers_words(
     assert raised.value.message.endswith("Not like this.")
 
 
-@pytest.mark.parametrize(
-    ("plan", "cause", "offer"),
-    [
-        (PLAN, FailureCause.OTHER, 1),
-        (ONE_OFFER, FailureCause.OTHER, 0),
-        (PLAN, FailureCause.MEDIA_UNREADABLE, 0),
-    ],
-)
-def test_failed_render_is_submitted_again(plan: Plan, cause: FailureCause, offer: int) -> None:
-    provider = ScriptedProvider(answers=[Answer(state=RenderState.FAILED, cause=cause)])
-
-    progress = poll_at(30, provider, plan=plan)
-
-    assert progress == Progress(
-        state=RenderState.FAILED, wait_seconds=0, next=NextAttempt(attempt=2, offer=offer)
-    )
-
-
-def test_second_failed_render_ends_the_job_with_the_providers_words() -> None:
-    ledger = accepted()
-    poll_at(30, ScriptedProvider(answers=[FAILED]), ledger=ledger)
-    second = TICKET.model_copy(update={"request_id": "req-2", "attempt": 2})
-    attempt = ledger.begin(JOB.id, NextAttempt(attempt=2), RUNCOMFY, NOON)
-    assert attempt is not None
-    ledger.accept(attempt, second.request_id, NOON)
-
-    with pytest.raises(RenderFailed, match=r"req-2.*No face found"):
-        poll(
-            ActiveRender(plan=PLAN, ticket=second),
-            ledger=ledger,
-            slots=FakeSlots(),
-            providers=by_name(ScriptedProvider(answers=[FAILED])),
-            clock=FakeClock(),
-        )
-
-
 @pytest.mark.parametrize("recorded", [True, False])
 @pytest.mark.parametrize("cause", FailureCause)
 def test_lost_render_is_recorded_whatever_follows(cause: FailureCause, recorded: bool) -> None:
@@ -215,15 +168,18 @@ def test_lost_render_is_recorded_whatever_follows(cause: FailureCause, recorded:
     assert attempt.message.endswith("No face found.")
 
 
-def test_failed_render_that_is_asked_about_again_gets_the_same_answer() -> None:
-    ledger = accepted()
+def test_failed_render_goes_to_the_next_offer_and_keeps_its_slot_until_admit() -> None:
+    ledger, slots = accepted(), FakeSlots()
 
-    first, second = (
-        poll_at(since_seconds, ScriptedProvider(answers=[FAILED]), ledger=ledger)
-        for since_seconds in (30, 40)
-    )
+    for since_seconds in (30, 40):  # the first answer may have been lost
+        progress = poll_at(
+            since_seconds, ScriptedProvider(answers=[FAILED]), ledger=ledger, slots=slots
+        )
+        assert progress == Progress(
+            state=RenderState.FAILED, wait_seconds=0, next=NextAttempt(attempt=2, offer=1)
+        )
 
-    assert second == first
+    assert slots.returned == []
 
 
 @pytest.mark.parametrize("seen", [RenderState.QUEUED, RenderState.RENDERING])
@@ -266,9 +222,15 @@ def test_unreachable_provider_does_not_restart_the_time_until_forgotten() -> Non
 def test_request_unknown_for_five_minutes_ends_the_job() -> None:
     still = poll_at(399, ScriptedProvider(answers=[UnknownRequest()]), UNKNOWN)
     assert still.unknown_since == UNKNOWN.unknown_since
+    ledger = accepted()
 
-    with pytest.raises(RequestForgotten, match="req-1"):
-        poll_at(400, ScriptedProvider(answers=[UnknownRequest()]), UNKNOWN)
+    for _ in range(2):
+        with pytest.raises(RequestForgotten, match="req-1") as raised:
+            poll_at(400, ScriptedProvider(answers=[UnknownRequest()]), UNKNOWN, ledger=ledger)
+
+    [attempt] = ledger.attempts(JOB.id)  # lost, so that the job can be run again
+    assert (attempt.state, attempt.code) == (AttemptState.LOST, "RequestForgotten")
+    assert attempt.message == raised.value.message
 
 
 @pytest.mark.parametrize(
@@ -356,7 +318,8 @@ def test_render_that_is_ready_is_never_late() -> None:
 # The slot
 
 
-def test_slot_is_returned_when_the_render_is_completed() -> None:
+@pytest.mark.parametrize("attempt", [1, 2])
+def test_slot_is_returned_when_the_render_is_completed(attempt: int) -> None:
     slots = FakeSlots()
 
     for answer in (QUEUED, RENDERING, Unreachable("HTTP 502")):
@@ -364,16 +327,8 @@ def test_slot_is_returned_when_the_render_is_completed() -> None:
     assert slots.returned == []
 
     for _ in range(2):  # the function may be called again after it answered
-        poll_at(42, ScriptedProvider(answers=[COMPLETED]), slots=slots)
-    assert slots.returned == [(JOB.id, 1), (JOB.id, 1)]
-
-
-def test_returned_slot_is_that_of_the_attempt() -> None:
-    slots = FakeSlots()
-
-    poll_at(42, ScriptedProvider(answers=[COMPLETED]), slots=slots, attempt=2)
-
-    assert slots.returned == [(JOB.id, 2)]
+        poll_at(42, ScriptedProvider(answers=[COMPLETED]), slots=slots, attempt=attempt)
+    assert slots.returned == [(JOB.id, attempt), (JOB.id, attempt)]
 
 
 def test_slot_is_returned_before_completion_is_answered() -> None:
@@ -383,34 +338,21 @@ def test_slot_is_returned_before_completion_is_answered() -> None:
         poll_at(42, ScriptedProvider(answers=[COMPLETED]), slots=away)
 
 
-def test_render_with_another_attempt_keeps_its_slot_until_admit() -> None:
-    slots = FakeSlots()
-
-    assert poll_at(30, ScriptedProvider(answers=[FAILED]), slots=slots).next
-
-    assert slots.returned == []
-
-
 # What a new run of the job needs
 
 
-def test_forgotten_request_is_lost_so_that_the_job_can_be_run_again() -> None:
-    ledger = accepted()
+@pytest.mark.parametrize(
+    ("since_seconds", "answer", "progress"),
+    [(400, UnknownRequest(), UNKNOWN), (QUEUE_SECONDS, QUEUED, None)],
+    ids=["forgotten", "late"],
+)
+def test_end_of_a_render_is_recorded_before_the_job_ends(
+    since_seconds: float, answer: Answer | Exception, progress: Progress | None
+) -> None:
+    provider = ScriptedProvider(answers=[answer], cancels=True)
 
-    for _ in range(2):
-        with pytest.raises(RequestForgotten) as raised:
-            poll_at(400, ScriptedProvider(answers=[UnknownRequest()]), UNKNOWN, ledger=ledger)
-
-    [attempt] = ledger.attempts(JOB.id)
-    assert (attempt.state, attempt.code) == (AttemptState.LOST, "RequestForgotten")
-    assert attempt.message == raised.value.message
-
-
-def test_forgotten_request_is_recorded_before_the_job_ends() -> None:
-    ledger = AwayLedger()
-
-    with pytest.raises(OSError, match="away"):
-        poll_at(400, ScriptedProvider(answers=[UnknownRequest()]), UNKNOWN, ledger=ledger)
+    with pytest.raises(OSError, match="away"):  # Step Functions calls again
+        poll_at(since_seconds, provider, progress, ledger=AwayLedger())
 
 
 @pytest.mark.parametrize(
@@ -440,13 +382,6 @@ def test_late_render_is_lost_only_if_the_provider_confirms_its_end(
         assert (attempt.code, attempt.message) == ("RenderTimedOut", raised.value.message)
 
 
-def test_late_render_is_recorded_before_the_job_ends() -> None:
-    provider = ScriptedProvider(answers=[QUEUED], cancels=True)
-
-    with pytest.raises(OSError, match="away"):  # Step Functions calls again
-        poll_at(QUEUE_SECONDS, provider, ledger=AwayLedger())
-
-
 def test_poll_cut_off_after_cancelling_a_late_render_still_times_out() -> None:
     ledger = accepted()
     cancelled = ScriptedProvider(answers=[Answer(state=RenderState.CANCELLED)])
@@ -461,13 +396,10 @@ def test_resumed_render_has_the_whole_time_again() -> None:
     started_at = NOON + timedelta(hours=5)
     later_seconds = 5 * 3600
 
-    first = poll_at(later_seconds + 5, ScriptedProvider(answers=[QUEUED]), started_at=started_at)
-    last = poll_at(
-        later_seconds + QUEUE_SECONDS - 11,
-        ScriptedProvider(answers=[QUEUED]),
-        started_at=started_at,
-    )
-    assert (first.wait_seconds, last.wait_seconds) == (5, 11)
+    for since_seconds, wait_seconds in ((5, 5), (QUEUE_SECONDS - 11, 11)):
+        provider = ScriptedProvider(answers=[QUEUED])
+        progress = poll_at(later_seconds + since_seconds, provider, started_at=started_at)
+        assert progress.wait_seconds == wait_seconds
 
     with pytest.raises(RenderTimedOut):
         poll_at(

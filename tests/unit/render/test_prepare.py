@@ -11,15 +11,12 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from dropreel.media import codecs, shut_in
 from dropreel.model import catalog
 from dropreel.model.catalog import MODELS, TITLES, ImageFormat, Model, OptionValue
 from dropreel.model.errors import ErrorReport, InputGone, InputRejected, Reason, TokenMissing
 from dropreel.model.job import Input, Role
 from dropreel.model.messages import AudioFacts, ImageFacts, Plan
 from dropreel.render import prepare as preparing
-from dropreel.render.prepare import Codecs
-from tests.support import media_samples as samples
 from tests.support.prepare_bench import (
     SPEECH,
     Asked,
@@ -148,9 +145,6 @@ def test_picture_and_prompt_are_enough_for_other_models(asked: Asked) -> None:
     [
         (GOOD, {}, "image.jpg", {"formats": ["jpeg", "png", "webp"], "side_under_pixels": 7000}),
         (GOOD, {"configured": WAVESPEED}, "image.jpg", {"side_under_pixels": None}),
-        (GOOD, {"configured": RUNCOMFY}, "image.jpg", {"formats": ["jpeg", "png", "bmp", "webp"]}),
-        ({FACE: GOOD[FACE]}, FLASHES, "image.jpg", {"png_alpha": True}),
-        ({FACE: GOOD[FACE]}, WAVES, "image.jpg", {"png_alpha": False}),
         (GOOD, {}, "audio.mp3", {"duration_under_seconds": 20, "duration_at_most_seconds": 120}),
         (GOOD, {"configured": WAVESPEED}, "audio.mp3", {"duration_under_seconds": None}),
     ],
@@ -473,40 +467,6 @@ def test_job_file_that_crashes_parsers_is_still_answered() -> None:
     contents = {FACE: GOOD[FACE], OPTIONS: b"[" * 60_000, DEFAULTS: b"{}"}
 
     assert PROBLEM in refusal(contents, model=IMAGE, problems=(PROBLEM,)).reasons
-
-
-# With what really opens the media, in processes of their own
-
-
-@pytest.fixture
-def real(monkeypatch: pytest.MonkeyPatch) -> Codecs:
-    monkeypatch.setattr(preparing, "opened", shut_in.opened)
-    return Codecs(codecs.PICTURE, codecs.SOUND)
-
-
-def test_real_files_are_opened_and_written_in_processes_of_their_own(real: Codecs) -> None:
-    contents = {FACE: samples.picture("PNG"), VOICE: samples.wav(2)}
-    bucket = Bucket(dict(contents))
-
-    plan = prepared(contents, bucket, real)
-
-    assert plan.audio
-    assert bucket.contents[plan.image.key].startswith(b"\x89PNG")
-    assert bucket.contents[plan.audio.key].startswith(b"RIFF")
-    assert plan.sha256 == {k: hashlib.sha256(c).hexdigest() for k, c in contents.items()}
-
-
-def test_real_files_that_cannot_be_opened_are_refused_together_and_not_written(
-    real: Codecs,
-) -> None:
-    contents = {FACE: samples.TEXT, VOICE: b""}
-    bucket = Bucket(contents)
-
-    with pytest.raises(InputRejected) as refused:
-        prepared(contents, bucket, real)
-
-    assert [reason.found for reason in refused.value.reasons] == ["plain text", "an empty file"]
-    assert bucket.types == {}
 
 
 # No job makes prepare do anything but answer.

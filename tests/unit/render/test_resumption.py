@@ -1,12 +1,13 @@
 """A job that is run again waits for what is paid for, and else makes a new attempt."""
 
-from collections.abc import Callable
+from typing import Any
 
 import pytest
 
-from dropreel.model.ledger import Attempt, AttemptState, Run
+from dropreel.model.ledger import Attempt, Run
 from dropreel.model.messages import NextAttempt, Plan, PlannedOffer
 from dropreel.render import resumption
+from tests.support.admission_fakes import write_outcome
 from tests.support.render_fakes import (
     JOB,
     NOON,
@@ -20,14 +21,6 @@ from tests.support.render_fakes import (
 AGAIN = JOB.model_copy(update={"run": 2})
 SUBMITTED = PLAN.model_copy(update={"changes": ("anna.png: turned upright",)})
 FRESH = PLAN.model_copy(update={"job": AGAIN})
-
-
-class NoHistory:
-    def attempts(self, job_id: str) -> tuple[Attempt, ...]:
-        raise AssertionError("a first run has no history")
-
-    def runs(self, job_id: str) -> tuple[Run, ...]:
-        raise AssertionError("a first run has no history")
 
 
 def fresh() -> Plan:
@@ -60,8 +53,9 @@ def noted(ledger: MemoryLedger, number: int = 1, plan: Plan | None = SUBMITTED) 
 
 def test_a_first_run_reads_no_ledger() -> None:
     first = FRESH.model_copy(update={"job": JOB})
+    no_ledger: Any = None
 
-    assert resumption.plan(JOB, NoHistory(), lambda: first) == first
+    assert resumption.plan(JOB, no_ledger, lambda: first) == first
 
 
 def test_accepted_render_is_resumed_without_reading_the_uploads(
@@ -125,62 +119,33 @@ def test_without_a_stored_plan_the_uploads_make_a_new_one_that_resumes(
     assert plan == FRESH.model_copy(update={"first_attempt": 1, "resume": TICKET})
 
 
-def test_a_new_plan_knows_where_the_ticket_s_offer_is_on_its_route(ledger: MemoryLedger) -> None:
+@pytest.mark.parametrize(("only", "offer"), [(WAVESPEED, 0), (RUNCOMFY, 1)])
+def test_new_plan_finds_or_adds_the_offer_of_the_ticket(
+    ledger: MemoryLedger, only: PlannedOffer, offer: int
+) -> None:
     accepted(ledger, 1, WAVESPEED)
-    alone = FRESH.model_copy(update={"route": (WAVESPEED,)})
-    other = FRESH.model_copy(update={"route": (RUNCOMFY,)})
+    new = FRESH.model_copy(update={"route": (only,)})
 
-    resumed = resumption.plan(AGAIN, ledger, lambda: alone).resume
-    elsewhere = resumption.plan(AGAIN, ledger, lambda: other).resume
+    resumed = resumption.plan(AGAIN, ledger, lambda: new).resume
 
     assert resumed
-    assert resumed.offer == 0
-    assert elsewhere
-    assert elsewhere.offer == 1
+    assert resumed.offer == offer
 
 
-def begun(ledger: MemoryLedger) -> None:
-    attempt(ledger, 2)
-
-
-def postponed(ledger: MemoryLedger) -> None:
-    ledger.postpone(attempt(ledger, 2), "ProviderThrottled", "")
-
-
-def refused(ledger: MemoryLedger) -> None:
-    ledger.refuse(attempt(ledger, 2), "NoCredit", "")
-
-
-def lost(ledger: MemoryLedger) -> None:
-    accepted(ledger, 2)
-    ticket = TICKET.model_copy(update={"request_id": "req-2", "attempt": 2})
-    ledger.lose(JOB.id, ticket, "RenderFailed", "")
-
-
-@pytest.mark.parametrize("become", [begun, postponed, refused, lost])
+@pytest.mark.parametrize("outcome", ["", "postponed", "refused", "lost"])
 def test_any_other_latest_attempt_is_followed_by_a_new_one(
-    ledger: MemoryLedger, become: Callable[[MemoryLedger], None]
+    ledger: MemoryLedger, outcome: str
 ) -> None:
     noted(ledger)
+    assert resumption.plan(AGAIN, ledger, fresh) == FRESH
     ledger.refuse(attempt(ledger, 1), "ProviderUnavailable", "")
-    become(ledger)
+    latest = attempt(ledger, 2)
+    if outcome:
+        write_outcome(ledger, latest, outcome)
 
     plan = resumption.plan(AGAIN, ledger, fresh)
 
     assert plan == FRESH.model_copy(update={"first_attempt": 3})
-    assert ledger.find(JOB.id, plan.first_attempt) is None
-
-
-def test_every_state_of_an_attempt_has_its_test() -> None:
-    others = {one.__name__ for one in (begun, postponed, refused, lost, accepted)}
-
-    assert others == set(AttemptState)
-
-
-def test_a_run_that_never_submitted_begins_with_the_first_attempt(ledger: MemoryLedger) -> None:
-    noted(ledger)
-
-    assert resumption.plan(AGAIN, ledger, fresh) == FRESH
 
 
 def test_another_job_s_history_is_not_this_one_s(ledger: MemoryLedger) -> None:
