@@ -52,20 +52,6 @@ def test_the_order_of_the_inputs_does_not_matter(
     assert job_id("anna", MODEL, inputs) == job_id("anna", MODEL, tuple(shuffled))
 
 
-@pytest.mark.parametrize(
-    "changed",
-    [
-        {"version_id": "v2"},
-        {"key": "inbox/b.png"},
-        {"role": Role.AUDIO},
-    ],
-)
-def test_any_other_pin_is_another_job(changed: dict[str, object]) -> None:
-    pinned = Input(role=Role.IMAGE, key="inbox/a.png", version_id="v1", size_bytes=1)
-
-    assert job_id("a", MODEL, (pinned,)) != job_id("a", MODEL, (pinned.model_copy(update=changed),))
-
-
 def test_another_model_is_another_job() -> None:
     pinned = Input(role=Role.IMAGE, key="inbox/a.png", version_id="v1", size_bytes=1)
 
