@@ -43,6 +43,7 @@ from tests.support.render_fakes import (
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
+AGAIN = "postponed begun"
 SECOND_RUN = JOB.model_copy(update={"run": 2})
 MINUTE = timedelta(minutes=1)
 KEEPS: Mapping[str, Mapping[str, object]] = {
@@ -95,12 +96,6 @@ def attempt_after(ledger: Ledger, steps: str) -> Attempt:
 # Attempts
 
 
-def test_unknown_job_has_neither_attempts_nor_runs(ledger: Ledger) -> None:
-    assert ledger.find(JOB.id, 1) is None
-    assert ledger.attempts(JOB.id) == ()
-    assert ledger.runs(JOB.id) == ()
-
-
 def test_attempt_is_begun_once_and_found_as_it_was_begun(ledger: Ledger) -> None:
     next_attempt = NextAttempt(attempt=2, offer=1)
     attempt = ledger.begin(JOB.id, next_attempt, WAVESPEED, NOON)
@@ -137,14 +132,7 @@ def test_outcome_is_kept_and_only_what_was_postponed_is_begun_again(
     ("since", "late"),
     [
         (since, late)
-        for since in (
-            "accepted",
-            "accepted lost",
-            "lost",
-            "refused",
-            "postponed",
-            "postponed begun",
-        )
+        for since in ("accepted", "accepted lost", "lost", "refused", "postponed", AGAIN)
         for late in ("accepted", "postponed", "refused")
         if since != late
     ],
