@@ -36,8 +36,8 @@ CORPUS: dict[Role, list[bytes]] = {
         samples.gif(),
         samples.animated("PNG"),
         samples.animated("WEBP"),
-        samples.telling_png("P"),
-        samples.telling_webp(),
+        samples.tagged_png("P"),
+        samples.tagged_webp(),
         samples.see_through_png("WEBP"),
         samples.wide_photo(),
         samples.cmyk_photo(profile=True),
@@ -73,7 +73,7 @@ CLAIMS: list[tuple[Role, bytes]] = [
     (Role.IMAGE, samples.claiming(samples.gif(), b"GIF8", 6, "<HH", 4_000, 4_000)),
     (Role.IMAGE, samples.claiming(samples.heic(), b"ispe", 8, ">II", 30_000, 30_000)),
     (Role.IMAGE, samples.claiming(samples.avif(), b"ispe", 8, ">II", 3_000, 3_000)),
-    (Role.IMAGE, samples.claiming(samples.telling_webp(), b"VP8X", 12, "<HB", 16_000, 0)),
+    (Role.IMAGE, samples.claiming(samples.tagged_webp(), b"VP8X", 12, "<HB", 16_000, 0)),
     (Role.IMAGE, samples.flat_png(7_000, 7_000)),
     (Role.AUDIO, samples.million_sample_m4a()),
     (Role.AUDIO, samples.claiming(samples.tone("flac", "flac"), b"fLaC", 12, ">I", 0x00FFFFFF)),
@@ -162,16 +162,11 @@ def survive(examples: int) -> None:
         test = example(claim)(test)
     test()
     faulthandler.cancel_dump_traceback_later()
-    peak_bytes = _peak_bytes()
+    status = Path("/proc/self/status").read_text().splitlines()
+    (peak,) = (line.split()[1] for line in status if line.startswith("VmHWM:"))
+    peak_bytes = int(peak) * 1024
     print(f"{slowest_seconds:.1f} s, {peak_bytes // 1024**2} MiB")  # noqa: T201
     assert peak_bytes < MEMORY_AT_MOST_BYTES
-
-
-def _peak_bytes() -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
-    raise LookupError("VmHWM")
 
 
 if __name__ == "__main__":

@@ -58,11 +58,11 @@ def scene(width: int = 640, height: int = 480) -> Image.Image:
 
 def exif(orientation: int = 1) -> bytes:
     """What a phone writes into its photos."""
-    told = Image.Exif()
-    told[_DESCRIPTION] = SECRET
-    told[_ORIENTATION] = orientation
-    told.get_ifd(_GPS).update({1: "N", 2: (29.0, 33.0, 7.0), 3: "W", 4: (95.0, 5.0, 17.0)})
-    return told.tobytes()
+    tags = Image.Exif()
+    tags[_DESCRIPTION] = SECRET
+    tags[_ORIENTATION] = orientation
+    tags.get_ifd(_GPS).update({1: "N", 2: (29.0, 33.0, 7.0), 3: "W", 4: (95.0, 5.0, 17.0)})
+    return tags.tobytes()
 
 
 def saved(image: Image.Image, image_format: str, **options: object) -> bytes:
@@ -119,10 +119,10 @@ def gif(frames: int = 3) -> bytes:
 
 
 @cache
-def telling_png(mode: str = "RGB") -> bytes:
-    told = PngImagePlugin.PngInfo()
-    told.add_text("Comment", SECRET)
-    return saved(scene().convert(mode), "PNG", pnginfo=told, exif=exif())
+def tagged_png(mode: str = "RGB") -> bytes:
+    words = PngImagePlugin.PngInfo()
+    words.add_text("Comment", SECRET)
+    return saved(scene().convert(mode), "PNG", pnginfo=words, exif=exif())
 
 
 @cache
@@ -171,7 +171,7 @@ def with_chunk(png: bytes, name: bytes, body: bytes) -> bytes:
 
 
 @cache
-def telling_webp(**options: object) -> bytes:
+def tagged_webp(**options: object) -> bytes:
     return saved(scene(), "WEBP", exif=exif(), xmp=f"<x>{SECRET}</x>".encode(), **options)
 
 

@@ -8,24 +8,18 @@ import pillow_heif
 from PIL import Image
 
 from local.embedded import PROJECT
+from tests.support.media_samples import exif
 
 PORTRAIT = PROJECT / "samples/portrait.png"
 SPEECH = PROJECT / "samples/speech.wav"
-
-_GPS = 0x8825
-_ORIENTATION = 0x0112
 
 
 def heic_photo(folder: Path) -> bytes:
     """A HEIC of 1024 x 1024 that lies on its side and says where it was taken."""
     del folder
     image = Image.open(PORTRAIT).convert("RGB").resize((1024, 1024)).rotate(90)
-    exif = Image.Exif()
-    exif[_ORIENTATION] = 6
-    exif.get_ifd(_GPS).update({1: "N", 2: (29.0, 33.0, 7.0), 3: "W", 4: (95.0, 5.0, 17.0)})
-    heif = pillow_heif.from_pillow(image)
     buffer = io.BytesIO()
-    heif.save(buffer, exif=exif.tobytes(), quality=80)
+    pillow_heif.from_pillow(image).save(buffer, exif=exif(6), quality=80)
     return buffer.getvalue()
 
 

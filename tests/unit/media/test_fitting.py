@@ -11,12 +11,6 @@ IMAGE = MODELS["wan-2.2-image-to-video"].route
 FLASH = MODELS["wan-2.6-flash-image-to-video"].route
 
 
-def test_strictest_of_one_offer_is_its_own() -> None:
-    (offer,) = FLASH
-
-    assert fitting.strictest([offer]) == (offer.image, offer.audio)
-
-
 def test_strictest_of_two_keeps_both() -> None:
     image, audio = fitting.strictest(SPEECH)
 
@@ -124,7 +118,7 @@ def test_scaled_is_never_larger(
         (7200, "2 hours 0 minutes long"),
     ],
 )
-def test_length_is_told_in_words(seconds: float, words: str) -> None:
+def test_length_is_given_in_words(seconds: float, words: str) -> None:
     limits = AudioLimits(formats=(AudioFormat.WAV,), required=True, duration_at_most_seconds=1)
     (reason,) = fitting.sound_objections("a", SoundFacts(duration_seconds=seconds), limits)
 

@@ -10,7 +10,7 @@ import pytest
 PROJECT = Path(__file__).parents[3]
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="measures memory as Linux tells it")
+@pytest.mark.skipif(sys.platform != "linux", reason="reads its memory in /proc")
 def test_no_bytes_make_prepare_crash_or_hang_or_eat_memory() -> None:
     """In a process of its own, because a codec that crashes takes its process with it."""
     ran = subprocess.run(

@@ -40,27 +40,22 @@ def with_open_end() -> bytes:
 
 
 @pytest.mark.parametrize("movflags", ["", "faststart"])
-def test_a_real_video_tells_its_length_and_size(movflags: str) -> None:
+def test_real_video_has_its_length_and_size(movflags: str) -> None:
     check = checked(tiny_video(movflags))
 
     assert check.is_whole
     assert check.facts() == FACTS
 
 
-def test_a_fragmented_video_tells_its_length_where_it_knows_it() -> None:
-    assert checked(with_fragments_of(seconds=7)).facts().duration_seconds == 7
+@pytest.mark.parametrize(
+    ("video", "seconds"),
+    [(with_fragments_of(7), 7), (tiny_video("frag_keyframe+empty_moov"), None)],
+    ids=["known", "not known"],
+)
+def test_fragmented_video_has_the_length_that_it_states(video: bytes, seconds: int | None) -> None:
+    facts = VideoFacts(duration_seconds=seconds, width=WIDTH, height=HEIGHT)
 
-
-def test_a_fragmented_video_that_knows_no_length_is_a_video_all_the_same() -> None:
-    check = checked(tiny_video("frag_keyframe+empty_moov"))
-
-    assert check.facts() == VideoFacts(duration_seconds=None, width=WIDTH, height=HEIGHT)
-
-
-def test_boxes_may_have_long_lengths() -> None:
-    long_free_box = LONG + b"free" + (16 + 5).to_bytes(8, "big") + b"12345"
-
-    assert checked(tiny_video() + long_free_box).facts() == FACTS
+    assert checked(video).facts() == facts
 
 
 def test_an_open_end_is_a_video_but_never_known_to_be_whole() -> None:
@@ -81,9 +76,10 @@ def test_the_answer_does_not_depend_on_how_the_bytes_are_cut(cuts: list[int]) ->
     assert check.facts() == FACTS
 
 
-def test_one_byte_at_a_time_is_enough_also_for_long_lengths() -> None:
+def test_boxes_may_have_long_lengths_also_one_byte_at_a_time() -> None:
     video = tiny_video() + LONG + b"free" + (16 + 5).to_bytes(8, "big") + b"12345"
 
+    assert checked(video).facts() == FACTS
     assert checked(*(bytes([byte]) for byte in video)).facts() == FACTS
 
 

@@ -165,12 +165,8 @@ def test_samples_of_a_plain_wav_survive() -> None:
 @pytest.mark.parametrize(
     ("sizes", "stands"),
     [
-        ({"data_bytes": 2_000_000_000}, True),
-        ({"data_bytes": 0, "riff_bytes": 36}, True),
-        ({"data_bytes": 0, "riff_bytes": 0}, True),
         ({"data_bytes": 0x7FFF_FFFF}, True),
         ({"data_bytes": 0x7FFF_F000, "riff_bytes": 0x7FFF_F024}, True),
-        ({"data_bytes": 0xFFFF_FFFF, "riff_bytes": 0xFFFF_FFFF}, True),
         ({"data_bytes": 32_000 + 8}, True),
         ({"data_bytes": 32_000 + 44}, True),
         ({"data_bytes": 34_000}, False),
@@ -179,7 +175,9 @@ def test_samples_of_a_plain_wav_survive() -> None:
     ],
     ids=str,
 )
-def test_sizes_of_a_wav_are_mended_or_told_from_a_cut(sizes: dict[str, int], stands: bool) -> None:
+def test_wrong_sizes_of_a_wav_are_mended_and_a_cut_is_refused(
+    sizes: dict[str, int], stands: bool
+) -> None:
     content = samples.wav(2, **sizes)  # type: ignore[arg-type]
 
     if not stands:
