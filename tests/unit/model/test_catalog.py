@@ -67,7 +67,6 @@ def test_fields_are_those_of_the_page(model: str, place: int, page: str) -> None
     required = {option.field for option in offer.options if option.required} | {offer.image_field}
     if offer.audio and offer.audio.required:
         required.add(offer.audio_field or "")
-    # WaveSpeed's table and RunComfy's schemas name what must be there
     assert required == set(schema["required"])
 
 
@@ -129,12 +128,10 @@ def test_texts_are_never_longer_than_the_page_allows(model: str, place: int, pag
 
 def test_longest_negative_prompt_is_that_of_the_page() -> None:
     option = offer_for(IMAGE, 0).option("negative_prompt")
+    published = schema_of("runcomfy.image-to-video")["properties"]["negative_prompt"]
 
     assert option is not None
-    assert (
-        option.length_at_most
-        == (schema_of("runcomfy.image-to-video")["properties"]["negative_prompt"]["maxLength"])
-    )
+    assert option.length_at_most == published["maxLength"]
 
 
 @each_page
@@ -167,14 +164,14 @@ def test_limits_in_words_are_those_of_the_page(page: str, field: str, words: str
     assert words in schema_of(page)["properties"][field]["description"]
 
     image, audio = offer.image, offer.audio
-    told = [f"less than {(image.size_under_bytes or 0) // 1_000_000} MB"]
-    told += ["PNG (no alpha)"] * (not image.png_alpha)
+    words_of_ours = [f"less than {(image.size_under_bytes or 0) // 1_000_000} MB"]
+    words_of_ours += ["PNG (no alpha)"] * (not image.png_alpha)
     if audio:
-        told.append(f"less than {(audio.size_under_bytes or 0) // 1_000_000} MB")
-        told.append(f"less than {audio.duration_under_seconds or 0:g}s")
+        words_of_ours.append(f"less than {(audio.size_under_bytes or 0) // 1_000_000} MB")
+        words_of_ours.append(f"less than {audio.duration_under_seconds or 0:g}s")
         least, most = audio.duration_at_least_seconds, audio.duration_at_most_seconds
-        told.append(f"between {least or 0:g}s and {most or 0:g}s")
-    assert words in told
+        words_of_ours.append(f"between {least or 0:g}s and {most or 0:g}s")
+    assert words in words_of_ours
 
 
 def values_of(option: Option) -> Iterator[OptionValue]:

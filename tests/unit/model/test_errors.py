@@ -12,7 +12,7 @@ from dropreel.outcome.conclusion import StepError
 
 # A Cause has 32,768; Lambda's stack trace is in it too.
 CHARACTERS_AT_MOST = 30_000
-# The costliest to tell in JSON that is in JSON, and what S3 allows of it in a key of 1024 bytes.
+# The costliest to write in JSON that is in JSON, and what S3 allows of it in a key of 1024 bytes.
 COSTLY_KEYS = ["\x01" * 1024, "🎤" * 256, '"' * 1024, "\\" * 1024, "é" * 512, "a" * 1024]
 COSTLY_WORDS = ["\x01" * 9999, "🎤" * 9999, '"' * 9999, "x" * 99_999]
 
@@ -22,7 +22,7 @@ def reason(number: int = 1, *, file: str = "anna.png", words: str = "80 x 60 pix
 
 
 def cause(error: DropreelError) -> str:
-    """As Lambda tells Step Functions of an exception."""
+    """As Lambda reports an exception to Step Functions."""
     return json.dumps({"errorMessage": str(error), "errorType": type(error).__name__})
 
 
@@ -90,7 +90,7 @@ def test_one_reason_is_the_whole_message() -> None:
 
 
 def test_words_that_are_cut_say_so() -> None:
-    (told,) = InputRejected((reason(words="x" * 1000),)).reasons
+    (cut,) = InputRejected((reason(words="x" * 1000),)).reasons
 
-    assert len(told.found) < 1000
-    assert told.found.endswith("x…")
+    assert len(cut.found) < 1000
+    assert cut.found.endswith("x…")

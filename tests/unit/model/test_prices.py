@@ -95,7 +95,7 @@ def test_a_fault_is_named(entry: str, words: str) -> None:
     assert words in str(fault.value)
 
 
-def test_all_faults_are_told_at_once() -> None:
+def test_all_faults_are_named_at_once() -> None:
     with pytest.raises(PricesUnreadable) as fault:
         prices_in(f"a:480p=1,{WAVESPEED}:480p=0.05,{RUNCOMFY}:4k=1")
 
@@ -156,7 +156,7 @@ def test_nothing_is_said_of_a_video_whose_length_is_not_known() -> None:
         ),
     ],
 )
-def test_a_render_is_billed_by_what_its_offer_is_told(
+def test_render_is_billed_by_what_is_sent(
     model: str,
     asked: dict[str, OptionValue],
     recorded_seconds: float | None,

@@ -124,7 +124,10 @@ def test_repeated_question_gives_the_same_next_attempt() -> None:
     assert after_loss(PLAN, ticket(1, 0), FAILED, both_lost) == next_attempt(2, 1)
 
 
-def test_summary_of_a_closed_attempt_has_its_own_outcome() -> None:
+def test_summary_has_the_outcome_of_its_attempt_or_of_the_job_while_open() -> None:
+    still_open = summary(attempt(2, AttemptState.ACCEPTED), "RenderTimedOut", "Still queued.")
+    assert (still_open.outcome, still_open.message) == ("RenderTimedOut", "Still queued.")
+
     closed = attempt(1, AttemptState.REFUSED, "NoCredit").model_copy(
         update={"provider": WAVESPEED.provider, "endpoint": WAVESPEED.endpoint, "message": "Empty."}
     )
@@ -137,9 +140,3 @@ def test_summary_of_a_closed_attempt_has_its_own_outcome() -> None:
         outcome="NoCredit",
         message="Empty.",
     )
-
-
-def test_summary_of_an_open_attempt_has_the_outcome_of_its_job() -> None:
-    open_summary = summary(attempt(2, AttemptState.ACCEPTED), "RenderTimedOut", "Still queued.")
-
-    assert (open_summary.outcome, open_summary.message) == ("RenderTimedOut", "Still queued.")

@@ -207,16 +207,13 @@ def test_request_that_is_not_known_is_asked_for_again_however_old_it_is(
     assert progress.unknown_since == NOON + timedelta(seconds=since_seconds)
 
 
-def test_request_that_the_provider_knows_again_was_not_forgotten() -> None:
-    progress = poll_at(900, ScriptedProvider(answers=[RENDERING]), UNKNOWN)
-
-    assert progress.unknown_since is None
-
-
-def test_unreachable_provider_does_not_restart_the_time_until_forgotten() -> None:
-    progress = poll_at(200, ScriptedProvider(answers=[Unreachable("HTTP 502")]), UNKNOWN)
-
-    assert progress.unknown_since == UNKNOWN.unknown_since
+@pytest.mark.parametrize(
+    ("answer", "since"), [(RENDERING, None), (Unreachable("HTTP 502"), UNKNOWN.unknown_since)]
+)
+def test_only_an_answer_ends_the_time_until_a_request_is_forgotten(
+    answer: Answer | Exception, since: datetime | None
+) -> None:
+    assert poll_at(900, ScriptedProvider(answers=[answer]), UNKNOWN).unknown_since == since
 
 
 def test_request_unknown_for_five_minutes_ends_the_job() -> None:
