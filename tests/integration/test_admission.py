@@ -31,20 +31,13 @@ def at(monkeypatch: pytest.MonkeyPatch) -> Iterator[Account]:
         yield Account(dynamodb, monkeypatch)
 
 
-def test_slots_go_to_the_first_jobs_and_the_others_wait(at: Account) -> None:
-    at.open(in_flight=2)
-    at.line_up(ANNA, BEN, CLEO)
-
-    assert at.notified == ["anna", "ben"]
-    assert at.holders == {"runcomfy": ["anna", "ben"]}
-    assert at.waiting == ["cleo"]
-
-
 def test_slot_goes_to_the_execution_that_started_first(at: Account) -> None:
     at.open(in_flight=2)
     at.line_up(ANNA, BEN)
     at.admit(DORA, minute=3)
     at.admit(CLEO, minute=2)
+    assert at.holders == {"runcomfy": ["anna", "ben"]}
+    assert at.waiting == ["cleo", "dora"]
 
     at.admission.rendered(ANNA, 1)
     at.admission.rendered(BEN, 1)
