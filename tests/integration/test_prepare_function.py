@@ -117,6 +117,7 @@ def test_photo_and_voice_memo_of_a_phone_become_what_the_offers_take(app: Module
         "The picture was converted",
         "Location and other metadata were removed.",
         "The recording was converted",
+        "Removed",
     ]
     head = boto3.client("s3").head_object(Bucket=BUCKET, Key=plan.image.key)
     assert head["ContentType"] == "image/jpeg"
