@@ -19,7 +19,7 @@ def table() -> str:
     ]
     for model in MODELS.values():
         for place, offer in enumerate(model.route):
-            name = f"`{model.name}`: {model.does}" if place == 0 else "the same, then"
+            name = f"`{model.name}`{f': {model.does}' if place == 0 else ', next offer'}"
             cells = (
                 name,
                 TITLES[offer.provider],

@@ -378,6 +378,7 @@ def test_too_large_a_file_is_refused_unread(
         assert [(one.file, one.found, one.rule) for one in refused.value.reasons] == [(key, *found)]
 
     assert bucket.read == {FACE, VOICE} - ({key} if found else set())
+    assert bool(bucket.types) is (found is None)  # a refused job writes no copy
 
 
 def test_recording_that_no_offer_takes_is_not_read() -> None:
