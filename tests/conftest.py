@@ -1,9 +1,17 @@
 """All tests: two workers share them, and one of the two has the embedded AWS to itself."""
 
+import os
+
 import pytest
 from hypothesis import settings
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
+
+# No test reaches an account of the person who runs it.
+os.environ |= dict.fromkeys(("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), "testing")
+os.environ["AWS_DEFAULT_REGION"] = "eu-central-1"
+for name in ("AWS_REGION", "AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL"):
+    os.environ.pop(name, None)
 
 # No test fails for being slow for a moment: other work may share the machine.
 settings.register_profile("dropreel", deadline=None)

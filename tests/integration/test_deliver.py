@@ -162,10 +162,7 @@ def server() -> Iterator[Server]:
 @pytest.fixture(scope="module")
 def environment(server: Server) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("AWS_ENDPOINT_URL", raising=False)
         for name, value in {
-            "AWS_ACCESS_KEY_ID": "testing",
-            "AWS_SECRET_ACCESS_KEY": "testing",
             "AWS_DEFAULT_REGION": "us-east-1",
             **ENVIRONMENT,
             "VIDEO_BUCKET": VIDEOS,

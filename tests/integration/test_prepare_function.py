@@ -41,10 +41,8 @@ class Context:
 
 @pytest.fixture
 def app(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    keys = dict.fromkeys(("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), "testing")
-    for name, value in (SETTINGS | keys | {"AWS_DEFAULT_REGION": "eu-west-1"}).items():
+    for name, value in (SETTINGS | {"AWS_DEFAULT_REGION": "eu-west-1"}).items():
         monkeypatch.setenv(name, value)
-    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
     with mock_aws():
         s3 = boto3.client("s3")
         s3.create_bucket(

@@ -35,11 +35,7 @@ def refused(code: str) -> ClientError:
 
 
 @pytest.fixture
-def secrets(monkeypatch: pytest.MonkeyPatch) -> Iterator["SecretsManagerClient"]:
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
-    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+def secrets() -> Iterator["SecretsManagerClient"]:
     # Powertools keeps its client and cache for the life of an execution environment: one a test.
     DEFAULT_PROVIDERS.clear()
     with mock_aws():

@@ -23,7 +23,6 @@ from dropreel.model.errors import (
     SpendLimitReached,
 )
 from dropreel.outcome.conclusion import StepError
-from tests.support.render_account import REGION
 from tests.support.render_fakes import ENVIRONMENT, JOB
 
 if TYPE_CHECKING:
@@ -48,17 +47,6 @@ EACH_ANSWER = pytest.mark.parametrize(
     ],
     ids=["go on", "refuse"],
 )
-
-
-@pytest.fixture(autouse=True)
-def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {
-        "AWS_DEFAULT_REGION": REGION,
-        "AWS_ACCESS_KEY_ID": "testing",
-        "AWS_SECRET_ACCESS_KEY": "testing",
-    }.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
 
 
 @pytest.fixture

@@ -148,10 +148,7 @@ def write_outcome(ledger: Ledger, attempt: Attempt, outcome: str) -> None:
 @contextmanager
 def ledger_table() -> Iterator["DynamoDBClient"]:
     """An account with the ledger's table in it, and nothing else."""
-    with pytest.MonkeyPatch.context() as patch, mock_aws():
-        patch.setenv("AWS_ACCESS_KEY_ID", "testing")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
-        patch.delenv("AWS_ENDPOINT_URL", raising=False)
+    with mock_aws():
         client = boto3.client("dynamodb", region_name=REGION)
         create_ledger_table(client)
         yield client

@@ -117,14 +117,10 @@ class RenderAccount:
 @contextmanager
 def render_account(monkeypatch: pytest.MonkeyPatch) -> Iterator[RenderAccount]:
     for name, value in {
-        "AWS_DEFAULT_REGION": REGION,
-        "AWS_ACCESS_KEY_ID": "testing",
-        "AWS_SECRET_ACCESS_KEY": "testing",
         "VIDEO_BUCKET": VIDEOS,
         "EVENT_BUS": BUS,
         **ENVIRONMENT,
     }.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
     with mock_aws():
         yield RenderAccount(monkeypatch)
