@@ -30,7 +30,7 @@ daily = DailySweep(
 @logger.inject_lambda_context
 @tracer.capture_lambda_handler(capture_response=False, capture_error=False)
 def handler(event: dict[str, Any] | None, context: LambdaContext) -> None:
-    if event == {"serve": "who waits"}:
+    if event == {"serve": "waiting jobs"}:
         # A retry has the same id, and resumes the executions that the first try gave a slot.
         admission.serve_waiting(context.aws_request_id)
     else:

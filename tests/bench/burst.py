@@ -196,44 +196,44 @@ def _by_name(counts: Mapping[str, int]) -> str:
 
 def drop(environment: Environment, jobs: int, say: Say = print) -> Burst:
     """Drop the pairs into a running embedded AWS, and count until all is quiet again."""
-    desk = Desk(environment)
+    account = Account(environment)
     burst = Burst(jobs)
-    letters_before, calls_before = desk.dead_letters(), desk.function_calls()
+    letters_before, calls_before = account.dead_letters(), account.function_calls()
     with (
         embedded.subscription(environment, "burst") as queue_url,
-        desk.ledger_stream() as stream,
+        account.ledger_stream() as stream,
         misbehaving(environment),
         ThreadPoolExecutor(DROPPERS) as droppers,
     ):
         events = Ends(environment, queue_url, STEM)
-        with desk.intake_held():
-            for _ in droppers.map(partial(desk.drop_pair, STEM), range(jobs)):
+        with account.intake_held():
+            for _ in droppers.map(partial(account.drop_pair, STEM), range(jobs)):
                 pass
         begun = time.monotonic()
         events.wait_for(jobs, say)
         burst.seconds = time.monotonic() - begun
-        desk.wait_until_quiet()
+        account.wait_until_quiet()
         events.drain()
         burst.ready_events, burst.failed_events = events.ready, events.failed
-        burst.ledger_writes = desk.writes_in(stream)
+        burst.ledger_writes = account.writes_in(stream)
         count_at_providers(environment, burst)
-    burst.videos = desk.videos()
-    burst.dead_letters = desk.dead_letters() - letters_before
-    burst.function_calls = desk.function_calls() - calls_before
-    burst.transitions = desk.transitions()
-    burst.slots_left, burst.waiters_left = desk.left_in_ledger()
+    burst.videos = account.videos()
+    burst.dead_letters = account.dead_letters() - letters_before
+    burst.function_calls = account.function_calls() - calls_before
+    burst.transitions = account.transitions()
+    burst.slots_left, burst.waiters_left = account.left_in_ledger()
     return burst
 
 
 def warm_up(environment: Environment) -> None:
     """Have some environments of each function, and forget how."""
-    desk = Desk(environment)
+    account = Account(environment)
     with embedded.subscription(environment, "warm-up") as queue_url:
         events = Ends(environment, queue_url, WARM_UP_STEM)
         for number in range(WARM_UP_JOBS):
-            desk.drop_pair(WARM_UP_STEM, number)
+            account.drop_pair(WARM_UP_STEM, number)
         events.wait_for(WARM_UP_JOBS, say=lambda _: None)
-    desk.wait_until_quiet()
+    account.wait_until_quiet()
     for provider in PROVIDERS:
         _standin(environment, provider, "reset", method="POST")
 
@@ -295,7 +295,7 @@ class Ends:
             self.failed[event["detail"]["error"]["code"]] += 1
 
 
-class Desk:
+class Account:
     """An owner's view of the deployed stack."""
 
     def __init__(self, environment: Environment) -> None:
