@@ -308,7 +308,7 @@ class Picture:
             smaller = int(image.width * scale), int(image.height * scale)
             if min(smaller) <= (limits.side_over_pixels or 0):
                 raise MediumRefused(
-                    f"a picture that is larger even at {image.width} x {image.height} pixels",
+                    f"a picture that is too large, even at {image.width} x {image.height} pixels",
                     rule=f"at most {megabytes(_max_bytes(limits))}",
                     cure="Export the picture as a JPEG.",
                 )

@@ -1,8 +1,8 @@
 """A process for each medium. A codec that crashes, hangs or takes all memory ends alone, and its
 memory is free afterwards.
 
-The process has no access to the bucket: it asks for its file's bytes, range by range. It answers in
-JSON, so hostile bytes that take it over can lie, but do no more.
+It asks for its file's bytes range by range, and answers in JSON, which is checked. It has no
+provider's token, and its environment no keys of the role. But it is no sandbox: it has the network.
 """
 
 import gc
@@ -112,6 +112,7 @@ def opened(
 
 def _work(codec: Codec[Any], connection: Connection, size_bytes: int, into: BinaryIO) -> None:
     """In the process: opens the medium, then writes a copy for each limits it receives."""
+    os.environ.clear()  # the keys of the function's role
     gc.freeze()  # never collect the parent's garbage: its threads are not in this process
     _limit_process()
     try:
@@ -153,8 +154,8 @@ def _send(connection: Connection, **message: object) -> None:
 
 def _takes_more(noun: str, what: str) -> MediumRefused:
     return MediumRefused(
-        f"a {noun} that takes more {what}",
-        rule=f"a {noun} that can be converted within the {what} of one function",
+        f"a {noun} that needs too much {what} to convert",
+        rule=f"a {noun} that Dropreel can convert",
         cure=f"Export the {noun} again from an app, smaller or in another format.",
     )
 

@@ -9,7 +9,7 @@ import struct
 import wave
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import SEEK_END, SEEK_SET
 from tempfile import TemporaryFile
 from typing import BinaryIO, Final
@@ -34,7 +34,7 @@ MIN_SECONDS: Final = 0.3
 MAX_COPY_BYTES: Final = 50_000_000  # where the offer names no size
 
 # Only these: some other formats of FFmpeg are playlists, which name files and URLs to fetch.
-_FORMATS: Final = "mov,ogg,flac,aiff,asf,matroska,aac,mp3,wav,w64,caf,amr,au"
+_FORMATS: Final = "mov,avi,ogg,flac,aiff,asf,matroska,aac,mp3,wav,w64,caf,amr,au"
 _OPEN_OPTIONS: Final = {"format_whitelist": _FORMATS, "protocol_whitelist": "none"}
 # The length that these state is a guess, or is corrected below.
 _GUESSED: Final = ("aac", "mp3", "amr", "wav", "w64", "caf")
@@ -102,9 +102,9 @@ class Sound:
             if into.seek(0, SEEK_END) < (limits.size_under_bytes or MAX_COPY_BYTES):
                 return Copy(format=name, changes=tuple(self._changes(name)))
         raise MediumRefused(
-            "a recording that is larger even as an MP3",
+            "a recording that is too large, even as an MP3",
             rule=f"less than {megabytes(limits.size_under_bytes or MAX_COPY_BYTES)}",
-            cure="Cut the recording.",
+            cure="Cut the recording, so that it is shorter.",
         )
 
     def _ways(
@@ -182,7 +182,7 @@ class Sound:
         ) as container:
             streams = container.streams.audio
             known = [stream for stream in streams if getattr(stream, "codec_context", None)]
-            tags = [str(getattr(stream, "codec_tag", "")) for stream in streams]
+            tags = [_codec_tag(stream) for stream in streams]
             if any(tag in _PROTECTED for tag in tags) or (streams and not known):
                 raise MediumRefused(
                     f"{self._kind.words} that is protected, or in a rare coding",
@@ -390,6 +390,12 @@ def _kind(file: BinaryIO) -> Kind:
     return kind
 
 
+def _codec_tag(stream: AudioStream) -> str:
+    with suppress(UnicodeDecodeError):  # PyAV takes it for ASCII: AAC in an AVI has 0xff
+        return str(getattr(stream, "codec_tag", ""))
+    return ""
+
+
 def _silence(stream: AudioStream, seconds: float) -> Iterator[AudioFrame]:
     samples = round(seconds * stream.rate)
     while samples > 0:
@@ -478,6 +484,12 @@ def _stated_end(file: BinaryIO, _size_bytes: int) -> Iterator[int]:
         yield int.from_bytes(properties[24:32], "little")
 
 
+def _riff_end(file: BinaryIO, _size_bytes: int) -> Iterator[int]:
+    """Where the first part of an AVI ends. Writers that never came back left 0."""
+    file.seek(4)
+    yield 8 + int.from_bytes(file.read(4), "little")
+
+
 _ASF_PROPERTIES: Final = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 _SEGMENT: Final = b"\x18\x53\x80\x67"
 _PARTS: Final[dict[str, Callable[[BinaryIO, int], Iterator[int]]]] = {
@@ -486,6 +498,7 @@ _PARTS: Final[dict[str, Callable[[BinaryIO, int], Iterator[int]]]] = {
     "WebM": _element_ends,
     "WMA": _stated_end,
     "M4A": _box_ends,
+    "the sound of an AVI video": _riff_end,
     "3GP": _box_ends,
     "the sound of a QuickTime video": _box_ends,
     "the sound of an MP4 video": _box_ends,
