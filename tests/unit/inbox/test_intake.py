@@ -205,7 +205,7 @@ def test_crash_between_two_notes_announces_nothing_later(
         (
             ["team/anna.png"],
             (Role.AUDIO,),
-            "anna.png waited 60 minutes in inbox/team/ for a voice of the same name. "
+            "anna.png waited 60 minutes in inbox/team/ for a recording of the same name. "
             "Drop anna.mp3 or anna.wav into the same folder.",
         ),
         (
@@ -223,14 +223,15 @@ def test_crash_between_two_notes_announces_nothing_later(
         (
             ["team/anna.docx"],
             (Role.IMAGE, Role.AUDIO),
-            "anna.docx waited 60 minutes in inbox/team/ for a picture and a voice of the same "
-            "name. Dropreel cannot use anna.docx: it knows no picture or voice with this ending. "
+            "anna.docx waited 60 minutes in inbox/team/ for a picture and a recording of the same "
+            "name. Dropreel cannot use anna.docx: it knows no picture or recording with this "
+            "ending. "
             "Drop anna.png or anna.jpg, and anna.mp3 or anna.wav into the same folder.",
         ),
         (
             ["team/anna"],
             (Role.IMAGE, Role.AUDIO),
-            "Dropreel cannot use anna: it knows no picture or voice with this ending",
+            "Dropreel cannot use anna: it knows no picture or recording with this ending",
         ),
     ],
     ids=["no voice", "no prompt", "no named file", "unknown ending", "no ending"],
@@ -375,3 +376,12 @@ def test_message_is_read(message: str, read: BaseModel) -> None:
 def test_message_of_no_kind_is_an_error(message: str) -> None:
     with pytest.raises(ValidationError):
         message_in(message)
+
+
+@pytest.mark.parametrize("late", ["anna.cr2", "anna.pdf", "anna.docx"])
+def test_an_unusable_file_next_to_a_job_starts_nothing(late: str) -> None:
+    world = World()
+    world.play("anna.jpg", "anna.mp3", 200 * 24 * 60, late)
+
+    assert world.starts == 1
+    assert (f"inbox/{late}", world.uploads[f"inbox/{late}"].version_id) in world.answered

@@ -219,7 +219,7 @@ def test_a_prompt_file_without_a_prompt_is_refused(content: bytes, found: str) -
 def test_all_mistakes_are_named_at_once_and_the_rest_is_read() -> None:
     choices, problems = said({"sed": 1, "style": "rap", "image": "/x.png", "resolution": "720p"})
 
-    assert [problem.cure.split()[1] for problem in problems] == ['"seed"', "one", "the"]
+    assert [problem.cure.split()[1] for problem in problems] == ['"seed"', "one", "a"]
     assert choices == JobChoices(options={"resolution": "720p"})
 
 

@@ -92,7 +92,8 @@ FACE_BESIDE = "inbox/team/face.png"
         # a refusal needs no waiting
         (pending_job(own={"sed": 1}), True, (IMAGE, AUDIO)),
         (pending_job("anna.png", defaults={"sed": 1}), True, (AUDIO,)),
-        (pending_job("anna.DNG"), True, (AUDIO,)),
+        (pending_job("anna.DNG"), False, (AUDIO,)),
+        (pending_job("anna.DNG", "anna.mp3"), True, ()),
         (pending_job("anna.psd", "anna.png"), False, (AUDIO,)),
     ],
 )
@@ -172,7 +173,6 @@ def test_a_picture_beside_a_named_one_is_a_refusal_that_names_both() -> None:
         ("anna.jxl", "a JPEG XL picture (.jxl)"),
         ("anna.svg", "an SVG drawing (.svg)"),
         ("anna.psd", "a Photoshop document (.psd)"),
-        ("anna.pdf", "a PDF document (.pdf)"),
     ],
 )
 def test_an_unusable_picture_is_refused_by_its_name(file: str, found: str) -> None:
@@ -182,6 +182,18 @@ def test_an_unusable_picture_is_refused_by_its_name(file: str, found: str) -> No
     assert [given.key for given in job.of(Role.IMAGE)] == [problem.file]
     assert (problem.file, problem.found) == (f"inbox/team/{file}", found)
     assert problem.cure == "Export it as JPEG or PNG, and drop anna.jpg or anna.png."
+
+
+def test_a_pdf_is_refused_as_the_picture_and_passed_over_as_a_script() -> None:
+    (problem,) = pending_job("anna.pdf", "anna.mp3").problems
+    avatar = pending_job(
+        "anna.pdf", "anna.mp3", defaults={"image": "face.png"}, there=(FACE_BESIDE,)
+    )
+    named = pending_job("anna.pdf", "anna.mp3", own=NAMES_A_FACE, there=(FACE,))
+
+    assert problem.found == "a PDF document (.pdf)"
+    assert (avatar.problems, named.problems) == ((), ())
+    assert [given.key for given in avatar.job().of(Role.IMAGE)] == [FACE_BESIDE]
 
 
 def test_an_unusable_picture_next_to_another_is_not_used() -> None:

@@ -205,7 +205,10 @@ class Intake:
 
         The claim decides between two calls that see the same uploads and different defaults.
         """
-        if name.role is None:
+        is_passed_over = name.unusable_as and seen.key not in {
+            picture.key for picture in pending_job.of(Role.IMAGE)
+        }
+        if name.role is None or is_passed_over:
             logger.info("Not part of the job of this name: ignored", key=seen.key)
             self._note_answered(seen)
             return
@@ -332,7 +335,7 @@ def _listed(group: Group) -> tuple[ObjectVersion, ...]:
 
 _WANTED = {
     Role.IMAGE: ("a picture", "{stem}.png or {stem}.jpg"),
-    Role.AUDIO: ("a voice", "{stem}.mp3 or {stem}.wav"),
+    Role.AUDIO: ("a recording", "{stem}.mp3 or {stem}.wav"),
     Role.PROMPT: ("a prompt", "{stem}.txt"),
 }
 
@@ -350,9 +353,10 @@ def _message(pending_job: PendingJob, waited_minutes: float) -> str:
     ]
     if unknown:
         sentences.append(
-            f"Dropreel cannot use {', '.join(unknown)}: it knows no picture or voice with this "
+            f"Dropreel cannot use {', '.join(unknown)}: it knows no picture or recording with this "
             "ending."
         )
+    sentences += [f"{it.found} cannot be used. {it.cure}" for it in pending_job.unusable_pictures()]
     if named:
         sentences.append(f"Drop {' and '.join(named)} first.")
     drop = "Then drop" if named else "Drop"

@@ -380,7 +380,7 @@ def _fields() -> dict[str, _Field]:
             offered.setdefault(option.name, []).append(option)
             models.setdefault(option.name, []).append(model.name)
     about = {name: f"For {', '.join(dict.fromkeys(models[name]))}." for name in offered}
-    a_path = "the path of a file in the inbox, relative to this file's folder, with /"
+    a_path = 'a path from this file\'s folder, such as "faces/anna.png" or "../faces/anna.png"'
     return {
         "$schema": _Field("text", str, "The address of this schema, for editors."),
         "model": _Field(

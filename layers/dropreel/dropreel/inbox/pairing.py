@@ -131,6 +131,10 @@ class Group:
         usable = tuple(upload for upload, name in found if not name.unusable_as)
         return usable or tuple(upload for upload, _ in found)
 
+    def meant_as(self, role: Role) -> tuple[ObjectVersion, ...]:
+        """The uploads of a role without a PDF, which may be the script of a recording."""
+        return tuple(one for one in self.of(role) if not one.key.lower().endswith(".pdf"))
+
     @property
     def own(self) -> tuple[ObjectVersion, ...]:
         """The uploads that can start a job of their name."""

@@ -49,7 +49,7 @@ class PendingJob:
     def problems(self) -> tuple[Reason, ...]:
         """What is wrong with the names and the settings; prepare refuses the job for it."""
         return (
-            *self._unusable_pictures(),
+            *self.unusable_pictures(),
             *self.own.problems,
             *self._rivalries(),
             *self.inherited.problems,
@@ -80,9 +80,13 @@ class PendingJob:
 
     @property
     def is_ready(self) -> bool:
-        """Whether it need not wait: it is complete, or prepare will refuse it in any case."""
+        """Whether it need not wait: it is complete, or prepare will refuse it in any case.
+
+        A usable picture may follow an unusable one: cameras write both.
+        """
         crowded = any(len(self.of(role)) > 1 for role in _MEDIA)
-        return bool(self.group.own) and (bool(self.problems) or crowded or not self.missing)
+        is_refused = len(self.problems) > len(tuple(self.unusable_pictures()))
+        return bool(self.group.own) and (is_refused or crowded or not self.missing)
 
     def of(self, role: Role) -> tuple[ObjectVersion, ...]:
         """The job's uploads of a role."""
@@ -114,14 +118,18 @@ class PendingJob:
         """The key in the job's own file; if no upload has the job's name, the key in the
         defaults (an avatar's face)."""
         own = self.own.choices.files.get(role)
-        return own or (None if self.group.of(role) else self.inherited.choices.files.get(role))
+        return own or (
+            None if self.group.meant_as(role) else self.inherited.choices.files.get(role)
+        )
 
     def _rivals(self, role: Role) -> tuple[ObjectVersion, ...]:
         """Uploads with the job's name, although its own file names another file."""
         named = self.own.choices.files.get(role)
-        return tuple(upload for upload in self.group.of(role) if named and upload.key != named)
+        return tuple(
+            upload for upload in self.group.meant_as(role) if named and upload.key != named
+        )
 
-    def _unusable_pictures(self) -> Iterator[Reason]:
+    def unusable_pictures(self) -> Iterator[Reason]:
         for upload in self.of(Role.IMAGE)[:1]:
             if (name := name_of(upload.key)) and (kind := name.unusable_as):
                 drop = f"drop {name.stem}.jpg or {name.stem}.png"
