@@ -328,7 +328,7 @@ RIGHTS: dict[str, dict[str, str]] = {
         "UploadBucket/inbox/*.JSON": "s3: GetObjectVersion",
         "UploadBucket/inbox/*.txt": "s3: GetObjectVersion",
         "UploadBucket/inbox/*.TXT": "s3: GetObjectVersion",
-        "Ledger": "dynamodb: BatchGetItem GetItem PutItem UpdateItem",
+        "Ledger": "dynamodb: BatchGetItem GetItem PutItem",
         "RenderStateMachine": "states: StartExecution",
         "EventBus": "events: PutEvents",
         "VideoBucket": "s3: ListBucket",

@@ -24,8 +24,8 @@ class DetailType(StrEnum):
     UPLOAD_INCOMPLETE = "Upload Incomplete"
 
 
-class _Published(BaseModel, frozen=True, extra="forbid"):
-    """A part of what is published."""
+class _Published(BaseModel, frozen=True):
+    """A part of what is published. Fields that a later version added are ignored."""
 
 
 class JobSummary(_Published):

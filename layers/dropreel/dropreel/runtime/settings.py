@@ -168,7 +168,7 @@ def _url(given: object) -> str:
     return given if isinstance(given, str) and re.search(_URL, given) else _NOWHERE
 
 
-class DeliverSettings(ProviderSettings):
+class DeliverSettings(LenientSettings):
     dropreel_version: str
     video_bucket: str
 
