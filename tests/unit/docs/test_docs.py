@@ -119,7 +119,7 @@ def test_the_readme_fits_on_a_screen_or_two() -> None:
         r"<!-- models:.*<!-- end of models -->", "", text(README), flags=re.DOTALL
     )
 
-    assert len(without_the_table.splitlines()) <= 90
+    assert len(without_the_table.splitlines()) <= 92
 
 
 # The template

@@ -79,7 +79,7 @@ def test_reasons_that_are_left_out_are_counted() -> None:
 
     assert 10 < len(refusal.reasons) < 100
     assert refusal.message.endswith(
-        f"And 99 more reasons. Of all these, {100 - len(refusal.reasons)} do not fit here."
+        f"And 99 more reasons. {100 - len(refusal.reasons)} of them are not listed here."
     )
 
 

@@ -69,7 +69,9 @@ def test_unforeseen_error_is_named_and_no_more(way: Event, name: str) -> None:
     failed = Bench().conclude(way)
 
     assert failed.error.code == "UnexpectedError"
-    assert failed.error.message == f"A step ended in {name}, which was not foreseen."
+    assert (
+        failed.error.message == f"A step failed with {name}, an error that Dropreel does not know."
+    )
 
 
 @pytest.mark.parametrize("name", ["ValueError", "https://bucket.example/?X-Amz-Signature=0123"])
@@ -89,8 +91,8 @@ def test_unforeseen_error_warns_of_a_render_that_may_be_paid_for(way: Event) -> 
 
     assert failed.error.code == "UnexpectedError"
     assert "make rerun" in failed.error.advice
-    assert "may be paid for" in failed.error.advice
-    assert "dashboard before" in failed.error.advice
+    assert "may be paid" in failed.error.advice
+    assert "you pay again" in failed.error.advice
     assert "paid" not in Bench().conclude(way).error.advice
 
 
@@ -98,7 +100,7 @@ def test_unreadable_setting_while_a_render_is_paid_for_says_that() -> None:
     failed = Bench(cancels=False).accept().conclude(failed_run(errors.SettingUnreadable("No URL.")))
 
     assert not failed.error.retryable
-    assert "may be paid for" in failed.error.advice
+    assert "may be paid" in failed.error.advice
 
 
 def test_our_fault_with_a_cancelled_request_still_says_where_to_look() -> None:
@@ -114,7 +116,7 @@ def test_error_of_a_later_admission_names_the_earlier_refusal(
 ) -> None:
     failed = Bench().refuse().conclude(failed_run(error))
 
-    assert failed.error.message == f"{error.message} Refused before by runcomfy (NoCredit)."
+    assert failed.error.message == f"{error.message} Refused before by RunComfy (NoCredit)."
 
 
 def test_error_names_each_provider_that_refused() -> None:
@@ -123,7 +125,7 @@ def test_error_names_each_provider_that_refused() -> None:
     failed = bench.conclude(failed_run(errors.NoCredit("WaveSpeed has not enough credit.")))
 
     assert failed.error.message == (
-        "WaveSpeed has not enough credit. Refused before by runcomfy (NoCredit)."
+        "WaveSpeed has not enough credit. Refused before by RunComfy (NoCredit)."
     )
 
 
@@ -252,7 +254,7 @@ def test_end_of_an_accepted_render(
     [attempt] = failed.render.attempts
     assert (attempt.number, attempt.outcome) == (1, code)
     if code in ("ExecutionAborted", "ExecutionTimedOut"):
-        assert ("may be paid for" in failed.error.advice) is not is_cancelled
+        assert ("may be paid" in failed.error.advice) is not is_cancelled
         assert "nothing is paid" not in failed.error.message
         assert "make rerun" in failed.error.advice
 

@@ -113,7 +113,10 @@ def test_missing_prompt_says_where_to_write_it() -> None:
     (reason,) = options.objections(IMAGE, IMAGE.route[0], {}, lambda name: "inbox/anna.png")
 
     assert (reason.rule, reason.found) == ("a prompt", "no prompt")
-    assert reason.cure == "Describe the motion in anna.txt (same name, same folder)."
+    assert (
+        reason.cure
+        == "Describe the motion in a text file with the name of the job's files, such as anna.txt."
+    )
 
 
 def test_prompt_for_an_offer_without_one_is_never_dropped() -> None:
@@ -122,7 +125,7 @@ def test_prompt_for_an_offer_without_one_is_never_dropped() -> None:
     assert (reason.rule, reason.found, reason.cure) == (
         "no prompt",
         "a prompt",
-        "Leave prompt out.",
+        'Remove the prompt: the .txt file, or "prompt" in the .json file.',
     )
 
 

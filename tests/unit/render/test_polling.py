@@ -233,8 +233,8 @@ def test_request_unknown_for_five_minutes_ends_the_job() -> None:
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
-        (QUEUED, "still queued"),
-        (RENDERING, "still rendering"),
+        (QUEUED, "state: queued"),
+        (RENDERING, "state: rendering"),
         (Answer(state=RenderState.RENDERING, message="Unknown: dreaming."), "dreaming"),
         (Unreachable("RunComfy gave no answer."), "gave no answer"),
     ],
@@ -290,7 +290,7 @@ def test_request_too_long_in_the_queue_without_another_offer_has_timed_out(
 ) -> None:
     provider = ScriptedProvider(answers=[QUEUED], cancels=cancels)
 
-    with pytest.raises(RenderTimedOut, match=r"120 minutes.*still queued"):
+    with pytest.raises(RenderTimedOut, match=r"120 minutes.*state: queued"):
         poll_at(QUEUE_SECONDS, provider, plan=plan)
 
 
@@ -383,7 +383,7 @@ def test_poll_cut_off_after_cancelling_a_late_render_still_times_out() -> None:
     ledger = accepted()
     cancelled = ScriptedProvider(answers=[Answer(state=RenderState.CANCELLED)])
 
-    with pytest.raises(RenderTimedOut, match="cancelled it"):
+    with pytest.raises(RenderTimedOut, match="state: cancelled"):
         poll_at(RENDER_SECONDS + 30, cancelled, RENDERS, ledger=ledger)
 
     assert [attempt.code for attempt in ledger.attempts(JOB.id)] == ["RenderTimedOut"]

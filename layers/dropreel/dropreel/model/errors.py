@@ -23,7 +23,7 @@ RERUN = "ask your operator for `make rerun`"
 """Runs the job again without paying again for what a provider accepted and still has."""
 
 _AGAIN = "drop one of the job's own files again"
-_PAY_AGAIN = "If you drop the files again, you pay again."
+PAY_AGAIN = "If you drop the files again, you pay again."
 _CHANGE = "Change the files or options as the provider asks in the message, and drop them again."
 _LOOK = (
     "The render may be paid, so look at the provider's dashboard before you drop the files again. "
@@ -94,9 +94,10 @@ class InputRejected(DropreelError):
     """The files break rules of the model; `reasons` lists them, as many as fit."""
 
     advice = (
-        "Correct the files as the reasons say, and drop them again. Where reasons name offers, the "
-        "reasons of one offer are enough. If no corrected file has the job's name (such as a face "
-        "or _defaults.json), drop one of the job's own files too."
+        "Correct the files as the reasons say, and drop them again. A reason that names an offer "
+        "is a rule of that offer only: keep the rules of one offer. If you corrected only files "
+        "with another name (such as a face or _defaults.json), drop one of the job's own files "
+        "again, too."
     )
 
     def __init__(self, reasons: tuple[Reason, ...]) -> None:
@@ -110,7 +111,7 @@ class InputRejected(DropreelError):
         if more := len(reasons) - 1:
             message += f" And {more} more {'reason' if more == 1 else 'reasons'}."
         if left_out := len(reasons) - len(self.reasons):
-            message += f" Of all these, {left_out} do not fit here."
+            message += f" {left_out} of them are not listed here."
         super().__init__(message)
 
 
@@ -214,7 +215,7 @@ class ProviderThrottled(DropreelError):
 
 
 class ProviderUnavailable(DropreelError):
-    """The provider could not be reached, or said that it is unavailable, and accepted nothing."""
+    """The provider or its token could not be reached, and nothing was submitted."""
 
     retryable = True
     advice = f"Wait a while, then {_AGAIN}."
@@ -259,7 +260,7 @@ class RenderTimedOut(DropreelError):
 
     advice = (
         f"The render may still finish, so {RERUN}: it waits for the render, and you do not pay "
-        f"again. {_PAY_AGAIN}"
+        f"again. {PAY_AGAIN}"
     )
 
 
@@ -277,7 +278,7 @@ class ResultMissing(DropreelError):
 
     advice = (
         f"Look at the provider's dashboard, or {RERUN}: it looks for the video once more, and you "
-        f"do not pay again. {_PAY_AGAIN}"
+        f"do not pay again. {PAY_AGAIN}"
     )
 
 
@@ -286,7 +287,7 @@ class ResultUnavailable(DropreelError):
 
     advice = (
         f"The video is paid, so {RERUN}: it fetches the video, and you do not pay again. Or "
-        f"download it from the provider's dashboard while it is there. {_PAY_AGAIN}"
+        f"download it from the provider's dashboard while it is there. {PAY_AGAIN}"
     )
 
 
@@ -295,7 +296,7 @@ class ResultRefused(DropreelError):
 
     advice = (
         f"Look at the video in the provider's dashboard, or {RERUN}: it fetches the video once "
-        f"more, and you do not pay again. {_PAY_AGAIN}"
+        f"more, and you do not pay again. {PAY_AGAIN}"
     )
 
 

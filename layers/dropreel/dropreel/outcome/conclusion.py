@@ -22,7 +22,7 @@ from typing import Literal, NamedTuple, Protocol
 from pydantic import AliasPath, AwareDatetime, BaseModel, Field, Json, ValidationError
 
 from dropreel.model import errors
-from dropreel.model.catalog import ProviderName
+from dropreel.model.catalog import TITLES, ProviderName
 from dropreel.model.errors import ErrorReport
 from dropreel.model.events import (
     Announcer,
@@ -69,13 +69,12 @@ _OF_THE_RUN = _codes(
 # These end a job before its next attempt: all of its attempts came earlier.
 _OF_ADMISSION = _codes(errors.PriceUnknown, errors.SpendLimitReached)
 _PAID_ADVICE = (
-    "The render may be paid for and may still finish: run the job again "
-    f"({errors.RERUN}), which waits for it and pays nothing. Look at the provider's dashboard "
-    "before you drop the files again: that would be paid again."
+    f"The render may be paid and may still finish, so {errors.RERUN}: it waits for the render, and "
+    f"you do not pay again. {errors.PAY_AGAIN}"
 )
 _WHERE_TO_LOOK = (
-    " What went wrong is in the execution's history in the Step Functions console and in the log "
-    "of the step it names."
+    " Your operator finds the failed step in the Step Functions console, and more in the log of "
+    "that step."
 )
 
 
@@ -98,7 +97,9 @@ class StepError(BaseModel):
         # The message of an unforeseen error can hold a URL or a token. It stays in the execution's
         # history and in the log, which only operators read.
         name = self.name if re.fullmatch(r"[\w.]{1,80}", self.name) else "an error"
-        return errors.UnexpectedError(f"A step ended in {name}, which was not foreseen.").report
+        return errors.UnexpectedError(
+            f"A step failed with {name}, an error that Dropreel does not know."
+        ).report
 
 
 class FailedRun(BaseModel, frozen=True):
@@ -382,7 +383,9 @@ def _with_earlier_refusals(report: ErrorReport, attempts: tuple[Attempt, ...]) -
     is_of_admission = report.code in _OF_ADMISSION
     earlier = attempts if is_of_admission else attempts[:-1]
     refused = [
-        f"{made.provider} ({made.code})" for made in earlier if is_account_refusal(made.code)
+        f"{TITLES[made.provider]} ({made.code})"
+        for made in earlier
+        if is_account_refusal(made.code)
     ]
     if not (is_of_admission or is_account_refusal(report.code)) or not refused:
         return report
@@ -396,8 +399,8 @@ def _with_unclear_submission(report: ErrorReport, attempts: tuple[Attempt, ...])
         return report
     if report.code == errors.UnexpectedError.__name__:
         return errors.SubmissionUnclear(
-            f"Submit was cut off while it called {attempts[-1].provider}: whether the request was "
-            "accepted is unknown."
+            f"Submit was cut off while it called {TITLES[attempts[-1].provider]}: whether the "
+            "request was accepted is unknown."
         ).report
     return report.model_copy(update={"advice": errors.SubmissionUnclear.advice, "retryable": False})
 

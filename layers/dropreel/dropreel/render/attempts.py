@@ -7,6 +7,7 @@ whatever its outcome. Those of earlier runs do not count against a run's `MAX_SU
 from collections.abc import Iterable
 
 from dropreel.model import errors
+from dropreel.model.catalog import TITLES
 from dropreel.model.errors import DropreelError
 from dropreel.model.events import AttemptSummary
 from dropreel.model.ledger import Attempt, AttemptState
@@ -76,19 +77,23 @@ def after_timeout(plan: Plan, ticket: Ticket) -> NextAttempt | None:
 
 def loss_of(answer: Answer, ticket: Ticket) -> DropreelError:
     """A failed or cancelled render as the job's error, in the provider's words."""
-    provider, request_id = ticket.provider, ticket.request_id
+    provider, render = TITLES[ticket.provider], f"the render {ticket.request_id}"
     words = f" {answer.message}" if answer.message else ""
     if answer.state is RenderState.CANCELLED:
-        return errors.RenderCancelled(f"{request_id} was cancelled at {provider}.{words}")
+        return errors.RenderCancelled(
+            f"The render {ticket.request_id} was cancelled at {provider}.{words}"
+        )
     match answer.cause:
         case FailureCause.MODERATED:
-            return errors.RenderModerated(f"{provider} stopped {request_id}.{words}")
+            return errors.RenderModerated(f"The moderation of {provider} stopped {render}.{words}")
         case FailureCause.BAD_INPUT:
-            return errors.RenderRejected(f"{provider} cannot use {request_id}.{words}")
+            return errors.RenderRejected(
+                f"{provider} could not use the files or options of {render}.{words}"
+            )
         case FailureCause.NO_CREDIT:
-            return errors.NoCredit(f"{provider} did not render {request_id}.{words}")
+            return errors.NoCredit(f"{provider} had no credit for {render}.{words}")
         case _:
-            return errors.RenderFailed(f"{provider} failed to render {request_id}.{words}")
+            return errors.RenderFailed(f"{provider} could not make {render}.{words}")
 
 
 def code_of_loss(loss: DropreelError) -> str:

@@ -40,12 +40,12 @@ def objections(
     for required in offer.options:
         if required.required and required.name not in asked:
             file = file_of(required.name)
-            stem = file.rpartition("/")[2].rpartition(".")[0] or file
             yield Reason(
                 file=file,
                 rule=f"a {required.name}",
                 found=f"no {required.name}",
-                cure=f"Describe the motion in {stem}.txt (same name, same folder).",
+                cure="Describe the motion in a text file with the name of the job's files, "
+                "such as anna.txt.",
             )
     for name, value in asked.items():
         if option := offer.option(name):
@@ -57,6 +57,8 @@ def objections(
 def _unknown(model: Model, offer: Offer, name: str, file: str) -> Reason:
     known = [option.name for option in offer.options]
     cure = f"Leave {name} out."
+    if name == PROMPT:
+        cure = 'Remove the prompt: the .txt file, or "prompt" in the .json file.'
     if not any(other.option(name) for other in model.route):
         takers = [m.name for m in MODELS.values() if any(o.option(name) for o in m.route)]
         if takers:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Protocol
 
-from dropreel.model.catalog import ProviderName
+from dropreel.model.catalog import TITLES, ProviderName
 from dropreel.model.errors import RenderTimedOut, RequestForgotten
 from dropreel.model.job import Job
 from dropreel.model.ledger import Ledger
@@ -134,8 +134,8 @@ def _give_up_if_forgotten(
         return
     ticket = render.ticket
     forgotten = RequestForgotten(
-        f"{ticket.provider} does not know request {ticket.request_id}, which it accepted, and has "
-        f"not for {_FORGOTTEN_AFTER_SECONDS // 60} minutes."
+        f"{TITLES[ticket.provider]} accepted request {ticket.request_id}, and has not known it for "
+        f"{_FORGOTTEN_AFTER_SECONDS // 60} minutes."
     )
     # So that a new run of the job does not wait for it.
     ledger.lose(render.plan.job.id, ticket, forgotten.report.code, forgotten.message)
@@ -168,10 +168,9 @@ def _end_overdue(
     plan, ticket = render.plan, render.ticket
     is_queued = rendering_since is None
     limit_seconds = ticket.queue_timeout_seconds if is_queued else ticket.render_timeout_seconds
-    state = "not ready, and cancelled it" if answer.state is RenderState.CANCELLED else answer.state
     late = RenderTimedOut(
-        f"After {limit_seconds / 60:g} minutes {ticket.provider} had request "
-        f"{ticket.request_id} still {state}. {answer.message}".rstrip()
+        f"{TITLES[ticket.provider]} had not finished request {ticket.request_id} after "
+        f"{limit_seconds / 60:g} minutes (state: {answer.state}). {answer.message}".rstrip()
     )
     if not cancelled:
         raise late

@@ -139,7 +139,7 @@ def _model(job: Job) -> Model:
         rule=f"one of the models {listed(sorted(MODELS), 'and')}",
         found=f"a job for the model {job.model}, which Dropreel does not know",
         cure=f"{named}Name a known model in the job's .json file or in _defaults.json, or ask "
-        "whoever runs this Dropreel to; then drop the files again.",
+        "your operator to correct the parameter Model. Then drop the files again.",
     )
     raise InputRejected((*job.problems, reason))
 
@@ -394,8 +394,8 @@ def _no_token(model: Model, offer: Offer, file: str) -> Reason:
         offer=_title(model, offer),
         rule=f"a token for {TITLES[offer.provider]}",
         found="no token is stored",
-        cure=f"{TITLES[offer.provider]} would take these files: ask whoever runs this Dropreel "
-        "to store its token, then drop the files again.",
+        cure=f"{TITLES[offer.provider]} would take these files: ask your operator to "
+        "store its token. Then drop the files again.",
     )
 
 

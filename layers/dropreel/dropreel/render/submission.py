@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Protocol
 
 from dropreel.model import errors
-from dropreel.model.catalog import OptionValue, ProviderName, offer_of
+from dropreel.model.catalog import TITLES, OptionValue, ProviderName, offer_of
 from dropreel.model.job import Input, Job, Role
 from dropreel.model.ledger import Attempt, AttemptState, Ledger, RunClosed
 from dropreel.model.messages import NextAttempt, Plan, PlannedOffer, Submission, SubmitRequest
@@ -123,7 +123,7 @@ def _payload(plan: Plan, offer: PlannedOffer, uploads: PresignedUploads) -> dict
     gone = [given.key for given in needed if not uploads.exists(bucket, given)]
     if gone:
         raise errors.InputGone(
-            f"Deleted before it could be sent to {offer.provider}: {', '.join(gone)}."
+            f"Deleted before it could be sent to {TITLES[offer.provider]}: {', '.join(gone)}."
         )
     return offer.fields | {
         field: uploads.presigned_url(bucket, given, _URL_VALID_SECONDS)
@@ -164,8 +164,9 @@ class _Step:
             # and get a ticket.
             return _ask_again(next_attempt, left_seconds)
         raise errors.SubmissionUnclear(
-            f"The request to {sent.provider} was begun at {sent.begun_at:%Y-%m-%d %H:%M:%S} UTC "
-            "and never finished: whether it was accepted is unknown."
+            f"The request to {TITLES[sent.provider]} was begun at "
+            f"{sent.begun_at:%Y-%m-%d %H:%M:%S} UTC and never finished: whether it was accepted is "
+            "unknown."
         )
 
     def send(
@@ -183,8 +184,8 @@ class _Step:
             return self._refused(refusal, attempt, plan, next_attempt)
         except Unclear as unclear:
             raise errors.SubmissionUnclear(
-                f"The request was sent to {attempt.provider}, and whether it was accepted is "
-                f"unknown: {unclear}"
+                f"The request was sent to {TITLES[attempt.provider]}, and whether it was accepted "
+                f"is unknown: {unclear}"
             ) from None
         accepted_at = self.clock()
         is_recorded = self._record(attempt, request_id, accepted_at)
