@@ -1,5 +1,6 @@
 """The template and the state machine's definition, as data for the rules that hold for them."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import yaml
@@ -39,3 +40,32 @@ def timeout_seconds(function: str) -> int:
 
 def as_list(value: Any) -> list[Any]:  # noqa: ANN401 - a policy's one or many
     return value if isinstance(value, list) else [value]
+
+
+# Named where the state machine itself names the function.
+MACHINE = (
+    "arn:${AWS::Partition}:states:${AWS::Region}:${AWS::AccountId}:stateMachine:"
+    "${AWS::StackName}-render"
+)
+
+
+def statements() -> Iterator[tuple[str, dict[str, Any]]]:
+    for name, role in of_type("AWS::IAM::Role").items():
+        for policy in role["Policies"]:
+            for statement in policy["PolicyDocument"]["Statement"]:
+                yield name, statement
+    for policy in of_type("AWS::IAM::Policy").values():
+        for role in policy["Roles"]:
+            for statement in policy["PolicyDocument"]["Statement"]:
+                yield role["Ref"], statement
+
+
+def may(role: str, action: str) -> list[Any]:
+    """What a role may do this to, without any further condition."""
+    return [
+        resource
+        for name, statement in statements()
+        if name == role and statement["Effect"] == "Allow" and "Condition" not in statement
+        if action in as_list(statement["Action"])
+        for resource in as_list(statement["Resource"])
+    ]

@@ -1,11 +1,8 @@
 """Intake: finds the job that an upload belongs to, and starts it once nothing is missing.
 
 Each call lists the bucket anew. S3 lists with strong consistency, so the last call sees all files.
-Intake notes the uploads that a job was made of: a late event, or a change of a folder's defaults,
-an avatar's face or a parameter, never starts a second job of them. It also notes the uploads that
-were answered without a job, so that the sweep skips them.
-
-A job may use files of other names. It does not use them up: their own jobs start all the same.
+Intake notes the uploads that a job was made of: no late event, and no change of a folder's defaults
+or a parameter, starts a second job of them. It also notes uploads that were answered without a job.
 """
 
 import math

@@ -209,10 +209,9 @@ class Conclusion:
         """Cancel the request if possible, give the slot back, write the error file, and return
         what happened; None when all of it was announced before. Announces an `EndedRun`.
 
-        May be repeated: an execution's first error file is kept, because someone can stop an
-        execution while it concludes. No error file replaces a document of a later job of the same
-        stem, or joins a video that this execution delivered: then the answer is `VideoReady`,
-        however deliver ended.
+        May be repeated: an execution's first error file is kept. No error file replaces a document
+        of a later job of the same stem, or joins a video that this execution delivered: then the
+        answer is `VideoReady`, however deliver ended.
         """
         if isinstance(ending, EndedRun) and self._is_marked(ending):
             return None

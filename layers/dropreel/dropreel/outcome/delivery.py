@@ -84,12 +84,9 @@ def deliver(
 ) -> VideoReady:
     """Copy a completed render's video into the bucket and write its manifest next to it.
 
-    Of two jobs with one stem, the later one owns the plain names. When its video is there already,
-    this one's goes next to it under its job's id. Then the ledger has the run as ended in
-    `VideoReady`: delivered, but not yet announced.
-
-    A repeated call returns the same and copies nothing; nor does a later run copy what an earlier
-    one delivered. Raises `ResultMissing`, `ResultUnavailable`, `ResultRefused`, `RequestForgotten`,
+    Of two jobs with one stem, the later one owns the plain names. The ledger then has the run as
+    ended in `VideoReady`: delivered, but not yet announced. A repeated call, or a later run, copies
+    nothing again. Raises `ResultMissing`, `ResultUnavailable`, `ResultRefused`, `RequestForgotten`,
     `Overtaken`, `Concluded`, or poll's errors when the result says that the render failed; then it
     leaves neither a new object nor an open upload.
     """

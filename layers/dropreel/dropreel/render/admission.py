@@ -1,24 +1,16 @@
 """Admission: which job gets a slot of its provider, and when.
 
-A slot is one of the renders that a provider's account may have in flight. Every job first joins
-its provider's queue, with the task token that lets its execution continue. Every call that changes
-something then serves the queue: it gives the first job a free slot. The last writer sees all that
-the others wrote, so no slot stays free while a job waits for it. The queue is ordered by the start
-of the executions, also for a job that comes from another offer which refused it.
+Every job first joins its provider's queue, with the task token that lets its execution continue.
+Every call that changes something then gives the first job of each queue a free slot; a call every
+minute gives all. The last writer sees all that the others wrote, so no slot stays free while a job
+waits. The queue is ordered by the start of the executions. Limits and prices count when a job is
+served.
 
 Every step may be interrupted and run again:
 - one transaction gives the slot, ends the wait and charges the day; one returns slot and charge;
 - an attempt is admitted once: after it has left, no late call brings it back or submits it;
 - the call that gave a slot notifies the execution afterwards, and again when it is repeated;
-- a slot is a lease. Once it has expired, the next call that needs the slot first makes sure that
-  the holder was notified, and then takes it back;
-- a refund makes room in every queue, so every queue is served after one.
-
-A call gives one slot to each queue, because each job that it admits does the same at its end; a
-call every minute gives all that are free, and so acts on changed settings and on a new day. Limits
-and prices count at the moment when a job is served: a job moves to the next offer of its route when
-its own has no price under a spending limit, or when its provider is paused. The ledger's run has
-the offer that it was admitted for; submit asks that one.
+- a slot is a lease: a call that needs an expired one first makes sure that its holder was notified.
 """
 
 from collections.abc import Callable, Iterable, Sequence

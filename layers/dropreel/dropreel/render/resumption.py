@@ -18,10 +18,9 @@ class History(Protocol):
 def plan(job: Job, history: History, prepare: Callable[[], Plan]) -> Plan:
     """The plan of this run. `prepare` makes a new one from the uploads.
 
-    When a provider accepted the latest attempt and may still have it, the plan that it was
-    submitted with is used again, and no upload is read: they may be deleted, and the render is
-    paid. Otherwise the run makes a new attempt, also after an unclear submission: whoever runs
-    such a job again wants that.
+    When a provider accepted the latest attempt and may still have it, its plan is used again, and
+    no upload is read: they may be deleted, and the render is paid. Otherwise the run makes a new
+    attempt, also after an unclear submission: rerun was asked for exactly that.
     """
     attempts = history.attempts(job.id) if job.run > 1 else ()
     if not attempts:

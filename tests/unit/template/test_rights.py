@@ -1,0 +1,250 @@
+"""What the roles of the template may do, and nothing more."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from local.embedded import PROJECT
+from tests.support.sam_template import (
+    MACHINE,
+    RESOURCES,
+    as_list,
+    may,
+    of_type,
+    statements,
+)
+
+# What has no ARN to name, by AWS's service authorization reference.
+WITHOUT_ARN = {
+    "xray:PutTraceSegments",
+    "xray:PutTelemetryRecords",
+    "xray:GetSamplingRules",
+    "xray:GetSamplingTargets",
+    "logs:CreateLogDelivery",
+    "logs:GetLogDelivery",
+    "logs:UpdateLogDelivery",
+    "logs:DeleteLogDelivery",
+    "logs:ListLogDeliveries",
+    "logs:PutResourcePolicy",
+    "logs:DescribeResourcePolicies",
+    "logs:DescribeLogGroups",
+}
+
+
+@pytest.mark.parametrize(("role", "statement"), list(statements()))
+def test_a_role_names_its_actions_and_their_arns(role: str, statement: dict[str, Any]) -> None:
+    actions = as_list(statement["Action"])
+
+    assert not [action for action in actions if "*" in action]
+    if "*" in as_list(statement["Resource"]):
+        assert set(actions) <= WITHOUT_ARN, f"{role} may do {actions} to anything"
+
+
+def test_each_function_has_a_role_of_its_own() -> None:
+    functions = of_type("AWS::Serverless::Function")
+    roles = [function["Role"]["GetAtt"] for function in functions.values()]
+
+    assert len(functions) >= 6
+    assert len(set(roles)) == len(functions)
+
+
+OF_EVERY_FUNCTION = {
+    "{step}Logs": "logs: CreateLogStream PutLogEvents",
+    "*": "xray: PutTelemetryRecords PutTraceSegments",
+}
+OF_WHO_CALLS_PROVIDERS = {
+    "RunComfyToken": "secretsmanager: GetSecretValue",
+    "WaveSpeedToken": "secretsmanager: GetSecretValue",
+}
+# A transaction needs the right to each of its writes, and for a check that to check.
+OF_ADMISSION = {
+    "Ledger": "dynamodb: ConditionCheckItem DeleteItem GetItem PutItem Query UpdateItem",
+    "the state machine": "states: SendTaskFailure SendTaskSuccess",
+    "its executions": "states: DescribeExecution",
+}
+# Without the right to list, S3 answers "forbidden" for what is gone.
+OF_WHO_READS_PINS = {
+    "UploadBucket": "s3: ListBucket ListBucketVersions",
+    "UploadBucket/inbox/*": "s3: GetObjectVersion",
+}
+RIGHTS: dict[str, dict[str, str]] = {
+    "Intake": {
+        **OF_EVERY_FUNCTION,
+        "IntakeQueue": "sqs: DeleteMessage GetQueueAttributes ReceiveMessage SendMessage",
+        "UploadBucket, where s3:prefix is inbox/*": "s3: ListBucketVersions",
+        "UploadBucket/inbox/*.json": "s3: GetObjectVersion",
+        "UploadBucket/inbox/*.JSON": "s3: GetObjectVersion",
+        "UploadBucket/inbox/*.txt": "s3: GetObjectVersion",
+        "UploadBucket/inbox/*.TXT": "s3: GetObjectVersion",
+        "Ledger": "dynamodb: BatchGetItem GetItem PutItem",
+        "RenderStateMachine": "states: StartExecution",
+        "EventBus": "events: PutEvents",
+        "VideoBucket": "s3: ListBucket",
+        "VideoBucket/*.json": "s3: GetObject",
+        "VideoBucket/*.error.json": "s3: PutObject",
+    },
+    "Prepare": {
+        **OF_EVERY_FUNCTION,
+        **OF_WHO_READS_PINS,
+        "UploadBucket/work/*": "s3: PutObject",
+        # No token: native codecs open people's files here.
+        "RunComfyToken": "secretsmanager: DescribeSecret",
+        "WaveSpeedToken": "secretsmanager: DescribeSecret",
+        "Ledger": "dynamodb: Query",
+    },
+    "Admit": {**OF_EVERY_FUNCTION, **OF_ADMISSION},
+    "Submit": {
+        **OF_EVERY_FUNCTION,
+        **OF_WHO_CALLS_PROVIDERS,
+        "UploadBucket": "s3: ListBucket ListBucketVersions",
+        "UploadBucket/inbox/*": "s3: GetObject GetObjectVersion",
+        "UploadBucket/work/*": "s3: GetObject GetObjectVersion",
+        "Ledger": "dynamodb: ConditionCheckItem GetItem PutItem UpdateItem",
+    },
+    "Poll": {**OF_EVERY_FUNCTION, **OF_WHO_CALLS_PROVIDERS, **OF_ADMISSION},
+    "Deliver": {
+        **OF_EVERY_FUNCTION,
+        **OF_WHO_CALLS_PROVIDERS,
+        "VideoBucket": "s3: ListBucket",
+        "VideoBucket/*.json": "s3: AbortMultipartUpload GetObject PutObject",
+        "VideoBucket/*.mp4": "s3: AbortMultipartUpload GetObject PutObject",
+        "VideoBucket/*.error.json": "s3: DeleteObject",
+        "Ledger": "dynamodb: Query UpdateItem",
+    },
+    "Conclude": {
+        **OF_EVERY_FUNCTION,
+        **OF_WHO_CALLS_PROVIDERS,
+        **OF_ADMISSION,
+        "VideoBucket": "s3: ListBucket",
+        "VideoBucket/*.json": "s3: GetObject",
+        "VideoBucket/*.error.json": "s3: PutObject",
+        "EventBus": "events: PutEvents",
+        "UnconcludedJobs": "sqs: SendMessage",  # what it fails on itself
+    },
+    "Sweep": {
+        **OF_EVERY_FUNCTION,
+        **OF_ADMISSION,
+        "RenderStateMachine": "states: ListExecutions",
+        "ConcludeFunction": "lambda: InvokeFunction",
+        "IntakeQueue": "sqs: SendMessage",
+        "UndeliveredEvents": "sqs: SendMessage",  # what it fails on itself
+    },
+    "Render": {
+        **{
+            f"{step}Function": "lambda: InvokeFunction"
+            for step in ("Prepare", "Admit", "Submit", "Poll", "Deliver", "Conclude")
+        },
+        "EventBus": "events: PutEvents",
+        # As the pages "X-Ray and Step Functions" and "Logging using CloudWatch Logs" ask.
+        "*": "logs: CreateLogDelivery DeleteLogDelivery DescribeLogGroups DescribeResourcePolicies "
+        "GetLogDelivery ListLogDeliveries PutResourcePolicy UpdateLogDelivery "
+        "xray: GetSamplingRules GetSamplingTargets PutTelemetryRecords PutTraceSegments",
+    },
+}
+
+
+@pytest.mark.parametrize("step", RIGHTS)
+def test_a_role_may_do_this_and_no_more(step: str) -> None:
+    given: dict[str, list[str]] = {}
+    for role, statement in statements():
+        if role == f"{step}Role":
+            assert set(statement) <= {"Effect", "Action", "Resource", "Condition"}
+            assert statement["Effect"] == "Allow"
+            for resource in as_list(statement["Resource"]):
+                place = _place(resource) + _where(statement.get("Condition"))
+                given.setdefault(place, []).extend(as_list(statement["Action"]))
+
+    assert {place: sorted(actions) for place, actions in given.items()} == {
+        place.format(step=step): sorted(_spelled_out(actions))
+        for place, actions in RIGHTS[step].items()
+    }
+
+
+def test_no_role_has_rights_from_elsewhere() -> None:
+    roles = of_type("AWS::IAM::Role")
+
+    assert set(roles) == {f"{step}Role" for step in RIGHTS}
+    for role in roles.values():
+        assert set(role) == {"AssumeRolePolicyDocument", "Policies"}
+    for kind in ("AWS::Serverless::Function", "AWS::Serverless::StateMachine"):
+        assert not [name for name, it in of_type(kind).items() if "Policies" in it]
+    kinds = {resource["Type"] for resource in RESOURCES.values()}
+    assert {kind for kind in kinds if "::IAM::" in kind} == {"AWS::IAM::Role", "AWS::IAM::Policy"}
+
+
+@pytest.mark.parametrize("step", RIGHTS)
+def test_a_role_is_for_its_service_alone(step: str) -> None:
+    (trust,) = of_type("AWS::IAM::Role")[f"{step}Role"]["AssumeRolePolicyDocument"]["Statement"]
+    of_this_machine_alone = {
+        "StringEquals": {"aws:SourceAccount": {"Ref": "AWS::AccountId"}},
+        "ArnLike": {"aws:SourceArn": {"Sub": MACHINE}},
+    }
+    is_machines = step == "Render"
+
+    assert trust == {
+        "Effect": "Allow",
+        "Principal": {"Service": "states.amazonaws.com" if is_machines else "lambda.amazonaws.com"},
+        "Action": "sts:AssumeRole",
+        **({"Condition": of_this_machine_alone} if is_machines else {}),
+    }
+
+
+def test_the_machine_may_invoke_its_functions_and_use_the_bus() -> None:
+    machine = of_type("AWS::Serverless::StateMachine")["RenderStateMachine"]
+    definition = (PROJECT / machine["DefinitionUri"]).read_text()
+    named = {
+        name: machine["DefinitionSubstitutions"][name]
+        for name in re.findall(r"\${(\w+)}", definition)
+    }
+
+    functions = [named[name] for name in re.findall(r"FunctionName: \${(\w+)}", definition)]
+    assert len(functions) == 6
+    for function in functions:
+        assert function in may("RenderRole", "lambda:InvokeFunction")
+    assert named["EventBusName"] == {"Ref": "EventBus"}
+    assert may("RenderRole", "events:PutEvents") == [{"GetAtt": "EventBus.Arn"}]
+    assert machine["Role"] == {"GetAtt": "RenderRole.Arn"}
+
+
+def _place(resource: Any) -> str:  # noqa: ANN401 - as YAML has it
+    """A resource in short: its name in the template, and what follows the name."""
+    if resource == {"Sub": MACHINE}:
+        return "the state machine"
+    if resource == {"Sub": f"{MACHINE.replace(':stateMachine:', ':execution:')}:*"}:
+        return "its executions"
+    if isinstance(resource, str):
+        return resource
+    ((how, what),) = resource.items()
+    named = re.fullmatch(
+        {"Ref": r"(\w+)()", "GetAtt": r"(\w+)\.(?:Arn|Id)()", "Sub": r"\${(\w+)\.Arn}(/.+)"}[how],
+        what,
+    )
+    assert named, resource
+    return "".join(named.groups())
+
+
+def _where(condition: dict[str, Any] | None) -> str:
+    if condition is None:
+        return ""
+    ((how, ((key, value),)),) = ((how, tuple(it.items())) for how, it in condition.items())
+    assert how == "StringLike"
+    return f", where {key} is {value}"
+
+
+def _spelled_out(actions: str) -> Iterator[str]:
+    """`s3: GetObject PutObject` as IAM has it."""
+    service = ""
+    for word in actions.split():
+        if word.endswith(":"):
+            service = word
+        else:
+            yield service + word
+
+
+def test_no_log_holds_what_a_job_says() -> None:
+    machine = of_type("AWS::Serverless::StateMachine")["RenderStateMachine"]
+
+    assert machine["Type"] == "STANDARD"
+    assert machine["Logging"]["IncludeExecutionData"] is False
