@@ -2,7 +2,6 @@
 
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
@@ -10,11 +9,11 @@ from dropreel.aws.bus import Bus
 from dropreel.aws.ledger import DynamoDBLedger
 from dropreel.aws.s3 import S3Storage
 from dropreel.aws.wiring import admission_of
-from dropreel.outcome.conclusion import Conclusion, ending_in
+from dropreel.model.events import VideoFailed, VideoReady
+from dropreel.outcome.conclusion import Conclusion, Ending, ending_in
 from dropreel.providers.registry import provider_of
-from dropreel.runtime.log import logger
 from dropreel.runtime.settings import ConcludeSettings
-from dropreel.runtime.tracing import tracer
+from dropreel.runtime.step import step
 
 settings = ConcludeSettings.from_environment()
 ledger = DynamoDBLedger(settings.ledger_table)
@@ -23,10 +22,8 @@ videos = S3Storage()
 bus = Bus(settings.event_bus)
 
 
-@logger.inject_lambda_context
-@tracer.capture_lambda_handler(capture_response=False, capture_error=False)
-def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    ending = ending_in(event)
+@step(ending_in, final=())
+def handler(ending: Ending, context: LambdaContext) -> VideoReady | VideoFailed:
     conclusion = Conclusion(
         ledger=ledger,
         slots=admission,
@@ -36,5 +33,4 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
         bus=bus,
         clock=partial(datetime.now, UTC),
     )
-    concluded = conclusion.conclude(ending) if ending else None
-    return concluded.model_dump(mode="json") if concluded else {}
+    return conclusion.conclude(ending)

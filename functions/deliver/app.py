@@ -2,19 +2,19 @@
 
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from dropreel.aws.ledger import DynamoDBLedger
 from dropreel.aws.s3 import S3Storage
+from dropreel.model.errors import FINAL_FOR_DELIVER
+from dropreel.model.events import VideoReady
 from dropreel.model.messages import ActiveRender
 from dropreel.outcome.delivery import deliver
 from dropreel.providers.download import Download
 from dropreel.providers.registry import provider_of
-from dropreel.runtime.log import logger
 from dropreel.runtime.settings import DeliverSettings
-from dropreel.runtime.tracing import tracer
+from dropreel.runtime.step import step
 
 settings = DeliverSettings.from_environment()
 ledger = DynamoDBLedger(settings.ledger_table)
@@ -22,11 +22,10 @@ storage = S3Storage()
 download = Download()
 
 
-@logger.inject_lambda_context
-@tracer.capture_lambda_handler(capture_response=False, capture_error=False)
-def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    ready = deliver(
-        ActiveRender.model_validate(event),
+@step(ActiveRender.model_validate, final=FINAL_FOR_DELIVER)
+def handler(render: ActiveRender, context: LambdaContext) -> VideoReady:
+    return deliver(
+        render,
         ledger=ledger,
         providers=partial(provider_of, settings=settings),
         storage=storage,
@@ -35,4 +34,3 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
         version=settings.dropreel_version,
         now=partial(datetime.now, UTC),
     )
-    return ready.model_dump(mode="json")

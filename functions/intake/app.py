@@ -22,7 +22,6 @@ from dropreel.inbox.messages import Sweep, message_in
 from dropreel.inbox.sweep import InboxSweep
 from dropreel.runtime.log import logger
 from dropreel.runtime.settings import IntakeSettings
-from dropreel.runtime.tracing import tracer
 
 settings = IntakeSettings.from_environment()
 # Powertools takes its own logger here and types it as the standard one.
@@ -55,8 +54,7 @@ def take_in(record: SQSRecord) -> None:
         intake.take_in(message)
 
 
-@logger.inject_lambda_context
-@tracer.capture_lambda_handler(capture_response=False, capture_error=False)
+@logger.inject_lambda_context(clear_state=True)
 def handler(event: dict[str, object], context: LambdaContext) -> PartialItemFailureResponse:
     return process_partial_response(
         event=event, record_handler=take_in, processor=processor, context=context

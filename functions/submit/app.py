@@ -2,29 +2,26 @@
 
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from dropreel.aws.ledger import DynamoDBLedger
 from dropreel.aws.s3 import S3Storage
-from dropreel.model.messages import SubmitRequest
+from dropreel.model.messages import Submission, SubmitRequest
 from dropreel.providers.registry import provider_of
 from dropreel.render.submission import submit
-from dropreel.runtime.log import logger
 from dropreel.runtime.settings import SubmitSettings
-from dropreel.runtime.tracing import tracer
+from dropreel.runtime.step import step
 
 settings = SubmitSettings.from_environment()
 ledger = DynamoDBLedger(settings.ledger_table)
 uploads = S3Storage()
 
 
-@logger.inject_lambda_context
-@tracer.capture_lambda_handler(capture_response=False, capture_error=False)
-def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    submission = submit(
-        SubmitRequest.model_validate(event),
+@step(SubmitRequest.model_validate)
+def handler(request: SubmitRequest, context: LambdaContext) -> Submission:
+    return submit(
+        request,
         ledger=ledger,
         providers=partial(provider_of, settings=settings),
         uploads=uploads,
@@ -32,4 +29,3 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
         seconds_left=lambda: context.get_remaining_time_in_millis() / 1000,
         settings=settings,
     )
-    return submission.model_dump(mode="json")

@@ -13,7 +13,6 @@ from dropreel.aws.wiring import admission_of
 from dropreel.outcome.daily_sweep import DailySweep
 from dropreel.runtime.log import logger
 from dropreel.runtime.settings import SweepSettings
-from dropreel.runtime.tracing import tracer
 
 settings = SweepSettings.from_environment()
 admission = admission_of(settings)
@@ -27,8 +26,7 @@ daily = DailySweep(
 )
 
 
-@logger.inject_lambda_context
-@tracer.capture_lambda_handler(capture_response=False, capture_error=False)
+@logger.inject_lambda_context(clear_state=True)
 def handler(event: dict[str, Any] | None, context: LambdaContext) -> None:
     if event == {"serve": "waiting jobs"}:
         # A retry has the same id, and resumes the executions that the first try gave a slot.

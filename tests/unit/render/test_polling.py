@@ -88,7 +88,7 @@ def poll_at(
     plan: Plan = PLAN,
     ledger: MemoryLedger | None = None,
     slots: FakeSlots | None = None,
-    started_at: datetime | None = None,
+    started_at: datetime = NOON,
     attempt: int = 1,
 ) -> Progress:
     clock = FakeClock()

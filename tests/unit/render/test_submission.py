@@ -216,7 +216,7 @@ def test_request_that_the_ledger_could_not_record_is_recorded_by_poll() -> None:
     assert len(bench.runcomfy.submitted) == 1
 
     poll(
-        ActiveRender(plan=PLAN, ticket=ticket),
+        ActiveRender(plan=PLAN, ticket=ticket, started_at=NOON),
         ledger=bench.ledger,
         slots=NoSlots(),
         providers=by_name(ScriptedProvider(answers=[Answer(state=RenderState.RENDERING)])),

@@ -222,7 +222,9 @@ class NeverPayTwice(RuleBasedStateMachine):
         with suppress(DropreelError, Killed):
             progress = poll(
                 ActiveRender(
-                    plan=self.bench.plan, ticket=self.tickets[-1 - place % len(self.tickets)]
+                    plan=self.bench.plan,
+                    ticket=self.tickets[-1 - place % len(self.tickets)],
+                    started_at=NOON,
                 ),
                 ledger=self.ledger,
                 slots=NoSlots(),

@@ -88,12 +88,16 @@ class Intake:
         May be called in any order and any number of times for one upload.
         """
         name = name_of(seen.key)
+        with logger.append_context_keys(key=seen.key, folder=name.folder if name else None):
+            self._take_in(name, seen)
+
+    def _take_in(self, name: Name | None, seen: SeenUpload) -> None:
         if name is None:
-            logger.info("Not a file of a job: ignored", key=seen.key)
+            logger.info("Not a file of a job: ignored")
         elif name.role is Role.DEFAULTS:
             if upload := self._find(seen.bucket, seen.key):
                 self.used.note_answered(seen.bucket, upload.key, upload.version_id)
-            logger.info("Defaults for later drops", key=seen.key)
+            logger.info("Defaults for later drops")
         else:
             self._take_in_upload(name, seen)
 
@@ -102,19 +106,19 @@ class Intake:
         group = Group.around(name, self._listing(name, seen.bucket))
         upload = next((upload for upload in group.uploads if upload.key == seen.key), None)
         if upload is None or seen.version_id not in (None, upload.version_id):
-            logger.info("Deleted or replaced: the new version has its own event", key=seen.key)
+            logger.info("Deleted or replaced: the new version has its own event")
             return
         if self.used.is_answered(seen.bucket, seen.key, upload.version_id):
-            logger.info("In a job or answered already: nothing to do", key=seen.key)
+            logger.info("In a job or answered already: nothing to do")
             return
         seen = seen.model_copy(update={"version_id": upload.version_id})
         if seen.swept and self._has_outcome(name, seen):
-            logger.info("Its job has ended: nothing to do", key=seen.key)
+            logger.info("Its job has ended: nothing to do")
             return
         pending_job = self._pending_job(name, group, seen.bucket)
         face = pending_job.inherited.choices.files.get(Role.IMAGE)
         if group.own == (upload,) and face == seen.key:
-            logger.info("An avatar's face: needs no partner", key=seen.key)
+            logger.info("An avatar's face: needs no partner")
             self._note_answered(seen)
         elif pending_job.is_ready:
             self._start(pending_job, name, seen, listed_at)
@@ -206,7 +210,7 @@ class Intake:
             picture.key for picture in pending_job.of(Role.IMAGE)
         }
         if name.role is None or is_passed_over:
-            logger.info("Not part of the job of this name: ignored", key=seen.key)
+            logger.info("Not part of the job of this name: ignored")
             self._note_answered(seen)
             return
         made = pending_job.job().model_copy(update={"dropped_at": listed_at})
@@ -224,7 +228,8 @@ class Intake:
             self.used.note(job.id, job.bucket, key, version_id)
         if (seen.key, seen.version_id) not in used:  # one of too many, for example
             self._note_answered(seen)
-        logger.info("Started the job", key=seen.key, job_id=job.id)
+        with logger.append_context_keys(job_id=job.id, run=job.run):
+            logger.info("Started the job")
 
     # Waiting
 
@@ -237,18 +242,17 @@ class Intake:
             self.queue.send(seen, delay_seconds)
             logger.info(
                 "Incomplete: will look again",
-                key=seen.key,
                 missing=missing,
                 delay_seconds=delay_seconds,
             )
             return
         if self._is_for_other_jobs(seen):
-            logger.info("For other jobs: needs no partner", key=seen.key)
+            logger.info("For other jobs: needs no partner")
         elif self._is_announced(pending_job.group):
-            logger.info("Incomplete: announced before", key=seen.key, missing=missing)
+            logger.info("Incomplete: announced before", missing=missing)
         else:
             self._give_up(pending_job, seen, waited)
-            logger.info("Incomplete: announced", key=seen.key, missing=missing)
+            logger.info("Incomplete: announced", missing=missing)
         self._note_answered(seen)
 
     def _is_for_other_jobs(self, seen: SeenUpload) -> bool:

@@ -87,6 +87,14 @@ class DropreelError(Exception):
         return self.report.model_dump_json()
 
 
+class FinalAnswer(Exception):
+    """Ends a step for a reason that we know. It is the one error that the state machine does not
+    retry. Its text is the JSON of the reason's report."""
+
+    def __init__(self, reason: DropreelError) -> None:
+        super().__init__(str(reason))
+
+
 # The files
 
 
@@ -325,3 +333,17 @@ class UnexpectedError(DropreelError):
         "Ask your operator to look at the execution in the Step Functions console. It shows the "
         "step that failed, and the log of that step says more."
     )
+
+
+_RENDER_IS_LOST: tuple[type[DropreelError], ...] = (
+    RenderFailed,
+    RenderModerated,
+    RenderRejected,
+    RenderCancelled,
+    NoCredit,
+)
+FINAL_FOR_POLL = (*_RENDER_IS_LOST, RenderTimedOut, RequestForgotten)
+"""The render is paid: only these end it. Poll's other errors are retried."""
+
+FINAL_FOR_DELIVER = (*_RENDER_IS_LOST, ResultRefused, ExecutionAborted)
+"""The video is paid: all other errors are retried, as the provider may answer better later."""

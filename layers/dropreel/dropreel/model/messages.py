@@ -113,10 +113,17 @@ class Progress(_Message):
     )
 
 
-class AdmitRequest(_Message):
+class _Planned(_Message):
+    plan: Plan
+
+    @property
+    def job(self) -> Job:
+        return self.plan.job
+
+
+class AdmitRequest(_Planned):
     """Admit's input. A call with the task token lets the waiting execution go on."""
 
-    plan: Plan
     next: NextAttempt = NextAttempt()
     task_token: str = Field(repr=False)
     retry: int = Field(ge=0, lt=1000, description="Of this state, since the last redrive.")
@@ -129,19 +136,22 @@ class AdmitRequest(_Message):
         return 1000 * self.redrive + self.retry
 
 
-class SubmitRequest(_Message):
+class SubmitRequest(_Planned):
     """Submit's input."""
 
-    plan: Plan
     next: NextAttempt = NextAttempt()
 
 
-class ActiveRender(_Message):
+class ActiveRender(_Planned):
     """Poll's and deliver's input: a render that a provider has accepted."""
 
-    plan: Plan
     ticket: Ticket
     progress: Progress | None = None
-    started_at: AwareDatetime | None = Field(
-        default=None, description="When the execution started."
-    )
+    started_at: AwareDatetime = Field(description="When the execution started.")
+
+
+class EndedJob(_Message):
+    """Announce's input: a run whose outcome is in the ledger."""
+
+    job: Job
+    started_at: AwareDatetime = Field(description="When the execution started.")

@@ -62,6 +62,11 @@ class RunId(NamedTuple):
     def execution_name(self) -> str:
         return execution_name(self.job_id, self.number)
 
+    @property
+    def log_keys(self) -> dict[str, object]:
+        """For a line about another job than the call's own. Its folder is not known."""
+        return {"job_id": self.job_id, "run": self.number, "folder": None}
+
 
 class Waiter(BaseModel, frozen=True):
     """A run that waits for a slot."""
@@ -251,7 +256,7 @@ class Admission:
         if offer is None and (run_state.slot is None or comes_back):
             self.executions.refuse(request.task_token, self.limits.price_unknown(route))
         elif self.slots.join(waiter, plan):
-            logger.info("In the queue for a slot", provider=waiter.provider, job_id=run.job_id)
+            logger.info("In the queue for a slot", provider=waiter.provider)
         else:
             self._answer_instead(run, waiter)
         # Only now, so that it is served first when it asks the same provider again.
@@ -381,10 +386,14 @@ class Admission:
         )
         if granted is Granting.DONE:
             logger.info(
-                "Slot given", provider=waiter.provider, slot=free.number, job_id=waiter.run.job_id
+                "Slot given",
+                provider=waiter.provider,
+                slot=free.number,
+                extra=waiter.run.log_keys,
             )
             return Served.GIVEN if self._notify(waiter.run, waiter.task_token) else Served.GONE
         if granted is Granting.CLOSED:
+            logger.info("Its run is over: out of the queue", extra=waiter.run.log_keys)
             self.slots.dismiss(waiter)
         return Served.LOOK_AGAIN
 
@@ -416,7 +425,7 @@ class Admission:
         """Let the holder of a slot go on. False when its execution has ended: it leaves."""
         if self.executions.go_on(task_token) or self.executions.is_running(run.execution_name):
             return True
-        logger.info("Its execution has ended: skipped", job_id=run.job_id)
+        logger.info("Its execution has ended: skipped", extra=run.log_keys)
         self._leave(run)
         return False
 
@@ -461,7 +470,7 @@ class Admission:
         to = waiter.model_copy(update={"offer": offer, "is_aside": False})
         logger.info(
             "Moved to the next offer before anything was submitted",
-            job_id=waiter.run.job_id,
+            extra=waiter.run.log_keys,
             passed_over=waiter.provider,
             provider=to.provider,
         )
@@ -481,7 +490,7 @@ class Admission:
             return self._refuse(waiter, self.limits.spend_reached(usd, day, now))
         logger.info(
             _WAITS_FOR[room],
-            job_id=waiter.run.job_id,
+            extra=waiter.run.log_keys,
             estimated_usd=str(usd),
             renders=day.renders,
             spent_usd=str(day.spent_usd),

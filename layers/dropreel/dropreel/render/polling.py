@@ -106,8 +106,7 @@ def poll(
 
 def _begun_at(render: ActiveRender) -> datetime:
     """The submission; or this run's start, when an earlier run submitted it."""
-    submitted_at = render.ticket.submitted_at
-    return max(submitted_at, render.started_at or submitted_at)
+    return max(render.ticket.submitted_at, render.started_at)
 
 
 def _left_seconds(render: ActiveRender, rendering_since: datetime | None, now: datetime) -> float:

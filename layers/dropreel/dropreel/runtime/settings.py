@@ -173,6 +173,11 @@ class DeliverSettings(LenientSettings):
     video_bucket: str
 
 
+class AnnounceSettings(Settings):
+    ledger_table: str
+    event_bus: str
+
+
 class ConcludeSettings(LenientSettings):
     video_bucket: str
     event_bus: str
