@@ -4,7 +4,7 @@ import json
 from typing import TYPE_CHECKING
 
 from dropreel.aws import clients
-from dropreel.model.errors import DropreelError
+from dropreel.model.errors import DropreelError, FinalAnswer
 
 if TYPE_CHECKING:
     from mypy_boto3_stepfunctions import SFNClient
@@ -28,12 +28,11 @@ class WaitingExecutions:
 
     def refuse(self, task_token: str, error: DropreelError) -> bool:
         """Fail the task with the error in the form that Lambda gives a raised one."""
-        report = error.report
         try:
             self._client.send_task_failure(
                 taskToken=task_token,
-                error=report.code,
-                cause=json.dumps({"errorMessage": report.model_dump_json()}),
+                error=FinalAnswer.__name__,
+                cause=json.dumps({"errorMessage": str(error)}),
             )
         except self._token_is_void:
             return False
