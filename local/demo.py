@@ -169,8 +169,9 @@ def follow(
     deadline = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < deadline:
         answers = _answers(environment, dropped)
-        for answer in answers[seen:]:
-            _show(answer, board)
+        for number, answer in enumerate(answers[seen:], seen):
+            if answer not in answers[:number]:  # Announce repeats what Deliver answered
+                _show(answer, board)
         seen = len(answers)
         received = sqs.receive_message(QueueUrl=queue_url, MaxNumberOfMessages=10)
         for message in received.get("Messages", []):

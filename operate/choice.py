@@ -12,7 +12,6 @@ from datetime import datetime, timedelta
 from typing import Final, Protocol
 
 from dropreel.model.errors import (
-    DropreelError,
     ExecutionAborted,
     ExecutionTimedOut,
     InputGone,
@@ -23,15 +22,12 @@ from dropreel.model.errors import (
     SubmissionUnclear,
 )
 from dropreel.model.job import Job, execution_name
-from dropreel.model.ledger import Attempt, AttemptState, Run
+from dropreel.model.ledger import Attempt, AttemptState, Outcome, Run
 from dropreel.render.submission import CALL_LIFE_SECONDS
 from operate.errors import OperateError
 
 _CONCLUDED_AFTER: Final = timedelta(minutes=5)
 """A stopped execution is concluded within seconds, unless its status event is lost."""
-
-_OUR_CODES: Final = {error.__name__ for error in DropreelError.__subclasses__()}
-"""The state machine's Fail state ends with one of these, after conclude."""
 
 _REFUSED_FOR_THE_FILES: Final = {
     refusal.__name__ for refusal in (InputRejected, RenderModerated, RenderRejected)
@@ -68,6 +64,8 @@ class Stack(Protocol):
 
     def runs(self, job_id: str) -> tuple[Run, ...]: ...
 
+    def outcome(self, job: Job, started_at: datetime) -> Outcome | None: ...
+
     def last_drop(self, job: Job) -> str | None:
         """The id of the job with the latest drop for the same output."""
 
@@ -78,7 +76,7 @@ class LastRun:
 
     execution: Execution
     latest: Attempt | None = None
-    noted: Run | None = None
+    outcome: Outcome | None = None
     replaced_by: str | None = None
     """The job of a later drop for the same output, in any state."""
 
@@ -86,8 +84,8 @@ class LastRun:
     def failed_with(self) -> str:
         """The ledger's outcome first: conclude may know more than the execution."""
         status = self.execution.status
-        outcome = self.noted.outcome if self.noted else None
-        return outcome or self.execution.error or _CODE_OF_STATUS.get(status, status)
+        ended_in = self.outcome.code if self.outcome else self.execution.error
+        return ended_in or _CODE_OF_STATUS.get(status, status)
 
 
 @dataclass(frozen=True)
@@ -129,7 +127,7 @@ def last_run(stack: Stack, name: str) -> LastRun:
             f"There is no job {job_id}: its id is the name of its execution, and `job.id` in its "
             "error file. Step Functions keeps executions for 90 days."
         )
-    return _with_history(stack, execution, attempts, runs)
+    return _with_history(stack, execution, attempts)
 
 
 def failed_runs(stack: Stack, since: datetime) -> list[LastRun]:
@@ -141,22 +139,18 @@ def failed_runs(stack: Stack, since: datetime) -> list[LastRun]:
             last[execution.job.id] = execution
     failed = sorted(last.values(), key=lambda execution: (execution.started_at, execution.name))
     return [
-        _with_history(
-            stack, execution, stack.attempts(execution.job.id), stack.runs(execution.job.id)
-        )
+        _with_history(stack, execution, stack.attempts(execution.job.id))
         for execution in failed
         if not stack.execution(execution_name(execution.job.id, execution.job.run + 1))
     ]
 
 
-def _with_history(
-    stack: Stack, execution: Execution, attempts: Sequence[Attempt], runs: Iterable[Run]
-) -> LastRun:
+def _with_history(stack: Stack, execution: Execution, attempts: Sequence[Attempt]) -> LastRun:
     last_drop = stack.last_drop(execution.job)
     return LastRun(
         execution=execution,
         latest=attempts[-1] if attempts else None,
-        noted=next((run for run in runs if run.number == execution.job.run), None),
+        outcome=stack.outcome(execution.job, execution.started_at),
         replaced_by=last_drop if last_drop != execution.job.id else None,
     )
 
@@ -236,9 +230,7 @@ def _may_be_paid(last: LastRun) -> bool:
 
 
 def _is_concluded(last: LastRun) -> bool:
-    if last.noted and last.noted.ended_at:
-        return True
-    return last.execution.status == "FAILED" and last.execution.error in _OUR_CODES
+    return last.outcome is not None and last.outcome.sent_at is not None
 
 
 def _end(execution: Execution) -> datetime:

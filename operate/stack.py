@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from dropreel.aws.ledger import DynamoDBLedger
 from dropreel.aws.uploads import UsedUploads
 from dropreel.model.job import Job
-from dropreel.model.ledger import Attempt, Run
+from dropreel.model.ledger import Attempt, Outcome, Run
 from operate.choice import Execution
 from operate.errors import OperateError
 
@@ -118,6 +118,9 @@ class DeployedStack:
 
     def runs(self, job_id: str) -> tuple[Run, ...]:
         return self._ledger.runs(job_id)
+
+    def outcome(self, job: Job, started_at: datetime) -> Outcome | None:
+        return self._ledger.outcome(job, started_at)
 
     def last_drop(self, job: Job) -> str | None:
         return self._uploads.last_drop(job)

@@ -275,8 +275,12 @@ def test_nothing_is_left_behind(stack: Stack) -> None:
 
     until(lambda: not stack.ledger("slots#"), "the return of all slots")
     assert stack.ledger("waiters#") == []
-    # EventBridge tells conclude of each that failed: what that says twice, it has said by then.
-    until(lambda: all("outcome" in run for run in runs_of(stack)), "the last word on each run")
+    until(
+        lambda: all("sent_at" in outcome for outcome in items_of(stack, "outcome#")),
+        "the mark of each event",
+    )
+    # EventBridge calls conclude for each that failed. What that announces twice is out by then.
+    until(lambda: failed_executions(stack) <= concluded_again(stack), "the last call of conclude")
     ours = [e["name"] for e in stack.executions("") if not e["name"].startswith("foreign-")]
     assert terminal_events(stack) == Counter(ours)
     for queue in ("IntakeDeadLettersUrl", "UndeliveredEventsUrl", "UnconcludedJobsUrl"):
@@ -284,15 +288,26 @@ def test_nothing_is_left_behind(stack: Stack) -> None:
     (spent,) = stack.ledger("spend") or pytest.fail("nothing was counted")
     kept = sum(
         float(item[name]["N"])
-        for item in runs_of(stack)
+        for item in items_of(stack, "run#")
         for name in ("charged_usd", "kept_usd")
         if name in item
     )
     assert float(spent["spent_usd"]["N"]) == pytest.approx(kept)
 
 
-def runs_of(stack: Stack) -> list[dict[str, Any]]:
-    return [item for item in stack.ledger("job#") if item["sk"]["S"].startswith("run#")]
+def items_of(stack: Stack, kind: str) -> list[dict[str, Any]]:
+    return [item for item in stack.ledger("job#") if item["sk"]["S"].startswith(kind)]
+
+
+def failed_executions(stack: Stack) -> set[str]:
+    listed = (e for e in stack.executions("") if e["status"] == "FAILED")
+    return {e["name"] for e in listed if not e["name"].startswith("foreign-")}
+
+
+def concluded_again(stack: Stack) -> set[str]:
+    """The executions whose event conclude found to be sent, by its logs."""
+    lines = (json.loads(line) for line in stack.all_logs().splitlines() if "Announced b" in line)
+    return {execution_name(line["job_id"], line["run"]) for line in lines}
 
 
 def terminal_events(stack: Stack) -> Counter[str]:

@@ -27,8 +27,8 @@ def poll(
     plan: Plan = PLAN,
 ) -> Progress:
     ticket = TICKET.model_copy(update={"submitted_at": submitted_at})
-    event = ActiveRender(plan=plan, ticket=ticket, progress=before).model_dump(mode="json")
-    return Progress.model_validate(account.call("poll", event, provider))
+    render = ActiveRender(plan=plan, ticket=ticket, progress=before, started_at=submitted_at)
+    return Progress.model_validate(account.call("poll", render.model_dump(mode="json"), provider))
 
 
 def test_render_under_way_is_asked_for_again(account: RenderAccount) -> None:

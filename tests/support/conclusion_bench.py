@@ -19,8 +19,9 @@ from dropreel.model.events import (
     VideoReady,
 )
 from dropreel.model.job import Job
-from dropreel.model.ledger import Attempt, Run
+from dropreel.model.ledger import Attempt, Outcome, Run
 from dropreel.model.messages import NextAttempt, PlannedOffer
+from dropreel.outcome.announcement import announce
 from dropreel.outcome.conclusion import Conclusion, ending_in, needs_conclusion
 from dropreel.render.attempts import MAY_BE_PAID
 from tests.support.render_fakes import (
@@ -66,6 +67,7 @@ class Bench:
         self.ledger = MemoryLedger()
         self.documents = documents or {}  # of the videos bucket, by key
         self.announced: list[tuple[DetailType, BaseModel]] = []
+        self.bus_is_away = False
         self.slots = FakeSlots(self.ledger)
         self.clock = FakeClock()
 
@@ -123,15 +125,19 @@ class Bench:
         return told
 
     def end(self, way: Event) -> VideoFailed:
-        """The whole way: what the state machine caught, it announces, and ends; then EventBridge
-        tells of the end, perhaps twice."""
+        """The whole way: after the state machine's call, it announces and ends. Then EventBridge
+        calls, perhaps twice."""
         failed = self.conclude(way)
         if "detail" in way:
             self.tell(way)
         else:
-            self.announce(DetailType.VIDEO_FAILED, failed)
+            self.announce_outcome()
             self.tell(ended_run("FAILED", failed.error.code))
         return failed
+
+    def announce_outcome(self) -> None:
+        """The state machine's next step."""
+        announce(JOB, NOON, ledger=self.ledger, bus=self, clock=self.tick)
 
     def text(self, bucket: str, key: str) -> str | None:
         return self.documents.get(key)
@@ -140,6 +146,8 @@ class Bench:
         self.documents[key] = document
 
     def announce(self, detail_type: DetailType, detail: BaseModel) -> None:
+        if self.bus_is_away:
+            raise OSError("EventBridge is away")
         self.announced.append((detail_type, detail))
 
     def tick(self) -> datetime:
@@ -157,12 +165,12 @@ class Bench:
         return next(iter(self.ledger.runs(JOB.id)), None)
 
     @property
-    def outcome(self) -> str | None:
-        return self.run.outcome if self.run else None
+    def outcome(self) -> Outcome | None:
+        return self.ledger.outcome(JOB, NOON)
 
     @property
     def codes(self) -> list[str]:
-        """What was announced, from here or by the state machine."""
+        """What was announced."""
         return [
             detail.error.code if isinstance(detail, VideoFailed) else type(detail).__name__
             for _, detail in self.announced
@@ -176,8 +184,9 @@ class Bench:
         assert set(self.slots.left) == {(JOB.execution_name, keeps_charge)}
         assert self.run is not None
         assert self.run.closed_at is not None
-        assert self.outcome == code
-        assert not needs_conclusion(self.run)
+        assert self.outcome
+        assert self.outcome.detail == failed
+        assert not needs_conclusion(self.outcome)
 
 
 def told(
@@ -197,13 +206,12 @@ def told(
     )
 
 
-def lambda_cause(message: str, name: str = "Runtime.HandlerError") -> str:
+def lambda_cause(message: str, name: str = "FinalAnswer") -> str:
     return json.dumps({"errorMessage": message, "errorType": name, "stackTrace": ["  File ..."]})
 
 
 def failed_run(error: DropreelError, **changes: object) -> Event:
-    # As the embedded AWS tells it, which loses the class: on AWS `Error` is the class's name.
-    return step_failed("Runtime.HandlerError", lambda_cause(str(error))) | changes
+    return step_failed("FinalAnswer", lambda_cause(str(error))) | changes
 
 
 def step_failed(name: str, cause: str | None = None) -> Event:
@@ -267,3 +275,11 @@ def error_file(job: Job = JOB, started_at: datetime | None = NOON, execution: st
         inputs=(),
         execution=execution,
     ).model_dump_json()
+
+
+FAILED = Outcome(detail=VideoFailed.model_validate_json(error_file()))
+READY = Outcome(detail=VideoReady.model_validate_json(manifest()))
+
+
+def sent(outcome: Outcome) -> Outcome:
+    return outcome.model_copy(update={"sent_at": NOON})

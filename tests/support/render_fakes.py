@@ -8,7 +8,15 @@ from typing import TypeVar
 
 from dropreel.model.catalog import AudioFormat, ImageFormat, ProviderName
 from dropreel.model.job import Input, Job, Role
-from dropreel.model.ledger import Admitted, Attempt, AttemptState, Run, RunClosed
+from dropreel.model.ledger import (
+    SAME_START,
+    Admitted,
+    Attempt,
+    AttemptState,
+    Outcome,
+    Run,
+    RunClosed,
+)
 from dropreel.model.messages import AudioFacts, ImageFacts, NextAttempt, Plan, PlannedOffer
 from dropreel.model.provider import (
     QUEUE_TIMEOUT_SECONDS,
@@ -163,6 +171,7 @@ class MemoryLedger:
         self._attempts: dict[tuple[str, int], Attempt] = {}
         self._begun = 0
         self._runs: dict[tuple[str, int], Run] = {}
+        self._outcomes: dict[tuple[str, int], tuple[datetime, Outcome]] = {}
         self._turns: dict[ProviderName, datetime] = {}
         self.admits: dict[int, Admitted] = {}  # by attempt
 
@@ -274,13 +283,20 @@ class MemoryLedger:
         run = self._run(job)
         self.note_run(run.model_copy(update={"closed_at": run.closed_at or now}))
 
-    def end(self, job: Job, outcome: str, now: datetime) -> None:
-        run = self._run(job)
-        self.note_run(
-            run.model_copy(
-                update={"ended_at": run.ended_at or now, "outcome": run.outcome or outcome}
-            )
-        )
+    def end(self, job: Job, started_at: datetime, outcome: Outcome, now: datetime) -> Outcome:
+        there = self.outcome(job, started_at)
+        if there is None:
+            self._outcomes[job.id, job.run] = (started_at, outcome)
+        return there or outcome
+
+    def outcome(self, job: Job, started_at: datetime) -> Outcome | None:
+        there = self._outcomes.get((job.id, job.run))
+        return there[1] if there and there[0] >= started_at - SAME_START else None
+
+    def mark_sent(self, job: Job, now: datetime) -> None:
+        started_at, outcome = self._outcomes[job.id, job.run]
+        sent = outcome.model_copy(update={"sent_at": outcome.sent_at or now})
+        self._outcomes[job.id, job.run] = (started_at, sent)
 
     def _run(self, job: Job) -> Run:
         return self._runs.get((job.id, job.run)) or Run(job_id=job.id, number=job.run)

@@ -346,7 +346,8 @@ def test_file_that_is_none_of_ours_keeps_no_error_file_away(key: str, foreign: s
 
 def test_error_of_an_earlier_execution_is_replaced() -> None:
     bench = Bench()
-    bench.conclude(failed_run(NO_CREDIT, execution="an earlier one"))
+    long_ago = (NOON - timedelta(days=91)).isoformat()
+    bench.conclude(failed_run(NO_CREDIT, started_at=long_ago))
 
     failed = bench.conclude(failed_run(errors.RenderFailed("No face.")))
 
@@ -399,7 +400,8 @@ def test_run_that_ends_after_it_delivered_is_answered_with_the_video(way: Event,
     assert bench.announced == [(DetailType.VIDEO_READY, ready)] * is_announced_from_here
     assert bench.error_file is None
     assert bench.provider.cancelled == []
-    assert bench.outcome == "VideoReady"
+    assert bench.outcome
+    assert bench.outcome.detail == ready
     assert bench.slots.left == [(JOB.execution_name, True)]
 
 

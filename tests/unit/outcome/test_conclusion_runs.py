@@ -1,151 +1,168 @@
 """Conclude: one event for each run, in whatever order and however often it is called."""
 
-from collections.abc import Callable
 from datetime import timedelta
+from unittest.mock import Mock
 
 import pytest
 
 from dropreel.model.errors import NoCredit
-from dropreel.model.events import DetailType
-from dropreel.model.ledger import Run
+from dropreel.model.events import VideoFailed
+from dropreel.model.job import Job
+from dropreel.model.ledger import Outcome, Run
 from dropreel.model.provider import Ticket
+from dropreel.outcome.announcement import OutcomeMissing
 from dropreel.outcome.conclusion import needs_conclusion
 from tests.support.conclusion_bench import (
     ABORTED,
+    CRASHED,
+    FAILED,
     JOB_AGAIN,
     NO_CREDIT,
+    READY,
     REFUSED,
     RUN,
     Bench,
     Event,
     ended_run,
-    error_file,
     failed_run,
+    lambda_cause,
     manifest,
+    sent,
     step_failed,
     told,
 )
 from tests.support.render_fakes import JOB, NOON, PLAN, TICKET
 
-# One event
+# The table of cases: one outcome and one event
+
+DELIVERED = {JOB.manifest_key: manifest()}
 
 
+@pytest.mark.parametrize("way", [REFUSED, ABORTED, CRASHED])
 @pytest.mark.parametrize(
-    ("before", "way", "code"),
+    ("written", "documents", "ends_in", "is_announced", "ends_the_request"),
     [
-        (REFUSED, ABORTED, "NoCredit"),
-        (REFUSED, ended_run("FAILED", "EventBridge.FailedEntry"), "NoCredit"),
-        (None, ended_run("FAILED", "ThrottlingException"), "UnexpectedError"),
+        (sent(FAILED), {}, "NoCredit", False, False),
+        (sent(READY), DELIVERED, "VideoReady", False, False),
+        (FAILED, {}, "NoCredit", True, False),
+        (FAILED, DELIVERED, "NoCredit", True, False),  # its video came too late
+        (READY, DELIVERED, "VideoReady", True, False),
+        (READY, {}, "VideoReady", True, False),
+        (None, DELIVERED, "VideoReady", True, False),
+        (None, {}, None, True, True),
     ],
-    ids=["stopped before it announced", "could not announce", "conclusion failed throughout"],
-)
-def test_failure_that_was_not_announced_is_announced_once(
-    before: Event | None, way: Event, code: str
-) -> None:
-    bench = Bench().accept()
-    first = bench.tell(before) if before else None
-    assert bench.outcome is None
-
-    for _ in range(3):
-        bench.tell(way)
-
-    assert bench.codes == [code]
-    assert first in (None, bench.announced[0][1])
-
-
-def ready_before_it_announced(bench: Bench) -> None:
-    bench.ledger.end(JOB, "VideoReady", NOON)
-
-
-def found_by_conclude(bench: Bench) -> None:
-    bench.tell(step_failed("ThrottlingException"))
-
-
-def closed_while_it_was_copied(bench: Bench) -> None:
-    bench.ledger.close(JOB, NOON + timedelta(seconds=30))
-    bench.ledger.end(JOB, "VideoReady", NOON + timedelta(seconds=31))
-
-
-@pytest.mark.parametrize(
-    ("before", "calls"),
-    [(ready_before_it_announced, 3), (found_by_conclude, 3), (closed_while_it_was_copied, 1)],
-)
-@pytest.mark.parametrize("status", ["ABORTED", "TIMED_OUT"])
-def test_video_that_was_not_announced_is_announced_once(
-    before: Callable[[Bench], None], calls: int, status: str
-) -> None:
-    bench = Bench({JOB.manifest_key: manifest()}).accept()
-    before(bench)
-
-    for _ in range(calls):
-        bench.tell(ended_run(status))
-
-    assert bench.codes == ["VideoReady"]
-    assert not needs_conclusion(bench.run)
-
-
-@pytest.mark.parametrize(
-    ("error", "documents"),
-    [
-        ("NoCredit", {JOB.error_key: error_file()}),
-        ("UnexpectedError", {JOB.error_key: error_file()}),
-        (None, {JOB.error_key: error_file()}),
-        ("NoCredit", {}),
+    ids=[
+        "failure sent",
+        "video sent",
+        "failure not sent",
+        "failure not sent, video came late",
+        "video not sent",
+        "video not sent, and deleted",
+        "delivered, no outcome",
+        "nothing delivered, no outcome",
     ],
 )
-def test_announced_failure_is_silent_and_leaves_the_slot(
-    error: str | None, documents: dict[str, str]
+def test_each_case_ends_in_one_outcome_and_one_event(
+    way: Event,
+    written: Outcome | None,
+    documents: dict[str, str],
+    ends_in: str | None,
+    *,
+    is_announced: bool,
+    ends_the_request: bool,
 ) -> None:
     bench = Bench(dict(documents)).accept()
-    before = dict(bench.documents)
+    if written:
+        bench.ledger.end(JOB, NOON, written, NOON)
+        if written.sent_at:
+            bench.ledger.mark_sent(JOB, NOON)
 
-    assert bench.tell(ended_run("FAILED", error)) is None
+    details = [bench.tell(way) for _ in range(3)]
+    bench.announce_outcome()
 
-    assert bench.announced == []
-    assert bench.documents == before
-    assert bench.provider.cancelled == []
-    assert bench.slots.left == [(JOB.execution_name, True)]
-    assert bench.run is not None
-    assert bench.run.closed_at is not None
-    assert bench.outcome == (error or "NoCredit")
+    outcome = bench.outcome
+    assert outcome
+    assert outcome.sent_at
+    assert details == [outcome.detail] * 3
+    assert ends_in in (None, outcome.code)
+    assert bench.codes == [outcome.code] * is_announced
+    assert bench.provider.cancelled == ["req-1"] * ends_the_request
+    assert len(bench.slots.left) == (written is None)
+    has_error_file = isinstance(outcome.detail, VideoFailed) and is_announced
+    assert bench.error_file == (
+        outcome.detail.model_dump_json(indent=2) if has_error_file else None
+    )
+    assert not needs_conclusion(outcome)
 
 
-@pytest.mark.parametrize("lost_events", [0, 1])
-def test_sweep_converges_and_announces_nothing_twice(lost_events: int) -> None:
+@pytest.mark.parametrize("quicker", [FAILED, READY])
+@pytest.mark.parametrize("way", [REFUSED, ABORTED])
+def test_outcome_that_is_written_first_counts(way: Event, quicker: Outcome) -> None:
+    """Given deliver, or another call of conclude, that writes while this call is at work"""
+    bench = Bench().accept()
+    leave = bench.slots.leave
+
+    def leave_and_lose_the_race(job: Job) -> None:
+        leave(job)
+        bench.ledger.end(JOB, NOON, quicker, NOON)
+
+    bench.slots.leave = leave_and_lose_the_race  # type: ignore[method-assign]
+
+    assert bench.tell(way) == quicker.detail
+    bench.announce_outcome()
+
+    assert bench.codes == [quicker.code]
+    assert (bench.error_file is None) is (quicker is READY)
+
+
+def test_event_that_the_bus_refused_is_sent_by_the_next_call() -> None:
     bench = Bench()
-    bench.announce(DetailType.VIDEO_FAILED, bench.conclude(REFUSED))  # by the state machine
-    assert needs_conclusion(bench.run)
-    for _ in range(1 - lost_events):
-        bench.tell(ended_run("FAILED", "NoCredit"))
+    bench.bus_is_away = True
+    with pytest.raises(OSError, match="away"):
+        bench.tell(ABORTED)
+    assert needs_conclusion(bench.outcome)
+    bench.bus_is_away = False
 
-    for _ in range(3):  # days
-        if needs_conclusion(bench.run):  # as the sweep does, which knows how it ended
-            bench.tell(ended_run("FAILED", "NoCredit"))
+    bench.tell(ABORTED)
+    bench.tell(ABORTED)
 
-    assert bench.codes == ["NoCredit"]
-    assert bench.outcome == "NoCredit"
-
-
-@pytest.mark.parametrize(
-    ("run", "needs"),
-    [
-        (None, True),
-        (Run(job_id=JOB.id, number=1, closed_at=NOON), True),
-        (Run(job_id=JOB.id, number=1, outcome="VideoReady", ended_at=NOON), True),
-        (Run(job_id=JOB.id, number=1, outcome="VideoReady", ended_at=NOON, closed_at=NOON), False),
-        (Run(job_id=JOB.id, number=1, outcome="NoCredit", ended_at=NOON), False),
-    ],
-)
-def test_run_needs_to_be_concluded_until_its_event_is_known_to_be_out(
-    run: Run | None, needs: bool
-) -> None:
-    assert needs_conclusion(run) is needs
+    assert bench.codes == ["ExecutionAborted"]
 
 
-def test_mark_of_an_old_execution_of_the_same_name_does_not_silence() -> None:
+def test_event_is_sent_again_when_the_mark_is_in_doubt(monkeypatch: pytest.MonkeyPatch) -> None:
     bench = Bench()
-    bench.ledger.close(JOB, NOON - timedelta(days=91))
-    bench.ledger.end(JOB, "NoCredit", NOON - timedelta(days=91))
+    bench.conclude(REFUSED)
+    with monkeypatch.context() as patch:
+        patch.setattr(bench.ledger, "mark_sent", Mock(side_effect=OSError("away")))
+        with pytest.raises(OSError, match="away"):
+            bench.announce_outcome()
+
+    bench.announce_outcome()
+
+    assert bench.codes == ["NoCredit", "NoCredit"]
+    assert bench.announced[0] == bench.announced[1]
+
+
+def test_nothing_is_announced_before_there_is_an_outcome() -> None:
+    with pytest.raises(OutcomeMissing):
+        Bench().announce_outcome()
+
+
+def test_execution_that_is_redriven_after_its_end_says_nothing_new() -> None:
+    bench = Bench().accept()
+    failed = bench.end(ABORTED)
+
+    assert bench.tell(step_failed("FinalAnswer", lambda_cause(str(NO_CREDIT)))) == failed
+    bench.announce_outcome()
+
+    assert bench.codes == ["ExecutionAborted"]
+
+
+def test_outcome_of_an_old_execution_of_the_same_name_does_not_silence() -> None:
+    bench = Bench()
+    long_ago = NOON - timedelta(days=91)
+    bench.ledger.close(JOB, long_ago)
+    bench.ledger.end(JOB, long_ago, sent(FAILED), long_ago)
 
     bench.tell(ABORTED)
 
@@ -162,7 +179,7 @@ def test_slot_is_left_before_the_error_file_and_the_event(way: Event) -> None:
 
     assert bench.error_file is None
     assert bench.codes == []
-    assert needs_conclusion(bench.run)
+    assert needs_conclusion(bench.outcome)
 
 
 def test_warning_of_a_render_that_may_be_paid_for_survives_being_cut_off() -> None:
@@ -224,7 +241,6 @@ def test_run_without_a_submission_leaves_its_slot() -> None:
 def test_run_without_a_submission_does_not_name_an_earlier_runs_request() -> None:
     bench = Bench().accept()
     bench.conclude(ABORTED)
-    bench.documents.clear()
     bench.ledger.note_run(admitted_again())
 
     failed = bench.conclude(

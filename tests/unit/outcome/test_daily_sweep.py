@@ -19,11 +19,12 @@ from dropreel.inbox.pairing import name_of
 from dropreel.inbox.sweep import REST_SECONDS, InboxSweep
 from dropreel.model.executions import EndedExecution, Ending, UnhappyEnd
 from dropreel.model.job import INBOX, Job
-from dropreel.model.ledger import Run
+from dropreel.model.ledger import Outcome, Run
 from dropreel.model.uploads import Page, WrittenObject
 from dropreel.outcome import daily_sweep as sweeping
 from dropreel.outcome.daily_sweep import LOOKS_BACK, DailySweep
 from dropreel.runtime.log import logger
+from tests.support.conclusion_bench import FAILED, sent
 from tests.support.render_fakes import JOB, NOON, MemoryLedger
 
 # Through the inbox
@@ -254,28 +255,31 @@ def closed(before: timedelta) -> Run:
     return Run(job_id=JOB.id, number=1, closed_at=NOON - before)
 
 
-def ended(outcome: str) -> Run:
-    return Run(job_id=JOB.id, number=1, ended_at=NOON, outcome=outcome)
-
-
 @pytest.mark.parametrize(
-    ("status", "run", "is_told"),
+    ("status", "run", "outcome", "is_told"),
     [
-        ("ABORTED", None, True),
-        ("TIMED_OUT", None, True),
-        ("FAILED", None, True),
-        ("ABORTED", ended("ExecutionAborted"), False),
-        ("ABORTED", ended("VideoReady"), True),  # stopped before it was announced
-        ("ABORTED", closed(timedelta(minutes=2)), False),  # a conclusion is at work
-        ("ABORTED", closed(timedelta(minutes=30)), True),  # it died
+        ("ABORTED", None, None, True),
+        ("TIMED_OUT", None, None, True),
+        ("FAILED", None, None, True),
+        ("ABORTED", None, sent(FAILED), False),
+        ("ABORTED", None, FAILED, True),  # stopped before it was announced
+        ("ABORTED", closed(timedelta(minutes=2)), None, False),  # a conclusion is at work
+        ("ABORTED", closed(timedelta(minutes=30)), None, True),  # it died
     ],
 )
 def test_ended_execution_is_concluded_unless_that_is_done_or_under_way(
-    account: Account, status: UnhappyEnd, run: Run | None, is_told: bool
+    account: Account,
+    status: UnhappyEnd,
+    run: Run | None,
+    outcome: Outcome | None,
+    *,
+    is_told: bool,
 ) -> None:
     execution = account.end(status=status)
     if run:
         account.ledger.note_run(run)
+    if outcome:
+        account.ledger.end(JOB, execution.started_at, outcome, NOON)
 
     account.daily.sweep()
 
@@ -283,9 +287,9 @@ def test_ended_execution_is_concluded_unless_that_is_done_or_under_way(
 
 
 def test_outcome_of_another_run_says_nothing_of_this_one(account: Account) -> None:
-    account.end()
+    first = account.end()
     again = account.end(JOB.model_copy(update={"run": 2}))
-    account.ledger.end(JOB, "DeliveryFailed", NOON)
+    account.ledger.end(JOB, first.started_at, sent(FAILED), NOON)
 
     account.daily.sweep()
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dropreel.model import errors
-from dropreel.model.errors import ResultRefused, ResultUnavailable
+from dropreel.model.errors import ExecutionAborted, ResultRefused, ResultUnavailable
 from dropreel.model.events import (
     IncompleteUpload,
     JobSummary,
@@ -21,7 +21,7 @@ from dropreel.model.events import (
     VideoReady,
 )
 from dropreel.model.job import Role
-from dropreel.model.ledger import AttemptState
+from dropreel.model.ledger import AttemptState, Outcome
 from dropreel.model.messages import ActiveRender, NextAttempt, Progress
 from dropreel.model.provider import (
     Answer,
@@ -31,11 +31,10 @@ from dropreel.model.provider import (
     Result,
     UnknownRequest,
 )
-from dropreel.outcome.delivery import Concluded, Overtaken, VideoCopy
-from tests.support.conclusion_bench import told
+from dropreel.outcome.delivery import Overtaken, VideoCopy
+from tests.support.conclusion_bench import FAILED, told
 from tests.support.delivery_bench import (
     CORRECTED,
-    DELIVERED_AT,
     ERROR_FILE,
     KEY,
     MANIFEST,
@@ -164,15 +163,14 @@ def test_second_call_answers_the_same_and_copies_nothing(bucket: Bucket, overtak
 
     assert again.calls == 0
     assert (ERROR_FILE in bucket.objects) is overtaken
-    [run] = ledger.runs(JOB.id)
-    assert (run.number, run.outcome, run.ended_at) == (1, "VideoReady", DELIVERED_AT)
+    assert ledger.outcome(JOB, NOON) == Outcome(detail=first)
 
 
 # The ledger's history
 
 
 class AwayLedger(MemoryLedger):
-    def end(self, *_: object) -> None:
+    def end(self, *_: object) -> Outcome:
         raise OSError("DynamoDB is away")
 
 
@@ -183,10 +181,10 @@ def test_delivery_that_the_ledger_did_not_take_is_noted_later_without_a_copy(
     with pytest.raises(OSError, match="away"):
         delivered(bucket, ledger=AwayLedger())
 
-    delivered(bucket, again := Fetches(), ledger=ledger)
+    ready = delivered(bucket, again := Fetches(), ledger=ledger)
 
     assert again.calls == 0
-    assert [run.outcome for run in ledger.runs(JOB.id)] == ["VideoReady"]
+    assert ledger.outcome(JOB, NOON) == Outcome(detail=ready)
 
 
 def test_video_of_a_run_that_failed_meanwhile_does_not_appear(bucket: Bucket) -> None:
@@ -194,31 +192,44 @@ def test_video_of_a_run_that_failed_meanwhile_does_not_appear(bucket: Bucket) ->
     bucket.put(ERROR_FILE, b"{}")
     ledger.close(JOB, NOON + timedelta(seconds=75))
 
-    with pytest.raises(Concluded):
+    with pytest.raises(ExecutionAborted):
         delivered(bucket, ledger=ledger)
 
     assert set(bucket.objects) == {ERROR_FILE}
     assert not bucket.open_uploads
 
 
+def test_video_that_comes_after_the_outcome_changes_no_outcome(bucket: Bucket) -> None:
+    ledger = MemoryLedger()
+    ledger.end(JOB, NOON, FAILED, NOON)
+
+    for _ in range(2):
+        with pytest.raises(ExecutionAborted):
+            delivered(bucket, ledger=ledger)
+
+    assert ledger.outcome(JOB, NOON) == FAILED
+    assert KEY in bucket.objects  # it is paid: a later run finds it
+
+
 @pytest.mark.parametrize(
-    ("concluded_after", "render", "outcomes"),
+    ("concluded_after", "render"),
     [
-        (timedelta(days=-91), UNDERWAY, ["VideoReady"]),
-        (timedelta(minutes=1), SECOND_RUN, [None, "VideoReady"]),
-        (timedelta(hours=2), SECOND_RUN, [None, "VideoReady"]),
+        (timedelta(days=-91), UNDERWAY),
+        (timedelta(minutes=1), SECOND_RUN),
+        (timedelta(hours=2), SECOND_RUN),
     ],
     ids=["of the same name long ago", "an earlier run", "an earlier run, late"],
 )
 def test_conclusion_of_another_execution_stops_no_delivery(
-    bucket: Bucket, concluded_after: timedelta, render: ActiveRender, outcomes: list[str | None]
+    bucket: Bucket, concluded_after: timedelta, render: ActiveRender
 ) -> None:
     ledger = MemoryLedger()
     ledger.close(JOB, NOON + concluded_after)
+    ledger.end(JOB, NOON + min(concluded_after, timedelta(0)), FAILED, NOON + concluded_after)
 
-    delivered(bucket, ledger=ledger, render=render)
+    ready = delivered(bucket, ledger=ledger, render=render)
 
-    assert [run.outcome for run in ledger.runs(JOB.id)] == outcomes
+    assert ledger.outcome(render.plan.job, render.started_at) == Outcome(detail=ready)
     assert KEY in bucket.objects
 
 

@@ -1,5 +1,6 @@
 """Attempts, runs and rate limits. For the items see docs/architecture.md, "The ledger"."""
 
+import json
 import math
 from collections.abc import Mapping
 from contextlib import suppress
@@ -8,10 +9,25 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from dropreel.aws import clients
-from dropreel.aws.table import KEPT, attempt_key, retry_on_conflict, run_key, transact
+from dropreel.aws.table import (
+    KEPT,
+    attempt_key,
+    outcome_key,
+    retry_on_conflict,
+    run_key,
+    transact,
+)
 from dropreel.model.catalog import ProviderName
 from dropreel.model.job import Job
-from dropreel.model.ledger import Admitted, Attempt, AttemptState, Run, RunClosed
+from dropreel.model.ledger import (
+    SAME_START,
+    Admitted,
+    Attempt,
+    AttemptState,
+    Outcome,
+    Run,
+    RunClosed,
+)
 from dropreel.model.messages import NextAttempt, Plan, PlannedOffer
 from dropreel.model.provider import QUEUE_TIMEOUT_SECONDS, RENDER_TIMEOUT_SECONDS, Ticket
 
@@ -213,12 +229,38 @@ class DynamoDBLedger:
     def close(self, job: Job, now: datetime) -> None:
         self._update_run(job, "SET closed_at = if_not_exists(closed_at, :now)", now)
 
-    def end(self, job: Job, outcome: str, now: datetime) -> None:
-        update = (
-            "SET ended_at = if_not_exists(ended_at, :now), "
-            "outcome = if_not_exists(outcome, :outcome)"
+    def end(self, job: Job, started_at: datetime, outcome: Outcome, now: datetime) -> Outcome:
+        key = outcome_key(job.id, job.run)
+        with suppress(self._client.exceptions.ConditionalCheckFailedException):
+            self._client.put_item(
+                TableName=self._table,
+                Item={
+                    **key,
+                    "detail_type": {"S": outcome.detail_type},
+                    "detail": {"S": outcome.detail.model_dump_json()},
+                    "started_ms": {"N": _milliseconds(started_at)},
+                    "expires_at": _expires_at(now),
+                },
+                # After 90 days, another execution may have the name of this one.
+                ConditionExpression="attribute_not_exists(pk) OR started_ms < :since",
+                ExpressionAttributeValues={":since": {"N": _milliseconds(started_at - SAME_START)}},
+            )
+        return _outcome(self._get(key))
+
+    def outcome(self, job: Job, started_at: datetime) -> Outcome | None:
+        item = self._get(outcome_key(job.id, job.run))
+        if not item or int(item["started_ms"]["N"]) < int(_milliseconds(started_at - SAME_START)):
+            return None
+        return _outcome(item)
+
+    def mark_sent(self, job: Job, now: datetime) -> None:
+        self._client.update_item(
+            TableName=self._table,
+            Key=outcome_key(job.id, job.run),
+            UpdateExpression="SET sent_at = if_not_exists(sent_at, :now)",
+            ConditionExpression="attribute_exists(pk)",
+            ExpressionAttributeValues={":now": {"S": now.isoformat()}},
         )
-        self._update_run(job, update, now, outcome=outcome)
 
     @retry_on_conflict
     def _update_run(
@@ -247,6 +289,15 @@ def _run(item: "Item") -> Run:
     fields = _strings(item)
     plan = fields.pop("plan", None)
     return Run.model_validate(fields | {"plan": Plan.model_validate_json(plan) if plan else None})
+
+
+def _outcome(item: "Item") -> Outcome:
+    fields = _strings(item)
+    return Outcome.model_validate(fields | {"detail": json.loads(fields["detail"])})
+
+
+def _milliseconds(moment: datetime) -> str:
+    return str(round(moment.timestamp() * 1000))
 
 
 def _attempt(item: "Item") -> Attempt:

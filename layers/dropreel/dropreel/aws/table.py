@@ -69,3 +69,7 @@ def attempt_key(job_id: str, number: int) -> "dict[str, AttributeValueTypeDef]":
 
 def run_key(job_id: str, number: int) -> "dict[str, AttributeValueTypeDef]":
     return {"pk": {"S": f"job#{job_id}"}, "sk": {"S": f"run#{number:03}"}}
+
+
+def outcome_key(job_id: str, number: int) -> "dict[str, AttributeValueTypeDef]":
+    return {"pk": {"S": f"job#{job_id}"}, "sk": {"S": f"outcome#{number:03}"}}

@@ -4,16 +4,20 @@ An attempt is begun, then accepted, postponed or refused; an accepted one may be
 stays begun was sent with unknown outcome: sending it again could be paid twice, so nobody may.
 """
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Protocol
 
 from pydantic import BaseModel, Field
 
 from dropreel.model.catalog import ProviderName
+from dropreel.model.events import DetailType, VideoFailed, VideoReady
 from dropreel.model.job import Job
 from dropreel.model.messages import NextAttempt, Plan, PlannedOffer
 from dropreel.model.provider import QUEUE_TIMEOUT_SECONDS, RENDER_TIMEOUT_SECONDS, Ticket
+
+SAME_START = timedelta(seconds=1)
+"""The context object and the status event give one start time, in milliseconds at best."""
 
 
 class AttemptState(StrEnum):
@@ -81,10 +85,27 @@ class Run(BaseModel, frozen=True):
     closed_at: datetime | None = Field(
         default=None, description="When conclude began: from then on nothing is admitted."
     )
-    ended_at: datetime | None = None
-    outcome: str | None = Field(
-        default=None, description="`VideoReady` or an error's code, once it has ended."
+
+
+class Outcome(BaseModel, frozen=True):
+    """How a run ended. It is written once, and the run's event is sent from it."""
+
+    detail: VideoReady | VideoFailed
+    sent_at: datetime | None = Field(
+        default=None, description="Set after the event was sent. Without it, it is sent again."
     )
+
+    @property
+    def detail_type(self) -> DetailType:
+        is_ready = isinstance(self.detail, VideoReady)
+        return DetailType.VIDEO_READY if is_ready else DetailType.VIDEO_FAILED
+
+    @property
+    def code(self) -> str:
+        """`VideoReady` or an error's code."""
+        if isinstance(self.detail, VideoFailed):
+            return self.detail.error.code
+        return VideoReady.__name__
 
 
 class Admitted(BaseModel, frozen=True):
@@ -157,5 +178,11 @@ class Ledger(Protocol):
     def close(self, job: Job, now: datetime) -> None:
         """Conclude begins. May be repeated: the first time counts."""
 
-    def end(self, job: Job, outcome: str, now: datetime) -> None:
-        """The run has ended. May be repeated: the first outcome counts."""
+    def end(self, job: Job, started_at: datetime, outcome: Outcome, now: datetime) -> Outcome:
+        """Write the outcome of a run, unless it has one. Returns the one that is written."""
+
+    def outcome(self, job: Job, started_at: datetime) -> Outcome | None:
+        """The outcome of the run that started then; None while it has none."""
+
+    def mark_sent(self, job: Job, now: datetime) -> None:
+        """The event of the run's outcome was sent."""

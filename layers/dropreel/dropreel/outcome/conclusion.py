@@ -1,22 +1,24 @@
-"""Conclude: end a run that brought no video, and announce why.
+"""Conclude: end a run that a step failed in, or whose execution ended without success.
 
-The state machine calls it when a step failed, and announces what it returns. EventBridge (or the
-sweep) calls it when an execution ended without success; then conclude announces it. Each run ends
-in an event, so we mark a run as announced only after the event was sent:
+Each run has one outcome in the ledger, written once. What conclude does:
 
-- The state machine's call leaves no mark, because someone may stop the execution before it
-  announces. Its Fail state comes after the event, so that state's error code is the mark.
-- EventBridge's call announces, then marks: with the error's code as the run's outcome; or, when the
-  video was delivered, by closing the run at the time of its end. The outcome `VideoReady` alone is
-  no mark: deliver writes it before the state machine announces.
+| the run's outcome         | its video          | conclude                                      |
+| ------------------------- | ------------------ | --------------------------------------------- |
+| is written, and sent      |                    | does nothing                                  |
+| is written, and not sent  |                    | writes the error file of a failure            |
+| is not written            | was delivered      | writes the outcome `Video Ready`              |
+| is not written            | was not delivered  | ends the request, writes the outcome          |
+|                           |                    | `Video Failed` and the error file             |
 
-A call that fails between event and mark announces again, with the same job and run.
+After the state machine's call, its next state announces the outcome. EventBridge (or the sweep)
+calls when the execution has ended; then conclude announces it.
 """
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Literal, NamedTuple, Protocol
 
 from pydantic import AliasPath, AwareDatetime, BaseModel, Field, Json, ValidationError
@@ -26,7 +28,6 @@ from dropreel.model.catalog import TITLES, ProviderName
 from dropreel.model.errors import ErrorReport
 from dropreel.model.events import (
     Announcer,
-    DetailType,
     FailedRender,
     JobSummary,
     UsedInput,
@@ -34,8 +35,9 @@ from dropreel.model.events import (
     VideoReady,
 )
 from dropreel.model.job import Job
-from dropreel.model.ledger import Attempt, AttemptState, Ledger, Run
+from dropreel.model.ledger import SAME_START, Attempt, AttemptState, Ledger, Outcome
 from dropreel.model.provider import Provider, Ticket
+from dropreel.outcome.announcement import announce
 from dropreel.outcome.ownership import Owner, is_same_run, owner_of, read
 from dropreel.render.attempts import is_account_refusal, summary
 from dropreel.runtime.log import logger
@@ -53,12 +55,6 @@ _RENDER_GONE = _codes(errors.RenderCancelled, errors.RequestForgotten)
 _LOST_THERE = _codes(
     errors.RenderFailed, errors.RenderModerated, errors.RenderRejected, errors.RequestForgotten
 )
-# The codes of the Fail state, which comes after the event. Other failures have a code of AWS's.
-_OUR_CODES = _codes(*errors.DropreelError.__subclasses__())
-
-# Step Functions frees an execution's name after 90 days. Older marks are of an earlier execution.
-_MAX_MARK_AGE = timedelta(days=1)
-
 # These say nothing about the render. The person must know when it goes on at the provider.
 _OF_THE_RUN = _codes(
     errors.ExecutionAborted,
@@ -102,20 +98,30 @@ class StepError(BaseModel):
         ).report
 
 
-class FailedRun(BaseModel, frozen=True):
-    """The state machine's call after a step failed."""
+class Ending(BaseModel, ABC, frozen=True):
+    """A run that is to be concluded."""
 
     job: Job
-    error: StepError
     execution: str = Field(description="The execution's ARN.")
-    started_at: AwareDatetime | None = None
+    started_at: AwareDatetime
+
+    @property
+    @abstractmethod
+    def report(self) -> ErrorReport:
+        """Why it ended without a video, if it did."""
+
+
+class FailedRun(Ending, frozen=True):
+    """The state machine's call after a step failed."""
+
+    error: StepError
 
     @property
     def report(self) -> ErrorReport:
         return self.error.report
 
 
-class EndedRun(BaseModel, frozen=True):
+class EndedRun(Ending, frozen=True):
     """EventBridge's `Step Functions Execution Status Change` after an unhappy end."""
 
     job: Json[Job] = Field(validation_alias=AliasPath("detail", "input"))
@@ -145,7 +151,7 @@ class _EndedExecution(BaseModel):
     execution: str = Field(validation_alias=AliasPath("detail", "executionArn"))
 
 
-def ending_in(event: object) -> FailedRun | EndedRun | None:
+def ending_in(event: object) -> Ending | None:
     """Read either call of conclude. None for an execution that somebody started by hand: it owns
     nothing of the job's."""
     try:
@@ -171,10 +177,6 @@ class HeldSlots(Protocol):
         be paid for by the ledger's state. May be repeated."""
 
 
-def _run_of(job: Job, runs: tuple[Run, ...]) -> Run | None:
-    return next((run for run in runs if run.number == job.run), None)
-
-
 class _Attempts(NamedTuple):
     """The attempts of a job that belong to one run."""
 
@@ -184,7 +186,7 @@ class _Attempts(NamedTuple):
     @classmethod
     def of(cls, job: Job, ledger: Ledger) -> "_Attempts":
         runs, attempts = ledger.runs(job.id), ledger.attempts(job.id)
-        run = _run_of(job, runs)
+        run = next((run for run in runs if run.number == job.run), None)
         resumed = run.plan.resume.attempt if run and run.plan and run.plan.resume else None
         own = tuple(made for made in attempts if job.run == made.run or made.number == resumed)
         if not own and not (run and run.plan) and job.run > 1:
@@ -205,53 +207,34 @@ class Conclusion:
     bus: Announcer
     clock: Callable[[], datetime]
 
-    def conclude(self, ending: FailedRun | EndedRun) -> VideoFailed | VideoReady | None:
-        """Cancel the request if possible, give the slot back, write the error file, and return
-        what happened; None when all of it was announced before. Announces an `EndedRun`.
+    def conclude(self, ending: Ending) -> VideoFailed | VideoReady:
+        """End the run as the table says, and return its outcome's detail. May be repeated.
 
-        May be repeated: an execution's first error file is kept. No error file replaces a document
-        of a later job of the same stem, or joins a video that this execution delivered: then the
-        answer is `VideoReady`, however deliver ended.
+        No error file replaces a document of a later job of the same stem.
         """
-        if isinstance(ending, EndedRun) and self._is_marked(ending):
-            return None
-        before = self._concluded_before(ending)
-        if isinstance(ending, EndedRun) and (code := _announced(ending, before)):
-            self.ledger.close(ending.job, self.clock())
-            self.slots.leave(ending.job)
-            self.ledger.end(ending.job, code, self.clock())
-            return None
-        if ready := self._delivered(ending):
-            return self._end_with_video(ending, ready)
-        return self._end_without_video(ending, before)
-
-    def _end_with_video(self, ending: FailedRun | EndedRun, ready: VideoReady) -> VideoReady:
-        job = ending.job
-        self.slots.leave(job)
-        self.ledger.end(job, VideoReady.__name__, self.clock())
-        if isinstance(ending, EndedRun):
-            self.bus.announce(DetailType.VIDEO_READY, ready)
-            run = self._run(job)
-            if run and run.ended_at:  # the mark: any other close comes at a time of its own
-                self.ledger.close(job, run.ended_at)
-        return ready
-
-    def _end_without_video(
-        self, ending: FailedRun | EndedRun, before: VideoFailed | None
-    ) -> VideoFailed:
-        job = ending.job
-        self.ledger.close(job, self.clock())
-        failed = before or self._failed(ending)
-        self.slots.leave(job)
-        if before is None and not self._is_overtaken(ending):
-            document = failed.model_dump_json(indent=2)
+        job, started_at = ending.job, ending.started_at
+        outcome = self.ledger.outcome(job, started_at) or self._end(ending)
+        if outcome.sent_at:
+            logger.info("Announced before: %s", outcome.code)
+            return outcome.detail
+        if isinstance(outcome.detail, VideoFailed) and not self._is_overtaken(ending):
+            document = outcome.detail.model_dump_json(indent=2)
             self.videos.put_json(self.video_bucket, job.error_key, document)
         if isinstance(ending, EndedRun):
-            self.bus.announce(DetailType.VIDEO_FAILED, failed)
-            self.ledger.end(job, failed.error.code, self.clock())
-        return failed
+            announce(job, started_at, ledger=self.ledger, bus=self.bus, clock=self.clock)
+        return outcome.detail
 
-    def _failed(self, ending: FailedRun | EndedRun) -> VideoFailed:
+    def _end(self, ending: Ending) -> Outcome:
+        """Returns deliver's outcome, if deliver was quicker."""
+        job = ending.job
+        detail: VideoReady | VideoFailed | None = self._delivered(ending)
+        if detail is None:
+            self.ledger.close(job, self.clock())
+            detail = self._failed(ending)
+        self.slots.leave(job)
+        return self.ledger.end(job, ending.started_at, Outcome(detail=detail), self.clock())
+
+    def _failed(self, ending: Ending) -> VideoFailed:
         attempts = _Attempts.of(ending.job, self.ledger)
         report = _with_unclear_submission(ending.report, attempts.own)
         latest = self._latest_ended(ending.job, attempts, report)
@@ -290,22 +273,7 @@ class Conclusion:
             logger.exception("Request %s could not be cancelled", ticket.request_id)
             return False
 
-    def _is_marked(self, ending: EndedRun) -> bool:
-        """Whether an earlier call has announced it: see the module's docstring."""
-        run = self._run(ending.job)
-        if run is None or run.ended_at is None or run.outcome is None:
-            return False
-        if run.ended_at < ending.started_at - _MAX_MARK_AGE:
-            return False
-        return run.outcome != VideoReady.__name__ or run.closed_at == run.ended_at
-
-    def _concluded_before(self, ending: FailedRun | EndedRun) -> VideoFailed | None:
-        failed = read(VideoFailed, self._text(ending.job.error_key))
-        if failed is None or failed.execution != ending.execution:
-            return None
-        return failed if is_same_run(failed.job, ending.job, ending.started_at) else None
-
-    def _delivered(self, ending: FailedRun | EndedRun) -> VideoReady | None:
+    def _delivered(self, ending: Ending) -> VideoReady | None:
         """The manifest of this execution's video, under the plain name or the job's own."""
         for key in (ending.job.manifest_key, ending.job.own_manifest_key):
             ready = read(VideoReady, self._text(key))
@@ -313,7 +281,7 @@ class Conclusion:
                 return ready
         return None
 
-    def _is_overtaken(self, ending: FailedRun | EndedRun) -> bool:
+    def _is_overtaken(self, ending: Ending) -> bool:
         """Whether the plain names hold a document of a later job, or of a later run of this one."""
         job, started_at = ending.job, ending.started_at
         owners = (owner_of(self._text(key)) for key in (job.manifest_key, job.error_key))
@@ -322,33 +290,19 @@ class Conclusion:
             for owner in owners
         )
 
-    def _run(self, job: Job) -> Run | None:
-        return _run_of(job, self.ledger.runs(job.id))
-
     def _text(self, key: str) -> str | None:
         return self.videos.text(self.video_bucket, key)
 
 
-def needs_conclusion(run: Run | None) -> bool:
-    """Whether conclude has work for an execution that ended without success, by the ledger."""
-    if run is None or run.outcome is None:
-        return True
-    return run.outcome == VideoReady.__name__ and run.closed_at is None
+def needs_conclusion(outcome: Outcome | None) -> bool:
+    """Whether conclude has work for an execution that ended without success."""
+    return outcome is None or outcome.sent_at is None
 
 
-def _announced(ending: EndedRun, before: VideoFailed | None) -> str | None:
-    """The code of the failure that the state machine announced before its execution failed."""
-    if ending.status != "FAILED":
-        return None
-    if ending.error is None:
-        return before.error.code if before else None
-    return ending.error if ending.error in _OUR_CODES else None
-
-
-def _is_later_run(owner: Owner, ending: FailedRun | EndedRun) -> bool:
-    if owner.id != ending.job.id or owner.started_at is None or ending.started_at is None:
+def _is_later_run(owner: Owner, ending: Ending) -> bool:
+    if owner.id != ending.job.id or owner.started_at is None:
         return False
-    return owner.started_at - ending.started_at >= timedelta(seconds=1)
+    return owner.started_at - ending.started_at >= SAME_START
 
 
 def _with_open_request(report: ErrorReport, latest: Attempt | None) -> ErrorReport:

@@ -10,10 +10,10 @@ from typing import Protocol
 from dropreel.inbox.messages import MessageQueue, Sweep, SweepPosition
 from dropreel.model.executions import EndedExecution, Ending, UnhappyEnd
 from dropreel.model.job import Job
-from dropreel.model.ledger import Run
+from dropreel.model.ledger import Outcome, Run
 from dropreel.outcome.conclusion import needs_conclusion
 from dropreel.outcome.ownership import read
-from dropreel.runtime.log import logger
+from dropreel.runtime.log import job_keys, logger
 
 LOOKS_BACK = timedelta(days=15)
 """Long enough that several sweeps may fail in a row."""
@@ -37,6 +37,8 @@ class EndedExecutions(Protocol):
 
 class Runs(Protocol):
     def runs(self, job_id: str) -> tuple[Run, ...]: ...
+
+    def outcome(self, job: Job, started_at: datetime) -> Outcome | None: ...
 
 
 class Conclude(Protocol):
@@ -92,12 +94,15 @@ class DailySweep:
         if job is None or not job.is_run_by(execution.arn):
             logger.warning("Not started by us", execution=execution.arn)
             return False
-        run = next((run for run in self.ledger.runs(job.id) if run.number == job.run), None)
-        if not needs_conclusion(run) or (run and self._is_concluding(run)):
+        outcome = self.ledger.outcome(job, execution.started_at)
+        if not needs_conclusion(outcome) or self._is_concluding(job):
             return False
         self.conclude.invoke(execution, ending)
-        logger.info("Invoked conclude again", execution=execution.arn, job_id=job.id)
+        with logger.append_context_keys(**job_keys(job)):
+            logger.info("Invoked conclude again", execution=execution.arn)
         return True
 
-    def _is_concluding(self, run: Run) -> bool:
-        return run.closed_at is not None and self.now() - run.closed_at < _CONCLUDE_TAKES
+    def _is_concluding(self, job: Job) -> bool:
+        closed = (run.closed_at for run in self.ledger.runs(job.id) if run.number == job.run)
+        closed_at = next(closed, None)
+        return closed_at is not None and self.now() - closed_at < _CONCLUDE_TAKES

@@ -13,16 +13,17 @@ from typing import NamedTuple, Protocol
 
 from dropreel.media.mp4 import Mp4Check
 from dropreel.model.catalog import ProviderName
-from dropreel.model.errors import RequestForgotten, ResultMissing
+from dropreel.model.errors import ExecutionAborted, RequestForgotten, ResultMissing
 from dropreel.model.events import (
     AttemptSummary,
     DeliveredVideo,
     JobSummary,
     RenderSummary,
     UsedInput,
+    VideoFailed,
     VideoReady,
 )
-from dropreel.model.ledger import Ledger, Run
+from dropreel.model.ledger import Ledger, Outcome, Run
 from dropreel.model.messages import ActiveRender
 from dropreel.model.provider import Provider, RenderLost, UnknownRequest
 from dropreel.outcome.ownership import is_same_run, owner_of, read
@@ -66,10 +67,6 @@ class Overtaken(Exception):
     """A later job's video arrived during the copy. A retry puts this one next to it."""
 
 
-class Concluded(Exception):
-    """The run was concluded as failed during the copy."""
-
-
 def deliver(
     render: ActiveRender,
     *,
@@ -84,11 +81,12 @@ def deliver(
 ) -> VideoReady:
     """Copy a completed render's video into the bucket and write its manifest next to it.
 
-    Of two jobs with one stem, the later one owns the plain names. The ledger then has the run as
-    ended in `VideoReady`: delivered, but not yet announced. A repeated call, or a later run, copies
-    nothing again. Raises `ResultMissing`, `ResultUnavailable`, `ResultRefused`, `RequestForgotten`,
-    `Overtaken`, `Concluded`, or poll's errors when the result says that the render failed; then it
-    leaves neither a new object nor an open upload.
+    Of two jobs with one stem, the later one owns the plain names. The manifest is the detail of the
+    run's outcome in the ledger, which the next step announces. A repeated call, or a later run,
+    copies nothing again. Raises `ResultMissing`, `ResultUnavailable`, `ResultRefused`,
+    `RequestForgotten`, `Overtaken`, or poll's errors when the result says that the render failed;
+    then it leaves neither a new object nor an open upload. Raises `ExecutionAborted` when conclude
+    has ended the run.
     """
     job = render.plan.job
     place = _place(render, storage, video_bucket)
@@ -112,7 +110,9 @@ def deliver(
         _write_manifest(ready, place, storage)
     if not place.is_late:
         _remove_error_file(render, storage, video_bucket)
-    ledger.end(job, VideoReady.__name__, now())
+    outcome = ledger.end(job, render.started_at, Outcome(detail=ready), now())
+    if isinstance(outcome.detail, VideoFailed):
+        raise _run_is_over()
     return ready
 
 
@@ -206,7 +206,7 @@ def _copy(
         if not place.is_late and _is_late(render, storage, bucket):
             raise Overtaken("A later job's video arrived during the copy.")
         if _is_concluded(render, ledger.runs(render.plan.job.id)):
-            raise Concluded("The run was concluded as failed during the copy.")
+            raise _run_is_over()
         return copy.finish(bucket, key, nsfw=nsfw)
     except BaseException:
         copy.abandon()
@@ -218,9 +218,13 @@ def _is_concluded(render: ActiveRender, runs: tuple[Run, ...]) -> bool:
     return any(
         run.number == render.plan.job.run
         and run.closed_at is not None
-        and (render.started_at is None or run.closed_at >= render.started_at)
+        and run.closed_at >= render.started_at
         for run in runs
     )
+
+
+def _run_is_over() -> ExecutionAborted:
+    return ExecutionAborted("This run of the job was concluded before its video was copied.")
 
 
 class VideoCopy:

@@ -4,16 +4,14 @@ A corrected file makes a new job while the old one still renders, and either can
 again much later. So each manifest and error file names its job and the time of its drop.
 """
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import TypeVar
 
 from pydantic import AwareDatetime, BaseModel, ValidationError
 
 from dropreel.model.events import JobSummary
 from dropreel.model.job import Job
-
-# The context object and the status event give one start time, in milliseconds at best.
-_SAME_START = timedelta(seconds=1)
+from dropreel.model.ledger import SAME_START
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -57,4 +55,4 @@ def is_same_run(summary: JobSummary, job: Job, started_at: datetime | None) -> b
         return False
     if summary.started_at is None or started_at is None:
         return True
-    return abs(summary.started_at - started_at) < _SAME_START
+    return abs(summary.started_at - started_at) < SAME_START

@@ -1,0 +1,36 @@
+"""Announce: send the event of a run's outcome, and mark it as sent."""
+
+from collections.abc import Callable
+from datetime import datetime
+
+from dropreel.model.events import Announcer, VideoFailed, VideoReady
+from dropreel.model.job import Job
+from dropreel.model.ledger import Ledger
+from dropreel.runtime.log import logger
+
+
+class OutcomeMissing(Exception):
+    """The run has no outcome yet, so there is nothing to announce."""
+
+
+def announce(
+    job: Job,
+    started_at: datetime,
+    *,
+    ledger: Ledger,
+    bus: Announcer,
+    clock: Callable[[], datetime],
+) -> VideoReady | VideoFailed:
+    """Send the event, unless it was sent before, and return its detail.
+
+    A call that is cut off between the event and the mark sends the event again: consumers know it
+    by its job and run. Raises `OutcomeMissing`.
+    """
+    outcome = ledger.outcome(job, started_at)
+    if outcome is None:
+        raise OutcomeMissing(f"Run {job.run} of {job.id} has no outcome.")
+    if outcome.sent_at is None:
+        bus.announce(outcome.detail_type, outcome.detail)
+        ledger.mark_sent(job, clock())
+        logger.info("Announced: %s", outcome.code)
+    return outcome.detail
