@@ -90,21 +90,11 @@ def up(
     """
     if running(home):
         raise EmbeddedAwsFailed(f"One is running already ({home.path}). Stop it: make down")
-    home.path.mkdir(parents=True, exist_ok=True)
     try:
         say("Starting the embedded AWS (MiniStack, IAM enforced) and the providers' stand-ins")
-        aws_port = _free_port()
-        environment = _aws_environment(aws_port)
-        shutil.rmtree(home.scratch, ignore_errors=True)
-        home.scratch.mkdir(mode=0o700)
-        _start(
-            home,
-            "ministack",
-            [str(_tool("aws", "ministack"))],
-            _ministack_environment(aws_port) | {"TMPDIR": str(home.scratch)},
-        )
+        environment = start_ministack(home)
         standins = {name: _start_standin(home, name, standin_options) for name in TITLES}
-        _wait_until_ready(home, f"{environment['AWS_ENDPOINT_URL']}/_ministack/health")
+        wait_for_ministack(home, environment)
         say("Building the template (sam build)")
         build(home)
         say("Deploying it (sam deploy)")
@@ -184,6 +174,38 @@ def _start(home: Home, name: str, command: list[str], environment: Mapping[str, 
     home.processes.write_text(json.dumps([*_pids(home), process.pid]))
 
 
+def start_ministack(home: Home, settings: Mapping[str, str] | None = None) -> Environment:
+    """Start MiniStack with nothing deployed, and return what a client needs to know.
+
+    `settings` are more environment variables of MiniStack. It answers after `wait_for_ministack`.
+    """
+    port = _free_port()
+    home.path.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(home.scratch, ignore_errors=True)
+    home.scratch.mkdir(mode=0o700)
+    _start(
+        home,
+        "ministack",
+        [str(_tool("aws", "python")), "-m", "local.corrected_ministack"],
+        _ministack_environment(port) | {"TMPDIR": str(home.scratch), **(settings or {})},
+    )
+    return _aws_environment(port)
+
+
+def wait_for_ministack(home: Home, environment: Environment) -> None:
+    """Wait until it answers."""
+
+    def answers() -> bool:
+        try:
+            with urllib.request.urlopen(health, timeout=2):
+                return True
+        except (urllib.error.URLError, TimeoutError, ConnectionError):
+            return False
+
+    health = f"{environment['AWS_ENDPOINT_URL']}/_ministack/health"
+    _wait(answers, home, "ministack")
+
+
 def _start_standin(home: Home, provider: str, options: Sequence[str]) -> str:
     """Start a provider's stand-in on a port that it picks, and return its URL."""
     name = f"standin-{provider}"
@@ -229,17 +251,6 @@ def _wait(ready: Callable[[], bool], home: Home, name: str, patience_seconds: fl
         if time.monotonic() > deadline or not all(_alive(pid) for pid in _pids(home)):
             raise EmbeddedAwsFailed(f"{name} did not start: see {home.path / f'{name}.log'}")
         time.sleep(0.05)
-
-
-def _wait_until_ready(home: Home, url: str) -> None:
-    def answers() -> bool:
-        try:
-            with urllib.request.urlopen(url, timeout=2):
-                return True
-        except (urllib.error.URLError, TimeoutError, ConnectionError):
-            return False
-
-    _wait(answers, home, "ministack")
 
 
 def _free_port() -> int:

@@ -10,9 +10,8 @@ and a fault that struck at each stage. With `--compare` a burst of 50 comes firs
 costs in state transitions, function calls and ledger writes must not differ from it by more than
 5 %.
 
-A few pairs go before, and are not counted. The embedded AWS unpacks a layer of its own for each
-environment of a function, which takes a core half a second and more; on AWS a thousand cold
-starts run side by side, here they would queue for two cores, and nothing else be measured.
+A few pairs go before, and are not counted: on AWS a thousand cold starts run side by side, here
+they would queue for two cores, and nothing else be measured.
 
 **What fails.** Status, result and download fail in every way that is worth another try. Of
 submissions only those fail that are refused for certain (429): an unclear one (a reset, a 503, a

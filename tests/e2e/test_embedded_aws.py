@@ -1,0 +1,230 @@
+"""What `local/corrected_ministack.py` puts right: AWS's documented behaviour, with functions of a
+few lines and nothing of Dropreel's."""
+
+import io
+import json
+import subprocess
+import zipfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from local import embedded
+from local.embedded import ENVIRONMENTS, PROJECT, Environment, Home
+from tests.e2e.conftest import until
+
+CONCURRENCY = 2
+
+State = dict[str, Any]
+
+
+@dataclass
+class Account:
+    """An AWS account with nothing of ours in it."""
+
+    environment: Environment
+    role: str = ""
+
+    def client(self, service: str) -> Any:  # noqa: ANN401 - boto3's clients are of no common type
+        return embedded.client(self.environment, service)
+
+    def make_role(self) -> None:
+        trust = {"Version": "2012-10-17", "Statement": []}
+        made = self.client("iam").create_role(
+            RoleName="all", AssumeRolePolicyDocument=json.dumps(trust)
+        )
+        self.role = made["Role"]["Arn"]
+
+    def function(self, name: str, code: str, layers: tuple[str, ...] = ()) -> str:
+        arn: str = self.client("lambda").create_function(
+            FunctionName=name,
+            Runtime="python3.13",
+            Handler="app.handler",
+            Role=self.role,
+            Code={"ZipFile": zipped("app.py", code)},
+            Layers=layers,
+        )["FunctionArn"]
+        return arn
+
+    def call(self, name: str) -> Any:  # noqa: ANN401 - what the function returns
+        answer = self.client("lambda").invoke(FunctionName=name)
+        return json.load(answer["Payload"])
+
+    def layer(self, code: str) -> str:
+        """The ARN of a new version of the layer, with a module named `shared`."""
+        arn: str = self.client("lambda").publish_layer_version(
+            LayerName="shared", Content={"ZipFile": zipped("python/shared.py", code)}
+        )["LayerVersionArn"]
+        return arn
+
+    def run(self, name: str, states: dict[str, State]) -> Any:  # noqa: ANN401 - the output
+        """Run a state machine that begins with the first state."""
+        definition = {"StartAt": next(iter(states)), "States": states}
+        machines = self.client("stepfunctions")
+        machine = machines.create_state_machine(
+            name=name, roleArn=self.role, definition=json.dumps(definition)
+        )["stateMachineArn"]
+        execution = machines.start_execution(stateMachineArn=machine, input="{}")["executionArn"]
+
+        def ended() -> Any:  # noqa: ANN401
+            now = machines.describe_execution(executionArn=execution)
+            return None if now["status"] == "RUNNING" else now
+
+        return json.loads(until(ended, f"the end of {name}")["output"])
+
+
+@pytest.fixture(scope="module")
+def account() -> Iterator[Account]:
+    home = Home(embedded.OUT / "corrected")
+    embedded.down(home)
+    try:
+        settings = {"LAMBDA_ACCOUNT_CONCURRENCY": str(CONCURRENCY)}
+        account = Account(embedded.start_ministack(home, settings))
+        embedded.wait_for_ministack(home, account.environment)
+        account.make_role()
+        yield account
+    finally:
+        embedded.down(home)
+
+
+def zipped(name: str, content: str) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr(name, content)
+    return file.getvalue()
+
+
+def task(function: str, **more: object) -> State:
+    return {"Type": "Task", "Resource": function, "End": True, **more}
+
+
+def test_retry_and_catch_see_the_class_of_the_exception(account: Account) -> None:
+    function = account.function(
+        "fails",
+        """
+class Busy(Exception): ...
+class Broken(Exception): ...
+
+def handler(event, context):
+    raise Broken("two lines:\\nerrorType=Other not it") if event["retries"] else Busy
+""",
+    )
+
+    caught = account.run(
+        "by-class",
+        {
+            "Call": task(
+                function,
+                Parameters={"retries.$": "$$.State.RetryCount"},
+                Retry=[{"ErrorEquals": ["Busy"], "IntervalSeconds": 1, "MaxAttempts": 1}],
+                Catch=[{"ErrorEquals": ["Broken"], "Next": "Caught"}],
+            ),
+            "Caught": {"Type": "Succeed"},
+        },
+    )
+
+    assert caught["Error"] == "Broken"
+    assert json.loads(caught["Cause"])["errorMessage"] == "two lines:\nerrorType=Other not it"
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "error", "message"),
+    [
+        (
+            "missing",
+            "import nothing_of_this_name",
+            "Runtime.ImportModuleError",
+            "Unable to import module 'app': No module named 'nothing_of_this_name'",
+        ),
+        ("raising", "raise ValueError('no settings')", "ValueError", "no settings"),
+    ],
+)
+def test_a_module_that_cannot_be_imported(
+    account: Account, name: str, code: str, error: str, message: str
+) -> None:
+    function = account.function(name, code)
+
+    answer = account.call(function)
+
+    assert (answer["errorType"], answer["errorMessage"]) == (error, message)
+
+
+def test_an_import_error_of_the_handler_keeps_its_class(account: Account) -> None:
+    account.function("imports", "def handler(event, context): import nothing_of_this_name")
+
+    assert account.call("imports")["errorType"] == "ModuleNotFoundError"
+
+
+def test_a_throttled_call_says_so_to_the_state_machine(account: Account) -> None:
+    function = account.function(
+        "slow",
+        """
+import time
+
+def handler(event, context):
+    time.sleep(1)
+    return {"Error": None}
+""",
+    )
+    throttled = ["Lambda.TooManyRequestsException"]
+    one = {
+        "StartAt": "Call",
+        "States": {
+            "Call": task(function, Catch=[{"ErrorEquals": throttled, "Next": "Caught"}]),
+            "Caught": {"Type": "Succeed"},
+        },
+    }
+
+    results = account.run(
+        "at-once", {"All": {"Type": "Parallel", "Branches": [one] * (CONCURRENCY + 1), "End": True}}
+    )
+
+    errors = [result["Error"] for result in results]
+    assert sorted(errors, key=str) == throttled + [None] * CONCURRENCY
+
+
+def test_all_environments_share_the_files_of_a_layer(account: Account) -> None:
+    code = """
+import os
+import shared
+
+def handler(event, context):
+    return [shared.NUMBER, os.stat(shared.__file__).st_ino]
+"""
+    first, second = account.layer("NUMBER = 1"), account.layer("NUMBER = 2")
+    versions = {"one": first, "other": first, "later": second}
+    for name, layer in versions.items():
+        account.function(name, code, layers=(layer,))
+
+    with ThreadPoolExecutor(CONCURRENCY) as at_once:
+        (number, file), (other_number, other_file) = at_once.map(account.call, ["one", "other"])
+    later_number, later_file = account.call("later")
+
+    assert (number, other_number, later_number) == (1, 1, 2)
+    assert file == other_file != later_file
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("m.VERSION = '1.0'", "this is 1.5.33"),
+        ("m.stepfunctions._call_lambda = lambda event: None", "_call_lambda is (event)"),
+        ("m.lambda_runtime._PYTHON_WORKER_SCRIPT = ''", "Python worker does not have"),
+    ],
+)
+def test_another_ministack_does_not_start(change: str, words: str) -> None:
+    code = f"import local.corrected_ministack as m; {change}; m.correct()"
+
+    ended = subprocess.run(
+        [str(ENVIRONMENTS / "aws/bin/python"), "-c", code],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert ended.returncode == 1
+    assert words in ended.stderr
