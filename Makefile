@@ -72,7 +72,7 @@ test: environments ## all tests: unit, integration, e2e
 
 test-all: test hunt ## the tests, and what takes longer: the hunt, both architectures, the benches
 	@for one in arm64 x86_64; do $(MAKE) build ARCHITECTURE=$$one && $(DEV)/python -m tests.bench.layers || exit 1; done
-	@$(MAKE) bench-deliver bench-latency bench-burst
+	@$(MAKE) bench-cold bench-deliver bench-latency bench-burst
 
 lint: environments ## ruff, mypy, the direction of imports, sam validate, cfn-lint
 	$(DEV)/ruff check
@@ -100,6 +100,9 @@ EXAMPLES ?= 1000
 
 hunt: environments ## look long for what breaks admission, about two examples a second: [EXAMPLES=1000]
 	@EXAMPLES=$(EXAMPLES) $(DEV)/pytest tests/integration/test_admission_interleaved.py
+
+bench-cold: environments ## measure each function's cold start, beside that of boto3's S3 client
+	@$(DEV)/python -m tests.bench.cold
 
 bench-deliver: environments ## measure deliver's memory while it copies 1 GiB
 	@$(DEV)/python -m tests.bench.deliver
@@ -148,5 +151,5 @@ redrive-uploads: .venv/dev/.made ## send uploads that intake failed on through i
 clean: down ## remove what was built, and the environments
 	rm -rf out .aws-sam .venv
 
-.PHONY: demo up down test test-all hunt lint format events picture bench-burst bench-deliver bench-latency build deploy token rerun sweep \
+.PHONY: demo up down test test-all hunt lint format events picture bench-burst bench-cold bench-deliver bench-latency build deploy token rerun sweep \
     redrive-uploads clean
