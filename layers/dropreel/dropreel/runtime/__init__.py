@@ -1,1 +1,1 @@
-"""What every function needs to run: settings, logs and traces."""
+"""What every function needs to run: settings and logs."""
