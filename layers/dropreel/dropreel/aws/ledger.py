@@ -238,6 +238,7 @@ class DynamoDBLedger:
                     **key,
                     "detail_type": {"S": outcome.detail_type},
                     "detail": {"S": outcome.detail.model_dump_json()},
+                    **_texts({"code": outcome.code, "ended_at": now}),
                     "started_ms": {"N": _milliseconds(started_at)},
                     "expires_at": _expires_at(now),
                 },
