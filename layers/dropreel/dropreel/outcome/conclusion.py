@@ -227,10 +227,8 @@ class Conclusion:
     def _end(self, ending: Ending) -> Outcome:
         """Returns deliver's outcome, if deliver was quicker."""
         job = ending.job
-        detail: VideoReady | VideoFailed | None = self._delivered(ending)
-        if detail is None:
-            self.ledger.close(job, self.clock())
-            detail = self._failed(ending)
+        self.ledger.close(job, self.clock())  # first: from now on, deliver finishes no copy
+        detail = self._delivered(ending) or self._failed(ending)
         self.slots.leave(job)
         return self.ledger.end(job, ending.started_at, Outcome(detail=detail), self.clock())
 
