@@ -1,0 +1,274 @@
+"""Every way through the state machine, on a second engine.
+
+The definition is the real one. Each way lists the calls of the functions in order, what matters of
+their input and how they are answered; it is gone again and again with something else that goes
+wrong. `tests/support/ways.py` has the words.
+"""
+
+from collections.abc import Iterator
+
+import pytest
+
+from dropreel.model.errors import (
+    InputRejected,
+    NoCredit,
+    ProviderUnavailable,
+    Reason,
+    RenderTimedOut,
+    ResultRefused,
+    ResultUnavailable,
+    SpendLimitReached,
+)
+from dropreel.model.events import DetailType, VideoFailed, VideoReady
+from tests.support.render_fakes import JOB, PLAN, TICKET
+from tests.support.second_engine import (
+    KILLED,
+    LOST,
+    NO_LAYER,
+    THROTTLED,
+    TIMED_OUT,
+    SecondEngine,
+    second_engine,
+)
+from tests.support.ways import (
+    ACCEPTED_ELSEWHERE,
+    ADMIT,
+    ANNOUNCE,
+    CONCLUDE,
+    DELIVER,
+    FAILED,
+    FALLS_OVER,
+    POLL,
+    POSTPONED,
+    PREPARE,
+    QUEUED,
+    RENDERING,
+    SUBMIT,
+    SUBMIT_AGAIN,
+    TO_A_VIDEO,
+    Answer,
+    Call,
+    Play,
+    Way,
+    announced_and_then,
+    delivered_and_then,
+    refused_later,
+    slot_later,
+    stopped,
+)
+
+FAULT = OSError("DynamoDB is away")
+REFUSED = InputRejected((Reason(file="anna.png", rule="a", found="b", cure="c"),))
+BROKE, TOO_LATE = NoCredit("No credit is left."), RenderTimedOut("Not ready in time.")
+NO_BUDGET = SpendLimitReached("The day's limit is reached.")
+AGAIN = JOB.model_copy(update={"run": 2})
+RESUMED = PLAN.model_copy(update={"job": AGAIN, "first_attempt": 2, "resume": TICKET})
+
+# The way to each step, and on from it.
+UNTIL: dict[str, tuple[Call, ...]] = {
+    call.step: TO_A_VIDEO[:number] for number, call in enumerate(TO_A_VIDEO)
+}
+FROM: dict[str, tuple[Call, ...]] = {
+    call.step: TO_A_VIDEO[number:] for number, call in enumerate(TO_A_VIDEO)
+}
+UNTIL["Conclude"] = (PREPARE, ADMIT, SUBMIT(BROKE))
+FROM["Conclude"] = (CONCLUDE(error="NoCredit"), ANNOUNCE)
+
+RETRIES = {
+    "Prepare": 6,
+    "Admit": 40,
+    "Submit": 6,
+    "Poll": 600,
+    "Deliver": 10,
+    "Conclude": 6,
+    "Announce": 10,
+}
+
+
+def again(step: str, answers: list[Answer]) -> tuple[Call, ...]:
+    """The calls of a step that is answered like this, and the one after them."""
+    call, *_ = FROM[step]
+    retries = range(len(answers) + 1)
+    calls = [call(retry=retry) if step == "Admit" else call for retry in retries]
+    return (*(it(answer) for it, answer in zip(calls, answers, strict=False)), calls[-1])
+
+
+def retried(step: str, name: str, answers: list[Answer]) -> Way:
+    return Way(
+        f"{step} {name}",
+        (*UNTIL[step], *again(step, answers), *FROM[step][1:]),
+        ends="NoCredit" if step == "Conclude" else "Video Ready",
+        retries=len(answers),
+    )
+
+
+def given_up(step: str, answer: Exception, error: str) -> Way:
+    """A step fails until its retries are used up."""
+    calls = again(step, [answer] * (RETRIES[step] + 1))[:-1]
+    is_announced = step not in ("Conclude", "Announce")
+    return Way(
+        f"{step} fails for good: {error}",
+        (*UNTIL[step], *calls, *(FAILED if is_announced else ())),
+        ends="UnexpectedError" if is_announced else error,
+        retries=RETRIES[step],
+        events=int(is_announced),
+    )
+
+
+def refused(call: Call, error: str) -> Way:
+    """A step gives a final answer: it is not called again."""
+    end = (CONCLUDE(error=error), ANNOUNCE)
+    return Way(f"{call.step} refuses: {error}", (*UNTIL[call.step], call, *end), ends=error)
+
+
+def aborted(step: str) -> Way:
+    call, *_ = FROM[step]
+    return Way(f"aborted in {step}", (*UNTIL[step], call(stopped)), ends="ABORTED", events=0)
+
+
+ON_ADMITTED = (PREPARE, ADMIT)
+ON_SUBMITTED = (PREPARE, ADMIT, SUBMIT)
+ON_ACCEPTED_ELSEWHERE = (
+    ADMIT(attempt=2),
+    SUBMIT(ACCEPTED_ELSEWHERE, attempt=2),
+    POLL(request="req-2"),
+    DELIVER(request="req-2"),
+    ANNOUNCE,
+)
+
+WAYS = [
+    Way("the happy way", TO_A_VIDEO),
+    Way(
+        "it polls as often as it takes",
+        (
+            *ON_SUBMITTED,
+            POLL(QUEUED),
+            POLL(RENDERING, progress="queued"),
+            POLL(progress="rendering"),
+            DELIVER,
+            ANNOUNCE,
+        ),
+    ),
+    # A slot
+    Way("a slot becomes free later", (PREPARE, ADMIT(slot_later), *FROM["Submit"])),
+    refused(ADMIT(refused_later(NO_BUDGET)), "SpendLimitReached"),
+    # Final answers
+    refused(PREPARE(REFUSED), "InputRejected"),
+    refused(SUBMIT(BROKE), "NoCredit"),
+    refused(POLL(TOO_LATE), "RenderTimedOut"),
+    refused(DELIVER(ResultRefused("Not a video.")), "ResultRefused"),
+    # Of paid work, these are not final
+    retried("Poll", "is told that nobody is there", [ProviderUnavailable("Away.")]),
+    retried("Deliver", "finds no video yet", [ResultUnavailable("Not there.")] * 3),
+    # Other attempts
+    Way(
+        "the provider postpones it twice",
+        (
+            *ON_ADMITTED,
+            SUBMIT(POSTPONED),
+            SUBMIT(POSTPONED, tries=1),
+            SUBMIT(tries=1),
+            *FROM["Poll"],
+        ),
+    ),
+    Way(
+        "it falls over to another account",
+        (*ON_ADMITTED, SUBMIT(FALLS_OVER), *ON_ACCEPTED_ELSEWHERE),
+    ),
+    Way(
+        "a render is lost, and submitted again",
+        (
+            *ON_SUBMITTED,
+            POLL(RENDERING),
+            POLL(SUBMIT_AGAIN, progress="rendering"),
+            *ON_ACCEPTED_ELSEWHERE,
+        ),
+    ),
+    # Runs
+    Way(
+        "a second run",
+        (PREPARE(run=2), *FROM["Admit"]),
+        job=AGAIN,
+        execution_name=AGAIN.execution_name,
+    ),
+    Way(
+        "a second run resumes the first one's request",
+        (PREPARE(RESUMED, run=2), POLL, DELIVER, ANNOUNCE),
+        job=AGAIN,
+        execution_name=AGAIN.execution_name,
+    ),
+    Way(
+        "a resumed request is lost",
+        (PREPARE(RESUMED, run=2), POLL(SUBMIT_AGAIN), *ON_ACCEPTED_ELSEWHERE),
+        job=AGAIN,
+        execution_name=AGAIN.execution_name,
+    ),
+    *(
+        Way(f"started by hand: {name}", (), "NotStartedByDropreel", 0, 0, job, name)
+        for job, name in (
+            (JOB, "by-hand"),
+            (JOB, AGAIN.execution_name),
+            (AGAIN, JOB.execution_name),
+        )
+    ),
+    # Faults of each step, and of the platform
+    *(retried(step, "has a fault", [FAULT]) for step in FROM),
+    *(retried(step, "is killed", [KILLED]) for step in FROM),
+    *(retried(step, "never comes back", [TIMED_OUT]) for step in FROM),
+    *(retried(step, "is lost by Lambda", [LOST, NO_LAYER]) for step in FROM),
+    *(retried(step, "is throttled 20 times", [THROTTLED] * 20) for step in FROM),
+    *(given_up(step, FAULT, "OSError") for step in FROM),
+    given_up("Deliver", TIMED_OUT, "States.Timeout"),
+    given_up("Announce", KILLED, "Sandbox.Timedout"),
+    # Throttling uses up no other retries
+    retried(
+        "Prepare", "is throttled between faults", [FAULT, *[THROTTLED] * 9] * RETRIES["Prepare"]
+    ),
+    # The work is done, and the call fails
+    retried("Deliver", "is killed after it delivered", [delivered_and_then(KILLED)]),
+    retried("Announce", "is killed after it sent the event", [announced_and_then(KILLED)]),
+    Way(
+        "it fails for good, but after the video was delivered",
+        (
+            *UNTIL["Deliver"],
+            *[DELIVER(delivered_and_then(FAULT))] * (RETRIES["Deliver"] + 1),
+            *FAILED,
+        ),
+        retries=RETRIES["Deliver"],
+    ),
+    # Stopped
+    *(aborted(step) for step in FROM),
+]
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[SecondEngine]:
+    with second_engine() as made:
+        yield made
+
+
+@pytest.mark.parametrize("way", WAYS, ids=str)
+def test_an_execution_goes_this_way(way: Way, engine: SecondEngine) -> None:
+    play = Play(engine, way).run()
+
+    assert play.calls == [str(call) for call in way.calls]
+    assert not play.faults_of_the_input
+    assert ending(play) == way.ends
+    assert len(engine.waits.retries) == way.retries
+    assert engine.waits.states == way.waits
+    assert len(play.outcomes.sent) == way.events
+
+
+def ending(play: Play) -> str:
+    """In one word. The execution's end and the event that was sent are one outcome."""
+    status, error = play.ended["status"], play.ended.get("error")
+    for detail_type, detail in play.outcomes.sent:
+        if isinstance(detail, VideoReady):
+            output = VideoReady.model_validate_json(play.ended["output"])
+            assert (status, detail_type, output) == ("SUCCEEDED", DetailType.VIDEO_READY, detail)
+            return detail_type.value
+        assert isinstance(detail, VideoFailed)
+        cause = play.ended["cause"]
+        assert (error, cause) == (detail.error.code, detail.error.message)
+        assert detail_type is DetailType.VIDEO_FAILED
+    return str(error or status)
