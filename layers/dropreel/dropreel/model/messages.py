@@ -121,19 +121,23 @@ class _Planned(_Message):
         return self.plan.job
 
 
+_MAX_RETRIES = 10_000
+"""Of a state: more than the definition allows. Throttled calls count, too."""
+
+
 class AdmitRequest(_Planned):
     """Admit's input. A call with the task token lets the waiting execution go on."""
 
     next: NextAttempt = NextAttempt()
     task_token: str = Field(repr=False)
-    retry: int = Field(ge=0, lt=1000, description="Of this state, since the last redrive.")
+    retry: int = Field(ge=0, lt=_MAX_RETRIES, description="Of this state, since the last redrive.")
     redrive: int = Field(default=0, ge=0, description="Of the execution.")
     started_at: AwareDatetime = Field(description="When the execution started.")
 
     @property
     def call(self) -> int:
         """Orders the calls for this attempt: the highest has the newest token."""
-        return 1000 * self.redrive + self.retry
+        return _MAX_RETRIES * self.redrive + self.retry
 
 
 class SubmitRequest(_Planned):
