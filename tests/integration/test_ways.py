@@ -20,6 +20,7 @@ from dropreel.model.errors import (
     SpendLimitReached,
 )
 from dropreel.model.events import DetailType, VideoFailed, VideoReady
+from dropreel.model.job import Job
 from tests.support.render_fakes import JOB, PLAN, TICKET
 from tests.support.second_engine import (
     KILLED,
@@ -52,6 +53,7 @@ from tests.support.ways import (
     Way,
     announced_and_then,
     delivered_and_then,
+    nothing,
     refused_later,
     slot_later,
     stopped,
@@ -119,6 +121,10 @@ def refused(call: Call, error: str) -> Way:
     """A step gives a final answer: it is not called again."""
     end = (CONCLUDE(error=error), ANNOUNCE)
     return Way(f"{call.step} refuses: {error}", (*UNTIL[call.step], call, *end), ends=error)
+
+
+def started_by_hand(job: Job, name: str) -> Way:
+    return Way(f"run {job.run} under the name {name}", (), "NotStartedByDropreel", 0, 0, job, name)
 
 
 def aborted(step: str) -> Way:
@@ -189,28 +195,20 @@ WAYS = [
         "a second run",
         (PREPARE(run=2), *FROM["Admit"]),
         job=AGAIN,
-        execution_name=AGAIN.execution_name,
     ),
     Way(
         "a second run resumes the first one's request",
         (PREPARE(RESUMED, run=2), POLL, DELIVER, ANNOUNCE),
         job=AGAIN,
-        execution_name=AGAIN.execution_name,
     ),
     Way(
         "a resumed request is lost",
         (PREPARE(RESUMED, run=2), POLL(SUBMIT_AGAIN), *ON_ACCEPTED_ELSEWHERE),
         job=AGAIN,
-        execution_name=AGAIN.execution_name,
     ),
-    *(
-        Way(f"started by hand: {name}", (), "NotStartedByDropreel", 0, 0, job, name)
-        for job, name in (
-            (JOB, "by-hand"),
-            (JOB, AGAIN.execution_name),
-            (AGAIN, JOB.execution_name),
-        )
-    ),
+    started_by_hand(JOB, "by-hand"),
+    started_by_hand(JOB, AGAIN.execution_name),
+    started_by_hand(AGAIN, JOB.execution_name),
     # Faults of each step, and of the platform
     *(retried(step, "has a fault", [FAULT]) for step in FROM),
     *(retried(step, "is killed", [KILLED]) for step in FROM),
@@ -220,10 +218,23 @@ WAYS = [
     *(given_up(step, FAULT, "OSError") for step in FROM),
     given_up("Deliver", TIMED_OUT, "States.Timeout"),
     given_up("Announce", KILLED, "Sandbox.Timedout"),
-    # Throttling uses up no other retries
-    retried(
-        "Prepare", "is throttled between faults", [FAULT, *[THROTTLED] * 9] * RETRIES["Prepare"]
+    # Retries are counted by kind, and anew when a step is entered again
+    retried("Prepare", "is throttled between faults", [FAULT, THROTTLED, THROTTLED] * 6),
+    Way(
+        "Submit has faults before and after it was postponed",
+        (
+            *ON_ADMITTED,
+            *[SUBMIT(FAULT)] * 6,
+            SUBMIT(POSTPONED),
+            *[SUBMIT(FAULT, tries=1)] * 6,
+            SUBMIT(tries=1),
+            *FROM["Poll"],
+        ),
+        retries=12,
     ),
+    # An answer cannot be read, as between two releases
+    retried("Submit", "answers nothing", [nothing]),
+    retried("Poll", "answers nothing", [nothing]),
     # The work is done, and the call fails
     retried("Deliver", "is killed after it delivered", [delivered_and_then(KILLED)]),
     retried("Announce", "is killed after it sent the event", [announced_and_then(KILLED)]),

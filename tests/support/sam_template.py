@@ -28,6 +28,13 @@ RESOURCES: dict[str, dict[str, Any]] = TEMPLATE["Resources"]
 DEFINITION: dict[str, Any] = yaml.safe_load((PROJECT / "statemachine/render.asl.yaml").read_text())
 
 
+OUTER: dict[str, dict[str, Any]] = DEFINITION["States"]
+INNER: dict[str, dict[str, Any]] = OUTER["Render"]["Branches"][0]["States"]
+TASKS = {name: state for name, state in (OUTER | INNER).items() if state["Type"] == "Task"}
+
+DAY_SECONDS = 24 * 3600
+
+
 def of_type(kind: str) -> dict[str, dict[str, Any]]:
     return {name: r["Properties"] for name, r in RESOURCES.items() if r["Type"] == kind}
 
@@ -36,6 +43,20 @@ def timeout_seconds(function: str) -> int:
     ours = of_type("AWS::Serverless::Function")[function]
     seconds: int = ours.get("Timeout", TEMPLATE["Globals"]["Function"]["Timeout"])
     return seconds
+
+
+def retry_waits_seconds(retrier: dict[str, Any], number: int) -> list[float]:
+    """How long the first retries wait on average: the jitter is full, so half of the delay."""
+    delays = (
+        retrier["IntervalSeconds"] * retrier["BackoffRate"] ** min(retry, 50)
+        for retry in range(number)
+    )
+    return [min(delay, retrier["MaxDelaySeconds"]) / 2 for delay in delays]
+
+
+def patience_seconds(retrier: dict[str, Any]) -> float:
+    """How long a step is retried, on average."""
+    return sum(retry_waits_seconds(retrier, retrier["MaxAttempts"]))
 
 
 def as_list(value: Any) -> list[Any]:  # noqa: ANN401 - a policy's one or many

@@ -223,7 +223,9 @@ def follow_aws(patch: pytest.MonkeyPatch) -> None:
     """Put right what differs from AWS's documentation."""
     # It has no JSONata.
     patch.setattr(StringJSONata, "_eval_body", _evaluate)
-    patch.setattr(engine_jsonata, "_eval_jsonata", lambda text: jsonata.Jsonata(text).evaluate())
+    patch.setattr(
+        engine_jsonata, "_eval_jsonata", lambda text: jsonata.Jsonata(text).evaluate(None)
+    )
     # `States.TaskFailed` matches only names that do not begin with `States.`, and `States.ALL`
     # matches what AWS lets nothing catch.
     patch.setattr(ErrorEqualsDecl, "_eval_body", _match_error)

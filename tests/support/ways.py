@@ -67,10 +67,14 @@ class Way:
     retries: int = 0
     events: int = 1
     job: Job = JOB
-    execution_name: str = JOB.execution_name
+    name_by_hand: str | None = None
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def execution_name(self) -> str:
+        return self.name_by_hand or self.job.execution_name
 
     @property
     def waits(self) -> list[int]:

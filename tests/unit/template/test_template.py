@@ -31,18 +31,19 @@ from local import demo
 from local.embedded import PROJECT
 from tests.support.provider_dialects import TICKET
 from tests.support.sam_template import (
+    DAY_SECONDS,
     DEFINITION,
+    INNER,
     RESOURCES,
     TEMPLATE,
     as_list,
     may,
     of_type,
+    retry_waits_seconds,
     timeout_seconds,
 )
 
 PARAMETERS: dict[str, dict[str, Any]] = TEMPLATE["Parameters"]
-
-DAY_SECONDS = 24 * 3600
 
 
 def test_each_function_is_a_folder_with_a_log_group_that_forgets() -> None:
@@ -293,6 +294,7 @@ def test_a_function_outlives_the_longest_call() -> None:
         + 2 * _all_tries_seconds(tokens._SHORT_TIMEOUTS),
         # A write, when the ledger hangs.
         "Admit": _all_tries_seconds(clients.TABLE),
+        "Announce": _all_tries_seconds(clients.TABLE),
         "Submit": submission.CALL_NEEDS_SECONDS,
         # Two gigabytes, as fast as they come; and all that ended in two weeks, ten a second.
         "Deliver": LAMBDA_AT_MOST_SECONDS,
@@ -322,14 +324,15 @@ EVENTS_OF = {"Task": 5, "Choice": 2, "Wait": 2}  # entered, scheduled, started, 
 
 def events_of(*states: str) -> int:
     """How many events of an execution's history it takes to go through these states once."""
-    inner = DEFINITION["States"]["Render"]["Branches"][0]["States"]
-    return sum(EVENTS_OF[inner[state]["Type"]] for state in states)
+    return sum(EVENTS_OF[INNER[state]["Type"]] for state in states)
 
 
 A_FAILED_TRY = 3  # scheduled, started, failed
+THROTTLED, _, FAULTS = INNER["Poll"]["Retry"]
 
 
-def test_the_longest_execution_keeps_its_history_in_bounds() -> None:
+@pytest.mark.parametrize("retrier", [THROTTLED, FAULTS], ids=["throttled", "faults"])
+def test_the_longest_execution_keeps_its_history_in_bounds(retrier: dict[str, Any]) -> None:
     """Both offers throttle for as long as patience lasts, and the second then takes as long
     to begin and to render as it may; and as often as it can be, a poll fails. Chance is the mean
     here: the tries are hundreds."""
@@ -338,19 +341,18 @@ def test_the_longest_execution_keeps_its_history_in_bounds() -> None:
 
     # Each try may wait for its turn within the minute before, which is one more time around.
     submissions = 2 * len(tries) * 2 * a_try
-    events = submissions + max(_events_of_polls(failures) for failures in range(12))
+    events = submissions + max(_events_of_polls(retrier, failures) for failures in range(30))
 
     assert attempts.MAX_SUBMISSIONS == 2
     assert events < EVENTS_AT_MOST
 
 
-def test_polls_are_tried_again_for_as_long_as_a_render_may_take() -> None:
-    inner = DEFINITION["States"]["Render"]["Branches"][0]["States"]
-    for retrier in inner["Poll"]["Retry"]:
-        if retrier["MaxAttempts"]:
-            waits = _retries(retrier, retrier["MaxAttempts"])
-            assert sum(waits) / 2 >= _render_may_take_seconds()  # on average: the jitter is full
-            assert len(waits) * A_FAILED_TRY + _events_of_polls(0) < EVENTS_AT_MOST
+@pytest.mark.parametrize("retrier", [THROTTLED, FAULTS], ids=["throttled", "faults"])
+def test_polls_are_tried_again_for_as_long_as_a_render_may_take(retrier: dict[str, Any]) -> None:
+    waits = retry_waits_seconds(retrier, retrier["MaxAttempts"])
+
+    assert sum(waits) >= _render_may_take_seconds()
+    assert len(waits) * A_FAILED_TRY + _events_of_polls(retrier, 0) < EVENTS_AT_MOST
 
 
 def _render_may_take_seconds() -> float:
@@ -358,22 +360,11 @@ def _render_may_take_seconds() -> float:
     return float(sum(minutes)) * 60
 
 
-def _events_of_polls(failures: int) -> int:
+def _events_of_polls(retrier: dict[str, Any], failures: int) -> int:
     """Of all polls of the longest render, when each fails so often before it is answered."""
-    inner = DEFINITION["States"]["Render"]["Branches"][0]["States"]
-    retry_seconds = sum(_retries(inner["Poll"]["Retry"][-1], failures)) / 2
+    retry_seconds = sum(retry_waits_seconds(retrier, failures))
     a_poll = events_of("Wait", "Poll", "Is it ready?") + failures * A_FAILED_TRY
     return len(list(_polls(_render_may_take_seconds(), retry_seconds))) * a_poll
-
-
-def _retries(retrier: dict[str, float], number: int) -> list[float]:
-    return [
-        min(
-            retrier["IntervalSeconds"] * retrier["BackoffRate"] ** min(retry, 50),
-            retrier["MaxDelaySeconds"],
-        )
-        for retry in range(number)
-    ]
 
 
 def _tries() -> Iterator[int]:
