@@ -1,8 +1,7 @@
-"""Every way through the state machine, on a second engine.
+"""Ways through the state machine's real definition, on a second engine.
 
-The definition is the real one. Each way lists the calls of the functions in order, what matters of
-their input and how they are answered; it is gone again and again with something else that goes
-wrong. `tests/support/ways.py` has the words.
+A way lists the calls of the functions in order. A call says how it is answered, and what its input
+must be. Whatever differs fails: another call, one more or less, another retry, wait, event or end.
 """
 
 from collections.abc import Iterator
@@ -10,11 +9,12 @@ from collections.abc import Iterator
 import pytest
 
 from dropreel.model.errors import (
+    FINAL_FOR_POLL,
+    ExecutionAborted,
     InputRejected,
     NoCredit,
     ProviderUnavailable,
     Reason,
-    RenderTimedOut,
     ResultRefused,
     ResultUnavailable,
     SpendLimitReached,
@@ -61,10 +61,11 @@ from tests.support.ways import (
 
 FAULT = OSError("DynamoDB is away")
 REFUSED = InputRejected((Reason(file="anna.png", rule="a", found="b", cure="c"),))
-BROKE, TOO_LATE = NoCredit("No credit is left."), RenderTimedOut("Not ready in time.")
+NO_CREDIT = NoCredit("No credit is left.")
 NO_BUDGET = SpendLimitReached("The day's limit is reached.")
 AGAIN = JOB.model_copy(update={"run": 2})
-RESUMED = PLAN.model_copy(update={"job": AGAIN, "first_attempt": 2, "resume": TICKET})
+SECOND = PLAN.model_copy(update={"job": AGAIN, "first_attempt": 2})
+RESUMED = SECOND.model_copy(update={"resume": TICKET})
 
 # The way to each step, and on from it.
 UNTIL: dict[str, tuple[Call, ...]] = {
@@ -73,7 +74,7 @@ UNTIL: dict[str, tuple[Call, ...]] = {
 FROM: dict[str, tuple[Call, ...]] = {
     call.step: TO_A_VIDEO[number:] for number, call in enumerate(TO_A_VIDEO)
 }
-UNTIL["Conclude"] = (PREPARE, ADMIT, SUBMIT(BROKE))
+UNTIL["Conclude"] = (PREPARE, ADMIT, SUBMIT(NO_CREDIT))
 FROM["Conclude"] = (CONCLUDE(error="NoCredit"), ANNOUNCE)
 
 RETRIES = {
@@ -160,11 +161,12 @@ WAYS = [
     refused(ADMIT(refused_later(NO_BUDGET)), "SpendLimitReached"),
     # Final answers
     refused(PREPARE(REFUSED), "InputRejected"),
-    refused(SUBMIT(BROKE), "NoCredit"),
-    refused(POLL(TOO_LATE), "RenderTimedOut"),
+    refused(SUBMIT(NO_CREDIT), "NoCredit"),
+    *(refused(POLL(error("Why.")), error.__name__) for error in FINAL_FOR_POLL),
     refused(DELIVER(ResultRefused("Not a video.")), "ResultRefused"),
+    refused(DELIVER(ExecutionAborted("It was concluded.")), "ExecutionAborted"),
     # Of paid work, these are not final
-    retried("Poll", "is told that nobody is there", [ProviderUnavailable("Away.")]),
+    retried("Poll", "does not reach the provider", [ProviderUnavailable("Away.")]),
     retried("Deliver", "finds no video yet", [ResultUnavailable("Not there.")] * 3),
     # Other attempts
     Way(
@@ -193,7 +195,12 @@ WAYS = [
     # Runs
     Way(
         "a second run",
-        (PREPARE(run=2), *FROM["Admit"]),
+        (
+            PREPARE(SECOND, run=2),
+            ADMIT(attempt=2),
+            SUBMIT(attempt=2),
+            *FROM["Poll"],
+        ),
         job=AGAIN,
     ),
     Way(
