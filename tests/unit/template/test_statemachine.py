@@ -13,6 +13,7 @@ from dropreel.model.errors import FINAL_FOR_DELIVER, FINAL_FOR_POLL, DropreelErr
 from dropreel.model.job import execution_name
 from dropreel.model.messages import AdmitRequest
 from dropreel.render import attempts, polling
+from tests.support.render_fakes import NOON, PLAN
 from tests.support.sam_template import (
     DAY_SECONDS,
     DEFINITION,
@@ -69,13 +70,11 @@ def test_a_step_has_patience_with_passing_faults(name: str, seconds: float) -> N
 def test_admit_can_count_all_retries_of_its_state() -> None:
     """Step Functions counts throttled calls, too."""
     most = sum(retrier["MaxAttempts"] for retrier in TASKS["Admit"]["Retry"])
-    (bound,) = (it.lt for it in AdmitRequest.model_fields["retry"].metadata if hasattr(it, "lt"))
     last, redriven = (
-        AdmitRequest.model_construct(retry=retry, redrive=redrive)
+        AdmitRequest(plan=PLAN, task_token="token", started_at=NOON, retry=retry, redrive=redrive)
         for retry, redrive in ((most, 0), (0, 1))
     )
 
-    assert most < bound
     assert last.call < redriven.call  # the newest token is the one that counts
 
 
