@@ -221,7 +221,7 @@ WAYS = [
     *(retried(step, "is killed", [KILLED]) for step in FROM),
     *(retried(step, "never comes back", [TIMED_OUT]) for step in FROM),
     *(retried(step, "is lost by Lambda", [LOST, NO_LAYER]) for step in FROM),
-    *(retried(step, "is throttled 20 times", [THROTTLED] * 20) for step in FROM),
+    *(retried(step, "is throttled 41 times", [THROTTLED] * 41) for step in FROM),
     *(given_up(step, FAULT, "OSError") for step in FROM),
     given_up("Deliver", TIMED_OUT, "States.Timeout"),
     given_up("Announce", KILLED, "Sandbox.Timedout"),
