@@ -11,9 +11,9 @@ from dropreel.render.admission import Admission
 from dropreel.render.spending import Limits
 from dropreel.runtime.settings import AdmissionSettings, ProviderAccount
 
-_OUTAGE = timedelta(days=5)
-"""Extra time for retries while AWS or a provider does not answer. The daily sweep frees a slot
-sooner when its execution is gone."""
+_OUTAGE = timedelta(days=21)
+"""Extra time for the retries of throttled calls, ten days each for submit and poll. The daily sweep
+frees a slot sooner when its execution is gone."""
 
 
 def admission_of(settings: AdmissionSettings) -> Admission:

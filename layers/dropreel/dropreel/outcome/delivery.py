@@ -108,11 +108,11 @@ def deliver(
             dropreel_version=version,
         )
         _write_manifest(ready, place, storage)
-    if not place.is_late:
-        _remove_error_file(render, storage, video_bucket)
     outcome = ledger.end(job, render.started_at, Outcome(detail=ready), now())
     if isinstance(outcome.detail, VideoFailed):
         raise _run_is_over()
+    if not place.is_late:
+        _remove_error_file(render, storage, video_bucket)
     return ready
 
 
