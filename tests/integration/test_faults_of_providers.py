@@ -41,6 +41,7 @@ from tests.support.fault_account import (
     stalling,
     worded,
 )
+from tests.support.final_answers import ends_in
 
 # What a provider knows of us, in its words: its token, URLs that it was given, and its own.
 TELLTALES = {
@@ -237,14 +238,14 @@ def test_refused_request_ends_the_job(
 
     with strike(account, provider, "submit", None):
         for _ in range(2):
-            with pytest.raises(RequestRefused) as raised:
+            with ends_in(RequestRefused) as refused:
                 account.submit(plan)
 
     assert len(account.standins[provider].received(plan)) == 1
     assert accepted(account, plan) == {provider: 0, other(provider): 0}
     assert states(account, plan) == [AttemptState.REFUSED]
     if strike is DETAIL:
-        assert "resolution: no such" in raised.value.message
+        assert "resolution: no such" in refused.report.message
 
 
 @each_provider
@@ -293,7 +294,7 @@ def test_unclear_submission_is_never_sent_again(
 ) -> None:
     plan = account.drop_job(provider, other(provider))
 
-    with strike(account, provider, "submit", None), pytest.raises(SubmissionUnclear):
+    with strike(account, provider, "submit", None), ends_in(SubmissionUnclear):
         account.submit(plan)
     sent = len(account.standins[provider].received(plan))
     assert sent <= 1
@@ -301,7 +302,7 @@ def test_unclear_submission_is_never_sent_again(
     called_again = account.submit(plan)
     assert (called_again.ticket, called_again.next.attempt) == (None, 1)
     account.pass_seconds(LONG_AGO_SECONDS)
-    with pytest.raises(SubmissionUnclear):
+    with ends_in(SubmissionUnclear):
         account.submit(plan, called_again.next)
 
     assert len(account.standins[provider].received(plan)) == sent
