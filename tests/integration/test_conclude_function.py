@@ -9,12 +9,13 @@ import pytest
 from dropreel.aws.slots import DynamoDBSlots
 from dropreel.model.errors import RenderTimedOut, SettingUnreadable
 from dropreel.model.events import VideoFailed, VideoReady
-from dropreel.model.ledger import AttemptState
+from dropreel.model.ledger import AttemptState, Outcome
 from dropreel.model.messages import NextAttempt
 from dropreel.model.prices import billed
+from dropreel.outcome.conclusion import ending_in
 from dropreel.render.admission import RunId, Waiter
 from dropreel.render.spending import Limits
-from tests.support.conclusion_bench import SAMPLE, failed_run, manifest
+from tests.support.conclusion_bench import READY, SAMPLE, failed_run, manifest
 from tests.support.render_account import LEDGER, VIDEOS, RenderAccount, render_account
 from tests.support.render_fakes import JOB, NOON, PLAN, RUNCOMFY, ScriptedProvider, providers
 
@@ -51,7 +52,7 @@ def test_error_file_lies_where_the_video_would_be(account: RenderAccount) -> Non
     assert account.announced() == []
     [run] = account.ledger.runs(JOB.id)
     assert run.closed_at is not None
-    assert run.outcome is None
+    assert account.ledger.outcome(JOB, NOON) == Outcome(detail=failed)
 
 
 def test_aborted_execution_is_concluded_and_announced(account: RenderAccount) -> None:
@@ -59,7 +60,8 @@ def test_aborted_execution_is_concluded_and_announced(account: RenderAccount) ->
     accept(account, job_id)
     provider = ScriptedProvider(cancels=True)
 
-    account.call("conclude", ABORTED, provider)
+    for _ in range(2):
+        account.call("conclude", ABORTED, provider)
 
     assert provider.cancelled == ["req-1"]
     assert "Someone stopped" in error_file(account)
@@ -67,8 +69,12 @@ def test_aborted_execution_is_concluded_and_announced(account: RenderAccount) ->
     assert event["detail-type"] == "Video Failed"
     assert event["detail"]["job"]["id"] == job_id
     assert event["detail"]["error"]["code"] == "ExecutionAborted"
-    [run] = account.ledger.runs(job_id)
-    assert (run.outcome, run.closed_at is not None) == ("ExecutionAborted", True)
+    ending = ending_in(ABORTED)
+    assert ending
+    outcome = account.ledger.outcome(ending.job, ending.started_at)
+    assert outcome
+    assert outcome.sent_at
+    assert outcome.detail.model_dump(mode="json") == event["detail"]
     [attempt] = account.ledger.attempts(job_id)
     assert (attempt.state, attempt.code) == (AttemptState.LOST, "ExecutionAborted")
 
@@ -80,7 +86,7 @@ def test_failure_after_the_delivery_is_answered_with_the_video(account: RenderAc
     answer = account.call("conclude", LATE, ScriptedProvider())
 
     assert VideoReady.model_validate(answer) == VideoReady.model_validate_json(ready)
-    assert [run.outcome for run in account.ledger.runs(JOB.id)] == ["VideoReady"]
+    assert account.ledger.outcome(JOB, NOON) == READY
 
 
 @pytest.mark.parametrize(
@@ -102,7 +108,6 @@ def test_error_file_names_a_setting_that_no_step_can_read(
     answer = account.call("conclude", failed_run(raised.value), ScriptedProvider())
 
     failed = VideoFailed.model_validate(answer)
-
     assert failed.error.code == "SettingUnreadable"
     assert failed.error.retryable
     assert f"The parameter {named}" in failed.error.message

@@ -111,7 +111,7 @@ def test_a_failed_delivery_is_started_again(account: Account) -> None:
 
 
 def test_a_job_without_an_execution_is_an_error(account: Account) -> None:
-    account.ledger.end(JOB, "NoCredit", datetime.now(UTC))
+    account.accept(JOB)
 
     said = rerun("--id", JOB.id)
 
@@ -125,7 +125,7 @@ def test_all_failed_jobs_are_started_again_unless_that_is_pointless(account: Acc
     account.run(named("bert"), "FAILED", "InputRejected")
     account.run(named("carl"), "SUCCEEDED")
     account.run(named("dora"), "ABORTED")
-    account.ledger.end(named("dora"), "ExecutionAborted", datetime.now(UTC))
+    account.conclude(named("dora"))
     account.run(named("eve"), "FAILED", "NoCredit")
 
     assert rerun("--failed-since", "2h", "--dry-run").exit_code == 0

@@ -15,6 +15,7 @@ from dropreel.model.executions import EndedExecution, Ending
 from dropreel.model.job import Job
 from dropreel.outcome.conclusion import EndedRun, ending_in
 from dropreel.render.admission import Admission
+from tests.support.conclusion_bench import FAILED
 from tests.support.conclusion_bench import SAMPLE as SAMPLE_FILE
 from tests.support.fault_account import CONTEXT, load_step
 from tests.support.render_account import RenderAccount, render_account
@@ -73,7 +74,7 @@ class Sweeping:
         return arn
 
     def sweep(self) -> list[dict[str, Any]]:
-        """Run the handler; return what conclude was told."""
+        """Run the handler; return the events for conclude."""
         self.functions.invoked.clear()
         self.app.handler({}, CONTEXT)
         return self.functions.invoked
@@ -85,7 +86,9 @@ def sweeping(monkeypatch: pytest.MonkeyPatch) -> Iterator[Sweeping]:
         yield Sweeping(account, monkeypatch)
 
 
-def test_aborted_execution_is_sent_to_conclude_until_it_has_an_outcome(sweeping: Sweeping) -> None:
+def test_aborted_execution_goes_to_conclude_until_its_outcome_is_sent(
+    sweeping: Sweeping,
+) -> None:
     arn = sweeping.stop(JOB)
     Executions(sweeping.machine).start(JOB.model_copy(update={"id": "bert-0123456789abcdef"}))
 
@@ -95,7 +98,10 @@ def test_aborted_execution_is_sent_to_conclude_until_it_has_an_outcome(sweeping:
     assert isinstance(ended, EndedRun)
     assert (ended.execution, ended.status, ended.job) == (arn, "ABORTED", JOB)
 
-    sweeping.ledger.end(JOB, ended.report.code, datetime.now(UTC))
+    now = datetime.now(UTC)
+    sweeping.ledger.end(JOB, ended.started_at, FAILED, now)
+    assert sweeping.sweep() == [event]
+    sweeping.ledger.mark_sent(JOB, now)
     assert sweeping.sweep() == []
 
 

@@ -90,19 +90,18 @@ def test_refused_run_fails_with_an_error_that_conclude_reads(
     executions: WaitingExecutions,
     client: "SFNClient",
 ) -> None:
-    code = type(error).__name__
     sent: list[dict[str, str]] = []
     client.meta.events.register(
         "before-parameter-build.stepfunctions.SendTaskFailure",
         lambda params, **_: sent.append(params),
     )
-    stub.add_response("send_task_failure", {}, {"taskToken": TOKEN, "error": code, "cause": ANY})
+    expected = {"taskToken": TOKEN, "error": "FinalAnswer", "cause": ANY}
+    stub.add_response("send_task_failure", {}, expected)
 
     assert executions.refuse(TOKEN, error)
 
     [failure] = sent
     caught = StepError.model_validate({"Error": failure["error"], "Cause": failure["cause"]})
-    assert caught.report.code == code
     assert caught.report == error.report
 
 

@@ -64,7 +64,7 @@ def test_a_day_may_cost_what_its_setting_says_and_anything_at_zero(
 
 
 @pytest.mark.parametrize("on_spend_limit", ["wait", "fail"])
-def test_who_finds_the_day_spent_does_what_the_setting_says(on_spend_limit: str) -> None:
+def test_job_beyond_the_days_spend_waits_or_fails_as_set(on_spend_limit: str) -> None:
     assert limits({"ON_SPEND_LIMIT": on_spend_limit}).on_daily_usd == on_spend_limit
 
 
@@ -98,7 +98,7 @@ def test_a_provider_that_is_paused_has_a_lease_all_the_same(provider: ProviderNa
     assert paused.lease[provider] >= PATIENCE + RENDER + trouble()
 
 
-# The lease: who outlives its lease loses a slot that it still uses
+# The lease: a run that outlives it loses a slot that it still uses
 
 
 @EACH_PROVIDER
@@ -150,13 +150,16 @@ def test_what_may_take_longer_lengthens_the_lease_by_as_much(
 
 
 def trouble() -> timedelta:
-    """All the waits that the state machine allows a submission and a poll to come through, with
-    the jitter at its worst. They come on top of the render's time: the last poll decides."""
+    """All the waits after faults of a submission and a poll, with the jitter at its worst.
+
+    They come on top of the render's time: the last poll decides. A throttled account may take
+    longer still: then a slot is given again, and the provider refuses what is too much.
+    """
     return timedelta(seconds=sum(waits_seconds("Submit")) + sum(waits_seconds("Poll")))
 
 
 def waits_seconds(state: str) -> Iterator[float]:
-    for retrier in STATES[state]["Retry"]:
-        for retry in range(retrier["MaxAttempts"]):
-            growing = retrier["IntervalSeconds"] * retrier["BackoffRate"] ** retry
-            yield min(growing, retrier["MaxDelaySeconds"])
+    [retrier] = [one for one in STATES[state]["Retry"] if "States.TaskFailed" in one["ErrorEquals"]]
+    for retry in range(retrier["MaxAttempts"]):
+        growing = retrier["IntervalSeconds"] * retrier["BackoffRate"] ** retry
+        yield min(growing, retrier["MaxDelaySeconds"])
