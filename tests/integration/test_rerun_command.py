@@ -15,6 +15,7 @@ from dropreel.model.ledger import AttemptState
 from dropreel.model.messages import NextAttempt
 from operate.__main__ import app
 from operate.stack import DeployedStack, Outputs
+from tests.support.conclusion_bench import failed_in
 from tests.support.render_account import LEDGER, REGION, VIDEOS, RenderAccount, render_account
 from tests.support.render_fakes import ENVIRONMENT, JOB, RUNCOMFY
 
@@ -26,6 +27,11 @@ AGAIN = JOB.model_copy(update={"run": 2})
 
 def named(name: str) -> Job:
     return JOB.model_copy(update={"id": f"{name}-0123456789abcdef", "stem": name})
+
+
+def arn_of(job: Job) -> str:
+    machine = OUTPUTS["StateMachineArn"].replace(":stateMachine:", ":execution:")
+    return f"{machine}:{job.execution_name}"
 
 
 class Account:
@@ -45,7 +51,7 @@ class Account:
         self,
         job: Job,
         status: str = "RUNNING",
-        error: str | None = None,
+        code: str = "ExecutionAborted",
         *,
         started_at: datetime | None = None,
         stopped_at: datetime | None = None,
@@ -60,14 +66,23 @@ class Account:
         backend = stepfunctions_backends["123456789012"][REGION]
         (machine,) = backend.state_machines
         execution: Any = machine.executions[-1]
-        execution.status, execution.error = status, error
+        execution.status, execution.error = status, code
         execution.start_date = started_at or execution.start_date
         execution.stop_date = None if status == "RUNNING" else stopped_at or datetime.now(UTC)
+        if status == "FAILED":  # the state machine fails after its event
+            self.conclude(job, code)
 
     def accept(self, job: Job) -> None:
         attempt = self.ledger.begin(job.id, NextAttempt(), RUNCOMFY, datetime.now(UTC))
         assert attempt
         self.ledger.accept(attempt, "req-1", datetime.now(UTC))
+
+    def conclude(self, job: Job, code: str) -> None:
+        """As conclude leaves it, once its event is sent."""
+        described = self._states.describe_execution(executionArn=arn_of(job))
+        now = datetime.now(UTC)
+        self.ledger.end(job, described["startDate"], failed_in(code), now)
+        self.ledger.mark_sent(job, now)
 
     def running(self) -> list[Job]:
         listed = self._states.list_executions(
@@ -125,7 +140,7 @@ def test_all_failed_jobs_are_started_again_unless_that_is_pointless(account: Acc
     account.run(named("bert"), "FAILED", "InputRejected")
     account.run(named("carl"), "SUCCEEDED")
     account.run(named("dora"), "ABORTED")
-    account.conclude(named("dora"))
+    account.conclude(named("dora"), "ExecutionAborted")
     account.run(named("eve"), "FAILED", "NoCredit")
 
     assert rerun("--failed-since", "2h", "--dry-run").exit_code == 0

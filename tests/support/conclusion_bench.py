@@ -277,8 +277,14 @@ def error_file(job: Job = JOB, started_at: datetime | None = NOON, execution: st
     ).model_dump_json()
 
 
-FAILED = Outcome(detail=VideoFailed.model_validate_json(error_file()))
 READY = Outcome(detail=VideoReady.model_validate_json(manifest()))
+FAILED = Outcome(detail=VideoFailed.model_validate_json(error_file()))
+
+
+def failed_in(code: str) -> Outcome:
+    failed = VideoFailed.model_validate_json(error_file())
+    error = failed.error.model_copy(update={"code": code})
+    return Outcome(detail=failed.model_copy(update={"error": error}))
 
 
 def sent(outcome: Outcome) -> Outcome:
