@@ -8,11 +8,12 @@ import pytest
 
 from dropreel.model.errors import DropreelError
 from dropreel.model.job import Job
-from dropreel.model.ledger import Attempt, AttemptState, Run
+from dropreel.model.ledger import Attempt, AttemptState, Outcome, Run
 from dropreel.render.submission import CALL_LIFE_SECONDS
 from operate.choice import Execution, LastRun, NoSuchRun, choose, failed_runs, last_run
 from operate.errors import WrongUsage
 from operate.rerun import moment
+from tests.support.conclusion_bench import FAILED, READY, failed_in, sent
 from tests.support.render_fakes import JOB, NOON, RUNCOMFY
 
 NOW = NOON + timedelta(hours=1)
@@ -66,6 +67,7 @@ class Account:
     executions: list[Execution] = field(default_factory=list)
     of_attempts: list[Attempt] = field(default_factory=list)
     of_runs: list[Run] = field(default_factory=list)
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
     last_drops: dict[str, str] = field(default_factory=dict)
     started: list[Job] = field(default_factory=list)
 
@@ -86,6 +88,10 @@ class Account:
 
     def runs(self, job_id: str) -> tuple[Run, ...]:
         return tuple(one for one in self.of_runs if one.job_id == job_id)
+
+    def outcome(self, job: Job, started_at: datetime) -> Outcome | None:
+        assert any((one.job, one.started_at) == (job, started_at) for one in self.executions)
+        return self.outcomes.get(job.execution_name)
 
     def last_drop(self, job: Job) -> str | None:
         return self.last_drops.get(job.stem)
@@ -127,7 +133,7 @@ def test_accepted_work_is_waited_for_and_the_rest_submitted_anew(
         LastRun(ended("SubmissionUnclear")),
         LastRun(
             ended(status="ABORTED"),
-            noted=Run(job_id=JOB.id, number=1, outcome="SubmissionUnclear", ended_at=NOON),
+            outcome=sent(failed_in("SubmissionUnclear")),
         ),
         LastRun(ended("RequestForgotten")),
         LastRun(
@@ -179,7 +185,7 @@ def test_a_job_that_was_stopped_while_it_was_submitted_may_be_paid() -> None:
     last = LastRun(
         STOPPED,
         latest=attempt(AttemptState.BEGUN),
-        noted=Run(job_id=JOB.id, number=1, ended_at=NOON, outcome="ExecutionAborted"),
+        outcome=sent(failed_in("ExecutionAborted")),
         replaced_by="anna-fedcba9876543210",
     )
 
@@ -215,7 +221,7 @@ def test_all_other_failures_are_run_again_with_many() -> None:
         (LastRun(ended(status="PENDING_REDRIVE")), "is still running"),
         (LastRun(ended(status="SUCCEEDED")), "it has succeeded"),
         (
-            LastRun(ended(status="ABORTED"), noted=Run(job_id="", number=1, outcome="VideoReady")),
+            LastRun(ended(status="ABORTED"), outcome=READY),
             "it has succeeded",
         ),
     ],
@@ -242,23 +248,24 @@ def test_a_submission_may_outlive_its_execution(is_named: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "error", "minutes", "is_ended", "is_started"),
+    ("status", "minutes", "outcome", "is_started"),
     [
-        ("ABORTED", None, 1, False, False),  # conclude may still cancel what it finds
-        ("ABORTED", None, 6, False, True),  # its status event was lost
-        ("ABORTED", None, 1, True, True),
-        ("TIMED_OUT", None, 1, False, False),
-        ("FAILED", "States.Runtime", 1, False, False),  # where nothing caught it
-        ("FAILED", "NoCredit", 1, False, True),  # in the Fail state, after conclude
+        ("ABORTED", 1, None, False),  # conclude may still cancel what it finds
+        ("ABORTED", 1, FAILED, False),  # its event is not sent yet
+        ("ABORTED", 1, sent(FAILED), True),
+        ("ABORTED", 6, None, True),  # its status event was lost
+        ("ABORTED", 6, FAILED, True),
+        ("TIMED_OUT", 1, None, False),
+        ("FAILED", 1, None, False),  # where nothing caught it
+        ("FAILED", 1, sent(FAILED), True),
     ],
 )
 def test_a_run_is_concluded_before_the_next_one_starts(
-    status: str, error: str | None, minutes: int, is_ended: bool, is_started: bool
+    status: str, minutes: int, outcome: Outcome | None, is_started: bool
 ) -> None:
-    execution = replace(ended(error, status), stopped_at=NOW - timedelta(minutes=minutes))
-    noted = Run(job_id=JOB.id, number=1, ended_at=NOW if is_ended else None)
+    execution = replace(ended("NoCredit", status), stopped_at=NOW - timedelta(minutes=minutes))
 
-    assert choose(LastRun(execution, noted=noted), NOW, is_named=True).is_started is is_started
+    assert choose(LastRun(execution, outcome=outcome), NOW, is_named=True).is_started is is_started
 
 
 @pytest.mark.parametrize(
@@ -269,7 +276,7 @@ def test_a_run_is_concluded_before_the_next_one_starts(
         (LastRun(ended(None)), "FAILED"),
         (LastRun(ended("UnexpectedError")), "UnexpectedError"),
         (
-            LastRun(ended("UnexpectedError"), noted=Run(job_id="", number=1, outcome="NoCredit")),
+            LastRun(ended("UnexpectedError"), outcome=failed_in("NoCredit")),
             "NoCredit",
         ),
     ],
@@ -303,13 +310,14 @@ def test_a_run_that_the_ledger_does_not_know_is_found() -> None:
     """One that resumed is never admitted; it is noted only when it is concluded."""
     account = Account(
         executions=[ended(), ended(job=run_of(JOB, 2), status="RUNNING")],
-        of_runs=[Run(job_id=JOB.id, number=1, outcome="NoCredit")],
+        of_runs=[Run(job_id=JOB.id, number=1)],
+        outcomes={JOB.execution_name: FAILED},
     )
 
     last = last_run(account, JOB.id)
 
     assert last.execution.status == "RUNNING"
-    assert last.noted is None
+    assert last.outcome is None
 
 
 @pytest.mark.parametrize(
@@ -363,14 +371,14 @@ def test_each_job_has_its_own_history() -> None:
     account = Account(
         executions=[ended(job=anna), ended(job=bert)],
         of_attempts=[attempt(AttemptState.ACCEPTED, bert)],
-        of_runs=[Run(job_id=anna.id, number=1, outcome="NoCredit")],
+        outcomes={anna.execution_name: failed_in("InputGone")},
     )
 
     first, second = failed_runs(account, YESTERDAY)
 
-    assert (first.latest, first.failed_with) == (None, "NoCredit")
+    assert (first.latest, first.failed_with) == (None, "InputGone")
     assert second.latest == attempt(AttemptState.ACCEPTED, bert)
-    assert second.noted is None
+    assert second.outcome is None
 
 
 @pytest.mark.parametrize("last_drop", [JOB.id, "anna-fedcba9876543210"])
