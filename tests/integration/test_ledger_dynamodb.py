@@ -18,13 +18,14 @@ from hypothesis import strategies as st
 from dropreel.aws.ledger import DynamoDBLedger
 from dropreel.aws.slots import DynamoDBSlots
 from dropreel.model.errors import DropreelError
-from dropreel.model.ledger import Attempt, AttemptState, Ledger, RunClosed
+from dropreel.model.ledger import Attempt, AttemptState, Ledger, Outcome, RunClosed
 from dropreel.model.messages import NextAttempt, SubmitRequest
 from dropreel.model.prices import billed
 from dropreel.model.provider import Refusal, Unclear
 from dropreel.render.admission import RunId, Waiter
 from dropreel.render.submission import CALL_LIFE_SECONDS, submit
 from tests.support.admission_fakes import LATER, ledger_table, write_outcome
+from tests.support.conclusion_bench import FAILED, READY
 from tests.support.render_account import LEDGER, REGION
 from tests.support.render_fakes import (
     JOB,
@@ -58,6 +59,8 @@ KEEPS: Mapping[str, Mapping[str, object]] = {
     },
 }
 """What the ledger keeps of each outcome of an attempt."""
+
+OUTCOMES = (READY, FAILED)
 
 # The examples of a property share a table: each has a job, or a time, of its own.
 _examples = count(1)
@@ -170,17 +173,18 @@ def test_attempts_of_a_job_come_in_order_and_alone(ledger: Ledger) -> None:
     assert [attempt.number for attempt in ledger.attempts(JOB.id)] == [1, 2, 10, 11]
 
 
-def test_attempts_and_runs_outlive_the_execution_names_and_expire(
+def test_all_that_is_known_of_a_job_outlives_its_execution_names_and_expires(
     table: "DynamoDBClient",
 ) -> None:
     ledger = DynamoDBLedger(LEDGER, table)
     begin(ledger)
     ledger.close(SECOND_RUN, NOON)
+    ledger.end(SECOND_RUN, NOON, READY, NOON)
 
     items = table.scan(TableName=LEDGER)["Items"]
 
     assert {item["pk"]["S"] for item in items} == {f"job#{JOB.id}"}
-    assert sorted(item["sk"]["S"] for item in items) == ["attempt#001", "run#002"]
+    assert sorted(item["sk"]["S"] for item in items) == ["attempt#001", "outcome#002", "run#002"]
     for item in items:
         assert int(item["expires_at"]["N"]) - NOON.timestamp() > 90 * 86_400
 
@@ -299,43 +303,12 @@ def test_nothing_is_begun_for_a_run_that_is_closed(ledger: Ledger) -> None:
     assert ledger.begin(JOB.id, NextAttempt(attempt=1), RUNCOMFY, NOON, run=1)
 
 
-def test_end_of_one_run_is_not_the_end_of_another(ledger: Ledger) -> None:
-    ledger.close(SECOND_RUN, NOON)
-    ledger.end(JOB, "RenderFailed", LATER)
+def test_first_close_of_a_run_stands(ledger: Ledger) -> None:
+    for at in (LATER, NOON, LATER + MINUTE):
+        ledger.close(JOB, at)
 
-    first, second = ledger.runs(JOB.id)
-    assert (first.closed_at, first.ended_at, first.outcome) == (None, LATER, "RenderFailed")
-    assert (second.closed_at, second.ended_at, second.outcome) == (NOON, None, None)
-
-
-@given(
-    writes=st.lists(
-        st.tuples(st.sampled_from(["close", "VideoReady", "RenderFailed"]), st.integers(0, 3600)),
-        max_size=6,
-    )
-)
-@example(writes=[("close", 0), ("close", 60)])
-@example(writes=[("close", 0), ("RenderFailed", 30), ("close", 90), ("VideoReady", 90)])
-@a_property
-def test_what_was_written_first_of_a_run_stands(
-    ledger: Ledger, writes: list[tuple[str, int]]
-) -> None:
-    job = JOB.model_copy(update={"id": f"property-{next(_examples)}"})
-    for what, after_seconds in writes:
-        at = NOON + timedelta(seconds=after_seconds)
-        if what == "close":
-            ledger.close(job, at)
-        else:
-            ledger.end(job, what, at)
-
-    closed = [after for what, after in writes if what == "close"]
-    ended = [write for write in writes if write[0] != "close"]
-    runs = ledger.runs(job.id)
-    assert len(runs) == min(1, len(writes))
-    for run in runs:
-        assert run.closed_at == (NOON + timedelta(seconds=closed[0]) if closed else None)
-        assert run.ended_at == (NOON + timedelta(seconds=ended[0][1]) if ended else None)
-        assert run.outcome == (ended[0][0] if ended else None)
+    [run] = ledger.runs(JOB.id)
+    assert run.closed_at == LATER
 
 
 def test_run_that_asked_to_be_admitted_is_known_with_its_plan(table: "DynamoDBClient") -> None:
@@ -355,6 +328,104 @@ def test_run_that_asked_to_be_admitted_is_known_with_its_plan(table: "DynamoDBCl
 
     assert (run.number, run.plan, run.started_at, run.closed_at) == (2, PLAN, LATER, LATER)
     assert "a token" not in run.model_dump_json()
+
+
+# Outcomes
+
+
+@pytest.mark.parametrize("outcome", OUTCOMES, ids=["ready", "failed"])
+def test_outcome_is_read_back_as_it_was_written(ledger: Ledger, outcome: Outcome) -> None:
+    ledger.close(JOB, NOON)  # a run without an outcome yet
+    assert ledger.outcome(JOB, NOON) is None
+
+    assert ledger.end(JOB, NOON, outcome, LATER) == outcome
+
+    assert ledger.outcome(JOB, NOON) == outcome
+    assert ledger.outcome(SECOND_RUN, NOON) is None
+    assert ledger.outcome(JOB.model_copy(update={"id": "another-job"}), NOON) is None
+    assert [run.number for run in ledger.runs(JOB.id)] == [1]
+
+
+@given(
+    writes=st.lists(
+        st.tuples(st.sampled_from([*OUTCOMES, "sent"]), st.integers(0, 3600)), max_size=6
+    )
+)
+@example(writes=[(FAILED, 0), ("sent", 10), (READY, 20), ("sent", 30)])
+@a_property
+def test_first_outcome_and_first_mark_of_a_run_stand(
+    ledger: Ledger, writes: list[tuple[Outcome | str, int]]
+) -> None:
+    job = JOB.model_copy(update={"id": f"property-{next(_examples)}"})
+    expected: Outcome | None = None
+
+    for what, after_seconds in writes:
+        now = NOON + timedelta(seconds=after_seconds)
+        if isinstance(what, Outcome):
+            expected = expected or what
+            assert ledger.end(job, NOON, what, now) == expected
+        elif expected:
+            expected = expected.model_copy(update={"sent_at": expected.sent_at or now})
+            ledger.mark_sent(job, now)
+        else:
+            with pytest.raises((ClientError, KeyError)):
+                ledger.mark_sent(job, now)
+        assert ledger.outcome(job, NOON) == expected
+
+
+@pytest.mark.parametrize("milliseconds", [-998, -1, -0.4, 0.4, 1, 998])
+def test_clocks_of_one_start_may_differ_by_less_than_a_second(
+    ledger: Ledger, milliseconds: float
+) -> None:
+    """The context object gives it as text, EventBridge in milliseconds."""
+    same_start = NOON + timedelta(milliseconds=milliseconds)
+    ledger.end(JOB, NOON, FAILED, LATER)
+
+    assert ledger.outcome(JOB, same_start) == FAILED
+    assert ledger.end(JOB, same_start, READY, LATER) == FAILED
+
+
+def test_outcome_of_an_execution_that_had_the_name_91_days_ago_is_replaced(
+    ledger: Ledger,
+) -> None:
+    """The table deletes what has expired within days, and not at once."""
+    long_ago = NOON - timedelta(days=91)
+    ledger.end(JOB, long_ago, FAILED, long_ago)
+    ledger.mark_sent(JOB, long_ago)
+    assert ledger.outcome(JOB, NOON) is None
+
+    assert ledger.end(JOB, NOON, READY, LATER) == READY
+
+    assert ledger.outcome(JOB, NOON) == READY
+
+
+@pytest.mark.parametrize("rival_comes", ["before", "after"])
+def test_of_two_writers_of_an_outcome_one_wins(
+    table: "DynamoDBClient", monkeypatch: pytest.MonkeyPatch, rival_comes: str
+) -> None:
+    """Deliver and conclude have both seen that there is none."""
+    rival = DynamoDBLedger(LEDGER, boto3.client("dynamodb", region_name=REGION))
+    put_item, returned = table.put_item, list[Outcome]()
+
+    def rival_ends() -> None:
+        returned.append(rival.end(JOB, NOON, FAILED, LATER))
+
+    def put(**request: Any) -> object:  # noqa: ANN401
+        if rival_comes == "before":
+            rival_ends()
+        try:
+            return put_item(**request)
+        finally:
+            if rival_comes == "after":
+                rival_ends()
+
+    monkeypatch.setattr(table, "put_item", put)
+
+    returned.append(DynamoDBLedger(LEDGER, table).end(JOB, NOON, READY, LATER))
+
+    winner = FAILED if rival_comes == "before" else READY
+    assert returned == [winner, winner]
+    assert rival.outcome(JOB, NOON) == winner
 
 
 # Never pay twice, whatever is cut off where
