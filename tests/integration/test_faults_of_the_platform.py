@@ -19,15 +19,17 @@ from botocore.exceptions import ClientError
 from dropreel.aws.bus import EventNotTaken
 from dropreel.aws.slots import DynamoDBSlots
 from dropreel.model.catalog import TITLES
-from dropreel.model.errors import DropreelError, RenderTimedOut
-from dropreel.model.events import VideoFailed, VideoReady
+from dropreel.model.errors import DropreelError, RenderTimedOut, RequestForgotten
+from dropreel.model.events import JobSummary, VideoFailed, VideoReady
 from dropreel.model.job import Job
-from dropreel.model.ledger import AttemptState, Run
-from dropreel.model.messages import ActiveRender, NextAttempt, Progress, Submission
+from dropreel.model.ledger import AttemptState, Outcome, Run
+from dropreel.model.messages import ActiveRender, EndedJob, NextAttempt, Progress, Submission
 from dropreel.model.provider import Answer, RenderState, Result, Ticket, UnknownRequest
 from dropreel.render.admission import RunId
 from tests.support.admission_fakes import FakeExecutions, admission_with, job_named, request_of
+from tests.support.conclusion_bench import FAILED, READY
 from tests.support.fault_account import CONTEXT, load_step
+from tests.support.final_answers import ends_in
 from tests.support.render_account import LEDGER, ROOT, VIDEOS, RenderAccount, render_account
 from tests.support.render_fakes import PLAN, RUNCOMFY, TICKET, ScriptedProvider, by_name
 from tests.support.videos import tiny_video
@@ -188,6 +190,10 @@ class Case:
         return run
 
     @property
+    def outcome(self) -> Outcome | None:
+        return self.account.ledger.outcome(self.job, STARTED_AT)
+
+    @property
     def attempt_state(self) -> AttemptState:
         [attempt] = self.account.ledger.attempts(self.job.id)
         return attempt.state
@@ -213,7 +219,7 @@ class Case:
         cause = {"errorMessage": str(RenderTimedOut("Still queued.")), "errorType": "-"}
         return {
             "job": self.job.model_dump(mode="json"),
-            "error": {"Error": "RenderTimedOut", "Cause": json.dumps(cause)},
+            "error": {"Error": "FinalAnswer", "Cause": json.dumps(cause)},
             "execution": f"arn:aws:states:eu-central-1:123456789012:execution:r:{self.job.id}",
             "started_at": STARTED_AT.isoformat(),
         }
@@ -226,11 +232,14 @@ class Case:
         }
         return {**ABORTED, "detail": detail}
 
+    def ended_job(self) -> Json:
+        return EndedJob(job=self.job, started_at=STARTED_AT).model_dump(mode="json")
+
     def announced(self) -> list[Json]:
-        """Its events since the last look."""
+        """The details of its events since the last look."""
         looks = iter(self.account.announced, [])  # a look takes some of what is there
-        events: list[Json] = [json.loads(text) for look in looks for text in look]
-        return [event for event in events if event["detail"]["job"]["id"] == self.job.id]
+        details: list[Json] = [json.loads(text)["detail"] for look in looks for text in look]
+        return [detail for detail in details if detail["job"]["id"] == self.job.id]
 
     def versions(self, key: str) -> int:
         listed = self.account.s3.list_object_versions(Bucket=VIDEOS, Prefix=key)
@@ -254,10 +263,16 @@ class Platform:
     def accepted_job(self) -> Case:
         return Case(self.account).accept()
 
+    @property
+    def events_sent(self) -> int:
+        """Twice only if the first call was cut off between the event and its mark."""
+        return 1 + (self.weather.has_struck and "PutEvents" in self.weather.done)
+
     def cut_off_anywhere(self, fault: Fault, given: Callable[[], T]) -> Iterator[T]:
         """What is given, once for each call to AWS that the fault can befall after that, until
         there is no further one."""
         for nth in count(1):
+            self.account.empty_ledger()
             there = given()
             self.weather.brew(fault, nth)
             yield there
@@ -332,18 +347,18 @@ def test_conclude_cut_off_anywhere_comes_to_the_same_end(
         assert failed.render.cancelled
         assert [made.outcome for made in failed.render.attempts] == [code]
         assert VideoFailed.model_validate_json(case.text(case.job.error_key)) == failed
-        assert case.versions(case.job.error_key) == 1
+        # Written again by a call that finds the event not sent.
+        again = aws.weather.has_struck and "PutObject" in aws.weather.done
+        assert case.versions(case.job.error_key) == 1 + again
         assert case.attempt_state is AttemptState.LOST
         assert not case.holds_slot
-        assert case.run.closed_at is not None
-        events = [event["detail"] for event in case.announced()]
-        if way is Case.failed_run:  # the state machine announces, and EventBridge tells of the end
-            assert (events, case.run.outcome) == ([], None)
+        assert case.outcome
+        assert case.outcome.detail == failed
+        if way is Case.failed_run:  # the next state announces it
+            assert (case.announced(), case.outcome.sent_at) == ([], None)
         else:
-            # Twice only if it was announced, and cut off before that could be written down.
-            twice = aws.weather.has_struck and "PutEvents" in aws.weather.done
-            assert [VideoFailed.model_validate(event) for event in events] == [failed] * (1 + twice)
-            assert case.run.outcome == code
+            assert case.outcome.sent_at
+            assert case.announced() == [answer] * aws.events_sent
 
 
 @each_fault
@@ -360,7 +375,30 @@ def test_deliver_cut_off_anywhere_comes_to_the_same_end(fault: Fault, aws: Platf
         assert video["VersionId"] == ready.video.version_id
         assert video["Body"].read() == tiny_video()
         assert VideoReady.model_validate_json(case.text(case.job.manifest_key)) == ready
-        assert case.run.outcome == "VideoReady"
+        assert case.outcome == Outcome(detail=ready)
+
+
+@each_fault
+@pytest.mark.parametrize("outcome", [READY, FAILED], ids=["ready", "failed"])
+def test_announce_cut_off_anywhere_sends_one_event(
+    outcome: Outcome, fault: Fault, aws: Platform
+) -> None:
+    announce = aws.function("announce")
+
+    def ended_job() -> Case:
+        case = aws.dropped_job()
+        summary = JobSummary.of(case.job, STARTED_AT)
+        detail = outcome.detail.model_copy(update={"job": summary})
+        aws.account.ledger.end(case.job, STARTED_AT, Outcome(detail=detail), STARTED_AT)
+        return case
+
+    for case in aws.cut_off_anywhere(fault, ended_job):
+        answer = aws.called_again(partial(announce, case.ended_job()))
+
+        assert case.outcome
+        assert case.outcome.sent_at
+        assert answer == case.outcome.detail.model_dump(mode="json")
+        assert case.announced() == [answer] * aws.events_sent
 
 
 @each_fault
@@ -379,10 +417,10 @@ def test_poll_cut_off_anywhere_returns_the_slot(fault: Fault, aws: Platform) -> 
 
 @each_fault
 @pytest.mark.parametrize(
-    ("says", "code"), [(QUEUED, "RenderTimedOut"), (UnknownRequest(), "RequestForgotten")]
+    ("says", "loss"), [(QUEUED, RenderTimedOut), (UnknownRequest(), RequestForgotten)]
 )
 def test_poll_cut_off_anywhere_reports_the_same_loss(
-    says: Answer | Exception, code: str, fault: Fault, aws: Platform
+    says: Answer | Exception, loss: type[DropreelError], fault: Fault, aws: Platform
 ) -> None:
     poll = aws.function("poll")
 
@@ -390,11 +428,14 @@ def test_poll_cut_off_anywhere_reports_the_same_loss(
         event, provider = case.render(), FaithfulProvider(says)
 
         def lost(event: Json = event, provider: FaithfulProvider = provider) -> Json:
-            with pytest.raises(DropreelError) as raised:
+            with ends_in(loss) as ended:
                 poll(event, provider)
-            return {"code": raised.value.report.code}
+            return ended.report.model_dump()
 
-        assert aws.called_again(lost) == {"code": code}
+        answer = aws.called_again(lost)
+
+        assert answer
+        assert answer["code"] == loss.__name__
         assert case.attempt_state is AttemptState.LOST
 
 
@@ -494,31 +535,22 @@ def test_poll_called_again_takes_no_other_jobs_slot(aws: Platform) -> None:
     assert second.holds_slot
 
 
-# Announced: once, and when the bus refused it by the next call
+# Refused by the bus: announced by the next call
 
 
-@pytest.mark.parametrize("is_delivered", [True, False])
-def test_end_that_the_bus_refused_is_announced_by_the_next_call(
-    aws: Platform, is_delivered: bool
-) -> None:
-    case, provider = aws.accepted_job(), FaithfulProvider(COMPLETED if is_delivered else QUEUED)
-    ready = aws.function("deliver")(case.render(), provider) if is_delivered else {}
-    conclude = partial(aws.function("conclude"), case.ended_run(), provider)
+@pytest.mark.parametrize("step", ["announce", "conclude"])
+def test_event_that_the_bus_refused_is_sent_by_the_next_call(aws: Platform, step: str) -> None:
+    case, provider = aws.accepted_job(), FaithfulProvider(COMPLETED)
+    ready = aws.function("deliver")(case.render(), provider)
+    event = case.ended_job() if step == "announce" else case.ended_run()
+    call = partial(aws.function(step), event, None if step == "announce" else provider)
     aws.weather.brew(Fault.REFUSED)
     with pytest.raises(EventNotTaken):
-        conclude()
-    assert case.run.outcome == ("VideoReady" if is_delivered else None)
-    assert (case.run.closed_at is None) is is_delivered
+        call()
+    assert case.outcome == Outcome(detail=VideoReady.model_validate(ready))
     aws.weather.clear()
 
-    first, second = conclude(), conclude()
+    for _ in range(2):
+        assert call() == ready
 
-    [event] = case.announced()
-    assert event["detail"] == (ready or first)
-    assert second == {}
-    if is_delivered:
-        assert event["detail-type"] == "Video Ready"
-        assert case.run.closed_at == case.run.ended_at is not None
-    else:
-        assert case.run.outcome == "ExecutionAborted"
-        assert case.versions(case.job.error_key) == 1
+    assert case.announced() == [ready]

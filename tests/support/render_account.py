@@ -81,6 +81,11 @@ class RenderAccount:
         arn = f"arn:aws:sqs:{REGION}:123456789012:subscriber"
         events.put_targets(Rule="all", EventBusName=BUS, Targets=[{"Id": "q", "Arn": arn}])
 
+    def empty_ledger(self) -> None:
+        """moto copies the whole table for each transaction: a small one is fast."""
+        self.dynamodb.delete_table(TableName=LEDGER)
+        create_ledger_table(self.dynamodb)
+
     def announced(self) -> list[str]:
         """The events on the bus since the last look, as JSON."""
         got = self._sqs.receive_message(QueueUrl=self._subscriber_url, MaxNumberOfMessages=10)
