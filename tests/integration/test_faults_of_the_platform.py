@@ -24,8 +24,10 @@ from dropreel.model.events import JobSummary, VideoFailed, VideoReady
 from dropreel.model.job import Job
 from dropreel.model.ledger import AttemptState, Outcome, Run
 from dropreel.model.messages import ActiveRender, EndedJob, NextAttempt, Progress, Submission
+from dropreel.model.prices import billed
 from dropreel.model.provider import Answer, RenderState, Result, Ticket, UnknownRequest
-from dropreel.render.admission import RunId
+from dropreel.render.admission import RunId, Waiter
+from dropreel.render.spending import Limits
 from tests.support.admission_fakes import FakeExecutions, admission_with, job_named, request_of
 from tests.support.conclusion_bench import FAILED, READY
 from tests.support.fault_account import CONTEXT, load_step
@@ -39,6 +41,7 @@ URL = "https://cdn.example/video.mp4?signature=secret"
 STARTED_AT = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=2)
 COMPLETED = Answer(state=RenderState.COMPLETED)
 QUEUED = Answer(state=RenderState.QUEUED)
+UNLIMITED = Limits(in_flight={}, lease={})
 MANY_SLOTS = dict.fromkeys(TITLES, 1000)
 
 Json = dict[str, Any]
@@ -166,13 +169,21 @@ class Case:
 
     def accept(self) -> "Case":
         """It holds a slot, and its request is accepted."""
-        executions = FakeExecutions()
-        request = request_of(self.job).model_copy(update={"started_at": STARTED_AT})
-        executions.wait(self.job.execution_name, request.task_token)
-        now = datetime.now(UTC)
-        admission_with(
-            self.slots, executions, self.account.ledger, lambda: now, in_flight=50
-        ).admit(request)
+        now, slots = datetime.now(UTC), self.slots
+        slots.join(
+            Waiter(
+                run=RunId.of(self.job),
+                attempt=1,
+                route=billed(self.plan),
+                offer=0,
+                started_at=STARTED_AT,
+                task_token="token",
+            ),
+            self.plan,
+        )
+        [waiter] = slots.first_waiters(RUNCOMFY.provider, 2)
+        free, until = len(slots.leases(RUNCOMFY.provider)), now + timedelta(hours=9)
+        slots.grant(waiter, free, by="", until=until, now=now, usd=None, limits=UNLIMITED)
         assert self.holds_slot
         attempt = self.account.ledger.begin(self.job.id, NextAttempt(), RUNCOMFY, STARTED_AT)
         assert attempt
