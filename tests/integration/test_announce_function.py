@@ -1,0 +1,55 @@
+"""The announce function on DynamoDB and EventBridge as moto plays them."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from dropreel.model.ledger import Outcome
+from dropreel.model.messages import EndedJob
+from dropreel.outcome.announcement import OutcomeMissing
+from tests.support.conclusion_bench import FAILED, READY
+from tests.support.fault_account import CONTEXT, load_step
+from tests.support.render_account import RenderAccount, render_account
+from tests.support.render_fakes import JOB, NOON
+
+
+@pytest.fixture
+def account(monkeypatch: pytest.MonkeyPatch) -> Iterator[RenderAccount]:
+    with render_account(monkeypatch) as account:
+        yield account
+
+
+def announce() -> dict[str, Any]:
+    """In a new environment."""
+    event = EndedJob(job=JOB, started_at=NOON).model_dump(mode="json")
+    detail: dict[str, Any] = load_step("announce").handler(event, CONTEXT)
+    return detail
+
+
+@pytest.mark.parametrize(
+    ("outcome", "detail_type"), [(READY, "Video Ready"), (FAILED, "Video Failed")]
+)
+def test_outcome_is_announced_once(
+    account: RenderAccount, outcome: Outcome, detail_type: str
+) -> None:
+    account.ledger.end(JOB, NOON, outcome, NOON)
+
+    first, second = announce(), announce()
+
+    [event] = map(json.loads, account.announced())
+    assert (event["source"], event["detail-type"]) == ("dropreel", detail_type)
+    assert first == second == event["detail"] == outcome.detail.model_dump(mode="json")
+    written = account.ledger.outcome(JOB, NOON)
+    assert written
+    assert written.sent_at
+
+
+def test_run_without_an_outcome_is_a_fault_and_retried(account: RenderAccount) -> None:
+    account.ledger.close(JOB, NOON)
+
+    with pytest.raises(OutcomeMissing):
+        announce()
+
+    assert account.announced() == []
