@@ -1,0 +1,234 @@
+"""Each log line of a function names the job that it is about: job_id, run and folder."""
+
+import json
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import boto3
+import pytest
+from botocore.stub import Stubber
+
+from dropreel.aws.executions import Executions
+from dropreel.aws.slots import DynamoDBSlots
+from dropreel.model.errors import FinalAnswer, RenderTimedOut, ResultRefused
+from dropreel.model.messages import ActiveRender, EndedJob, NextAttempt, Plan, SubmitRequest
+from dropreel.model.provider import Answer, RenderState
+from tests.support.admission_fakes import FakeExecutions, admission_with, request_of
+from tests.support.conclusion_bench import FAILED, failed_run
+from tests.support.fault_account import CONTEXT, load_step
+from tests.support.log_lines import Lines, keys_of, log_lines
+from tests.support.render_account import LEDGER, ROOT, UPLOADS, RenderAccount, render_account
+from tests.support.render_fakes import (
+    JOB,
+    NOON,
+    PLAN,
+    RUNCOMFY,
+    TICKET,
+    FakeClock,
+    ScriptedProvider,
+    by_name,
+)
+
+Json = dict[str, Any]
+MACHINE = {"StartAt": "Done", "States": {"Done": {"Type": "Succeed"}}}
+
+
+@pytest.fixture
+def account(monkeypatch: pytest.MonkeyPatch) -> Iterator[RenderAccount]:
+    with render_account(monkeypatch) as account:
+        machine = boto3.client("stepfunctions").create_state_machine(
+            name="dropreel-render",
+            definition=json.dumps(MACHINE),
+            roleArn="arn:aws:iam::123456789012:role/render",
+        )
+        for name, value in {
+            "STATE_MACHINE_ARN": machine["stateMachineArn"],
+            "QUEUE_URL": boto3.client("sqs").create_queue(QueueName="intake")["QueueUrl"],
+            "CONCLUDE_FUNCTION": "dropreel-conclude",
+            "MODEL": JOB.model,
+            "UPLOAD_BUCKET": UPLOADS,
+            "INCOMPLETE_AFTER_MINUTES": "60",
+        }.items():
+            monkeypatch.setenv(name, value)
+        yield account
+
+
+@pytest.fixture
+def lines() -> Iterator[Lines]:
+    with log_lines() as lines:
+        yield lines
+
+
+# The steps of a job
+
+
+def accept(account: RenderAccount, plan: Plan) -> ActiveRender:
+    attempt = account.ledger.begin(plan.job.id, NextAttempt(), RUNCOMFY, NOON)
+    assert attempt
+    account.ledger.accept(attempt, TICKET.request_id, NOON)
+    return ActiveRender(plan=plan, ticket=TICKET, started_at=NOON)
+
+
+def event_for(step: str, account: RenderAccount, plan: Plan) -> Json:
+    """An event for a step that has something to log."""
+    if step == "admit":
+        request = request_of(plan.job)
+        return request.model_dump(mode="json") | {"task_token": request.task_token}
+    if step == "prepare":
+        return plan.job.model_dump(mode="json")
+    if step == "submit":
+        return SubmitRequest(plan=plan).model_dump(mode="json")
+    if step == "announce":
+        account.ledger.end(plan.job, NOON, FAILED, NOON)
+        return EndedJob(job=plan.job, started_at=NOON).model_dump(mode="json")
+    render = accept(account, plan)
+    if step == "conclude":
+        job = plan.job.model_dump(mode="json")
+        return failed_run(RenderTimedOut("Still queued."), job=job)
+    return render.model_dump(mode="json")
+
+
+def stand_in(app: Any) -> None:  # noqa: ANN401 - each has names of its own
+    find = by_name(
+        ScriptedProvider(
+            submissions=["req-1"],
+            answers=[Answer(state=RenderState.QUEUED)],
+            cancels=OSError("The provider is away"),
+        )
+    )
+    app.provider_of = lambda name, settings: find(name)
+    app.download = fail
+    if hasattr(app, "admission"):
+        app.admission = replace(app.admission, executions=FakeExecutions())
+
+
+def fail(*_: object, **__: object) -> None:
+    raise ResultRefused("Not a video.")
+
+
+@pytest.mark.parametrize(
+    "step", ["prepare", "admit", "submit", "poll", "deliver", "conclude", "announce"]
+)
+def test_each_line_of_a_step_names_its_job(step: str, account: RenderAccount, lines: Lines) -> None:
+    plans = [
+        account.drop(PLAN.model_copy(update={"job": job}))
+        for job in (JOB, JOB.model_copy(update={"id": "bert-0123456789abcdef", "run": 2}))
+    ]
+    events = [event_for(step, account, plan) for plan in plans]
+    app = load_step(step)
+    stand_in(app)
+
+    for plan, event in zip(plans, events, strict=True):
+        with suppress(FinalAnswer):
+            app.handler(event, CONTEXT)
+
+        written = lines.taken()
+        job = plan.job
+        assert written
+        assert {keys_of(line) for line in written} == {(job.id, job.run, job.folder)}
+
+
+def test_line_about_another_job_names_that_one(account: RenderAccount, lines: Lines) -> None:
+    """The end of a job gives its slot to the next in the queue, whose folder is not known."""
+    slots, executions = DynamoDBSlots(LEDGER, account.dynamodb), FakeExecutions()
+    later = JOB.model_copy(update={"id": "bert-0123456789abcdef", "folder": "bert/"})
+    app = load_step("conclude")
+    stand_in(app)
+    app.admission = admission_with(slots, executions, account.ledger, FakeClock())
+    for job in (JOB, later):
+        request = request_of(job)
+        executions.wait(job.execution_name, request.task_token)
+        app.admission.admit(request)
+    lines.taken()
+
+    app.handler(failed_run(RenderTimedOut("Still queued.")), CONTEXT)
+
+    concluding, given = lines.taken()
+    assert keys_of(concluding) == (JOB.id, JOB.run, JOB.folder)
+    assert given["message"] == "Slot given"
+    assert (given["job_id"], given["run"]) == (later.id, later.run)
+    assert "folder" not in given
+
+
+def test_sweep_names_the_job_of_each_execution(account: RenderAccount, lines: Lines) -> None:
+    app = load_step("sweep")
+    app.daily = replace(
+        app.daily, conclude=Ignored(), now=lambda: datetime.now(UTC) + timedelta(minutes=1)
+    )
+    jobs = [JOB, JOB.model_copy(update={"run": 2, "folder": ""})]
+    client = boto3.client("stepfunctions")
+    for job in jobs:
+        Executions(app.settings.state_machine_arn).start(job)
+        arn = app.settings.state_machine_arn.replace("stateMachine", "execution")
+        client.stop_execution(executionArn=f"{arn}:{job.execution_name}")
+
+    app.handler({}, CONTEXT)
+
+    written = lines.taken()
+    named = [keys_of(line) for line in written if "execution" in line]
+    assert sorted(named, key=str) == sorted([(j.id, j.run, j.folder) for j in jobs], key=str)
+    for line in written:
+        assert "execution" in line or not {"job_id", "run", "folder"} & line.keys()
+
+
+class Ignored:
+    def invoke(self, *_: object) -> None:
+        pass
+
+
+# Intake: each record by its file, and by its job once it is known
+
+
+def dropped(account: RenderAccount, key: str) -> Json:
+    version_id = account.s3.put_object(Bucket=UPLOADS, Key=key, Body=b"bytes")["VersionId"]
+    event = json.loads((ROOT / "events/samples/object_created.json").read_text())
+    event["detail"]["bucket"]["name"] = UPLOADS
+    event["detail"]["object"].update({"key": key, "version-id": version_id})
+    return {"messageId": key, "body": json.dumps(event), "eventSource": "aws:sqs"}
+
+
+def test_intake_names_the_file_of_each_record_and_its_job(
+    account: RenderAccount, lines: Lines
+) -> None:
+    keys = ["inbox/team/anna.mp3", "inbox/team/anna.png", "inbox/bert.png", "inbox/.DS_Store"]
+    records = [dropped(account, key) for key in keys]
+    app = load_step("intake")
+
+    app.handler({"Records": records}, CONTEXT)
+
+    written = lines.taken()
+    [name] = started(app)
+    assert [
+        (line["key"], line.get("folder"), line.get("job_id"), line.get("run")) for line in written
+    ] == [
+        (keys[0], "team/", name, 1),
+        (keys[1], "team/", None, None),
+        (keys[2], "", None, None),
+        (keys[3], None, None, None),
+    ]
+
+
+def test_intake_names_nothing_of_a_record_that_failed(account: RenderAccount, lines: Lines) -> None:
+    records = [dropped(account, key) for key in ("inbox/a/anna.png", "inbox/a/anna.mp3")]
+    litter = dropped(account, "inbox/.DS_Store")
+    app = load_step("intake")
+    starter = Stubber(app.intake.executions._client)
+    starter.add_client_error("start_execution", "ThrottlingException")
+
+    with starter:
+        app.handler({"Records": [records[0], litter]}, CONTEXT)
+
+    failed, last = lines.taken()
+    assert (failed["key"], failed["folder"]) == ("inbox/a/anna.png", "a/")
+    assert last["key"] == "inbox/.DS_Store"
+    assert not {"job_id", "run", "folder"} & last.keys()
+
+
+def started(app: Any) -> list[str]:  # noqa: ANN401
+    listed = boto3.client("stepfunctions").list_executions(
+        stateMachineArn=app.settings.state_machine_arn
+    )
+    return [one["name"] for one in listed["executions"]]
