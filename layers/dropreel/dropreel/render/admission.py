@@ -64,7 +64,10 @@ class RunId(NamedTuple):
 
     @property
     def log_keys(self) -> dict[str, object]:
-        """For a line about another job than the call's own. Its folder is not known."""
+        """For a line that may be about another job than the call's own: its folder is not known."""
+        own = logger.get_current_keys()
+        if (own.get("job_id"), own.get("run")) == (self.job_id, self.number):
+            return {}
         return {"job_id": self.job_id, "run": self.number, "folder": None}
 
 
