@@ -47,6 +47,8 @@ inbox_sweep = InboxSweep(
 
 
 def take_in(record: SQSRecord) -> None:
+    # Those of the record before: Powertools logs a record's failure after this function.
+    logger.remove_keys(["key", "folder"])
     message = message_in(record.body)
     if isinstance(message, Sweep):
         inbox_sweep.go_on(message)

@@ -88,10 +88,7 @@ class Intake:
         May be called in any order and any number of times for one upload.
         """
         name = name_of(seen.key)
-        with logger.append_context_keys(key=seen.key, folder=name.folder if name else None):
-            self._take_in(name, seen)
-
-    def _take_in(self, name: Name | None, seen: SeenUpload) -> None:
+        logger.append_keys(key=seen.key, folder=name.folder if name else None)
         if name is None:
             logger.info("Not a file of a job: ignored")
         elif name.role is Role.DEFAULTS:
