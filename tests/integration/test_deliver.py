@@ -143,7 +143,7 @@ def redirect(location: str) -> Answer:
 
 
 def endless(request: BaseHTTPRequestHandler) -> None:
-    """A video that grows for ever; the length is not told."""
+    """A video that grows for ever, without a length."""
     send(request, 200, {"Content-Type": "video/mp4"}, tiny_video())
     request.wfile.write((1 << 31).to_bytes(4, "big") + b"free")
     while True:

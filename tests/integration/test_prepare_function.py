@@ -29,7 +29,7 @@ SETTINGS = {"LEDGER_TABLE": "ledger", "PROVIDERS": providers()}
 
 
 class Context:
-    """What Lambda tells a function about its call."""
+    """The call, as Lambda describes it."""
 
     function_name = "prepare"
     memory_limit_in_mb = 3008

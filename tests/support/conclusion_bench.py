@@ -45,7 +45,7 @@ Told = VideoFailed | VideoReady | None
 
 @dataclass
 class FakeSlots:
-    """Admission, as far as conclude knows it: who left, and whether the charge was kept."""
+    """Admission, as conclude knows it: the runs that left, and whether their charge stayed."""
 
     ledger: MemoryLedger
     is_away: bool = False
