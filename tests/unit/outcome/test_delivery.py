@@ -202,12 +202,14 @@ def test_video_of_a_run_that_failed_meanwhile_does_not_appear(bucket: Bucket) ->
 def test_video_that_comes_after_the_outcome_changes_no_outcome(bucket: Bucket) -> None:
     ledger = MemoryLedger()
     ledger.end(JOB, NOON, FAILED, NOON)
+    bucket.put(ERROR_FILE, FAILED.detail.model_dump_json().encode())
 
     for _ in range(2):
         with pytest.raises(ExecutionAborted):
             delivered(bucket, ledger=ledger)
 
     assert ledger.outcome(JOB, NOON) == FAILED
+    assert ERROR_FILE in bucket.objects
     assert KEY in bucket.objects  # it is paid: a later run finds it
 
 
