@@ -15,7 +15,14 @@ from dropreel.model.prices import billed
 from dropreel.outcome.conclusion import ending_in
 from dropreel.render.admission import RunId, Waiter
 from dropreel.render.spending import Limits
-from tests.support.conclusion_bench import READY, SAMPLE, failed_run, manifest
+from tests.support.conclusion_bench import (
+    READY,
+    SAMPLE,
+    failed_run,
+    lambda_cause,
+    manifest,
+    step_failed,
+)
 from tests.support.render_account import LEDGER, VIDEOS, RenderAccount, render_account
 from tests.support.render_fakes import JOB, NOON, PLAN, RUNCOMFY, ScriptedProvider, providers
 
@@ -105,7 +112,9 @@ def test_error_file_names_a_setting_that_no_step_can_read(
     with pytest.raises(SettingUnreadable) as raised:
         account.call("admit", {}, ScriptedProvider())
 
-    answer = account.call("conclude", failed_run(raised.value), ScriptedProvider())
+    # Raised while Lambda loads the function, outside of the handler: it is no `FinalAnswer`.
+    event = step_failed("SettingUnreadable", lambda_cause(str(raised.value), "SettingUnreadable"))
+    answer = account.call("conclude", event, ScriptedProvider())
 
     failed = VideoFailed.model_validate(answer)
     assert failed.error.code == "SettingUnreadable"
