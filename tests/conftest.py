@@ -1,11 +1,14 @@
 """All tests: two workers share them, and one of the two has the embedded AWS to itself."""
 
 import os
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
+
+from tests.support.environment import forget_clients
 
 # No test reaches an account of the person who runs it.
 os.environ |= dict.fromkeys(("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), "testing")
@@ -16,6 +19,14 @@ for name in ("AWS_REGION", "AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL
 # No test fails for being slow for a moment: other work may share the machine.
 settings.register_profile("dropreel", deadline=None)
 settings.load_profile("dropreel")
+
+
+@pytest.fixture(autouse=True)
+def _clients_of_its_own() -> Iterator[None]:
+    """No test gets a client that was made for another's account or server."""
+    forget_clients()
+    yield
+    forget_clients()
 
 
 class ByFile(LoadScopeScheduling):  # type: ignore[misc]  # it has no types

@@ -15,7 +15,6 @@ from unittest.mock import Mock
 import boto3
 import httpx
 import pytest
-from aws_lambda_powertools.utilities.parameters.constants import DEFAULT_PROVIDERS
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -34,7 +33,6 @@ from local.standin_videos import download_from
 from tests.support import acme
 from tests.support.fault_account import (
     CONTEXT,
-    forget_adapters,
     load_step,
     presigned_through,
     upload_window,
@@ -110,10 +108,7 @@ def account(api: AcmeApi, monkeypatch: pytest.MonkeyPatch) -> Iterator[RenderAcc
         monkeypatch.setattr(
             S3Storage, "presigned_url", presigned_through(window, S3Storage.presigned_url)
         )
-        for forget in (DEFAULT_PROVIDERS.clear, forget_adapters):
-            forget()
         yield account
-    DEFAULT_PROVIDERS.clear()
 
 
 def drop(account: RenderAccount, **options: Any) -> Job:  # noqa: ANN401 - as a job file has them

@@ -5,7 +5,6 @@ from unittest.mock import Mock
 import boto3
 import pytest
 from aws_lambda_powertools.utilities import parameters
-from aws_lambda_powertools.utilities.parameters.constants import DEFAULT_PROVIDERS
 from botocore.exceptions import ClientError, EndpointConnectionError
 from moto import mock_aws
 
@@ -36,11 +35,8 @@ def refused(code: str) -> ClientError:
 
 @pytest.fixture
 def secrets() -> Iterator["SecretsManagerClient"]:
-    # Powertools keeps its client and cache for the life of an execution environment: one a test.
-    DEFAULT_PROVIDERS.clear()
     with mock_aws():
         yield boto3.client("secretsmanager")
-    DEFAULT_PROVIDERS.clear()
 
 
 def test_token_is_the_plain_text_without_the_line_end(secrets: "SecretsManagerClient") -> None:

@@ -30,7 +30,6 @@ import boto3
 import httpx
 import pytest
 from aws_lambda_powertools.logging.formatter import LambdaPowertoolsFormatter
-from aws_lambda_powertools.utilities.parameters.constants import DEFAULT_PROVIDERS
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -53,11 +52,11 @@ from dropreel.model.messages import (
     SubmitRequest,
 )
 from dropreel.model.provider import RenderState
-from dropreel.providers import registry as providers
 from local.standin import runcomfy, wavespeed
 from local.standin.server import Dialect, Settings, Standin, running
 from tests.support import render_account, render_fakes
 from tests.support.admission_fakes import job_named
+from tests.support.environment import forget_clients
 from tests.support.render_account import ROOT, UPLOADS, RenderAccount
 from tests.support.standin_files import FILES
 
@@ -284,10 +283,8 @@ def fault_account() -> Iterator[FaultAccount]:
             api = StandinApi(stack.enter_context(running(standin)))
             stack.callback(api.close)
             standins[provider] = api
-        # Powertools keeps its client, and we keep the adapters, for an environment's life.
-        for forget in (DEFAULT_PROVIDERS.clear, forget_adapters):
-            forget()
-            stack.callback(forget)
+        forget_clients()
+        stack.callback(forget_clients)
         account = stack.enter_context(render_account.render_account(patch))
         # The pace is not tested here, and would only be in the way.
         accounts: dict[str, dict[str, object]] = {
@@ -302,10 +299,6 @@ def fault_account() -> Iterator[FaultAccount]:
             S3Storage, "presigned_url", presigned_through(window, S3Storage.presigned_url)
         )
         yield FaultAccount(account, standins)
-
-
-def forget_adapters() -> None:
-    providers._made.cache_clear()
 
 
 def upload_window(s3: "S3Client") -> Starlette:
@@ -362,10 +355,10 @@ def stalling(when: str) -> Strike:
                     submit_timeout_seconds=IMPATIENCE_SECONDS,
                 )
                 patch.setattr(module, "Dialect", impatient)
-            forget_adapters()
+            forget_clients()
             with ordered(do="stall", when=when)(account, provider, at, times):
                 yield
-        forget_adapters()
+        forget_clients()
 
     return strike
 

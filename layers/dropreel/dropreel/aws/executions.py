@@ -19,7 +19,12 @@ if TYPE_CHECKING:
 class Executions:
     def __init__(self, state_machine_arn: str, client: "SFNClient | None" = None) -> None:
         self._state_machine_arn = state_machine_arn
-        self._client = client or clients.stepfunctions()
+        self._given = client
+
+    @cached_property
+    def _client(self) -> "SFNClient":
+        """Made on first use: the first upload of a pair starts nothing, nor do most sweeps."""
+        return self._given or clients.stepfunctions()
 
     def start(self, job: Job) -> None:
         """Start the job's execution, unless it was started before.

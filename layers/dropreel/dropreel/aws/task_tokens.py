@@ -1,6 +1,7 @@
 """Executions that wait with a task token: an adapter for Step Functions."""
 
 import json
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from dropreel.aws import clients
@@ -15,9 +16,17 @@ class WaitingExecutions:
 
     def __init__(self, state_machine_arn: str, client: "SFNClient | None" = None) -> None:
         self._executions = state_machine_arn.replace(":stateMachine:", ":execution:", 1)
-        self._client = client or clients.stepfunctions()
+        self._given = client
+
+    @cached_property
+    def _client(self) -> "SFNClient":
+        """Made on first use: most calls of poll, conclude and sweep notify nobody."""
+        return self._given or clients.stepfunctions()
+
+    @cached_property
+    def _token_is_void(self) -> tuple[type[Exception], ...]:
         of_sfn = self._client.exceptions
-        self._token_is_void = (of_sfn.TaskTimedOut, of_sfn.TaskDoesNotExist, of_sfn.InvalidToken)
+        return of_sfn.TaskTimedOut, of_sfn.TaskDoesNotExist, of_sfn.InvalidToken
 
     def go_on(self, task_token: str) -> bool:
         try:

@@ -2,12 +2,12 @@
 
 import re
 from dataclasses import dataclass
+from functools import cache
 from itertools import chain
 from typing import TYPE_CHECKING, Protocol
 
 import boto3
-from aws_lambda_powertools.utilities import parameters
-from aws_lambda_powertools.utilities.parameters.constants import DEFAULT_PROVIDERS
+from aws_lambda_powertools.utilities.parameters import SecretsProvider
 from aws_lambda_powertools.utilities.parameters.exceptions import GetParameterError
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
@@ -26,6 +26,17 @@ _SHORT_TIMEOUTS = Config(connect_timeout=2, read_timeout=5, retries={"total_max_
 
 # What fits into a header, and is neither JSON nor a placeholder such as <token>.
 _TOKEN = re.compile(r"[^\s\"'<>{}\\]+")
+
+
+@cache
+def _client() -> "SecretsManagerClient":
+    return boto3.client("secretsmanager", config=_SHORT_TIMEOUTS)
+
+
+@cache
+def _secrets() -> SecretsProvider:
+    """With our client: Powertools would make a session of boto3 for its own."""
+    return SecretsProvider(boto3_client=_client())
 
 
 class Token(Protocol):
@@ -62,11 +73,7 @@ class SecretToken:
 
     def _read(self, *, fresh: bool) -> str:
         try:
-            if "secrets" not in DEFAULT_PROVIDERS:
-                DEFAULT_PROVIDERS["secrets"] = parameters.SecretsProvider(
-                    boto_config=_SHORT_TIMEOUTS
-                )
-            value = parameters.get_secret(self.secret, max_age=_MAX_AGE_SECONDS, force_fetch=fresh)
+            value = _secrets().get(self.secret, max_age=_MAX_AGE_SECONDS, force_fetch=fresh)
         except GetParameterError as err:
             # Powertools wraps the error: the original is the context.
             reason = err.__context__
@@ -91,7 +98,7 @@ def configured(
     The secrets are described, not read. One that cannot be described now counts as one with a
     token, so that a short fault takes no offer off the route.
     """
-    client = client or boto3.client("secretsmanager", config=_SHORT_TIMEOUTS)
+    client = client or _client()
     return frozenset(
         name for name, account in settings.providers.items() if _has_value(client, account.secret)
     )
