@@ -24,8 +24,11 @@ class DetailType(StrEnum):
     UPLOAD_INCOMPLETE = "Upload Incomplete"
 
 
-class _Published(BaseModel, frozen=True):
-    """A part of what is published. Fields that a later version added are ignored."""
+class _Published(BaseModel, frozen=True, defer_build=True):
+    """A part of what is published. Fields that a later version added are ignored.
+
+    Built on first use: most cold starts publish nothing.
+    """
 
 
 class JobSummary(_Published):

@@ -11,6 +11,7 @@ import ssl
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Protocol
 
@@ -64,15 +65,20 @@ class Download:
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._deadline = deadline or Deadline()
-        self._client = httpx.Client(
-            transport=transport or GuardedTransport(self._deadline),
+        self._transport = transport
+        self._max_bytes = max_bytes
+        self._sleep = sleep
+
+    @cached_property
+    def _client(self) -> httpx.Client:
+        """Made on first use: it reads the certificates."""
+        return httpx.Client(
+            transport=self._transport or GuardedTransport(self._deadline),
             timeout=_TIMEOUT,
             trust_env=False,
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
             headers={"User-Agent": "dropreel", "Accept": "*/*", "Accept-Encoding": "identity"},
         )
-        self._max_bytes = max_bytes
-        self._sleep = sleep
 
     def __call__(
         self, fresh_url: Callable[[], str], sink: Sink, seconds_left: Callable[[], float]

@@ -151,16 +151,17 @@ _TEXT_KEYS = (
     "description",
 )
 
-# Finding the cause. The expressions are for text in lower case.
+# Finding the cause. The expressions are for text in lower case. Compiled on first use: most
+# processes meet no error of a provider.
 
 # "DataInspectionFailed", "NSFWDetected" and "content_policy_violation" are several words.
-_HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|_")
+_HUMP = r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|_"
 # Providers add this to refusals of another kind.
-_NOT_CHARGED = re.compile(
+_NOT_CHARGED = (
     r"\bno (?:credits?|balance)\W+(?:\w+\W+){0,2}?(?:charged|deducted|used|consumed|billed)\b"
 )
 
-_NO_CREDIT = re.compile(
+_NO_CREDIT = (
     r"(?:\b(?:insufficient|no|low|exhausted|lacks?|out of|zero|negative|exceed\w*)"
     r"|(?:\bnot|n't)(?: have)? enough)\W+"
     r"(?:\w+\W+){0,2}?(?:credit|balance|fund)s?\b(?!\W+card)"
@@ -171,7 +172,7 @@ _NO_CREDIT = re.compile(
     r"|\bupgrade your plan|\bgood standing\b|\bbilling\b"
     r"|\badd (?:\w+ )?(?:credit|fund)s?\b|\binsufficient quota\b"
 )
-_MODERATED = re.compile(
+_MODERATED = (
     r"moderat(?:ion|ed|or)|\bnsfw\b|\bunsafe\b|\bflagged\b|\bfiltered\b|\binappropriate|\bprohibited\b"
     r"|\bnud(?:e|es|ity)\b|\bsexual|\bporn|\bgore\b|\bviolen(?:t|ce)\b|\boffensive\b|\bhateful\b"
     r"|\bharmful\b|\brisk (?:control|management)|\breview team\b|\bresponsible ai\b"
@@ -183,23 +184,23 @@ _MODERATED = re.compile(
 )
 # What sounds like moderation counts as it: another provider would be paid to refuse it again.
 # `_TECHNICAL` sounds like it, too, and is not.
-_SOUNDS_MODERATED = re.compile(
+_SOUNDS_MODERATED = (
     r"\bsafety\b|polic(?:y|ies)\b|inspect(?:ion|ed)|infring|copyright|trademark"
     r"|intellectual property|censor|\bcompliance\b|\bguidelines?\b|\btrust\b"
     r"|\b(?:is|was|been|image|picture|audio|content|prompt|video|request) blocked\b|^blocked\b"
 )
-_TECHNICAL = re.compile(
+_TECHNICAL = (
     r"\b(?:retry|retries|bucket|cache|caching|backoff|scaling|autoscaling|restart|routing|eviction"
     r"|scheduling|scheduler|iam|cors|timeout|network|pull|rate limit(?:ing)?|fair use)"
     r"\W+polic(?:y|ies)\b"
     r"|\bdata inspection(?: process\b|\W+unable to (?:download|fetch|access|read))"
     r"|\b(?:thread|type|memory)\W+safety\b"
 )
-_MEDIA = re.compile(
+_MEDIA = (
     r"(?<![a-z])(?:url|link|file|image|picture|photo|audio|voice|media|video|input|resource|asset)"
     r"s?(?![a-z])"
 )
-_UNREADABLE = re.compile(
+_UNREADABLE = (
     r"(?:\b(?:not|cannot|unable|fail\w*|error|timed? ?out)\b|n't\b)\W+(?:\w+\W+){0,4}?"
     r"(?:download|fetch|read(?!y)|open|load|access|retriev|reach|identif|decod)"
     r"|\b(?:download|fetch\w*|access|retriev\w*)\w*\W+(?:\w+\W+){0,4}?"
@@ -208,9 +209,9 @@ _UNREADABLE = re.compile(
     r"|(?:url|link)\b.{0,40}\b(?:invalid|expired|unreachable|inaccessible|denied|not available)"
     r"|\b40[134]\b.{0,60}\burl"
 )
-_OF_STORAGE = re.compile(r"\brequest has expired\b|\bno such key\b|\bsignature does not match\b")
+_OF_STORAGE = r"\brequest has expired\b|\bno such key\b|\bsignature does not match\b"
 # "Could not load the model checkpoint file" blames the provider's own files.
-_OF_THE_PROVIDER = re.compile(
+_OF_THE_PROVIDER = (
     r"(?:download|fetch|read|open|load|access|retriev|reach|decod)\w*\W+(?:\w+\W+){0,3}?"
     r"(?:models?|checkpoints?|weights?|encoders?|decoders?|codecs?|gpus?|workers?|latents?"
     r"|tokenizers?|lora|vae|nodes?|database|cache|endpoint|server)\b"
@@ -229,7 +230,7 @@ _FAULT = (
     r"|unsupported|invalid|missing|required|empty|silent|corrupt\w*|damaged|truncated|blurry"
     r"|out of range)\b"
 )
-_BAD_INPUT = re.compile(
+_BAD_INPUT = (
     r"\bno (?:\w+ )?(?:face|person|people|human|body|speech|voice|sound|vocals?)s?\b"
     r"|\b(?:multiple|several|more than one|two) (?:\w+ )?(?:faces|people|persons)\b"
     r"|\b(?:not|cannot|unable to|failed to)\W+(?:detect|find|recogni[sz]e)\W+(?:\w+\W+){0,2}"
@@ -237,7 +238,7 @@ _BAD_INPUT = re.compile(
     rf"|{_INPUT}.{{0,60}}{_FAULT}"
     rf"|\b(?:invalid|unsupported|missing|corrupt\w*|bad|wrong|empty)\W*(?:\w+\W+)?{_INPUT}"
 )
-_OF_THE_MACHINE = re.compile(
+_OF_THE_MACHINE = (
     r"\b(?:checkpoints?|weights|encoders?|decoders?|encoding|gpus?|cuda|workers?|latents?|vae|lora"
     r"|tensors?|nodes?|pipeline|model file|rate limit|too many requests|concurren\w*|internal)\b"
 )
@@ -250,25 +251,25 @@ def cause_of(words: str) -> FailureCause:
     if means_no_credit(words):
         return FailureCause.NO_CREDIT
     lower = _plain(words)
-    if _SOUNDS_MODERATED.search(_TECHNICAL.sub("", lower)):
+    if re.search(_SOUNDS_MODERATED, re.sub(_TECHNICAL, "", lower)):
         return FailureCause.MODERATED
-    is_about_media = _MEDIA.search(lower) and not _OF_THE_PROVIDER.search(lower)
-    if (is_about_media and _UNREADABLE.search(lower)) or _OF_STORAGE.search(lower):
+    is_about_media = re.search(_MEDIA, lower) and not re.search(_OF_THE_PROVIDER, lower)
+    if (is_about_media and re.search(_UNREADABLE, lower)) or re.search(_OF_STORAGE, lower):
         return FailureCause.MEDIA_UNREADABLE
-    if _BAD_INPUT.search(lower) and not _OF_THE_MACHINE.search(lower):
+    if re.search(_BAD_INPUT, lower) and not re.search(_OF_THE_MACHINE, lower):
         return FailureCause.BAD_INPUT
     return FailureCause.OTHER
 
 
 def means_no_credit(words: str) -> bool:
     """Whether a refusal means that the account lacks credit."""
-    return _NO_CREDIT.search(_plain(words)) is not None
+    return re.search(_NO_CREDIT, _plain(words)) is not None
 
 
 def surely_moderated(words: str) -> bool:
     """Whether the words name moderation, and do not only sound like it."""
-    return _MODERATED.search(_plain(words)) is not None
+    return re.search(_MODERATED, _plain(words)) is not None
 
 
 def _plain(words: str) -> str:
-    return _NOT_CHARGED.sub("", _HUMP.sub(" ", words).lower())
+    return re.sub(_NOT_CHARGED, "", re.sub(_HUMP, " ", words).lower())

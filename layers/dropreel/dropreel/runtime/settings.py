@@ -44,6 +44,7 @@ class Settings(BaseModel):
         populate_by_name=True,
         hide_input_in_errors=True,  # the environment holds the function's credentials
         allow_inf_nan=False,
+        defer_build=True,  # of all these models, a function uses one
     )
 
     @classmethod
