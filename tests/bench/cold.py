@@ -106,8 +106,10 @@ class Bench:
         submission = self._start("submit", {"plan": plan})
         self._start("poll", {**active, "ticket": submission["ticket"]})
         self._start("deliver", {**active, **self._completed})
+        ended = {"job": plan["job"], "started_at": self._started_at}
         error = {"Error": "InputRejected", "Cause": ""}
-        self._start("conclude", {"job": plan["job"], "error": error, "execution": self._execution})
+        self._start("conclude", {**ended, "error": error, "execution": self._execution})
+        self._start("announce", ended)
         self._start("sweep", {"serve": "waiting jobs"})
 
     def _start(self, name: str, event: Event, **variables: str) -> Any:  # noqa: ANN401 - JSON
