@@ -144,6 +144,21 @@ def test_all_other_errors_leave_unchanged(
     assert raised.value is error
 
 
+def test_fault_is_logged_by_its_kind_alone(lines: Lines) -> None:
+    with pytest.raises(OSError, match="secret"):
+        raising(OSError("https://secret.example"), ())(EVENT, CALL)
+
+    (line,) = lines.taken()
+    assert (line["message"], line["job_id"]) == ("Fault: OSError", JOB.id)
+
+
+def test_unreadable_event_is_not_quoted() -> None:
+    with pytest.raises(ValidationError) as raised:
+        raising(LOST, ())({**EVENT, "started_at": "a-secret-token"}, CALL)
+
+    assert "secret" not in str(raised.value)
+
+
 def test_every_error_of_ours_is_final_unless_the_step_says_otherwise() -> None:
     @step(EndedJob.model_validate)
     def handler(ended: EndedJob, context: object) -> None:

@@ -6,7 +6,7 @@ import re
 import unicodedata
 from enum import StrEnum
 
-from pydantic import AwareDatetime, BaseModel, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from dropreel.model.catalog import OptionValue
 from dropreel.model.errors import Reason
@@ -38,8 +38,10 @@ class Input(BaseModel, frozen=True):
     size_bytes: int = Field(ge=0)
 
 
-class Job(BaseModel, frozen=True):
+class Job(BaseModel):
     """The input of an execution: which uploads make which video."""
+
+    model_config = ConfigDict(frozen=True, hide_input_in_errors=True)  # it holds the prompt
 
     id: str = Field(description="A slug of the stem and a digest; names its first execution.")
     bucket: str = Field(description="The upload bucket.")

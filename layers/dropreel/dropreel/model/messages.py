@@ -5,15 +5,18 @@ Small, without secrets and without URLs that grant access: the execution's histo
 
 from datetime import datetime
 
-from pydantic import AwareDatetime, BaseModel, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from dropreel.model.catalog import AudioFormat, ImageFormat, OptionValue, ProviderName
 from dropreel.model.job import Input, Job
 from dropreel.model.provider import RenderState, Ticket
 
 
-class _Message(BaseModel, frozen=True):
+class _Message(BaseModel):
     """Passed between the steps of an execution."""
+
+    # Its errors would else quote prompts and task tokens.
+    model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
 
 
 class ImageFacts(_Message):

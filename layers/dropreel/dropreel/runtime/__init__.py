@@ -1,1 +1,1 @@
-"""What every function needs to run: settings and logs."""
+"""What every function needs to run: settings, logs, and the decorator of the steps."""

@@ -46,6 +46,9 @@ def step(
             except final as reason:
                 logger.info("Final answer: %s", type(reason).__name__)
                 raise FinalAnswer(reason) from reason
+            except Exception as fault:  # its text can hold a secret
+                logger.error("Fault: %s", type(fault).__name__)
+                raise
             return answer.model_dump(mode="json") if answer else None
 
         return handler
