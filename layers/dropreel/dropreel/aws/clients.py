@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 _RETRIES = Config(retries={"mode": "standard", "max_attempts": 5})
 
+BUS = _RETRIES.merge(Config(connect_timeout=2, read_timeout=5))
+"""All tries together fit into the functions that announce."""
+
 TABLE = _RETRIES.merge(Config(connect_timeout=2, read_timeout=3))
 """Short timeouts: the table answers in milliseconds, or not at all."""
 
@@ -41,7 +44,7 @@ def dynamodb() -> "DynamoDBClient":
 
 @cache
 def events() -> "EventBridgeClient":
-    return boto3.client("events", config=_RETRIES)
+    return boto3.client("events", config=BUS)
 
 
 @cache
