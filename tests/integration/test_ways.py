@@ -80,10 +80,10 @@ FROM["Conclude"] = (CONCLUDE(error="NoCredit"), ANNOUNCE)
 RETRIES = {
     "Prepare": 6,
     "Admit": 40,
-    "Submit": 6,
+    "Submit": 12,
     "Poll": 600,
     "Deliver": 10,
-    "Conclude": 6,
+    "Conclude": 40,
     "Announce": 10,
 }
 

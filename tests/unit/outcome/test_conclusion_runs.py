@@ -1,6 +1,6 @@
 """Conclude: one event for each run, in whatever order and however often it is called."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from unittest.mock import Mock
 
 import pytest
@@ -87,7 +87,7 @@ def test_each_case_ends_in_one_outcome_and_one_event(
     assert ends_in in (None, outcome.code)
     assert bench.codes == [outcome.code] * is_announced
     assert bench.provider.cancelled == ["req-1"] * ends_the_request
-    assert len(bench.slots.left) == (written is None)
+    assert bool(bench.slots.left) is is_announced
     has_error_file = isinstance(outcome.detail, VideoFailed) and is_announced
     assert bench.error_file == (
         outcome.detail.model_dump_json(indent=2) if has_error_file else None
@@ -100,13 +100,13 @@ def test_each_case_ends_in_one_outcome_and_one_event(
 def test_outcome_that_is_written_first_counts(way: Event, quicker: Outcome) -> None:
     """Given deliver, or another call of conclude, that writes while this call is at work"""
     bench = Bench().accept()
-    leave = bench.slots.leave
+    close = bench.ledger.close
 
-    def leave_and_lose_the_race(job: Job) -> None:
-        leave(job)
+    def close_and_lose_the_race(job: Job, now: datetime) -> None:
+        close(job, now)
         bench.ledger.end(JOB, NOON, quicker, NOON)
 
-    bench.slots.leave = leave_and_lose_the_race  # type: ignore[method-assign]
+    bench.ledger.close = close_and_lose_the_race  # type: ignore[method-assign]
 
     assert bench.tell(way) == quicker.detail
     bench.announce_outcome()
@@ -180,6 +180,19 @@ def test_slot_is_left_before_the_error_file_and_the_event(way: Event) -> None:
     assert bench.error_file is None
     assert bench.codes == []
     assert needs_conclusion(bench.outcome)
+
+
+def test_reason_survives_a_conclusion_that_fails_for_good() -> None:
+    """Given slots that cannot be reached until the state machine has given up"""
+    bench = Bench().accept()
+    bench.slots.is_away = True
+    with pytest.raises(OSError, match="away"):
+        bench.tell(REFUSED)
+    bench.slots.is_away = False
+
+    bench.tell(ended_run("FAILED", "OSError"))
+
+    assert bench.codes == ["NoCredit"]
 
 
 def test_warning_of_a_render_that_may_be_paid_for_survives_being_cut_off() -> None:

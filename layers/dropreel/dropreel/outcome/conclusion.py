@@ -5,11 +5,13 @@ Each run has one outcome in the ledger, written once. What conclude does:
 | the run's outcome         | its video          | conclude                                      |
 | ------------------------- | ------------------ | --------------------------------------------- |
 | is written, and sent      |                    | does nothing                                  |
-| is written, and not sent  |                    | writes the error file of a failure            |
-| is not written            | was delivered      | writes the outcome `Video Ready`              |
-| is not written            | was not delivered  | ends the request, writes the outcome          |
-|                           |                    | `Video Failed` and the error file             |
+| is not written            | was delivered      | closes the run, writes `Video Ready`          |
+| is not written            | was not delivered  | closes the run, ends its request, writes      |
+|                           |                    | `Video Failed`                                |
+| is written, and not sent, |                    | gives the slot back, writes the error file of |
+| by now or before          |                    | a failure, unless a later job took its place  |
 
+The outcome is written as early as possible, so that no later fault of the call loses the reason.
 After the state machine's call, its next state announces the outcome. EventBridge (or the sweep)
 calls when the execution has ended; then conclude announces it.
 """
@@ -197,7 +199,7 @@ class _Attempts(NamedTuple):
 
 @dataclass(frozen=True)
 class Conclusion:
-    """How a run ends that brought no video."""
+    """How a run ends in which a step failed, or which was stopped."""
 
     ledger: Ledger
     slots: HeldSlots
@@ -217,6 +219,7 @@ class Conclusion:
         if outcome.sent_at:
             logger.info("Announced before: %s", outcome.code)
             return outcome.detail
+        self.slots.leave(job)
         if isinstance(outcome.detail, VideoFailed) and not self._is_overtaken(ending):
             document = outcome.detail.model_dump_json(indent=2)
             self.videos.put_json(self.video_bucket, job.error_key, document)
@@ -229,7 +232,6 @@ class Conclusion:
         job = ending.job
         self.ledger.close(job, self.clock())  # first: from now on, deliver finishes no copy
         detail = self._delivered(ending) or self._failed(ending)
-        self.slots.leave(job)
         return self.ledger.end(job, ending.started_at, Outcome(detail=detail), self.clock())
 
     def _failed(self, ending: Ending) -> VideoFailed:
