@@ -41,7 +41,7 @@ UNDERWAY = {
             }
         ],
         "image": {"role": "image", "key": "inbox/a.png", "version_id": "i1", "size_bytes": 1},
-        "image_facts": None,
+        "image_facts": {"format": "png", "width": 1, "height": 1, "size_bytes": 1},
         "audio": None,
         "audio_facts": None,
     },
@@ -53,6 +53,7 @@ UNDERWAY = {
         "offer": 0,
         "submitted_at": "2026-11-20T12:00:00Z",
     },
+    "started_at": "2026-11-20T12:00:00Z",
 }
 
 
@@ -91,7 +92,9 @@ def copy(origin: str) -> int:
     found = Result(video_url=f"{origin}/video.mp4")
     provider = SimpleNamespace(result=lambda request_id: found)
     ledger = SimpleNamespace(
-        attempts=lambda job_id: (), runs=lambda job_id: (), end=lambda *said: None
+        attempts=lambda job_id: (),
+        runs=lambda job_id: (),
+        end=lambda job, started_at, outcome, now: outcome,
     )
     storage.text("videos", "warm-up")  # a Lambda function's first call loads as much, too
 
