@@ -82,7 +82,7 @@ RETRIES = {
     "Admit": 40,
     "Submit": 12,
     "Poll": 600,
-    "Deliver": 10,
+    "Deliver": 30,
     "Conclude": 40,
     "Announce": 10,
 }

@@ -58,13 +58,20 @@ def test_used_up_concurrency_only_delays_a_step(name: str) -> None:
         ("Prepare", 60),  # nothing is paid: the person hears of it soon
         ("Admit", 3600),
         ("Submit", 60),
-        ("Deliver", 900),  # of trouble at the provider or at AWS
+        ("Deliver", 3500),  # the video is paid, and each call makes one request for it
         ("Conclude", 60),  # then EventBridge calls it
         ("Announce", 300),  # then conclude sends the event
     ],
 )
 def test_a_step_has_patience_with_passing_faults(name: str, seconds: float) -> None:
     assert patience_seconds(TASKS[name]["Retry"][-1]) >= seconds
+
+
+def test_a_paid_video_is_asked_for_soon_and_often() -> None:
+    *_, others = TASKS["Deliver"]["Retry"]
+
+    assert others["IntervalSeconds"] <= 2  # most cut connections are whole at the next request
+    assert others["MaxAttempts"] >= 20
 
 
 def test_admit_can_count_all_retries_of_its_state() -> None:
