@@ -137,12 +137,11 @@ class Function:
 
 
 def copy_tiny_video(
-    fresh_url: Callable[[], str],
+    url: str,
     sink: Any,  # noqa: ANN401 - of delivery
     seconds_left: Callable[[], float],
 ) -> None:
-    assert fresh_url() == URL
-    sink.begin()
+    assert url == URL
     sink.write(tiny_video())
 
 

@@ -15,7 +15,7 @@ from dropreel.aws.executions import Executions
 from dropreel.aws.slots import DynamoDBSlots
 from dropreel.model.errors import FinalAnswer, RenderTimedOut, ResultRefused
 from dropreel.model.messages import ActiveRender, EndedJob, NextAttempt, Plan, SubmitRequest
-from dropreel.model.provider import Answer, RenderState
+from dropreel.model.provider import Answer, RenderState, Result, Ticket
 from tests.support.admission_fakes import FakeExecutions, admission_with, request_of
 from tests.support.conclusion_bench import FAILED, failed_run
 from tests.support.fault_account import CONTEXT, load_step
@@ -93,20 +93,20 @@ def event_for(step: str, account: RenderAccount, plan: Plan) -> Json:
 
 def stand_in(app: Any) -> None:  # noqa: ANN401 - each has names of its own
     find = by_name(
-        ScriptedProvider(
+        NoVideo(
             submissions=["req-1"],
             answers=[Answer(state=RenderState.QUEUED)],
             cancels=OSError("The provider is away"),
         )
     )
     app.provider_of = lambda name, settings: find(name)
-    app.download = fail
     if hasattr(app, "admission"):
         app.admission = replace(app.admission, executions=FakeExecutions())
 
 
-def fail(*_: object, **__: object) -> None:
-    raise ResultRefused("Not a video.")
+class NoVideo(ScriptedProvider):
+    def result(self, ticket: Ticket) -> Result:
+        raise ResultRefused("Not a video.")
 
 
 @pytest.mark.parametrize(

@@ -130,27 +130,22 @@ class Results(ScriptedProvider):
 
 
 class Fetches:
-    """Hands a body to the copy; what went before is what a cut connection left behind."""
+    """Hands a body to the copy."""
 
     def __init__(
         self,
         body: bytes | None = None,
         *,
-        before: bytes = b"",
         error: Exception | None = None,
         meanwhile: Callable[[], object] = lambda: None,
     ) -> None:
         self.body = tiny_video() if body is None else body
-        self.before, self.error, self.meanwhile = before, error, meanwhile
+        self.error, self.meanwhile = error, meanwhile
         self.calls = 0
 
-    def __call__(self, fresh_url: Callable[[], str], sink: VideoCopy) -> None:
+    def __call__(self, url: str, sink: VideoCopy) -> None:
         self.calls += 1
-        assert fresh_url() == URL
-        if self.before:
-            sink.begin()
-            sink.write(self.before)
-        sink.begin()
+        assert url == URL
         for start in range(0, len(self.body), MIB):
             sink.write(self.body[start : start + MIB])
         self.meanwhile()

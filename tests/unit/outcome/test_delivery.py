@@ -30,6 +30,7 @@ from dropreel.model.provider import (
     RenderState,
     Result,
     UnknownRequest,
+    Unreachable,
 )
 from dropreel.outcome.delivery import Overtaken, VideoCopy
 from tests.support.conclusion_bench import FAILED, told
@@ -402,19 +403,12 @@ def test_video_that_was_deleted_since_is_delivered_again(bucket: Bucket) -> None
     assert bucket.objects[KEY][1] == tiny_video()
 
 
-def test_what_a_cut_connection_left_behind_is_forgotten(bucket: Bucket) -> None:
-    ready = delivered(bucket, Fetches(before=tiny_video()[:500]))
-
-    assert bucket.objects[KEY][1] == tiny_video()
-    assert ready.video.sha256 == hashlib.sha256(tiny_video()).hexdigest()
-    assert not bucket.open_uploads
-
-
 @pytest.mark.parametrize(
     ("provider", "fetch", "error"),
     [
         (Results(Result(video_url=None)), Fetches(b""), errors.ResultMissing),
         (Results(UnknownRequest("req-1")), Fetches(b""), errors.RequestForgotten),
+        (Results(Unreachable("HTTP 503")), Fetches(b""), ResultUnavailable),
         (Results(), Fetches(b""), ResultRefused),
         (Results(), Fetches(b"<html>"), ResultRefused),
         (Results(), Fetches(tiny_video()[:-1]), ResultRefused),
@@ -476,10 +470,9 @@ def test_reason_for_giving_up_survives_an_abort_that_fails(bucket: Bucket) -> No
 @given(cuts=st.lists(st.integers(min_value=0, max_value=len(tiny_video()))))
 def test_what_arrives_is_what_was_sent_however_it_was_cut(cuts: list[int]) -> None:
     bucket = Bucket()
-    copy = VideoCopy(lambda: bucket.begin_upload(VIDEOS, "anna.mp4", "video/mp4"))
+    copy = VideoCopy(bucket.begin_upload(VIDEOS, "anna.mp4", "video/mp4"))
     edges = [0, *sorted(cuts), len(tiny_video())]
 
-    copy.begin()
     for start, end in pairwise(edges):
         copy.write(tiny_video()[start:end])
     video = copy.finish(VIDEOS, "anna.mp4")

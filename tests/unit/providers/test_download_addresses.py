@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import httpx
 import pytest
@@ -31,7 +32,7 @@ class Names:
         monkeypatch.setattr(socket, "getaddrinfo", self.lookup)
 
     def lookup(self, host: str, port: int, *others: int, **more: int) -> list[Any]:
-        if host[0].isdigit():  # an address already: a connection is being made to it
+        if host[0].isdigit() or ":" in host:  # an address already: a connection is being made to it
             return self.real_lookup(host, port, *others, **more)
         self.asked.append(host)
         answers = self.answers.get(host.partition(".")[0])
@@ -203,6 +204,14 @@ def test_a_redirect_to_another_public_host_is_followed(monkeypatch: pytest.Monke
     "location",
     [
         "https://inside.example/",
+        "https://127.0.0.1/",
+        "https://169.254.169.254/",
+        "https://10.0.0.1/",
+        "https://[::1]/",
+        "https://[fe80::1]/",
+        "https://[::ffff:10.0.0.1]/",
+        "https://[2002:a00:1::]/",
+        "https://[64:ff9b::a00:1]/",
         "http://cdn.example/video",
         "http://127.0.0.1/",
         "file:///etc/passwd",
@@ -214,12 +223,14 @@ def test_a_redirect_inside_or_away_from_https_is_refused(
     location: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Names(monkeypatch, cdn=[[PUBLIC]], inside=[[PRIVATE]])
-    network = Network(redirect_to=location)
+    network, sink = Network(redirect_to=location), Mock()
+    fetch = Download(transport=GuardedTransport(inner=httpx.MockTransport(network)))
 
     with pytest.raises(ResultRefused) as caught:
-        get(network, "https://cdn.example/video")
+        fetch("https://cdn.example/video", sink, seconds_left=lambda: 900)
 
     assert network.connected == [PUBLIC]
+    sink.write.assert_not_called()
     assert "passwd" not in str(caught.value)
 
 

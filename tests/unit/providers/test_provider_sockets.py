@@ -218,8 +218,6 @@ class Bin:
 
     is_whole = False
 
-    def begin(self) -> None: ...
-
     def write(self, chunk: bytes) -> None: ...
 
 
@@ -228,7 +226,7 @@ def test_download_that_only_drips_ends_in_time(behave: Behaviour) -> None:
     begun = time.monotonic()
     with serving(behave) as server, pytest.raises(ResultUnavailable):
         download_from(f"http://{server.address}")(
-            lambda: f"http://{server.address}/video.mp4",
+            f"http://{server.address}/video.mp4",
             Bin(),
             seconds_left=lambda: 15.5 + begun - time.monotonic(),  # 15 s are to be spared
         )

@@ -13,7 +13,12 @@ from typing import NamedTuple, Protocol
 
 from dropreel.media.mp4 import Mp4Check
 from dropreel.model.catalog import ProviderName
-from dropreel.model.errors import ExecutionAborted, RequestForgotten, ResultMissing
+from dropreel.model.errors import (
+    ExecutionAborted,
+    RequestForgotten,
+    ResultMissing,
+    ResultUnavailable,
+)
 from dropreel.model.events import (
     AttemptSummary,
     DeliveredVideo,
@@ -25,7 +30,7 @@ from dropreel.model.events import (
 )
 from dropreel.model.ledger import Ledger, Outcome, Run
 from dropreel.model.messages import ActiveRender
-from dropreel.model.provider import Provider, RenderLost, UnknownRequest
+from dropreel.model.provider import Provider, RenderLost, Result, UnknownRequest, Unreachable
 from dropreel.outcome.ownership import is_same_run, owner_of, read
 from dropreel.render.attempts import code_of_loss, loss_of, summary
 
@@ -58,9 +63,9 @@ class VideoStore(Protocol):
 
 
 class Fetch(Protocol):
-    """Writes the body at a URL into the copy; calls `fresh_url` as often as it needs one."""
+    """Writes the whole body at a URL into the copy, or raises."""
 
-    def __call__(self, fresh_url: Callable[[], str], sink: "VideoCopy") -> None: ...
+    def __call__(self, url: str, sink: "VideoCopy") -> None: ...
 
 
 class Overtaken(Exception):
@@ -180,37 +185,37 @@ def _copy(
     ledger: Ledger,
 ) -> DeliveredVideo:
     bucket, key = place.bucket, place.video_key
-    ticket = render.ticket
-    nsfw: bool | None = None
-
-    def fresh_url() -> str:
-        nonlocal nsfw
-        try:
-            result = provider.result(ticket)
-        except RenderLost as lost:
-            loss = loss_of(lost.answer, ticket)
-            ledger.lose(render.plan.job.id, ticket, code_of_loss(loss), loss.message)
-            raise loss from None
-        except UnknownRequest:
-            raise RequestForgotten(
-                "The provider no longer knows the request whose video is to be fetched."
-            ) from None
-        if result.video_url is None:
-            raise ResultMissing("The render completed, but its output offers no video.")
-        nsfw = result.nsfw
-        return result.video_url
-
-    copy = VideoCopy(lambda: storage.begin_upload(bucket, key, "video/mp4"))
+    result = _result(render, provider, ledger)
+    if result.video_url is None:
+        raise ResultMissing("The render completed, but its output offers no video.")
+    copy = VideoCopy(storage.begin_upload(bucket, key, "video/mp4"))
     try:
-        fetch(fresh_url, copy)
+        fetch(result.video_url, copy)
         if not place.is_late and _is_late(render, storage, bucket):
             raise Overtaken("A later job's video arrived during the copy.")
         if _is_concluded(render, ledger.runs(render.plan.job.id)):
             raise _run_is_over()
-        return copy.finish(bucket, key, nsfw=nsfw)
+        return copy.finish(bucket, key, nsfw=result.nsfw)
     except BaseException:
         copy.abandon()
         raise
+
+
+def _result(render: ActiveRender, provider: Provider, ledger: Ledger) -> Result:
+    """What the provider offers now: its URLs expire, so each call asks anew."""
+    ticket = render.ticket
+    try:
+        return provider.result(ticket)
+    except RenderLost as lost:
+        loss = loss_of(lost.answer, ticket)
+        ledger.lose(render.plan.job.id, ticket, code_of_loss(loss), loss.message)
+        raise loss from None
+    except UnknownRequest:
+        raise RequestForgotten(
+            "The provider no longer knows the request whose video is to be fetched."
+        ) from None
+    except Unreachable:
+        raise ResultUnavailable("The provider did not say where the finished video is.") from None
 
 
 def _is_concluded(render: ActiveRender, runs: tuple[Run, ...]) -> bool:
@@ -230,16 +235,12 @@ def _run_is_over() -> ExecutionAborted:
 class VideoCopy:
     """A video on its way into the bucket: measured, hashed and checked."""
 
-    def __init__(self, begin_upload: Callable[[], Upload]) -> None:
-        self._begin_upload = begin_upload
-        self._upload: Upload | None = None
-        self._forget()
-
-    def begin(self) -> None:
-        """Start again at the first byte."""
-        self.abandon()
-        self._forget()
-        self._upload = self._begin_upload()
+    def __init__(self, upload: Upload) -> None:
+        self._upload = upload
+        self._part = bytearray()
+        self._sha256 = hashlib.sha256()
+        self._check = Mp4Check()
+        self._size_bytes = 0
 
     def write(self, chunk: bytes) -> None:
         """Raises `ResultRefused` as soon as the bytes cannot be a video."""
@@ -262,7 +263,7 @@ class VideoCopy:
         return DeliveredVideo(
             bucket=bucket,
             key=key,
-            version_id=self._open_upload.complete(),
+            version_id=self._upload.complete(),
             size_bytes=self._size_bytes,
             duration_seconds=facts.duration_seconds,
             width=facts.width,
@@ -273,25 +274,11 @@ class VideoCopy:
 
     def abandon(self) -> None:
         """Abort the upload. If that fails, the bucket's lifecycle rule does it later."""
-        if self._upload is not None:
-            with suppress(Exception):  # the caller's own error matters more
-                self._upload.abort()
-        self._upload = None
-
-    def _forget(self) -> None:
-        self._part = bytearray()
-        self._sha256 = hashlib.sha256()
-        self._check = Mp4Check()
-        self._size_bytes = 0
-
-    @property
-    def _open_upload(self) -> Upload:
-        if self._upload is None:
-            raise RuntimeError("write() or finish() before begin()")
-        return self._upload
+        with suppress(Exception):  # the caller's own error matters more
+            self._upload.abort()
 
     def _send_part(self) -> None:
-        self._open_upload.add(bytes(self._part))
+        self._upload.add(bytes(self._part))
         self._part.clear()
 
 
