@@ -162,7 +162,6 @@ def environment(server: Server) -> Iterator[None]:
         }.items():
             patch.setenv(name, value)
         with mock_aws():
-            create_ledger_table(boto3.client("dynamodb"))
             yield
 
 
@@ -184,17 +183,19 @@ def s3_client(environment: None) -> "S3Client":
 
 @pytest.fixture
 def s3(s3_client: "S3Client") -> "Iterator[S3Client]":
+    create_ledger_table(boto3.client("dynamodb"))
     s3_client.create_bucket(Bucket=VIDEOS)
     s3_client.put_bucket_versioning(Bucket=VIDEOS, VersioningConfiguration={"Status": "Enabled"})
     yield s3_client
     get_backend("s3")[DEFAULT_ACCOUNT_ID]["aws"].reset()
+    get_backend("dynamodb")[DEFAULT_ACCOUNT_ID]["us-east-1"].reset()
 
 
 @pytest.fixture
 def app(
     function: ModuleType, s3: "S3Client", server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> ModuleType:
-    """The function with an empty bucket, and a provider that points at the server."""
+    """The function with an empty bucket and ledger, and a provider that points at the server."""
     server.requests = 0
     found = Result(video_url=f"{server.origin}/v.mp4?key=secret", nsfw=False)
     provider = SimpleNamespace(result=lambda request_id: found)

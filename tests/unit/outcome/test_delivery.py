@@ -200,6 +200,19 @@ def test_video_of_a_run_that_failed_meanwhile_does_not_appear(bucket: Bucket) ->
     assert not bucket.open_uploads
 
 
+def test_manifest_is_the_detail_of_the_outcome_of_two_calls_at_once(bucket: Bucket) -> None:
+    ledger = MemoryLedger()
+
+    def quicker_call() -> None:
+        delivered(bucket, ledger=ledger)
+
+    ready = delivered(bucket, Fetches(meanwhile=quicker_call), ledger=ledger)
+
+    assert bucket.writes > 2
+    assert ledger.outcome(JOB, NOON) == Outcome(detail=ready)
+    assert bucket.manifest == ready
+
+
 def test_video_that_comes_after_the_outcome_changes_no_outcome(bucket: Bucket) -> None:
     ledger = MemoryLedger()
     ledger.end(JOB, NOON, FAILED, NOON)

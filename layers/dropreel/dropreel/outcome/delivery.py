@@ -116,9 +116,11 @@ def deliver(
     outcome = ledger.end(job, render.started_at, Outcome(detail=ready), now())
     if isinstance(outcome.detail, VideoFailed):
         raise _run_is_over()
+    if outcome.detail != ready:  # a call that Step Functions gave up on was quicker
+        _write_manifest(outcome.detail, place, storage)
     if not place.is_late:
         _remove_error_file(render, storage, video_bucket)
-    return ready
+    return outcome.detail
 
 
 class _Place(NamedTuple):
