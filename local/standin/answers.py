@@ -1,12 +1,10 @@
 """Answers that an ordinary web framework would not give: broken off, cut, slow, misdeclared."""
 
 import asyncio
-import re
 import socket
 import struct
 from collections.abc import Iterator
 
-from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -73,21 +71,3 @@ async def hung_up(receive: Receive) -> None:
     """Returns when the connection is gone. The request's body must have been read before."""
     while (await receive())["type"] != "http.disconnect":
         pass
-
-
-def file_answer(request: Request, body: bytes, etag: str, media_type: str) -> Response:
-    """A file as a CDN serves it: whole, or the one range that was asked for."""
-    headers = {"Accept-Ranges": "bytes", "ETag": etag}
-    first, last, size = 0, len(body) - 1, len(body)
-    asked = re.fullmatch(r"bytes=(\d*)-(\d*)", request.headers.get("range", ""))
-    if asked is None or asked[0] == "bytes=-" or request.headers.get("if-range", etag) != etag:
-        return Response(body, headers=headers, media_type=media_type)
-    if not asked[1]:
-        first = max(0, size - int(asked[2]))
-    else:
-        first = int(asked[1])
-        last = min(last, int(asked[2] or last))
-    if first > last:
-        return Response(status_code=416, headers={**headers, "Content-Range": f"bytes */{size}"})
-    headers["Content-Range"] = f"bytes {first}-{last}/{size}"
-    return Response(body[first : last + 1], 206, headers, media_type)

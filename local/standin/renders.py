@@ -1,8 +1,6 @@
 """The renders that a stand-in has accepted: queued, rendering, over."""
 
 import asyncio
-import functools
-import hashlib
 import math
 import secrets
 import traceback
@@ -38,10 +36,6 @@ class Render:
     video: bytes = b""
     video_name: str = field(default_factory=lambda: secrets.token_urlsafe(24))
     calls: Counter[str] = field(default_factory=Counter)
-
-    @functools.cached_property
-    def video_etag(self) -> str:
-        return f'"{hashlib.md5(self.video, usedforsecurity=False).hexdigest()}"'
 
     def complete(self, video: bytes, *, nsfw: bool) -> None:
         self.video, self.nsfw = video, nsfw

@@ -24,7 +24,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dropreel.model.provider import RenderState
-from local.standin.answers import HangUp, ShapedAnswer, file_answer, hung_up
+from local.standin.answers import HangUp, ShapedAnswer, hung_up
 from local.standin.connection import ReachableConnection
 from local.standin.faults import Fault, Faults, Preset, Stage, UnknownPreset, merge_patch
 from local.standin.orders import Order, path_of
@@ -226,7 +226,7 @@ class Standin:
         return await self._answer(
             request,
             [Stage.DOWNLOAD],
-            lambda: file_answer(request, render.video, render.video_etag, "video/mp4"),
+            lambda: Response(render.video, media_type="video/mp4"),
             render.order.paths,
             video_url(request, render),
         )
