@@ -26,7 +26,7 @@ bus = Bus(settings.event_bus)
 def handler(ending: Ending, context: LambdaContext) -> VideoReady | VideoFailed:
     conclusion = Conclusion(
         ledger=ledger,
-        slots=admission,
+        leave_slot=admission.leave,
         providers=partial(provider_of, settings=settings),
         videos=videos,
         video_bucket=settings.video_bucket,

@@ -24,7 +24,7 @@ def handler(render: ActiveRender, context: LambdaContext) -> Progress:
     return poll(
         render,
         ledger=ledger,
-        slots=admission,
+        rendered=admission.rendered,
         providers=partial(provider_of, settings=settings),
         clock=partial(datetime.now, UTC),
     )

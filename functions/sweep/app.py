@@ -20,8 +20,8 @@ daily = DailySweep(
     queue=IntakeQueue(settings.queue_url),
     executions=Executions(settings.state_machine_arn),
     ledger=DynamoDBLedger(settings.ledger_table),
-    conclude=ConcludeFunction(settings.conclude_function),
-    admission=admission,
+    conclude=ConcludeFunction(settings.conclude_function).invoke,
+    serve_all=admission.serve_all,
     now=lambda: datetime.now(UTC),
 )
 

@@ -156,7 +156,7 @@ def test_line_about_another_job_names_that_one(account: RenderAccount, lines: Li
 def test_sweep_names_the_job_of_each_execution(account: RenderAccount, lines: Lines) -> None:
     app = load_step("sweep")
     app.daily = replace(
-        app.daily, conclude=Ignored(), now=lambda: datetime.now(UTC) + timedelta(minutes=1)
+        app.daily, conclude=ignored, now=lambda: datetime.now(UTC) + timedelta(minutes=1)
     )
     jobs = [JOB, JOB.model_copy(update={"run": 2, "folder": ""})]
     client = boto3.client("stepfunctions")
@@ -174,9 +174,8 @@ def test_sweep_names_the_job_of_each_execution(account: RenderAccount, lines: Li
         assert "execution" in line or not {"job_id", "run", "folder"} & line.keys()
 
 
-class Ignored:
-    def invoke(self, *_: object) -> None:
-        pass
+def ignored(*_: object) -> None:
+    pass
 
 
 # Intake: each record by its file, and by its job once it is known

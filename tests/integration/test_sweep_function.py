@@ -61,7 +61,7 @@ class Sweeping:
         self.app = load_step("sweep")
         daily = dataclasses.replace(
             self.app.daily,
-            conclude=ConcludeFunction(CONCLUDE, cast(Any, self.functions)),
+            conclude=ConcludeFunction(CONCLUDE, cast(Any, self.functions)).invoke,
             now=lambda: datetime.now(UTC) + timedelta(minutes=1),
         )
         monkeypatch.setattr(self.app, "daily", daily)

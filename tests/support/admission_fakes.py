@@ -18,7 +18,7 @@ from dropreel.model.job import Job
 from dropreel.model.ledger import Attempt, Ledger
 from dropreel.model.messages import AdmitRequest, NextAttempt, Plan, PlannedOffer
 from dropreel.model.prices import CATALOG_ONLY, Prices
-from dropreel.render.admission import Admission, Attempts, Lease, Slots, Waiter
+from dropreel.render.admission import Admission, Lease, Slots, Waiter
 from dropreel.render.spending import Limits
 from tests.support.render_account import LEDGER, REGION, create_ledger_table
 from tests.support.render_fakes import JOB, NOON, PLAN, RUNCOMFY, TICKET, WAVESPEED, FakeClock
@@ -104,7 +104,7 @@ def request_of(
 def admission_with(
     slots: Slots,
     executions: FakeExecutions,
-    attempts: Attempts,
+    ledger: Ledger,
     clock: Callable[[], datetime],
     *,
     in_flight: int | Mapping[ProviderName, int] = 1,
@@ -116,7 +116,7 @@ def admission_with(
     return Admission(
         slots=slots,
         executions=executions,
-        attempts=attempts,
+        find_attempt=ledger.find,
         clock=clock,
         limits=Limits(
             in_flight=dict.fromkeys(TITLES, in_flight) if isinstance(in_flight, int) else in_flight,

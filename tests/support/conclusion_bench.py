@@ -111,7 +111,7 @@ class Bench:
             return None
         return Conclusion(
             ledger=self.ledger,
-            slots=self.slots,
+            leave_slot=self.slots.leave,
             providers=by_name(self.provider),
             videos=self,
             video_bucket="videos",

@@ -104,6 +104,5 @@ class Bench:
         return [attempt.code for attempt in self.ledger.attempts(JOB.id)]
 
 
-class NoSlots:
-    def rendered(self, *_: object) -> None:
-        raise AssertionError("no render is ever completed here")
+def never_rendered(*_: object) -> None:
+    raise AssertionError("no render is ever completed here")

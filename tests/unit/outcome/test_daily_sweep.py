@@ -197,12 +197,15 @@ class Account:
         self.told: list[tuple[EndedExecution, Ending]] = []
         self.done: list[str] = []
         self.described = 0
-        self.daily = DailySweep(
+
+    @property
+    def daily(self) -> DailySweep:
+        return DailySweep(
             queue=self,
             executions=self,
             ledger=self.ledger,
-            conclude=self,
-            admission=self,
+            conclude=self.invoke,
+            serve_all=self.serve_all,
             now=lambda: NOON,
         )
 

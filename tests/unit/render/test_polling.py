@@ -97,7 +97,7 @@ def poll_at(
     return poll(
         ActiveRender(plan=plan, ticket=ticket, progress=progress, started_at=started_at),
         ledger=accepted() if ledger is None else ledger,
-        slots=slots or FakeSlots(),
+        rendered=(slots or FakeSlots()).rendered,
         providers=by_name(provider),
         clock=clock,
     )

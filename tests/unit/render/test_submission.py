@@ -41,7 +41,7 @@ from tests.support.submission_bench import (
     UNCLEAR,
     Bench,
     FakeUploads,
-    NoSlots,
+    never_rendered,
 )
 
 WAVESPEED_ONLY = PLAN.model_copy(update={"route": (WAVESPEED,)})
@@ -218,7 +218,7 @@ def test_request_that_the_ledger_could_not_record_is_recorded_by_poll() -> None:
     poll(
         ActiveRender(plan=PLAN, ticket=ticket, started_at=NOON),
         ledger=bench.ledger,
-        slots=NoSlots(),
+        rendered=never_rendered,
         providers=by_name(ScriptedProvider(answers=[Answer(state=RenderState.RENDERING)])),
         clock=bench.clock,
     )

@@ -25,7 +25,14 @@ from tests.support.render_fakes import (
     ScriptedProvider,
     by_name,
 )
-from tests.support.submission_bench import FIRST, NO_CREDIT, THROTTLED, UNAVAILABLE, Bench, NoSlots
+from tests.support.submission_bench import (
+    FIRST,
+    NO_CREDIT,
+    THROTTLED,
+    UNAVAILABLE,
+    Bench,
+    never_rendered,
+)
 
 
 @given(
@@ -227,7 +234,7 @@ class NeverPayTwice(RuleBasedStateMachine):
                     started_at=NOON,
                 ),
                 ledger=self.ledger,
-                slots=NoSlots(),
+                rendered=never_rendered,
                 providers=by_name(*self.providers),
                 clock=self.bench.clock,
             )

@@ -20,7 +20,7 @@ def admission_of(settings: AdmissionSettings) -> Admission:
     return Admission(
         slots=DynamoDBSlots(settings.ledger_table),
         executions=WaitingExecutions(settings.state_machine_arn),
-        attempts=DynamoDBLedger(settings.ledger_table),
+        find_attempt=DynamoDBLedger(settings.ledger_table).find,
         clock=partial(datetime.now, UTC),
         limits=limits_of(settings),
     )

@@ -1,10 +1,8 @@
 """What a decoded medium is, and the copy that is written of it."""
 
-from typing import BinaryIO, Protocol
-
 from pydantic import BaseModel, Field
 
-from dropreel.model.catalog import AudioFormat, AudioLimits, ImageFormat, ImageLimits
+from dropreel.model.catalog import AudioFormat, ImageFormat
 
 
 class _Message(BaseModel, frozen=True):
@@ -44,19 +42,3 @@ class MediumRefused(Exception):
     def __init__(self, found: str, *, broken: bool = False, rule: str = "", cure: str = "") -> None:
         super().__init__(found)
         self.fault = Fault(found=found, broken=broken, rule=rule, cure=cure)
-
-
-class OpenedPicture(Protocol):
-    @property
-    def facts(self) -> PictureFacts: ...
-
-    def write(self, limits: ImageLimits, into: BinaryIO) -> Copy:
-        """Writes the best copy within the limits into an empty file. Raises `MediumRefused`."""
-
-
-class OpenedSound(Protocol):
-    @property
-    def facts(self) -> SoundFacts: ...
-
-    def write(self, limits: AudioLimits, into: BinaryIO) -> Copy:
-        """The same of a recording."""

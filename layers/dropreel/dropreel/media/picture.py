@@ -93,7 +93,7 @@ class Picture:
         return PictureFacts(width=width, height=height)
 
     def write(self, limits: ImageLimits, into: BinaryIO) -> Copy:
-        """`opened.OpenedPicture`."""
+        """Write the best copy within the limits into an empty file. Raises `MediumRefused`."""
         size = scaled(*self._upright(self._image.size), limits)
         metadata = self._metadata
         if self._write_same_pixels(size, limits, into):

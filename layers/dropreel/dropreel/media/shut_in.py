@@ -40,7 +40,7 @@ class Codec(Generic[F]):
     """How a kind of medium is opened."""
 
     noun: str
-    open: Callable[[BinaryIO], Any]  # an `opened.OpenedPicture` or `OpenedSound`
+    open: Callable[[BinaryIO], Any]  # has `facts` and `write`
     facts: type[F]
     limits: type[BaseModel]
 

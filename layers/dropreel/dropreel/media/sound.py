@@ -94,7 +94,7 @@ class Sound:
         return SoundFacts(duration_seconds=self._seconds)
 
     def write(self, limits: AudioLimits, into: BinaryIO) -> Copy:
-        """`opened.OpenedSound`."""
+        """Write the best copy within the limits into an empty file. Raises `MediumRefused`."""
         for name, write in self._ways(limits):
             into.seek(SEEK_SET)
             into.truncate()

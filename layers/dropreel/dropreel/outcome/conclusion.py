@@ -173,12 +173,6 @@ class Videos(Protocol):
     def put_json(self, bucket: str, key: str, document: str) -> None: ...
 
 
-class HeldSlots(Protocol):
-    def leave(self, job: Job) -> None:
-        """Remove the run from the queue or its slot. Refunds the estimate, unless the attempt may
-        be paid for by the ledger's state. May be repeated."""
-
-
 class _Attempts(NamedTuple):
     """The attempts of a job that belong to one run."""
 
@@ -202,7 +196,7 @@ class Conclusion:
     """How a run ends in which a step failed, or which was stopped."""
 
     ledger: Ledger
-    slots: HeldSlots
+    leave_slot: Callable[[Job], None]
     providers: Callable[[ProviderName], Provider]
     videos: Videos
     video_bucket: str
@@ -219,7 +213,7 @@ class Conclusion:
         if outcome.sent_at:
             logger.info("Announced before: %s", outcome.code)
             return outcome.detail
-        self.slots.leave(job)
+        self.leave_slot(job)
         if isinstance(outcome.detail, VideoFailed) and not self._is_overtaken(ending):
             document = outcome.detail.model_dump_json(indent=2)
             self.videos.put_json(self.video_bucket, job.error_key, document)

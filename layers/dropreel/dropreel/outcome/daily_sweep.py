@@ -10,7 +10,7 @@ from typing import Protocol
 from dropreel.inbox.messages import MessageQueue, Sweep, SweepPosition
 from dropreel.model.executions import EndedExecution, Ending, UnhappyEnd
 from dropreel.model.job import Job
-from dropreel.model.ledger import Outcome, Run
+from dropreel.model.ledger import Ledger
 from dropreel.outcome.conclusion import needs_conclusion
 from dropreel.outcome.ownership import read
 from dropreel.runtime.log import job_keys, logger
@@ -35,36 +35,22 @@ class EndedExecutions(Protocol):
     def ending(self, execution: EndedExecution) -> Ending | None: ...
 
 
-class Runs(Protocol):
-    def runs(self, job_id: str) -> tuple[Run, ...]: ...
-
-    def outcome(self, job: Job, started_at: datetime) -> Outcome | None: ...
-
-
-class Conclude(Protocol):
-    def invoke(self, execution: EndedExecution, ending: Ending) -> None: ...
-
-
-class WaitingJobs(Protocol):
-    def serve_all(self) -> None: ...
-
-
 @dataclass(frozen=True)
 class DailySweep:
     """May run at any time and any number of times."""
 
     queue: MessageQueue
     executions: EndedExecutions
-    ledger: Runs
-    conclude: Conclude
-    admission: WaitingJobs
+    ledger: Ledger
+    conclude: Callable[[EndedExecution, Ending], None]
+    serve_all: Callable[[], None]
     now: Callable[[], datetime]
 
     def sweep(self) -> None:
         """Run each part, even when another one fails. Raises at the end what failed."""
         with ExitStack() as parts:  # runs the last callback first: the longest part comes last
             parts.callback(self._conclude_ended)
-            parts.callback(self.admission.serve_all)
+            parts.callback(self.serve_all)
             parts.callback(self.queue.send, Sweep(sweep=SweepPosition()), 0)
 
     def _conclude_ended(self) -> None:
@@ -97,7 +83,7 @@ class DailySweep:
         outcome = self.ledger.outcome(job, execution.started_at)
         if not needs_conclusion(outcome) or self._is_concluding(job):
             return False
-        self.conclude.invoke(execution, ending)
+        self.conclude(execution, ending)
         with logger.append_context_keys(**job_keys(job)):
             logger.info("Invoked conclude again", execution=execution.arn)
         return True

@@ -216,17 +216,13 @@ class WaitingExecutions(Protocol):
     def is_running(self, name: str) -> bool: ...
 
 
-class Attempts(Protocol):
-    def find(self, job_id: str, number: int) -> Attempt | None: ...
-
-
 @dataclass(frozen=True)
 class Admission:
     """Gives slots and takes them back."""
 
     slots: Slots
     executions: WaitingExecutions
-    attempts: Attempts
+    find_attempt: Callable[[str, int], Attempt | None]
     clock: Callable[[], datetime]
     limits: Limits
 
@@ -306,7 +302,7 @@ class Admission:
         )
 
     def _refund(self, run: RunId, run_state: RunState) -> Refund:
-        attempt = self.attempts.find(run.job_id, run_state.attempt or 0)
+        attempt = self.find_attempt(run.job_id, run_state.attempt or 0)
         if attempt is None or attempt.state in NOT_SUBMITTED:
             return Refund.ALL
         return Refund.NOTHING if attempt.state in MAY_BE_PAID else Refund.USD

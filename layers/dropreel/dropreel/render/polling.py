@@ -7,7 +7,6 @@ is returned, and the next call returns the same.
 import math
 from collections.abc import Callable
 from datetime import datetime
-from typing import Protocol
 
 from dropreel.model.catalog import TITLES, ProviderName
 from dropreel.model.errors import RenderTimedOut, RequestForgotten
@@ -31,25 +30,21 @@ _FORGOTTEN_AFTER_SECONDS = 300
 not know it. It is paid, a new one may not be visible at once, and a single 404 may be a fault."""
 
 
-class RenderedSlots(Protocol):
-    def rendered(self, job: Job, attempt: int) -> None:
-        """Free the slot of a finished attempt. May be repeated."""
-
-
 def poll(
     render: ActiveRender,
     *,
     ledger: Ledger,
-    slots: RenderedSlots,
+    rendered: Callable[[Job, int], None],
     providers: Callable[[ProviderName], Provider],
     clock: Callable[[], datetime],
 ) -> Progress:
     """One question to the provider. If it gets no answer, the render's state stays.
 
-    For a failed render that gets another attempt, `next` is that attempt. Raises `RenderFailed`,
-    `RenderModerated`, `RenderRejected`, `NoCredit`, `RenderCancelled`, `RequestForgotten`, or
-    `RenderTimedOut` when the render is not ready after its deadline. The queue and the render have
-    a deadline each, fixed at the submission; a run that resumes a render has both from its start.
+    `rendered` frees the slot of a finished attempt; it may be repeated. For a failed render that
+    gets another attempt, `next` is that attempt. Raises `RenderFailed`, `RenderModerated`,
+    `RenderRejected`, `NoCredit`, `RenderCancelled`, `RequestForgotten`, or `RenderTimedOut` when
+    the render is not ready after its deadline. The queue and the render have a deadline each, fixed
+    at the submission; a run that resumes a render has both from its start.
     """
     ticket = render.ticket
     provider = providers(ticket.provider)
@@ -83,7 +78,7 @@ def poll(
         following = _record_loss(render, answer, ledger)
         return Progress(state=answer.state, wait_seconds=0, next=following)
     if answer.state is RenderState.COMPLETED:
-        slots.rendered(render.plan.job, ticket.attempt)
+        rendered(render.plan.job, ticket.attempt)
         return Progress(
             state=answer.state,
             wait_seconds=0,

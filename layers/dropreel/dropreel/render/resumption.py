@@ -1,35 +1,28 @@
 """A job that runs again: it waits for the render that an earlier run submitted, if there is one."""
 
 from collections.abc import Callable, Iterable
-from typing import Protocol
 
 from dropreel.model.job import Job
-from dropreel.model.ledger import Attempt, Run
+from dropreel.model.ledger import Attempt, Ledger, Run
 from dropreel.model.messages import Plan
 from dropreel.model.provider import Ticket
 
 
-class History(Protocol):
-    def attempts(self, job_id: str) -> tuple[Attempt, ...]: ...
-
-    def runs(self, job_id: str) -> tuple[Run, ...]: ...
-
-
-def plan(job: Job, history: History, prepare: Callable[[], Plan]) -> Plan:
+def plan(job: Job, ledger: Ledger, prepare: Callable[[], Plan]) -> Plan:
     """The plan of this run. `prepare` makes a new one from the uploads.
 
     When a provider accepted the latest attempt and may still have it, its plan is used again, and
     no upload is read: they may be deleted, and the render is paid. Otherwise the run makes a new
     attempt, also after an unclear submission: rerun was asked for exactly that.
     """
-    attempts = history.attempts(job.id) if job.run > 1 else ()
+    attempts = ledger.attempts(job.id) if job.run > 1 else ()
     if not attempts:
         return prepare()
     latest = attempts[-1]
     ticket = latest.ticket
     if ticket is None:
         return prepare().model_copy(update={"first_attempt": latest.number + 1})
-    if submitted := _submitted(latest, job, history.runs(job.id)):
+    if submitted := _submitted(latest, job, ledger.runs(job.id)):
         changes = {"job": job, "first_attempt": latest.number, "resume": ticket}
         return submitted.model_copy(update=changes)
     fresh = prepare()
