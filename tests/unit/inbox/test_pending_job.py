@@ -70,7 +70,6 @@ FACE_BESIDE = "inbox/team/face.png"
         (pending_job("anna.png", own={"prompt": "hi", "model": MOTION}), True, ()),
         (pending_job("anna.png", defaults={"prompt": "hi", "model": MOTION}), True, ()),
         (pending_job(own={"prompt": "hi"}), False, (IMAGE, AUDIO)),
-        (pending_job("anna.png", "anna.mp3", model="gone"), True, ()),
         # files that are named
         (pending_job(own={"image": "../faces/anna.png"}), False, (IMAGE, AUDIO)),
         (pending_job("anna.mp3", own={"image": "../faces/anna.png"}), False, (IMAGE,)),

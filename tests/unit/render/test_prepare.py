@@ -399,23 +399,6 @@ def test_upload_that_is_gone_says_so(key: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("model", "cure"),
-    [
-        ("wan-2.2-speech-to-vidoe", f"Did you mean {SPEECH}? Name a known model"),
-        ("Wan-2.2-Speech-To-Video", f"Did you mean {SPEECH}? Name a known model"),
-        ("sora", "Name a known model"),
-    ],
-)
-def test_unknown_model_is_refused_with_the_known_ones(model: str, cure: str) -> None:
-    problem, reason = refusal(GOOD, model=model, problems=(PROBLEM,)).reasons
-
-    assert problem == PROBLEM
-    assert (reason.file, model in reason.found) == (FACE, True)
-    assert all(name in reason.rule for name in MODELS)
-    assert reason.cure.startswith(cure)
-
-
-@pytest.mark.parametrize(
     ("model", "configured", "message"),
     [
         (SPEECH, frozenset[str](), "No token is stored for RunComfy or WaveSpeed."),

@@ -65,11 +65,11 @@ class PendingJob:
     @property
     def missing(self) -> tuple[Role, ...]:
         """What the job waits for: what its model needs, and the files that it names."""
-        model = MODELS.get(self.model)  # None: prepare refuses the job
+        model = MODELS[self.model]
         needed = {
             Role.IMAGE: True,
-            Role.AUDIO: not model or model.needs_audio or Role.AUDIO in self.awaited,
-            Role.PROMPT: bool(model and model.needs_prompt),
+            Role.AUDIO: model.needs_audio or Role.AUDIO in self.awaited,
+            Role.PROMPT: model.needs_prompt,
         }
         there = {
             Role.IMAGE: bool(self.of(Role.IMAGE)),

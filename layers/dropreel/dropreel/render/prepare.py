@@ -8,7 +8,6 @@ import json
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from functools import partial
 from io import SEEK_END
 from tempfile import TemporaryFile
@@ -84,7 +83,7 @@ def prepare(
     `configured` are the providers that have a token. Raises `InputRejected` with the reasons of
     every offer when none takes the job, `TokenMissing` and `InputGone`.
     """
-    model = _model(job)
+    model = MODELS[job.model]
     if not any(offer.provider in configured for offer in model.route):
         names = [TITLES[name] for name in dict.fromkeys(offer.provider for offer in model.route)]
         raise TokenMissing(f"No token is stored for {listed(names, 'or')}.")
@@ -127,21 +126,6 @@ def prepare(
             changes=image.copy.changes + (audio.copy.changes if audio else ()),
             sha256=picture.sha256 | sound.sha256,
         )
-
-
-def _model(job: Job) -> Model:
-    if model := MODELS.get(job.model):
-        return model
-    near = get_close_matches(job.model.lower(), MODELS, 1, cutoff=0.5)
-    named = f"Did you mean {near[0]}? " if near else ""
-    reason = Reason(
-        file=_first_file(job),
-        rule=f"one of the models {listed(sorted(MODELS), 'and')}",
-        found=f"a job for the model {job.model}, which Dropreel does not know",
-        cure=f"{named}Name a known model in the job's .json file or in _defaults.json, or ask "
-        "your operator to correct the parameter Model. Then drop the files again.",
-    )
-    raise InputRejected((*job.problems, reason))
 
 
 # The job's media
