@@ -51,10 +51,11 @@ def poll(
     before = render.progress or Progress(state=RenderState.QUEUED, wait_seconds=0)
     retry_after_seconds = 0.0
     unknown_since: datetime | None = None
-    if render.plan.resume and render.progress is None:
-        ledger.resume(render.plan, clock())  # conclude needs to know what this run waits for
-    if not ticket.is_recorded:
-        _confirm(render, ledger)
+    if render.progress is None:
+        # Submit may have failed to record it, and a new run of the job would pay again.
+        ledger.confirm(render.plan.job.id, ticket)
+        if render.plan.resume:
+            ledger.resume(render.plan, clock())  # conclude needs to know what this run waits for
     try:
         answer = provider.ask(ticket)
     except Unreachable as silence:
@@ -111,14 +112,6 @@ def _left_seconds(render: ActiveRender, rendering_since: datetime | None, now: d
     else:
         deadline_seconds, since = render.ticket.render_timeout_seconds, rendering_since
     return deadline_seconds - (now - since).total_seconds()
-
-
-def _confirm(render: ActiveRender, ledger: Ledger) -> None:
-    """Record what submit could not: else a new run of the job would pay again."""
-    try:
-        ledger.confirm(render.plan.job.id, render.ticket)
-    except Exception:  # the next poll tries again
-        logger.exception("The ledger could not record request %s", render.ticket.request_id)
 
 
 def _give_up_if_forgotten(

@@ -188,22 +188,21 @@ class _Step:
                 f"is unknown: {unclear}"
             ) from None
         accepted_at = self.clock()
-        is_recorded = self._record(attempt, request_id, accepted_at)
-        ticket = attempt.ticket_for(request_id, accepted_at, is_recorded=is_recorded)
+        self._record(attempt, request_id, accepted_at)
+        ticket = attempt.ticket_for(request_id, accepted_at)
         self._cancel_if_stopped(ticket, plan.job, provider)
         return _accepted(ticket, next_attempt)
 
-    def _record(self, attempt: Attempt, request_id: str, now: datetime) -> bool:
-        """Record the request id, before anything else. False when that fails: the render is paid
-        all the same, so the ticket carries the id, and the attempt stays begun and is not sent
-        again."""
+    def _record(self, attempt: Attempt, request_id: str, now: datetime) -> None:
+        """Record the request id, before anything else. When that fails, the render is paid all the
+        same: the ticket carries the id, and poll's first call records it. Until then the attempt
+        stays begun, and is not sent again."""
         try:
             self.ledger.accept(attempt, request_id, now)
         except Exception:
             logger.exception("The ledger could not record request %s", request_id)
-            return False
+            return
         logger.info("%s accepted request %s", attempt.provider, request_id)
-        return True
 
     def _cancel_if_stopped(self, ticket: Ticket, job: Job, provider: Provider) -> None:
         """The run may have been stopped and concluded during the call to the provider. No failure
