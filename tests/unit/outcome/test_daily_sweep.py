@@ -223,7 +223,7 @@ class Account:
         arn = arn or f"arn:{job.execution_name}"
         execution = EndedExecution(arn, status, NOON - started, NOON - stopped)
         self.listed[status].append(execution)
-        self.endings[execution.arn] = Ending(given or job.model_dump_json(), None, None)
+        self.endings[execution.arn] = Ending(given or job.model_dump_json(), None)
         return execution
 
     def ended(self, status: UnhappyEnd) -> Iterator[EndedExecution]:

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterator
 from contextlib import suppress
-from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -61,11 +60,11 @@ class Executions:
             return None
         if described["status"] != execution.status:
             return None
-        return Ending(described.get("input", ""), described.get("error"), described.get("cause"))
+        return Ending(described.get("input", ""), described.get("error"))
 
 
 class ConcludeFunction:
-    """Calls conclude with an event like EventBridge's."""
+    """Calls conclude with what it reads of EventBridge's event."""
 
     def __init__(self, name: str, client: "LambdaClient | None" = None) -> None:
         self._name = name
@@ -79,16 +78,12 @@ class ConcludeFunction:
     def invoke(self, execution: EndedExecution, ending: Ending) -> None:
         """Asynchronous, so that conclude's own retries and dead-letter queue apply."""
         event = {
-            "detail-type": "Step Functions Execution Status Change",
-            "source": "aws.states",
             "detail": {
                 "executionArn": execution.arn,
                 "status": execution.status,
-                "startDate": _milliseconds(execution.started_at),
-                "stopDate": _milliseconds(execution.stopped_at),
+                "startDate": execution.started_at.isoformat(),
                 "input": ending.input,
                 "error": ending.error,
-                "cause": ending.cause,
             },
         }
         self._client.invoke(
@@ -96,7 +91,3 @@ class ConcludeFunction:
             InvocationType="Event",
             Payload=json.dumps(event).encode(),
         )
-
-
-def _milliseconds(moment: datetime) -> int:
-    return round(moment.timestamp() * 1000)

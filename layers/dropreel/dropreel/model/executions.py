@@ -23,4 +23,3 @@ class Ending:
 
     input: str
     error: str | None
-    cause: str | None
