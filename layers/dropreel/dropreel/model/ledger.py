@@ -57,9 +57,7 @@ class Attempt(BaseModel, frozen=True):
             return None
         return self.ticket_for(self.request_id, self.accepted_at)
 
-    def ticket_for(
-        self, request_id: str, accepted_at: datetime, *, is_recorded: bool = True
-    ) -> Ticket:
+    def ticket_for(self, request_id: str, accepted_at: datetime) -> Ticket:
         return Ticket(
             provider=self.provider,
             endpoint=self.endpoint,
@@ -69,7 +67,6 @@ class Attempt(BaseModel, frozen=True):
             submitted_at=accepted_at,
             queue_timeout_seconds=self.queue_timeout_seconds,
             render_timeout_seconds=self.render_timeout_seconds,
-            is_recorded=is_recorded,
         )
 
 

@@ -40,9 +40,6 @@ class Ticket(BaseModel, frozen=True):
         default=RENDER_TIMEOUT_SECONDS,
         description="From when a poll first saw it rendering. Fixed at the submission.",
     )
-    is_recorded: bool = Field(
-        default=True, description="False when the ledger could not be written at the time."
-    )
 
 
 class FailureCause(StrEnum):
