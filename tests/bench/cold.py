@@ -5,8 +5,8 @@
 The embedded AWS renders one job. Then each handler is imported and called in a fresh interpreter:
 with boto3 as Lambda's runtime brings it (here from MiniStack's environment), the layers as `sam
 build` made them (.pyc included), the function's environment, and an event of that job under a new
-id, so that the ledger does not know it either. The baseline runs before each of them, on the same
-layers, and the ratio is the median of these pairs. CPU is user and system time, and steadier.
+id. The baseline runs before each of them, on the same layers, and the ratio is the median of these
+pairs. CPU is user and system time, and steadier.
 
 Not as in Lambda: no connection has TLS, and admit's task token is void, so that it takes the slot
 back as well. Prepare converts the media in processes of their own, which are counted.
@@ -106,7 +106,7 @@ class Bench:
         submission = self._start("submit", {"plan": plan})
         self._start("poll", {**active, "ticket": submission["ticket"]})
         self._start("deliver", {**active, **self._completed})
-        ended = {"job": plan["job"], "started_at": self._started_at}
+        ended = {"job": self._new_plan()["job"], "started_at": self._started_at}
         error = {"Error": "InputRejected", "Cause": ""}
         self._start("conclude", {**ended, "error": error, "execution": self._execution})
         self._start("announce", ended)

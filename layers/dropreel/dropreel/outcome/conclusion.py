@@ -8,8 +8,8 @@ Each run has one outcome in the ledger, written once. What conclude does:
 | is not written            | was delivered      | closes the run, writes `Video Ready`          |
 | is not written            | was not delivered  | closes the run, ends its request, writes      |
 |                           |                    | `Video Failed`                                |
-| is written, and not sent, |                    | gives the slot back, writes the error file of |
-| by now or before          |                    | a failure, unless a later job took its place  |
+| then, if it is not sent   |                    | gives the slot back, writes the error file of |
+|                           |                    | a failure, unless a later job took its place  |
 
 The outcome is written as early as possible, so that no later fault of the call loses the reason.
 After the state machine's call, its next state announces the outcome. EventBridge (or the sweep)
