@@ -437,13 +437,13 @@ def _kind(item: dict[str, Any]) -> str:
 
 
 def _brief_voice() -> bytes:
-    """Half a second of silence that need not be made fit."""
+    """Half a second of a tone."""
     file = io.BytesIO()
     with wave.open(file, "wb") as recording:
         recording.setnchannels(1)
         recording.setsampwidth(2)
         recording.setframerate(16_000)
-        recording.writeframes(bytes(16_000))
+        recording.writeframes((b"\x00\x10" * 40 + b"\x00\xf0" * 40) * 100)
     return file.getvalue()
 
 
