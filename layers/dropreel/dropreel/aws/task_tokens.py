@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class WaitingExecutions:
-    """Satisfies `admission.Executions`."""
+    """Satisfies `admission.WaitingExecutions`."""
 
     def __init__(self, state_machine_arn: str, client: "SFNClient | None" = None) -> None:
         self._executions = state_machine_arn.replace(":stateMachine:", ":execution:", 1)
