@@ -15,7 +15,7 @@ from dropreel.inbox.messages import SeenUpload, Sweep, SweepPosition, message_in
 from dropreel.inbox.sweep import InboxSweep
 from dropreel.model.events import DetailType, UploadIncomplete
 from dropreel.model.job import Input, Job
-from dropreel.model.uploads import ObjectVersion, Page, WrittenObject
+from dropreel.model.uploads import ObjectVersion, Page
 
 Parsed = dict[str, object] | str | bytes
 Step = str | float | tuple[str, Parsed]
@@ -82,7 +82,7 @@ class World:
             body = json.dumps(body)
         content = body.encode() if isinstance(body, str) else body
         self.bodies[version_id] = content
-        self.uploads[key] = ObjectVersion(key, version_id, len(content))
+        self.uploads[key] = ObjectVersion(key, version_id, len(content), self.time)
         seen = SeenUpload(bucket=UPLOADS, key=key, version_id=version_id, first_seen=self.time)
         self.seen[version_id] = seen
         return seen
@@ -156,11 +156,9 @@ class World:
     def page(self, bucket: str, prefix: str, after: str | None) -> Page:
         assert bucket == UPLOADS
         keys = sorted(key for key in self.uploads if key.startswith(prefix) and key > (after or ""))
-        objects = tuple(
-            WrittenObject(key, one.version_id, one.size_bytes, self.seen[one.version_id].first_seen)
-            for key, one in ((key, self.uploads[key]) for key in keys[:3])
+        return Page(
+            tuple(self.uploads[key] for key in keys[:3]), keys[2] if len(keys) > 3 else None
         )
-        return Page(objects, keys[2] if len(keys) > 3 else None)
 
     def read(self, bucket: str, pinned: Input) -> bytes:
         assert bucket == UPLOADS

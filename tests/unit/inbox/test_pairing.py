@@ -1,5 +1,7 @@
 """Which uploads belong together."""
 
+from datetime import UTC, datetime
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,12 +10,14 @@ from dropreel.inbox.pairing import Group, Name, name_of
 from dropreel.model.job import Role
 from dropreel.model.uploads import ObjectVersion
 
+NOON = datetime(2026, 11, 12, 12, tzinfo=UTC)
+
 
 def group_of(*files: str) -> Group:
     """The group around the first of the files."""
     name = name_of(f"inbox/{files[0]}")
     assert name is not None
-    return Group.around(name, [ObjectVersion(f"inbox/{file}", "v1", 1) for file in files])
+    return Group.around(name, [ObjectVersion(f"inbox/{file}", "v1", 1, NOON) for file in files])
 
 
 @pytest.mark.parametrize(

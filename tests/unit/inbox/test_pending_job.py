@@ -1,6 +1,7 @@
 """When a job is ready, and what it is made of."""
 
 import json
+from datetime import UTC, datetime
 
 import pytest
 
@@ -9,6 +10,8 @@ from dropreel.inbox.pairing import Group, name_of
 from dropreel.inbox.pending_job import MAX_NAMED, PendingJob
 from dropreel.model.job import Role
 from dropreel.model.uploads import ObjectVersion
+
+NOON = datetime(2026, 11, 12, 12, tzinfo=UTC)
 
 SPEECH = "wan-2.2-speech-to-video"
 MOTION = "wan-2.2-image-to-video"
@@ -27,7 +30,7 @@ def pending_job(
     name = name_of("inbox/team/anna.png")
     assert name is not None
     says = ["anna.json"] if own is not None else []
-    listed = [ObjectVersion(f"inbox/team/{file}", "v1", 1) for file in (*files, *says)]
+    listed = [ObjectVersion(f"inbox/team/{file}", "v1", 1, NOON) for file in (*files, *says)]
     own_file, inherited = (
         parse(role, key, json.dumps(said or {}).encode(), ("faces/",))
         for role, key, said in (
@@ -40,8 +43,8 @@ def pending_job(
         group=Group.around(name, listed),
         own=own_file,
         inherited=nearest_wins([inherited]),
-        defaults=(ObjectVersion("inbox/team/_defaults.json", "d1", 2),) if defaults else (),
-        found={key: ObjectVersion(key, "n1", 3) for key in there},
+        defaults=(ObjectVersion("inbox/team/_defaults.json", "d1", 2, NOON),) if defaults else (),
+        found={key: ObjectVersion(key, "n1", 3, NOON) for key in there},
         deployed_model=model,
     )
 

@@ -20,7 +20,7 @@ from dropreel.inbox.sweep import REST_SECONDS, InboxSweep
 from dropreel.model.executions import EndedExecution, Ending, UnhappyEnd
 from dropreel.model.job import INBOX, Job
 from dropreel.model.ledger import Outcome, Run
-from dropreel.model.uploads import Page, WrittenObject
+from dropreel.model.uploads import ObjectVersion, Page
 from dropreel.outcome import daily_sweep as sweeping
 from dropreel.outcome.daily_sweep import LOOKS_BACK, DailySweep
 from dropreel.runtime.log import logger
@@ -58,7 +58,7 @@ class Inbox:
         listed = left[: self.keys_a_page]
         return Page(
             tuple(
-                WrittenObject(key, f"v of {key}", 1, NOON)
+                ObjectVersion(key, f"v of {key}", 1, NOON)
                 for key in listed
                 if key not in self.deleted
             ),

@@ -12,12 +12,16 @@ from dropreel.aws import clients
 from dropreel.media.source import buffered
 from dropreel.model.errors import InputGone
 from dropreel.model.job import Input
-from dropreel.model.uploads import ObjectVersion, Page, WrittenObject
+from dropreel.model.uploads import ObjectVersion, Page
 
 if TYPE_CHECKING:
     from botocore.response import StreamingBody
     from mypy_boto3_s3 import S3Client
-    from mypy_boto3_s3.type_defs import CompletedPartTypeDef, ListObjectVersionsRequestTypeDef
+    from mypy_boto3_s3.type_defs import (
+        CompletedPartTypeDef,
+        ListObjectVersionsRequestTypeDef,
+        ObjectVersionTypeDef,
+    )
 
 _BLOCK_BYTES = 1 << 20
 _GONE = {"NoSuchKey", "NoSuchVersion", "404", "MethodNotAllowed"}
@@ -32,6 +36,16 @@ def _reading(key: str) -> Iterator[None]:
         if error.response["Error"]["Code"] in _GONE:
             raise InputGone(f"{key} was deleted before it could be read.") from error
         raise
+
+
+def _listed(version: "ObjectVersionTypeDef") -> ObjectVersion:
+    return ObjectVersion(
+        version["Key"],
+        version["VersionId"],
+        version["Size"],
+        version["LastModified"],
+        version["ETag"].strip('"'),
+    )
 
 
 @dataclass
@@ -73,9 +87,7 @@ class S3Storage:
             Bucket=bucket, Prefix=prefix
         )
         for page in pages:
-            for version in page.get("Versions", []):
-                if version["IsLatest"]:
-                    yield ObjectVersion(version["Key"], version["VersionId"], version["Size"])
+            yield from (_listed(one) for one in page.get("Versions", []) if one["IsLatest"])
 
     def page(self, bucket: str, prefix: str, after: str | None) -> Page:
         """One request's list of the current objects, starting after a key.
@@ -88,11 +100,7 @@ class S3Storage:
             request["KeyMarker"] = after
         listed = self._client.list_object_versions(**request)
         versions, deleted = listed.get("Versions", []), listed.get("DeleteMarkers", [])
-        current = tuple(
-            WrittenObject(one["Key"], one["VersionId"], one["Size"], one["LastModified"])
-            for one in versions
-            if one["IsLatest"]
-        )
+        current = tuple(_listed(one) for one in versions if one["IsLatest"])
         keys = [one["Key"] for one in (*versions, *deleted)]
         return Page(objects=current, goes_on_after=max(keys) if listed["IsTruncated"] else None)
 

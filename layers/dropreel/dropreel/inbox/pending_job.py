@@ -158,5 +158,9 @@ class PendingJob:
 def pinned(role: Role, upload: ObjectVersion) -> Input:
     """The upload as a job's input, pinned to its version."""
     return Input(
-        role=role, key=upload.key, version_id=upload.version_id, size_bytes=upload.size_bytes
+        role=role,
+        key=upload.key,
+        version_id=upload.version_id,
+        size_bytes=upload.size_bytes,
+        etag=upload.etag or None,
     )

@@ -11,7 +11,7 @@ from typing import Protocol
 from dropreel.inbox.messages import MessageQueue, SeenUpload, Sweep
 from dropreel.inbox.pairing import name_of
 from dropreel.model.job import INBOX
-from dropreel.model.uploads import Page, WrittenObject
+from dropreel.model.uploads import ObjectVersion, Page
 from dropreel.runtime.log import logger
 
 SWEEP_UPLOADS_PER_MINUTE = 120
@@ -75,7 +75,7 @@ class InboxSweep:
             is_over=after is None,
         )
 
-    def _unanswered(self, bucket: str, uploads: Sequence[WrittenObject]) -> Iterator[WrittenObject]:
+    def _unanswered(self, bucket: str, uploads: Sequence[ObjectVersion]) -> Iterator[ObjectVersion]:
         for first in range(0, len(uploads), _BATCH):
             pins = {(one.key, one.version_id): one for one in uploads[first : first + _BATCH]}
             unanswered = self.notes.unanswered(bucket, pins)

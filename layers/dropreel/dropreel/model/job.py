@@ -36,6 +36,10 @@ class Input(BaseModel, frozen=True):
     key: str = Field(description="The key in the upload bucket.")
     version_id: str
     size_bytes: int = Field(ge=0)
+    etag: str | None = Field(default=None, description="As S3 lists it, without quotes.")
+    sha256: str | None = Field(
+        default=None, description="Of a document that intake read, in hex. Null for media."
+    )
 
 
 class Job(BaseModel):
@@ -52,7 +56,16 @@ class Job(BaseModel):
     options: dict[str, OptionValue] = Field(
         default_factory=dict, description="In the user's spelling; not checked against a model yet."
     )
+    labels: dict[str, str] = Field(
+        default_factory=dict, description="The user's own words, passed on to event and manifest."
+    )
     inputs: tuple[Input, ...]
+    ignored: tuple[str, ...] = Field(
+        default=(), description="Keys with the job's name whose ending Dropreel does not know."
+    )
+    again: bool = Field(
+        default=False, description="Render it although its video is there: the operator asked."
+    )
     problems: tuple[Reason, ...] = Field(
         default=(), description="What intake found wrong with the files' names and settings."
     )

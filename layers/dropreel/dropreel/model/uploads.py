@@ -11,19 +11,15 @@ class ObjectVersion:
     key: str
     version_id: str
     size_bytes: int
-
-
-@dataclass(frozen=True)
-class WrittenObject(ObjectVersion):
-    """Also with the time of the write."""
-
     written_at: datetime
+    etag: str = ""
+    """Two objects with one ETag have the same bytes. The same bytes can have two ETags."""
 
 
 @dataclass(frozen=True)
 class Page:
     """A part of a listing, sorted by key."""
 
-    objects: tuple[WrittenObject, ...]
+    objects: tuple[ObjectVersion, ...]
     goes_on_after: str | None
     """The next page begins after this key; None on the last page."""
