@@ -21,4 +21,6 @@ bus = Bus(settings.event_bus)
 @step(EndedJob.model_validate, final=())
 def handler(ended: EndedJob, context: LambdaContext) -> VideoReady | VideoFailed:
     clock = partial(datetime.now, UTC)
-    return announce(ended.job, ended.started_at, ledger=ledger, bus=bus, clock=clock)
+    return announce(
+        ended.job, ended.started_at, ended.execution, ledger=ledger, bus=bus, clock=clock
+    )

@@ -106,9 +106,13 @@ class Bench:
         submission = self._start("submit", {"plan": plan})
         self._start("poll", {**active, "ticket": submission["ticket"]})
         self._start("deliver", {**active, **self._completed})
-        ended = {"job": self._new_plan()["job"], "started_at": self._started_at}
+        ended = {
+            "job": self._new_plan()["job"],
+            "execution": self._execution,
+            "started_at": self._started_at,
+        }
         error = {"Error": "InputRejected", "Cause": ""}
-        self._start("conclude", {**ended, "error": error, "execution": self._execution})
+        self._start("conclude", {**ended, "error": error})
         self._start("announce", ended)
         self._start("sweep", {"serve": "waiting jobs"})
 

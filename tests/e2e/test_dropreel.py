@@ -231,7 +231,7 @@ def test_half_a_pair_is_announced_when_its_time_is_over(stack: Stack) -> None:
     stack.upload("lonely.mp3", SPEECH.read_bytes())
 
     event = stack.event(
-        lambda e: e["detail-type"] == "Upload Incomplete" and e["detail"]["stem"] == "lonely"
+        lambda e: e["detail-type"] == "Upload Incomplete" and e["detail"]["job"]["stem"] == "lonely"
     )
 
     assert_follows_schema(event)

@@ -9,7 +9,7 @@ import pytest
 from dropreel.model.ledger import Outcome
 from dropreel.model.messages import EndedJob
 from dropreel.outcome.announcement import OutcomeMissing
-from tests.support.conclusion_bench import FAILED, READY
+from tests.support.conclusion_bench import FAILED, READY, RUN
 from tests.support.fault_account import CONTEXT, load_step
 from tests.support.render_account import RenderAccount, render_account
 from tests.support.render_fakes import JOB, NOON
@@ -23,7 +23,7 @@ def account(monkeypatch: pytest.MonkeyPatch) -> Iterator[RenderAccount]:
 
 def announce() -> dict[str, Any]:
     """In a new environment."""
-    event = EndedJob(job=JOB, started_at=NOON).model_dump(mode="json")
+    event = EndedJob(job=JOB, execution=RUN, started_at=NOON).model_dump(mode="json")
     detail: dict[str, Any] = load_step("announce").handler(event, CONTEXT)
     return detail
 
@@ -40,6 +40,7 @@ def test_outcome_is_announced_once(
 
     [event] = map(json.loads, account.announced())
     assert (event["source"], event["detail-type"]) == ("dropreel", detail_type)
+    assert event["resources"] == [RUN]
     assert first == second == event["detail"] == outcome.detail.model_dump(mode="json")
     written = account.ledger.outcome(JOB, NOON)
     assert written

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 import boto3
 import pytest
@@ -9,13 +10,18 @@ from botocore.stub import Stubber
 from moto import mock_aws
 
 from dropreel.aws.bus import Bus, EventNotTaken
-from dropreel.model.events import DetailType, IncompleteUpload, UploadIncomplete
+from dropreel.model.events import (
+    DetailType,
+    IncompleteJob,
+    IncompleteUpload,
+    StoredFile,
+    UploadIncomplete,
+)
 from dropreel.model.job import Role
 
 REGION = "eu-central-1"
 DETAIL = UploadIncomplete(
-    folder="team/",
-    stem="anna 🎤",
+    job=IncompleteJob(folder="team/", stem="anna 🎤"),
     uploads=(
         IncompleteUpload(
             bucket="uploads", key="inbox/team/anna 🎤.png", version_id="v1", size_bytes=1
@@ -24,6 +30,8 @@ DETAIL = UploadIncomplete(
     missing=(Role.AUDIO,),
     waited_minutes=60,
     message="anna 🎤.png waited.",
+    error_file=StoredFile(bucket="videos", key="team/anna 🎤.error.json"),
+    ended_at=datetime(2026, 11, 20, 12, tzinfo=UTC),
 )
 
 

@@ -225,31 +225,38 @@ class Case:
         )
         return render.model_dump(mode="json")
 
+    @property
+    def execution(self) -> str:
+        return f"arn:aws:states:eu-central-1:123456789012:execution:r:{self.job.id}"
+
     def failed_run(self) -> Json:
         cause = {"errorMessage": str(RenderTimedOut("Still queued.")), "errorType": "-"}
         return {
             "job": self.job.model_dump(mode="json"),
             "error": {"Error": "FinalAnswer", "Cause": json.dumps(cause)},
-            "execution": f"arn:aws:states:eu-central-1:123456789012:execution:r:{self.job.id}",
+            "execution": self.execution,
             "started_at": STARTED_AT.isoformat(),
         }
 
     def ended_run(self) -> Json:
         detail = ABORTED["detail"] | {
-            "executionArn": self.failed_run()["execution"],
+            "executionArn": self.execution,
             "input": self.job.model_dump_json(),
             "startDate": int(STARTED_AT.timestamp() * 1000),
         }
         return {**ABORTED, "detail": detail}
 
     def ended_job(self) -> Json:
-        return EndedJob(job=self.job, started_at=STARTED_AT).model_dump(mode="json")
+        ended = EndedJob(job=self.job, execution=self.execution, started_at=STARTED_AT)
+        return ended.model_dump(mode="json")
 
     def announced(self) -> list[Json]:
         """The details of its events since the last look."""
         looks = iter(self.account.announced, [])  # a look takes some of what is there
-        details: list[Json] = [json.loads(text)["detail"] for look in looks for text in look]
-        return [detail for detail in details if detail["job"]["id"] == self.job.id]
+        events: list[Json] = [json.loads(text) for look in looks for text in look]
+        ours = [event for event in events if event["detail"]["job"]["id"] == self.job.id]
+        assert all(event["resources"] == [self.execution] for event in ours)
+        return [event["detail"] for event in ours]
 
     def versions(self, key: str) -> int:
         listed = self.account.s3.list_object_versions(Bucket=VIDEOS, Prefix=key)

@@ -17,7 +17,7 @@ from dropreel.model.errors import FinalAnswer, RenderTimedOut, ResultRefused
 from dropreel.model.messages import ActiveRender, EndedJob, NextAttempt, Plan, SubmitRequest
 from dropreel.model.provider import Answer, RenderState, Result, Ticket
 from tests.support.admission_fakes import FakeExecutions, admission_with, request_of
-from tests.support.conclusion_bench import FAILED, failed_run
+from tests.support.conclusion_bench import FAILED, RUN, failed_run
 from tests.support.fault_account import CONTEXT, load_step
 from tests.support.log_lines import Lines, keys_of, log_lines
 from tests.support.render_account import LEDGER, ROOT, UPLOADS, RenderAccount, render_account
@@ -83,7 +83,7 @@ def event_for(step: str, account: RenderAccount, plan: Plan) -> Json:
         return SubmitRequest(plan=plan).model_dump(mode="json")
     if step == "announce":
         account.ledger.end(plan.job, NOON, FAILED, NOON)
-        return EndedJob(job=plan.job, started_at=NOON).model_dump(mode="json")
+        return EndedJob(job=plan.job, execution=RUN, started_at=NOON).model_dump(mode="json")
     render = accept(account, plan)
     if step == "conclude":
         job = plan.job.model_dump(mode="json")

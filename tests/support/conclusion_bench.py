@@ -1,6 +1,7 @@
 """Conclude with everything around it replaced, and what it is called with."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -15,6 +16,7 @@ from dropreel.model.events import (
     DetailType,
     JobSummary,
     RenderSummary,
+    StoredFile,
     VideoFailed,
     VideoReady,
 )
@@ -66,6 +68,7 @@ class Bench:
         self.beginning_run = 1
         self.ledger = MemoryLedger()
         self.documents = documents or {}  # of the videos bucket, by key
+        self.videos: set[str] = set()  # their keys
         self.announced: list[tuple[DetailType, BaseModel]] = []
         self.bus_is_away = False
         self.slots = FakeSlots(self.ledger)
@@ -73,9 +76,12 @@ class Bench:
 
     # The job's attempts
 
-    def begin(self, number: int = 1, offer: PlannedOffer = RUNCOMFY) -> "Bench":
+    def begin(
+        self, number: int = 1, offer: PlannedOffer = RUNCOMFY, usd: float | None = None
+    ) -> "Bench":
         next_attempt = NextAttempt(attempt=number, offer=0 if offer is RUNCOMFY else 1)
-        assert self.ledger.begin(JOB.id, next_attempt, offer, NOON, run=self.beginning_run)
+        run = self.beginning_run
+        assert self.ledger.begin(JOB.id, next_attempt, offer, NOON, run=run, estimated_usd=usd)
         return self
 
     def in_run(self, run: int) -> "Bench":
@@ -88,8 +94,8 @@ class Bench:
         """The latest."""
         return self.ledger.attempts(JOB.id)[-1]
 
-    def accept(self, number: int = 1) -> "Bench":
-        self.begin(number)
+    def accept(self, number: int = 1, usd: float | None = None) -> "Bench":
+        self.begin(number, usd=usd)
         self.ledger.accept(self.attempt, f"req-{number}", NOON)
         return self
 
@@ -137,17 +143,23 @@ class Bench:
 
     def announce_outcome(self) -> None:
         """The state machine's next step."""
-        announce(JOB, NOON, ledger=self.ledger, bus=self, clock=self.tick)
+        announce(JOB, NOON, RUN, ledger=self.ledger, bus=self, clock=self.tick)
 
     def text(self, bucket: str, key: str) -> str | None:
         return self.documents.get(key)
 
+    def has(self, bucket: str, key: str) -> bool:
+        return key in self.videos
+
     def put_json(self, bucket: str, key: str, document: str) -> None:
         self.documents[key] = document
 
-    def announce(self, detail_type: DetailType, detail: BaseModel) -> None:
+    def announce(
+        self, detail_type: DetailType, detail: BaseModel, resources: Sequence[str] = ()
+    ) -> None:
         if self.bus_is_away:
             raise OSError("EventBridge is away")
+        assert [arn.removesuffix("-r2") for arn in resources] == [RUN]
         self.announced.append((detail_type, detail))
 
     def tick(self) -> datetime:
@@ -195,6 +207,7 @@ def told(
     request_id: str | None = "req-1",
     number: int = 1,
     offer: PlannedOffer = RUNCOMFY,
+    estimated_usd: float | None = 0,
 ) -> AttemptSummary:
     return AttemptSummary(
         number=number,
@@ -203,6 +216,7 @@ def told(
         request_id=request_id,
         outcome=outcome,
         message=message,
+        estimated_usd=estimated_usd,
     )
 
 
@@ -265,6 +279,9 @@ def manifest(job: Job = JOB, started_at: datetime | None = NOON) -> str:
             copying_seconds=0,
             attempts=(),
         ),
+        manifest=StoredFile(bucket="videos", key=job.manifest_key),
+        estimated_usd=0,
+        ended_at=NOON,
     ).model_dump_json()
 
 
@@ -273,6 +290,9 @@ def error_file(job: Job = JOB, started_at: datetime | None = NOON, execution: st
         error=NO_CREDIT.report,
         job=JobSummary.of(job, started_at),
         inputs=(),
+        estimated_usd=0,
+        error_file=StoredFile(bucket="videos", key=job.error_key),
+        ended_at=NOON,
         execution=execution,
     ).model_dump_json()
 

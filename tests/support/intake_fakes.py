@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
@@ -169,6 +169,10 @@ class World:
         assert bucket == VIDEOS
         return self.files.get(key)
 
+    def has(self, bucket: str, key: str) -> bool:
+        assert bucket == VIDEOS
+        return key in self.files
+
     def put_json(self, bucket: str, key: str, document: str) -> None:
         assert bucket == VIDEOS
         self.files[key] = document
@@ -214,7 +218,9 @@ class World:
         due = self.time + timedelta(seconds=delay_seconds)
         self.messages.append((due, message.model_dump_json()))
 
-    def announce(self, detail_type: DetailType, detail: BaseModel) -> None:
+    def announce(
+        self, detail_type: DetailType, detail: BaseModel, resources: Sequence[str] = ()
+    ) -> None:
         assert detail_type is DetailType.UPLOAD_INCOMPLETE
         assert isinstance(detail, UploadIncomplete)
         self.announced.append(detail)

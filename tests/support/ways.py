@@ -4,7 +4,7 @@ A way is both the script that answers and what is expected: which step is called
 input matters, and how the execution ends.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -168,6 +168,7 @@ class Outcomes:
         self._key = (job.id, job.run)
         self._written: tuple[Outcome, datetime] | None = None
         self.sent: list[tuple[DetailType, BaseModel]] = []
+        self.resources: list[tuple[str, ...]] = []
 
     def end(self, started_at: datetime, detail: VideoReady | VideoFailed) -> Any:  # noqa: ANN401
         """The first outcome counts."""
@@ -183,7 +184,10 @@ class Outcomes:
         assert self._written
         self._written = (self._written[0].model_copy(update={"sent_at": now}), self._written[1])
 
-    def announce(self, detail_type: DetailType, detail: BaseModel) -> None:
+    def announce(
+        self, detail_type: DetailType, detail: BaseModel, resources: Sequence[str] = ()
+    ) -> None:
+        self.resources.append(tuple(resources))
         self.sent.append((detail_type, detail))
 
 
@@ -234,6 +238,9 @@ def concluded(play: Play, ending: FailedRun) -> BaseModel:
         error=ending.report,
         job=JobSummary.of(ending.job, ending.started_at),
         inputs=(),
+        estimated_usd=0,
+        error_file=None,
+        ended_at=ending.started_at,
         execution=ending.execution,
     )
     written: BaseModel = play.outcomes.end(ending.started_at, failed)
@@ -246,6 +253,7 @@ def announced(play: Play, ended: EndedJob) -> BaseModel:
     return announce(
         ended.job,
         ended.started_at,
+        ended.execution,
         ledger=ledger,
         bus=play.outcomes,
         clock=lambda: datetime.now(UTC),

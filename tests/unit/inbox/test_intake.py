@@ -11,9 +11,9 @@ from pydantic import BaseModel, ValidationError
 
 from dropreel.inbox.intake import MAX_LISTED
 from dropreel.inbox.messages import SeenUpload, Sweep, SweepPosition, message_in
-from dropreel.model.events import UploadIncomplete
+from dropreel.model.events import OlderVideo, StoredFile, UploadIncomplete
 from dropreel.model.job import Role
-from tests.support.intake_fakes import UPLOADS, Parsed, Step, World, cases
+from tests.support.intake_fakes import UPLOADS, VIDEOS, Parsed, Step, World, cases
 
 EVENT = Path(__file__).parents[3] / "events/samples/object_created.json"
 
@@ -245,7 +245,7 @@ def test_one_event_and_a_file_say_what_an_upload_misses(
     world.play(120)
 
     (incomplete,) = world.announced
-    assert (incomplete.folder, incomplete.stem) == ("team/", "anna")
+    assert (incomplete.job.folder, incomplete.job.stem) == ("team/", "anna")
     assert {(upload.key, upload.version_id) for upload in incomplete.uploads} == {
         (one.key, one.version_id) for one in world.seen.values()
     }
@@ -255,7 +255,24 @@ def test_one_event_and_a_file_say_what_an_upload_misses(
     assert message in incomplete.message
     written = world.files["team/anna.error.json"]
     assert UploadIncomplete.model_validate_json(written) == incomplete
+    assert incomplete.error_file == StoredFile(bucket=VIDEOS, key="team/anna.error.json")
+    assert incomplete.ended_at == world.begun + timedelta(minutes=60)
     assert not world.messages
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_incomplete_upload_says_whether_an_older_video_has_the_name(
+    world: World, is_there: bool
+) -> None:
+    older = OlderVideo(bucket=VIDEOS, key="team/anna.mp4", version_id="w1")
+    world.files["team/anna.json"] = json.dumps({"video": older.model_dump()})
+    if is_there:
+        world.files["team/anna.mp4"] = ""
+
+    world.play("team/anna.png", 61)
+
+    (incomplete,) = world.announced
+    assert incomplete.older_video == (older if is_there else None)
 
 
 def test_wait_looks_soon_at_first_and_costs_few_messages(world: World) -> None:

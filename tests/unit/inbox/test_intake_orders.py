@@ -156,7 +156,7 @@ def test_no_team_changes_the_jobs_of_another(
             (job.folder, job.stem, sorted(given.key for given in job.inputs), job.problems)
             for job in world.jobs.values()
         ]
-        told = [(one.folder, one.stem, one.message) for one in world.announced]
+        told = [(one.job.folder, one.job.stem, one.message) for one in world.announced]
         return [sorted(one for one in some if one[0].startswith("blue/")) for some in (jobs, told)]
 
     assert outcome({"red", "blue"}) == outcome({"blue"})

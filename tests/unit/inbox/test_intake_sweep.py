@@ -67,7 +67,7 @@ def test_older_half_pair_is_announced_once_without_its_error_file(world: World) 
         world.sweep()
         world.files.clear()
 
-    assert [told.stem for told in world.announced] == ["anna"]
+    assert [told.job.stem for told in world.announced] == ["anna"]
     assert not world.messages
 
 

@@ -8,9 +8,9 @@ import pytest
 
 from dropreel.model import errors
 from dropreel.model.errors import PriceUnknown, Reason, SpendLimitReached
-from dropreel.model.events import DetailType, FailedRender, VideoFailed, VideoReady
+from dropreel.model.events import DetailType, FailedRender, OlderVideo, VideoFailed, VideoReady
 from dropreel.model.job import Job
-from dropreel.model.ledger import AttemptState
+from dropreel.model.ledger import AttemptState, Run
 from dropreel.model.provider import Unreachable
 from dropreel.outcome.conclusion import EndedRun, ending_in
 from tests.support.conclusion_bench import (
@@ -31,7 +31,7 @@ from tests.support.conclusion_bench import (
     step_failed,
     told,
 )
-from tests.support.render_fakes import JOB, NOON, WAVESPEED, ScriptedProvider
+from tests.support.render_fakes import JOB, NOON, PLAN, WAVESPEED, ScriptedProvider
 from tests.support.sam_template import RESOURCES
 
 # What is said
@@ -170,6 +170,27 @@ def test_error_file_lists_each_attempt_with_its_outcome() -> None:
     assert bench.provider.cancelled == []
 
 
+def test_failure_says_what_is_known_of_the_files_and_the_money() -> None:
+    given = tuple(one.model_copy(update={"etag": f"e-{one.key}"}) for one in JOB.inputs)
+    job = JOB.model_copy(update={"labels": {"customer": "4711"}, "inputs": given})
+    bench = Bench().accept(usd=0.25)
+    bench.ledger.note_run(Run(job_id=job.id, number=1, plan=PLAN))
+
+    failed = bench.conclude(failed_run(NO_CREDIT, job=job.model_dump(mode="json")))
+
+    assert failed.job.labels == {"customer": "4711"}
+    assert [one.etag for one in failed.inputs] == [f"e-{one.key}" for one in JOB.inputs]
+    assert {one.key: one.sha256 for one in failed.inputs} == PLAN.sha256
+    assert failed.estimated_usd == 0  # it is cancelled
+    assert NOON < failed.ended_at <= bench.clock()
+
+
+def test_failure_says_what_may_still_be_paid() -> None:
+    bench = Bench(cancels=False).accept(usd=0.25)
+
+    assert bench.conclude(ABORTED).estimated_usd == 0.25
+
+
 # What is read
 
 
@@ -295,7 +316,8 @@ def test_render_that_is_lost_is_not_cancelled(way: Event, code: str, cancelled: 
     assert bench.provider.cancelled == []
     assert failed.render is not None
     assert failed.render.cancelled is cancelled
-    assert failed.render.attempts == (told(code, "No face."),)
+    usd = None if code == "RequestForgotten" else 0  # it may be paid, at an unknown price
+    assert failed.render.attempts == (told(code, "No face.", estimated_usd=usd),)
 
 
 def test_late_render_that_poll_has_cancelled_ends_as_cancelled() -> None:
@@ -380,9 +402,32 @@ def test_error_file_goes_over_nothing_of_a_later_job_or_run(
 
     written = failed.model_dump_json(indent=2)
     assert (bench.error_file == written) is writes
+    assert (failed.error_file is not None) is writes
     assert bench.documents[key] == (written if writes and key == JOB.error_key else there)
     is_announced_from_here = "detail" in way
     assert bench.announced == [(DetailType.VIDEO_FAILED, failed)] * is_announced_from_here
+
+
+@pytest.mark.parametrize("way", [REFUSED, ABORTED])
+@pytest.mark.parametrize(
+    ("job", "started_at", "is_there", "is_told"),
+    [
+        (OTHER_JOB, EARLIER, True, True),
+        (JOB, NOON - timedelta(days=91), True, True),  # an earlier execution
+        (OTHER_JOB, EARLIER, False, False),  # somebody deleted it
+        (OTHER_JOB, LATER, True, False),
+    ],
+)
+def test_failure_says_whether_an_older_video_has_the_name(
+    way: Event, job: Job, started_at: datetime, is_there: bool, is_told: bool
+) -> None:
+    bench = Bench({JOB.manifest_key: manifest(job, started_at)})
+    bench.videos = {JOB.video_key} if is_there else set()
+
+    failed = bench.conclude(way)
+
+    older = OlderVideo(bucket="videos", key=JOB.video_key, version_id="v1")
+    assert failed.older_video == (older if is_told else None)
 
 
 # Delivered before it ended

@@ -14,13 +14,15 @@ from hypothesis import strategies as st
 from dropreel.model import errors
 from dropreel.model.errors import ExecutionAborted, ResultRefused, ResultUnavailable
 from dropreel.model.events import (
+    IncompleteJob,
     IncompleteUpload,
     JobSummary,
+    StoredFile,
     UploadIncomplete,
     VideoFailed,
     VideoReady,
 )
-from dropreel.model.job import Role
+from dropreel.model.job import Input, Role
 from dropreel.model.ledger import AttemptState, Outcome
 from dropreel.model.messages import ActiveRender, NextAttempt, Progress
 from dropreel.model.provider import (
@@ -36,6 +38,7 @@ from dropreel.outcome.delivery import Overtaken, VideoCopy
 from tests.support.conclusion_bench import FAILED, told
 from tests.support.delivery_bench import (
     CORRECTED,
+    DELIVERED_AT,
     ERROR_FILE,
     KEY,
     MANIFEST,
@@ -123,13 +126,49 @@ def test_manifest_says_what_was_changed_and_what_the_detector_found(bucket: Buck
     assert (ready.changes, ready.video.nsfw) == (changes, True)
 
 
+def test_manifest_passes_on_what_the_job_was_given(bucket: Bucket) -> None:
+    document = Input(
+        role=Role.OPTIONS, key="o.json", version_id="v", size_bytes=1, etag="e", sha256="a" * 64
+    )
+    job = JOB.model_copy(
+        update={
+            "labels": {"customer": "4711"},
+            "ignored": ("inbox/team/anna.psd",),
+            "inputs": (*JOB.inputs, document),
+        }
+    )
+    render = UNDERWAY.model_copy(update={"plan": PLAN.model_copy(update={"job": job})})
+
+    ready = delivered(bucket, render=render)
+
+    assert (ready.job.labels, ready.ignored) == (job.labels, job.ignored)
+    assert [one.etag for one in ready.inputs] == [None, None, "e"]
+    hashes = PLAN.sha256 | {document.key: document.sha256}
+    assert {one.key: one.sha256 for one in ready.inputs} == hashes
+    assert ready.ended_at == DELIVERED_AT
+
+
+@pytest.mark.parametrize("is_late", [False, True])
+def test_event_says_where_its_manifest_is(bucket: Bucket, is_late: bool) -> None:
+    if is_late:
+        delivered(bucket, render=NEWER)
+
+    ready = delivered(bucket)
+
+    assert ready.manifest.bucket == VIDEOS
+    written = bucket.objects[ready.manifest.key][1]
+    assert VideoReady.model_validate_json(written) == ready
+
+
 def test_manifest_lists_each_attempt_with_its_outcome(bucket: Bucket) -> None:
     # Given a job that WaveSpeed refused, and that RunComfy has rendered since
     ledger = MemoryLedger()
     refused = ledger.begin(JOB.id, NextAttempt(), WAVESPEED, NOON)
     assert refused
     ledger.refuse(refused, "NoCredit", "Not enough credit.")
-    accepted = ledger.begin(JOB.id, NextAttempt(attempt=2, offer=1), RUNCOMFY, NOON)
+    accepted = ledger.begin(
+        JOB.id, NextAttempt(attempt=2, offer=1), RUNCOMFY, NOON, estimated_usd=0.25
+    )
     assert accepted
     ledger.accept(accepted, "req-2", NOON)
     ticket = TICKET.model_copy(update={"request_id": "req-2", "attempt": 2, "offer": 1})
@@ -139,8 +178,9 @@ def test_manifest_lists_each_attempt_with_its_outcome(bucket: Bucket) -> None:
 
     assert ready.render.attempts == (
         told("NoCredit", "Not enough credit.", None, 1, WAVESPEED),
-        told("VideoReady", "", "req-2", 2),
+        told("VideoReady", "", "req-2", 2, estimated_usd=0.25),
     )
+    assert ready.estimated_usd == 0.25
 
 
 def test_large_video_goes_up_in_parts_of_which_only_the_last_is_small(bucket: Bucket) -> None:
@@ -299,6 +339,9 @@ def error_file(render: ActiveRender) -> bytes:
         error=ResultUnavailable("cut").report,
         job=JobSummary.of(render.plan.job, render.started_at),
         inputs=(),
+        estimated_usd=0,
+        error_file=StoredFile(bucket="videos", key=render.plan.job.error_key),
+        ended_at=NOON,
     )
     return failed.model_dump_json().encode()
 
@@ -363,12 +406,13 @@ def test_video_that_is_overtaken_while_it_is_copied_goes_over_nothing(bucket: Bu
 
 
 WAITED_IN_VAIN = UploadIncomplete(
-    folder="team/",
-    stem="anna",
+    job=IncompleteJob(folder="team/", stem="anna"),
     uploads=(IncompleteUpload(bucket="uploads", key="k", version_id="v", size_bytes=1),),
     missing=(Role.AUDIO,),
     waited_minutes=60,
     message="",
+    error_file=StoredFile(bucket="videos", key=ERROR_FILE),
+    ended_at=NOON,
 )
 
 

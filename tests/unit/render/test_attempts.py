@@ -6,7 +6,7 @@ from dropreel.model.events import AttemptSummary
 from dropreel.model.ledger import Attempt, AttemptState
 from dropreel.model.messages import NextAttempt, Plan
 from dropreel.model.provider import Answer, FailureCause, RenderState, Ticket
-from dropreel.render.attempts import after_loss, after_refusal, summary
+from dropreel.render.attempts import after_loss, after_refusal, summary, total_usd
 from tests.support.render_fakes import JOB, NOON, ONE_OFFER, PLAN, RUNCOMFY, TICKET, WAVESPEED
 
 FIFTH_FIRST = PLAN.model_copy(update={"first_attempt": 5})
@@ -139,4 +139,36 @@ def test_summary_has_the_outcome_of_its_attempt_or_of_the_job_while_open() -> No
         request_id=None,
         outcome="NoCredit",
         message="Empty.",
+        estimated_usd=0,
     )
+
+
+@pytest.mark.parametrize(
+    ("state", "code", "may_be_paid"),
+    [
+        (AttemptState.BEGUN, None, True),
+        (AttemptState.ACCEPTED, None, True),
+        (AttemptState.LOST, "RequestForgotten", True),
+        (AttemptState.LOST, "RenderFailed", False),
+        (AttemptState.REFUSED, "NoCredit", False),
+        (AttemptState.POSTPONED, "ProviderThrottled", False),
+    ],
+)
+def test_summary_has_the_price_of_what_may_be_paid(
+    state: AttemptState, code: str | None, may_be_paid: bool
+) -> None:
+    priced = attempt(1, state, code).model_copy(update={"estimated_usd": 0.12})
+    unpriced = attempt(2, state, code)
+
+    assert summary(priced).estimated_usd == (0.12 if may_be_paid else 0)
+    assert summary(unpriced).estimated_usd == (None if may_be_paid else 0)
+
+
+@pytest.mark.parametrize(
+    ("each", "total"), [([], 0), ([0, 0.1, 0.2], 0.3), ([0.1, None], None), ([None], None)]
+)
+def test_total_is_unknown_when_one_price_is(each: list[float | None], total: float | None) -> None:
+    one = summary(attempt(1, AttemptState.ACCEPTED))
+    attempts = [one.model_copy(update={"estimated_usd": usd}) for usd in each]
+
+    assert total_usd(attempts) == total

@@ -22,12 +22,17 @@ from dropreel.model.job import Job
 from dropreel.model.messages import EndedJob
 from dropreel.runtime.log import logger
 from dropreel.runtime.step import step
+from tests.support.conclusion_bench import RUN
 from tests.support.fault_account import CONTEXT
 from tests.support.log_lines import Lines, keys_of, log_lines
 from tests.support.render_fakes import JOB, NOON
 
 CALL: Any = CONTEXT
-EVENT = {"job": JOB.model_dump(mode="json"), "started_at": NOON.isoformat()}
+EVENT = {
+    "job": JOB.model_dump(mode="json"),
+    "execution": RUN,
+    "started_at": NOON.isoformat(),
+}
 KEYS = (JOB.id, JOB.run, JOB.folder)
 
 
@@ -65,7 +70,7 @@ def test_event_is_parsed_and_the_answer_is_json() -> None:
     answer = handler(EVENT, CALL)
 
     assert answer == {"at": "2026-11-20T00:00:00Z"}
-    assert seen == [(EndedJob(job=JOB, started_at=NOON), CALL)]
+    assert seen == [(EndedJob(job=JOB, execution=RUN, started_at=NOON), CALL)]
 
 
 def test_event_without_work_calls_nothing(lines: Lines) -> None:

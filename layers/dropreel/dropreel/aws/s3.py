@@ -177,6 +177,12 @@ class S3Storage:
             return self._client.head_object(Bucket=bucket, Key=key)["VersionId"]
         return None
 
+    def has(self, bucket: str, key: str) -> bool:
+        """Whether there is an object. Needs the right to list, and none to read the object."""
+        listed = self._client.list_objects_v2(Bucket=bucket, Prefix=key, MaxKeys=1)
+        # A key lists first among all keys that begin with it.
+        return any(it["Key"] == key for it in listed.get("Contents", []))
+
     def put_json(self, bucket: str, key: str, document: str) -> None:
         self._client.put_object(
             Bucket=bucket, Key=key, Body=document.encode(), ContentType="application/json"

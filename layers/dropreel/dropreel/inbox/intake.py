@@ -18,8 +18,16 @@ from dropreel.inbox import job_file
 from dropreel.inbox.messages import MessageQueue, SeenUpload
 from dropreel.inbox.pairing import Group, Name, name_of
 from dropreel.inbox.pending_job import PendingJob, pinned
-from dropreel.model.events import Announcer, DetailType, IncompleteUpload, UploadIncomplete
-from dropreel.model.job import INBOX, Input, Job, Role, error_key, manifest_key
+from dropreel.model.events import (
+    Announcer,
+    DetailType,
+    IncompleteJob,
+    IncompleteUpload,
+    OlderVideo,
+    StoredFile,
+    UploadIncomplete,
+)
+from dropreel.model.job import INBOX, Input, Job, Role, error_key, manifest_key, video_key
 from dropreel.model.uploads import ObjectVersion
 from dropreel.runtime.log import logger
 
@@ -37,6 +45,8 @@ class Storage(Protocol):
     def read(self, bucket: str, pinned: Input) -> bytes: ...
 
     def text(self, bucket: str, key: str) -> str | None: ...
+
+    def has(self, bucket: str, key: str) -> bool: ...
 
     def put_json(self, bucket: str, key: str, document: str) -> None: ...
 
@@ -130,7 +140,7 @@ class Intake:
         pin = _Pinned(key=seen.key, version_id=seen.version_id or "")
         for key in (manifest_key(name.folder, name.stem), error_key(name.folder, name.stem)):
             outcome = self._outcome(key)
-            if outcome.job and pin in outcome.inputs:
+            if outcome.job and outcome.job.id and pin in outcome.inputs:
                 for used in outcome.inputs:
                     if _is_own(name, used.key):
                         self.used.note(outcome.job.id, seen.bucket, used.key, used.version_id)
@@ -271,28 +281,36 @@ class Intake:
         """Announce, then write: a crash in between repeats the event and loses nothing."""
         waited_minutes = waited.total_seconds() / 60
         group = pending_job.group
+        error_file = StoredFile(bucket=self.video_bucket, key=error_key(group.folder, group.stem))
         incomplete = UploadIncomplete(
-            folder=group.folder,
-            stem=group.stem,
+            job=IncompleteJob(folder=group.folder, stem=group.stem),
             uploads=tuple(
                 IncompleteUpload(
                     bucket=seen.bucket,
                     key=upload.key,
                     version_id=upload.version_id,
                     size_bytes=upload.size_bytes,
+                    etag=upload.etag or None,
                 )
                 for upload in _listed(group)
             ),
             missing=pending_job.missing,
             waited_minutes=round(waited_minutes, 1),
             message=_message(pending_job, waited_minutes),
+            error_file=error_file,
+            older_video=self._older_video(group),
+            ended_at=self.now(),
         )
         self.bus.announce(DetailType.UPLOAD_INCOMPLETE, incomplete)
         self.storage.put_json(
-            self.video_bucket,
-            error_key(group.folder, group.stem),
-            incomplete.model_dump_json(indent=2),
+            error_file.bucket, error_file.key, incomplete.model_dump_json(indent=2)
         )
+
+    def _older_video(self, group: Group) -> OlderVideo | None:
+        manifest = self.storage.text(self.video_bucket, manifest_key(group.folder, group.stem))
+        video = OlderVideo.in_manifest(manifest)
+        key = video_key(group.folder, group.stem)
+        return video if video and self.storage.has(self.video_bucket, key) else None
 
 
 class _Pinned(BaseModel):
@@ -301,7 +319,8 @@ class _Pinned(BaseModel):
 
 
 class _EndedJob(BaseModel):
-    id: str
+    id: str | None = None
+    """None in an `Upload Incomplete`."""
 
 
 class _Outcome(BaseModel):

@@ -3,19 +3,19 @@
 `make events` writes the JSON Schemas in `events/` from these models.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import Literal, Protocol
 
-from pydantic import AwareDatetime, BaseModel, Field
+from pydantic import AwareDatetime, BaseModel, Field, ValidationError
 
 from dropreel.model.catalog import OptionValue
 from dropreel.model.errors import ErrorReport
 from dropreel.model.job import Job, Role
 
 SOURCE = "dropreel"
-VERSION: Literal["1"] = "1"
+VERSION: Literal["2"] = "2"
 
 
 class DetailType(StrEnum):
@@ -31,6 +31,44 @@ class _Published(BaseModel, frozen=True, defer_build=True):
     """
 
 
+_FOLDER = "The folders below `inbox/`, ending in `/`, or empty."
+_STEM = "The file name that the uploads share, without its ending."
+_ETAG = "As S3 gives it, without quotes. Null when it is not known."
+
+
+class StoredFile(_Published):
+    """A file in the videos bucket."""
+
+    bucket: str
+    key: str
+
+
+class OlderVideo(StoredFile):
+    """The video of an earlier job or run, which still has the plain name."""
+
+    version_id: str
+
+    @classmethod
+    def in_manifest(cls, manifest: str | None) -> "OlderVideo | None":
+        """The video that a manifest names; None when there is no manifest."""
+        try:
+            return _Manifest.model_validate_json(manifest or "").video
+        except ValidationError:
+            return None
+
+
+class _Manifest(BaseModel):
+    """What every version of the manifest has."""
+
+    video: OlderVideo
+
+
+_OLDER_VIDEO = (
+    "The video of an earlier job or run, if one still has the plain name; else null. It does not "
+    "show the files of this job."
+)
+
+
 class JobSummary(_Published):
     """Which job this is about."""
 
@@ -42,14 +80,16 @@ class JobSummary(_Published):
     run: int = Field(
         default=1, ge=1, description="Counts up when the job is run again without a new upload."
     )
-    folder: str = Field(description="The folders below `inbox/`, ending in `/`, or empty.")
-    stem: str = Field(description="The file name that the uploads share, without its ending.")
+    folder: str = Field(description=_FOLDER)
+    stem: str = Field(description=_STEM)
     model: str = Field(description="The model that the job asked for.")
     prompt: str | None = None
     options: dict[str, OptionValue] = Field(
         default_factory=dict, description="As the job asked for them."
     )
-
+    labels: dict[str, str] = Field(
+        default_factory=dict, description="The `labels` of the job's `.json`, unchanged."
+    )
     started_at: AwareDatetime | None = Field(
         default=None, description="When its execution started."
     )
@@ -69,6 +109,7 @@ class JobSummary(_Published):
             model=job.model,
             prompt=job.prompt,
             options=job.options,
+            labels=job.labels,
             started_at=started_at,
             dropped_at=job.dropped_at,
         )
@@ -82,10 +123,11 @@ class UsedInput(_Published):
     key: str
     version_id: str
     size_bytes: int
+    etag: str | None = Field(default=None, description=_ETAG)
     sha256: str | None = Field(
         default=None,
-        description="In hex, of the bytes that were read of a picture or a recording: the whole "
-        "file, or only the parts with sound of a large video. Null when it was not opened.",
+        description="In hex, of the bytes that were read: the whole file, or only the parts with "
+        "sound of a large video. Null when it was not read.",
     )
 
     @classmethod
@@ -97,7 +139,8 @@ class UsedInput(_Published):
                 key=given.key,
                 version_id=given.version_id,
                 size_bytes=given.size_bytes,
-                sha256=(sha256 or {}).get(given.key),
+                etag=given.etag,
+                sha256=given.sha256 or (sha256 or {}).get(given.key),
             )
             for given in job.inputs
         )
@@ -130,6 +173,10 @@ class AttemptSummary(_Published):
     request_id: str | None = Field(description="Null when it was not accepted.")
     outcome: str = Field(description="`VideoReady`, or the code of the error.")
     message: str = Field(default="", description="The error in words.")
+    estimated_usd: float | None = Field(
+        description="What may be paid for it: 0 when the provider refused it, could not render it, "
+        "or cancelled it. Null when the price is not known.",
+    )
 
 
 class RenderSummary(_Published):
@@ -146,17 +193,29 @@ class RenderSummary(_Published):
     attempts: tuple[AttemptSummary, ...] = Field(description="Every submission, in order.")
 
 
+_ESTIMATED_USD = (
+    "What may be paid for the attempts in `render`, in all; null when a price is not known."
+)
+
+
 class VideoReady(_Published):
     """`detail` of `Video Ready`, and the manifest next to the video."""
 
-    version: Literal["1"] = VERSION
+    version: Literal["2"] = VERSION
     job: JobSummary
     inputs: tuple[UsedInput, ...]
     changes: tuple[str, ...] = Field(
         description="What was changed in copies of the files for the provider, in words."
     )
+    ignored: tuple[str, ...] = Field(
+        default=(),
+        description="The keys of uploads with the job's name whose ending Dropreel does not know.",
+    )
     video: DeliveredVideo
+    manifest: StoredFile = Field(description="The manifest: a file with this same `detail`.")
     render: RenderSummary
+    estimated_usd: float | None = Field(description=_ESTIMATED_USD)
+    ended_at: AwareDatetime = Field(description="When the video was there.")
     dropreel_version: str = Field(default="", description="Of the stack that delivered it.")
 
 
@@ -178,10 +237,17 @@ class VideoFailed(_Published):
 
     # The error comes first, because people read the file from the top.
     error: ErrorReport
-    version: Literal["1"] = VERSION
+    version: Literal["2"] = VERSION
     job: JobSummary
     inputs: tuple[UsedInput, ...]
     render: FailedRender | None = None
+    estimated_usd: float | None = Field(description=_ESTIMATED_USD)
+    error_file: StoredFile | None = Field(
+        description="The error file: a file with this same `detail`. Null when none was written, "
+        "because a later job or run already had a result."
+    )
+    older_video: OlderVideo | None = Field(default=None, description=_OLDER_VIDEO)
+    ended_at: AwareDatetime = Field(description="When the failure was recorded.")
     execution: str | None = Field(
         default=None, description="The ARN of the execution, for operators."
     )
@@ -194,19 +260,32 @@ class IncompleteUpload(_Published):
     key: str
     version_id: str
     size_bytes: int
+    etag: str | None = Field(default=None, description=_ETAG)
+
+
+class IncompleteJob(_Published):
+    """A job that never started, so it has no id."""
+
+    folder: str = Field(description=_FOLDER)
+    stem: str = Field(description=_STEM)
 
 
 class UploadIncomplete(_Published):
     """`detail` of `Upload Incomplete`, and the error file: files of a job never came."""
 
-    version: Literal["1"] = VERSION
-    folder: str = Field(description="The folders below `inbox/`, ending in `/`, or empty.")
-    stem: str = Field(description="The file name that the uploads share, without its ending.")
+    version: Literal["2"] = VERSION
+    job: IncompleteJob
     uploads: tuple[IncompleteUpload, ...] = Field(description="What is there.")
     missing: tuple[Role, ...] = Field(description="What is missing.")
     waited_minutes: float
     message: str = Field(description="The same in words, and what to do.")
+    error_file: StoredFile = Field(description="The error file: a file with this same `detail`.")
+    older_video: OlderVideo | None = Field(default=None, description=_OLDER_VIDEO)
+    ended_at: AwareDatetime = Field(description="When Dropreel stopped waiting.")
 
 
 class Announcer(Protocol):
-    def announce(self, detail_type: DetailType, detail: BaseModel) -> None: ...
+    def announce(
+        self, detail_type: DetailType, detail: BaseModel, resources: Sequence[str] = ()
+    ) -> None:
+        """Send one event, about the ARNs in `resources`."""

@@ -82,7 +82,7 @@ class Job(BaseModel):
 
     @property
     def video_key(self) -> str:
-        return f"{self.folder}{_name(self.stem)}.mp4"
+        return video_key(self.folder, self.stem)
 
     @property
     def manifest_key(self) -> str:
@@ -112,6 +112,10 @@ class Job(BaseModel):
         """The one input of a role. Raises `ValueError` if there is not exactly one."""
         (one,) = self.of(role)
         return one
+
+
+def video_key(folder: str, stem: str) -> str:
+    return f"{folder}{_name(stem)}.mp4"
 
 
 def manifest_key(folder: str, stem: str) -> str:

@@ -161,4 +161,5 @@ class EndedJob(_Message):
     """Announce's input: a run whose outcome is in the ledger."""
 
     job: Job
+    execution: str = Field(description="The execution's ARN.")
     started_at: AwareDatetime = Field(description="When the execution started.")

@@ -16,12 +16,13 @@ class OutcomeMissing(Exception):
 def announce(
     job: Job,
     started_at: datetime,
+    execution: str,
     *,
     ledger: Ledger,
     bus: Announcer,
     clock: Callable[[], datetime],
 ) -> VideoReady | VideoFailed:
-    """Send the event, unless it was sent before, and return its detail.
+    """Send the event, about the execution's ARN, unless it was sent; return its detail.
 
     A call that is cut off between the event and the mark sends the event again: consumers know it
     by its job and run. Raises `OutcomeMissing`.
@@ -30,7 +31,7 @@ def announce(
     if outcome is None:
         raise OutcomeMissing(f"Run {job.run} of {job.id} has no outcome.")
     if outcome.sent_at is None:
-        bus.announce(outcome.detail_type, outcome.detail)
+        bus.announce(outcome.detail_type, outcome.detail, [execution])
         ledger.mark_sent(job, clock())
         logger.info("Announced: %s", outcome.code)
     return outcome.detail

@@ -32,6 +32,8 @@ from dropreel.model.events import (
     Announcer,
     FailedRender,
     JobSummary,
+    OlderVideo,
+    StoredFile,
     UsedInput,
     VideoFailed,
     VideoReady,
@@ -41,7 +43,7 @@ from dropreel.model.ledger import SAME_START, Attempt, AttemptState, Ledger, Out
 from dropreel.model.provider import Provider, Ticket
 from dropreel.outcome.announcement import announce
 from dropreel.outcome.ownership import Owner, is_same_run, owner_of, read
-from dropreel.render.attempts import is_account_refusal, summary
+from dropreel.render.attempts import is_account_refusal, summary, total_usd
 from dropreel.runtime.log import logger
 
 
@@ -170,6 +172,8 @@ def ending_in(event: object) -> Ending | None:
 class Videos(Protocol):
     def text(self, bucket: str, key: str) -> str | None: ...
 
+    def has(self, bucket: str, key: str) -> bool: ...
+
     def put_json(self, bucket: str, key: str, document: str) -> None: ...
 
 
@@ -178,6 +182,7 @@ class _Attempts(NamedTuple):
 
     own: tuple[Attempt, ...]
     is_latest_run: bool  # if not, a later run may wait for the open attempt
+    sha256: dict[str, str]  # of the files that the run's prepare read, by key
 
     @classmethod
     def of(cls, job: Job, ledger: Ledger) -> "_Attempts":
@@ -188,7 +193,11 @@ class _Attempts(NamedTuple):
         if not own and not (run and run.plan) and job.run > 1:
             # It asked for no slot: it failed early, or it waited for an earlier run's request.
             own = tuple(made for made in attempts[-1:] if made.request_id)
-        return cls(own, is_latest_run=not any(other.number > job.run for other in runs))
+        return cls(
+            own,
+            is_latest_run=not any(other.number > job.run for other in runs),
+            sha256=run.plan.sha256 if run and run.plan else {},
+        )
 
 
 @dataclass(frozen=True)
@@ -214,11 +223,19 @@ class Conclusion:
             logger.info("Announced before: %s", outcome.code)
             return outcome.detail
         self.leave_slot(job)
-        if isinstance(outcome.detail, VideoFailed) and not self._is_overtaken(ending):
-            document = outcome.detail.model_dump_json(indent=2)
-            self.videos.put_json(self.video_bucket, job.error_key, document)
+        failed = outcome.detail if isinstance(outcome.detail, VideoFailed) else None
+        if failed and failed.error_file and not self._is_overtaken(ending):
+            document = failed.model_dump_json(indent=2)
+            self.videos.put_json(failed.error_file.bucket, failed.error_file.key, document)
         if isinstance(ending, EndedRun):
-            announce(job, started_at, ledger=self.ledger, bus=self.bus, clock=self.clock)
+            announce(
+                job,
+                started_at,
+                ending.execution,
+                ledger=self.ledger,
+                bus=self.bus,
+                clock=self.clock,
+            )
         return outcome.detail
 
     def _end(self, ending: Ending) -> Outcome:
@@ -233,11 +250,16 @@ class Conclusion:
         report = _with_unclear_submission(ending.report, attempts.own)
         latest = self._latest_ended(ending.job, attempts, report)
         logger.info("Concluding with %s", report.code)
+        render = _failed_render(attempts, latest, report) if latest else None
         return VideoFailed(
             error=_with_earlier_refusals(_with_open_request(report, latest), attempts.own),
             job=JobSummary.of(ending.job, ending.started_at),
-            inputs=UsedInput.all_of(ending.job),
-            render=_failed_render(attempts, latest, report) if latest else None,
+            inputs=UsedInput.all_of(ending.job, attempts.sha256),
+            render=render,
+            estimated_usd=total_usd(render.attempts if render else ()),
+            error_file=None if self._is_overtaken(ending) else self._error_file(ending.job),
+            older_video=self._older_video(ending),
+            ended_at=self.clock(),
             execution=ending.execution,
         )
 
@@ -275,14 +297,21 @@ class Conclusion:
                 return ready
         return None
 
+    def _error_file(self, job: Job) -> StoredFile:
+        return StoredFile(bucket=self.video_bucket, key=job.error_key)
+
+    def _older_video(self, ending: Ending) -> OlderVideo | None:
+        """The video at the plain name, if it is there and not of a later job."""
+        manifest = self._text(ending.job.manifest_key)
+        video = OlderVideo.in_manifest(manifest)
+        if video is None or _is_later(manifest, ending):
+            return None
+        return video if self.videos.has(self.video_bucket, ending.job.video_key) else None
+
     def _is_overtaken(self, ending: Ending) -> bool:
         """Whether the plain names hold a document of a later job, or of a later run of this one."""
-        job, started_at = ending.job, ending.started_at
-        owners = (owner_of(self._text(key)) for key in (job.manifest_key, job.error_key))
-        return any(
-            owner and (owner.came_after(job, started_at) or _is_later_run(owner, ending))
-            for owner in owners
-        )
+        keys = (ending.job.manifest_key, ending.job.error_key)
+        return any(_is_later(self._text(key), ending) for key in keys)
 
     def _text(self, key: str) -> str | None:
         return self.videos.text(self.video_bucket, key)
@@ -291,6 +320,14 @@ class Conclusion:
 def needs_conclusion(outcome: Outcome | None) -> bool:
     """Whether conclude has work for an execution that ended without success."""
     return outcome is None or outcome.sent_at is None
+
+
+def _is_later(document: str | None, ending: Ending) -> bool:
+    """Whether a document is of a later job, or of a later run of this one."""
+    owner = owner_of(document)
+    if owner is None:
+        return False
+    return owner.came_after(ending.job, ending.started_at) or _is_later_run(owner, ending)
 
 
 def _is_later_run(owner: Owner, ending: Ending) -> bool:

@@ -24,6 +24,7 @@ from dropreel.model.events import (
     DeliveredVideo,
     JobSummary,
     RenderSummary,
+    StoredFile,
     UsedInput,
     VideoFailed,
     VideoReady,
@@ -32,7 +33,7 @@ from dropreel.model.ledger import Ledger, Outcome, Run
 from dropreel.model.messages import ActiveRender
 from dropreel.model.provider import Provider, RenderLost, Result, UnknownRequest, Unreachable
 from dropreel.outcome.ownership import is_same_run, owner_of, read
-from dropreel.render.attempts import code_of_loss, loss_of, summary
+from dropreel.render.attempts import code_of_loss, loss_of, summary, total_usd
 
 _PART_BYTES = 8 * 1024**2
 
@@ -97,7 +98,8 @@ def deliver(
     place = _place(render, storage, video_bucket)
     ready = _delivered_before(render, place, storage)
     if ready and not is_same_run(ready.job, job, render.started_at):
-        ready = ready.model_copy(update={"job": JobSummary.of(job, render.started_at)})
+        summary_of_run = JobSummary.of(job, render.started_at)
+        ready = ready.model_copy(update={"job": summary_of_run, "ended_at": now()})
         _write_manifest(ready, place, storage)
     if ready is None:
         attempts = _attempts(render, ledger)
@@ -108,8 +110,12 @@ def deliver(
             job=JobSummary.of(job, render.started_at),
             inputs=UsedInput.all_of(job, render.plan.sha256),
             changes=render.plan.changes,
+            ignored=job.ignored,
             video=video,
+            manifest=StoredFile(bucket=place.bucket, key=place.manifest_key),
             render=_summary(render, attempts, copying_seconds=clock() - begun),
+            estimated_usd=total_usd(attempts),
+            ended_at=now(),
             dropreel_version=version,
         )
         _write_manifest(ready, place, storage)
@@ -289,12 +295,14 @@ def _attempts(render: ActiveRender, ledger: Ledger) -> tuple[AttemptSummary, ...
     ticket = render.ticket
     attempts = ledger.attempts(render.plan.job.id)
     earlier = (summary(attempt) for attempt in attempts if attempt.number < ticket.attempt)
+    estimates = {attempt.number: attempt.estimated_usd for attempt in attempts}
     delivered = AttemptSummary(
         number=ticket.attempt,
         provider=ticket.provider,
         model=ticket.endpoint,
         request_id=ticket.request_id,
         outcome=VideoReady.__name__,
+        estimated_usd=estimates.get(ticket.attempt),
     )
     return (*earlier, delivered)
 

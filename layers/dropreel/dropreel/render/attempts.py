@@ -4,6 +4,7 @@ Pure, so that the rules of what may be paid can be tested as tables. An attempt 
 whatever its outcome. Those of earlier runs do not count against a run's `MAX_SUBMISSIONS`.
 """
 
+import math
 from collections.abc import Iterable
 
 from dropreel.model import errors
@@ -127,4 +128,17 @@ def summary(
         request_id=attempt.request_id,
         outcome=outcome,
         message=message,
+        estimated_usd=attempt.estimated_usd if _may_be_paid(attempt) else 0,
     )
+
+
+def _may_be_paid(attempt: Attempt) -> bool:
+    is_forgotten = attempt.code == errors.RequestForgotten.__name__
+    return attempt.state in MAY_BE_PAID or is_forgotten
+
+
+def total_usd(attempts: Iterable[AttemptSummary]) -> float | None:
+    """What may be paid for them, in all. None when a price is not known."""
+    each = [attempt.estimated_usd for attempt in attempts]
+    known = [usd for usd in each if usd is not None]
+    return round(math.fsum(known), 6) if len(known) == len(each) else None
