@@ -1,34 +1,44 @@
 """Prepare opens the files, picks the route and converts what an offer needs; it refuses with all
-reasons at once."""
+reasons at once. It ends a job whose video is there already, or is being made."""
+
+from datetime import UTC, datetime
+from functools import partial
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from dropreel.aws.ledger import DynamoDBLedger
 from dropreel.aws.s3 import S3Storage
+from dropreel.aws.uploads import UsedUploads
 from dropreel.media import codecs
 from dropreel.model.job import Job
-from dropreel.model.messages import Plan
+from dropreel.model.messages import Plan, Repetition
+from dropreel.outcome.repetition import Repetitions
 from dropreel.providers.tokens import configured
 from dropreel.render import resumption
 from dropreel.render.prepare import Codecs, prepare
-from dropreel.runtime.settings import ProviderSettings
+from dropreel.runtime.settings import PrepareSettings
 from dropreel.runtime.step import step
 
-settings = ProviderSettings.from_environment()
+settings = PrepareSettings.from_environment()
 ledger = DynamoDBLedger(settings.ledger_table)
-uploads = S3Storage()
+files = S3Storage()
+repetitions = Repetitions(
+    makers=UsedUploads(settings.ledger_table),
+    videos=files,
+    video_bucket=settings.video_bucket,
+    now=partial(datetime.now, UTC),
+)
 
 
 @step(Job.model_validate)
-def handler(job: Job, context: LambdaContext) -> Plan:
-    return resumption.plan(
-        job,
-        ledger,
-        lambda: prepare(
+def handler(job: Job, context: LambdaContext) -> Plan | Repetition:
+    def fresh() -> Plan:
+        return prepare(
             job,
-            uploads,
+            files,
             configured(settings),
             Codecs(codecs.PICTURE, codecs.SOUND),
             lambda: context.get_remaining_time_in_millis() / 1000,
-        ),
-    )
+        )
+
+    return repetitions.plan(job, lambda: resumption.plan(job, ledger, fresh))

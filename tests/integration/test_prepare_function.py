@@ -1,6 +1,7 @@
 """The prepare function against a versioned bucket, with what really opens the media."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from io import BytesIO
 from types import ModuleType
 
@@ -11,21 +12,26 @@ from PIL import Image
 
 from dropreel.aws.ledger import DynamoDBLedger
 from dropreel.aws.slots import DynamoDBSlots
+from dropreel.aws.uploads import UsedUploads
 from dropreel.media import source
 from dropreel.model.catalog import TITLES
 from dropreel.model.errors import InputGone, InputRejected
+from dropreel.model.events import UsedInput, VideoReady
 from dropreel.model.job import Input, Job, Role
+from dropreel.model.ledger import Outcome
 from dropreel.model.messages import NextAttempt, Plan
 from dropreel.model.prices import billed
 from dropreel.render.admission import RunId, Waiter
 from tests.support import media_samples as samples
+from tests.support.conclusion_bench import manifest
 from tests.support.final_answers import ends_in
 from tests.support.media_samples import tone
 from tests.support.render_account import create_ledger_table
 from tests.support.render_fakes import NOON, providers
 
 BUCKET = "dropreel-uploads"
-SETTINGS = {"LEDGER_TABLE": "ledger", "PROVIDERS": providers()}
+VIDEOS = "dropreel-videos"
+SETTINGS = {"LEDGER_TABLE": "ledger", "PROVIDERS": providers(), "VIDEO_BUCKET": VIDEOS}
 
 
 class Context:
@@ -46,14 +52,21 @@ def app(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
         monkeypatch.setenv(name, value)
     with mock_aws():
         s3 = boto3.client("s3")
-        s3.create_bucket(
-            Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": "eu-west-1"}
-        )
-        s3.put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": "Enabled"})
+        for bucket in (BUCKET, VIDEOS):
+            s3.create_bucket(
+                Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": "eu-west-1"}
+            )
+            s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+        create_ledger_table(boto3.client("dynamodb"))
         from dropreel.aws.s3 import S3Storage
         from functions.prepare import app
 
-        monkeypatch.setattr(app, "uploads", S3Storage())
+        files = S3Storage()
+        makers = UsedUploads(SETTINGS["LEDGER_TABLE"])
+        monkeypatch.setattr(app, "files", files)
+        monkeypatch.setattr(
+            app, "repetitions", replace(app.repetitions, makers=makers, videos=files)
+        )
         monkeypatch.setattr(app, "ledger", DynamoDBLedger(SETTINGS["LEDGER_TABLE"]))
         monkeypatch.setattr(app, "configured", lambda settings: frozenset(TITLES))
         yield app
@@ -152,8 +165,8 @@ def test_of_a_large_video_little_more_than_its_sound_is_read(
         drop(Role.AUDIO, "inbox/anna.mp4", content),
     )
     read: list[int] = []
-    app.uploads._client.meta.events.register(
-        "after-call.s3.GetObject", lambda parsed, **_: read.append(parsed["ContentLength"])
+    app.files._client.meta.events.register(
+        "after-call.s3.GetObject", lambda parsed, **_: read.append(parsed.get("ContentLength", 0))
     )
 
     plan = prepare(app, job)
@@ -193,7 +206,6 @@ def test_refusal_travels_as_a_report_with_the_names_as_dropped(app: ModuleType, 
 def test_accepted_render_is_resumed_though_its_uploads_are_gone(
     app: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    create_ledger_table(boto3.client("dynamodb"))
     ledger: DynamoDBLedger = app.ledger
     job = good_job()
     first = prepare(app, job)
@@ -217,3 +229,24 @@ def test_accepted_render_is_resumed_though_its_uploads_are_gone(
     assert plan == first.model_copy(update=changes)
     assert plan.job == job.model_copy(update={"run": 2})
     assert ledger.runs(job.id) == before  # poll notes what is resumed
+
+
+def test_a_copy_in_place_is_not_rendered_again(app: ModuleType) -> None:
+    first = good_job()
+    plan = prepare(app, first)
+    ready = VideoReady.model_validate_json(manifest(first))
+    s3 = boto3.client("s3")
+    s3.put_object(Bucket=VIDEOS, Key=first.video_key, Body=b"v" * ready.video.size_bytes)
+    inputs = UsedInput.all_of(first, plan.sha256)
+    document = ready.model_copy(update={"inputs": inputs}).model_dump_json()
+    s3.put_object(Bucket=VIDEOS, Key=first.manifest_key, Body=document.encode())
+    app.ledger.end(first, NOON, Outcome(detail=ready), NOON)
+    second = good_job().model_copy(update={"id": "anna-1111111111111111"})
+
+    assert second.inputs != first.inputs
+    assert app.handler(second.model_dump(mode="json"), Context()) == {"same_as": first.id}
+    assert app.repetitions.makers.last_drop(second) == first.id
+
+    s3.delete_object(Bucket=VIDEOS, Key=first.video_key)
+
+    assert prepare(app, second).job == second

@@ -1,14 +1,19 @@
 """The notes about used uploads, in DynamoDB as moto plays it."""
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from botocore.stub import Stubber
 
 from dropreel.aws.uploads import UsedUploads
+from dropreel.model.events import VideoFailed
 from dropreel.model.job import Input, Job, Role
+from dropreel.model.ledger import Outcome
+from dropreel.outcome.repetition import Maker
+from tests.support.conclusion_bench import error_file
 from tests.support.render_account import LEDGER, RenderAccount, render_account
+from tests.support.render_fakes import JOB, NOON
 
 KEY = "inbox/a b+c%20d'#/é😀.png"
 
@@ -193,3 +198,45 @@ def test_a_table_that_answers_nothing_is_an_error_and_not_an_empty_answer(
             stub.add_response("batch_get_item", {"Responses": {}, "UnprocessedKeys": unread})
         with pytest.raises(RuntimeError):
             used.unanswered("uploads", [("a", "v1")])
+
+
+def maker(job_id: str, run: int = 1) -> Maker:
+    return Maker(job_id=job_id, run=run, contents="c", began_at=NOON)
+
+
+def test_the_maker_of_an_output_changes_only_from_the_one_that_was_seen(used: UsedUploads) -> None:
+    first, second, third = maker("first"), maker("second"), maker("third")
+
+    assert used.maker(job("first")) is None
+    assert used.note_maker(job("first"), first, None)
+    assert used.note_maker(job("first"), first, None)  # boto3 sent it twice
+    assert not used.note_maker(job("second"), second, None)
+    assert used.note_maker(job("second"), second, first)
+    assert not used.note_maker(job("third"), third, first)
+    assert used.maker(job("third")) == second
+
+
+def test_a_maker_is_under_way_until_its_run_has_an_outcome(
+    account: RenderAccount, used: UsedUploads
+) -> None:
+    detail = VideoFailed.model_validate_json(error_file())
+    assert used.is_under_way(maker(JOB.id))
+
+    account.ledger.end(JOB, NOON, Outcome(detail=detail), NOON)
+
+    assert not used.is_under_way(maker(JOB.id))
+    assert used.is_under_way(maker(JOB.id, run=2))
+
+
+def test_a_drop_can_be_answered_by_another_job(used: UsedUploads) -> None:
+    first, second = (
+        job(name).model_copy(update={"dropped_at": NOON + timedelta(seconds=number)})
+        for number, name in enumerate(["first", "second"])
+    )
+    used.note_drop(first)
+    used.note_drop(second)
+
+    used.note_drop(second, answered_by=first.id)
+    used.note_drop(first)
+
+    assert used.last_drop(second) == first.id

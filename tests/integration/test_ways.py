@@ -21,6 +21,7 @@ from dropreel.model.errors import (
 )
 from dropreel.model.events import DetailType, VideoFailed, VideoReady
 from dropreel.model.job import Job
+from dropreel.model.messages import Repetition
 from tests.support.render_fakes import JOB, PLAN, TICKET
 from tests.support.second_engine import (
     KILLED,
@@ -192,6 +193,8 @@ WAYS = [
             *ON_ACCEPTED_ELSEWHERE,
         ),
     ),
+    # Equal contents
+    Way("nothing to render", (PREPARE(Repetition(same_as="bert-1")),), ends="SUCCEEDED", events=0),
     # Runs
     Way(
         "a second run",

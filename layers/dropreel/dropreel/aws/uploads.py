@@ -7,7 +7,9 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from dropreel.aws import clients
+from dropreel.aws.table import outcome_key
 from dropreel.model.job import Job
+from dropreel.outcome.repetition import Maker
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -86,18 +88,37 @@ class UsedUploads:
     def was_used(self, bucket: str, key: str, version_id: str) -> bool:
         return bool(self._item(_upload(bucket, key, version_id), "used"))
 
-    def note_drop(self, job: Job) -> None:
+    def note_drop(self, job: Job, answered_by: str | None = None) -> None:
         dropped_at = _sortable(job.dropped_at)
         only_if = {
-            "ConditionExpression": "attribute_not_exists(pk) OR dropped_at < :dropped_at",
+            "ConditionExpression": "attribute_not_exists(pk) OR dropped_at <= :dropped_at",
             "ExpressionAttributeValues": {":dropped_at": {"S": dropped_at}},
         }
-        self._put(_output(job), "drop", only_if, job_id=job.id, dropped_at=dropped_at)
+        job_id = answered_by or job.id
+        self._put(_output(job), "drop", only_if, job_id=job_id, dropped_at=dropped_at)
 
     def last_drop(self, job: Job) -> str | None:
         """The id of the job that was dropped last for this job's output."""
         item = self._item(_output(job), "drop")
         return item["job_id"]["S"] if item else None
+
+    def maker(self, job: Job) -> Maker | None:
+        item = self._item(_output(job), "maker")
+        return Maker.model_validate_json(item["maker"]["S"]) if item else None
+
+    def is_under_way(self, maker: Maker) -> bool:
+        key = outcome_key(maker.job_id, maker.run)
+        return not self._item(key["pk"]["S"], key["sk"]["S"])
+
+    def note_maker(self, job: Job, maker: Maker, instead_of: Maker | None) -> bool:
+        # Ours, too: boto3 repeats a write whose answer was lost.
+        known = [one.model_dump_json() for one in (instead_of, maker) if one]
+        ours = maker.model_dump_json()
+        only_if = {
+            "ConditionExpression": "attribute_not_exists(pk) OR maker IN (:before, :ours)",
+            "ExpressionAttributeValues": {":before": {"S": known[0]}, ":ours": {"S": ours}},
+        }
+        return self._put(_output(job), "maker", only_if, maker=ours)
 
     def _item(self, pk: str, sk: str) -> "dict[str, AttributeValueTypeDef]":
         got = self._client.get_item(

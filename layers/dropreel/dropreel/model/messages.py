@@ -69,6 +69,14 @@ class Plan(_Message):
     )
 
 
+class Repetition(_Message):
+    """Prepare's answer instead of a plan: there is nothing to render."""
+
+    same_as: str = Field(
+        description="The id of the job of the same contents, which has made the video or makes it."
+    )
+
+
 class NextAttempt(_Message):
     """The next submission. The state machine passes it back unchanged."""
 

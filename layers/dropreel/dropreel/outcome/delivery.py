@@ -32,7 +32,7 @@ from dropreel.model.events import (
 from dropreel.model.ledger import Ledger, Outcome, Run
 from dropreel.model.messages import ActiveRender
 from dropreel.model.provider import Provider, RenderLost, Result, UnknownRequest, Unreachable
-from dropreel.outcome.ownership import is_same_run, owner_of, read
+from dropreel.outcome.ownership import is_same_run, owner_of, read, remove_error_file
 from dropreel.render.attempts import code_of_loss, loss_of, summary, total_usd
 
 _PART_BYTES = 8 * 1024**2
@@ -125,7 +125,7 @@ def deliver(
     if outcome.detail != ready:  # a call that Step Functions gave up on was quicker
         _write_manifest(outcome.detail, place, storage)
     if not place.is_late:
-        _remove_error_file(render, storage, video_bucket)
+        remove_error_file(storage, video_bucket, job, render.started_at)
     return outcome.detail
 
 
@@ -152,21 +152,6 @@ def _is_late(render: ActiveRender, storage: VideoStore, bucket: str) -> bool:
 
 def _write_manifest(ready: VideoReady, place: _Place, storage: VideoStore) -> None:
     storage.put_json(place.bucket, place.manifest_key, ready.model_dump_json(indent=2) + "\n")
-
-
-def _remove_error_file(render: ActiveRender, storage: VideoStore, bucket: str) -> None:
-    """Unless it is of something later than this job."""
-    job, started_at = render.plan.job, render.started_at
-    error_file = storage.text(bucket, job.error_key)
-    if error_file is None:  # deleting it would leave a delete marker in a versioned bucket
-        return
-    if owner := owner_of(error_file):
-        is_later = owner.came_after(job, started_at)
-    else:  # of incomplete uploads, which have no job and no start
-        written_at, since = storage.written_at(bucket, job.error_key), job.dropped_at or started_at
-        is_later = bool(written_at and since and written_at > since)
-    if not is_later:
-        storage.delete(bucket, job.error_key)
 
 
 def _delivered_before(

@@ -5,7 +5,7 @@ again much later. So each manifest and error file names its job and the time of 
 """
 
 from datetime import datetime
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from pydantic import AwareDatetime, BaseModel, ValidationError
 
@@ -33,6 +33,30 @@ class Owner(BaseModel):
 
 class _Document(BaseModel):
     job: Owner
+
+
+class ErrorFiles(Protocol):
+    def text(self, bucket: str, key: str) -> str | None: ...
+
+    def written_at(self, bucket: str, key: str) -> datetime | None: ...
+
+    def delete(self, bucket: str, key: str) -> None: ...
+
+
+def remove_error_file(
+    files: ErrorFiles, bucket: str, job: Job, started_at: datetime | None
+) -> None:
+    """Remove the error file of the job's output, unless it is of something later than the job."""
+    error_file = files.text(bucket, job.error_key)
+    if error_file is None:  # deleting it would leave a delete marker in a versioned bucket
+        return
+    if owner := owner_of(error_file):
+        is_later = owner.came_after(job, started_at)
+    else:  # of incomplete uploads, which have no job and no start
+        written_at, since = files.written_at(bucket, job.error_key), job.dropped_at or started_at
+        is_later = bool(written_at and since and written_at > since)
+    if not is_later:
+        files.delete(bucket, job.error_key)
 
 
 def read(kind: type[M], document: str | None) -> M | None:
