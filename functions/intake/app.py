@@ -23,6 +23,10 @@ from dropreel.inbox.sweep import InboxSweep
 from dropreel.runtime.log import logger
 from dropreel.runtime.settings import IntakeSettings
 
+NEEDS_MILLISECONDS = 10_000
+"""With less time left, a message goes back into the queue: a message that is cut off is hidden for
+minutes, and all of its batch with it."""
+
 settings = IntakeSettings.from_environment()
 # Powertools takes its own logger here and types it as the standard one.
 processor = BatchProcessor(event_type=EventType.SQS, logger=logger)  # type: ignore[arg-type]
@@ -38,6 +42,7 @@ intake = Intake(
     now=lambda: datetime.now(UTC),
     model=settings.model,
     video_bucket=settings.video_bucket,
+    settle=timedelta(seconds=settings.settle_seconds),
     incomplete_after=timedelta(minutes=settings.incomplete_after_minutes),
     shared_folders=settings.shared,
 )
@@ -48,16 +53,20 @@ inbox_sweep = InboxSweep(
 
 def take_in(record: SQSRecord) -> None:
     # Those of the record before: Powertools logs a record's failure after this function.
-    logger.remove_keys(["key", "folder"])
+    logger.remove_keys(["key", "folder", "job_id", "run"])
     message = message_in(record.body)
     if isinstance(message, Sweep):
         inbox_sweep.go_on(message)
+    elif processor.lambda_context.get_remaining_time_in_millis() < NEEDS_MILLISECONDS:
+        queue.send(message, 1)
     else:
-        intake.take_in(message)
+        received = int(record.attributes.approximate_receive_count)
+        intake.take_in(message, is_last_try=received >= settings.max_receives)
 
 
 @logger.inject_lambda_context(clear_state=True)
 def handler(event: dict[str, object], context: LambdaContext) -> PartialItemFailureResponse:
+    intake.documents.forget_defaults()
     return process_partial_response(
         event=event, record_handler=take_in, processor=processor, context=context
     )

@@ -51,6 +51,8 @@ class Account:
             "MODEL": "wan-2.2-speech-to-video",
             "QUEUE_URL": self.queue_url,
             "UPLOAD_BUCKET": UPLOADS,
+            "SETTLE_SECONDS": "0",
+            "MAX_RECEIVES": "5",
             "INCOMPLETE_AFTER_MINUTES": "60",
         }.items():
             monkeypatch.setenv(name, value)
@@ -67,7 +69,12 @@ class Account:
 
     def deliver(self, *messages: str) -> dict[str, Any]:
         records = [
-            {"messageId": f"m{number}", "body": message, "eventSource": "aws:sqs"}
+            {
+                "messageId": f"m{number}",
+                "body": message,
+                "eventSource": "aws:sqs",
+                "attributes": {"ApproximateReceiveCount": "1"},
+            }
             for number, message in enumerate(messages)
         ]
         answer: dict[str, Any] = self.app.handler({"Records": records}, CONTEXT)

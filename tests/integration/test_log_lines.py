@@ -50,6 +50,8 @@ def account(monkeypatch: pytest.MonkeyPatch) -> Iterator[RenderAccount]:
             "CONCLUDE_FUNCTION": "dropreel-conclude",
             "MODEL": JOB.model,
             "UPLOAD_BUCKET": UPLOADS,
+            "SETTLE_SECONDS": "0",
+            "MAX_RECEIVES": "5",
             "INCOMPLETE_AFTER_MINUTES": "60",
         }.items():
             monkeypatch.setenv(name, value)
@@ -186,7 +188,12 @@ def dropped(account: RenderAccount, key: str) -> Json:
     event = json.loads((ROOT / "events/samples/object_created.json").read_text())
     event["detail"]["bucket"]["name"] = UPLOADS
     event["detail"]["object"].update({"key": key, "version-id": version_id})
-    return {"messageId": key, "body": json.dumps(event), "eventSource": "aws:sqs"}
+    return {
+        "messageId": key,
+        "body": json.dumps(event),
+        "eventSource": "aws:sqs",
+        "attributes": {"ApproximateReceiveCount": "1"},
+    }
 
 
 def test_intake_names_the_file_of_each_record_and_its_job(

@@ -196,7 +196,7 @@ def test_each_ending_is_documented() -> None:
         documents.setdefault(role.value, []).append(ending)
 
     assert rows["picture"] == list(pairing.IMAGE_ENDINGS)
-    assert rows["picture, always refused"] == list(pairing.UNUSABLE_ENDINGS)
+    assert rows["picture, always refused"] == list(pairing.UNUSABLE_PICTURES)
     assert rows["voice"] + rows["voice, from a video"] == list(pairing.AUDIO_ENDINGS)
     assert rows["prompt"] == documents["prompt"]
     assert rows["options"] == documents["options"]
@@ -205,5 +205,5 @@ def test_each_ending_is_documented() -> None:
 def test_each_ignored_file_is_documented() -> None:
     (ignored,) = re.findall(r"^\*\*Ignored files\.\*\*(.*)$", text(DROPPING), re.MULTILINE)
 
-    assert {name.lower() for name in quoted(ignored)} >= {*pairing.LITTER, pairing.OFFICE_LOCK}
+    assert {name.lower() for name in quoted(ignored)} >= {"thumbs.db", "desktop.ini"}
     assert pairing.DEFAULTS_FILE in quoted(prose(DROPPING))

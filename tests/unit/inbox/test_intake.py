@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from dropreel.inbox.intake import MAX_LISTED
 from dropreel.inbox.messages import SeenUpload, Sweep, SweepPosition, message_in
+from dropreel.inbox.pairing import DEFAULTS_PREFIXES
+from dropreel.inbox.pending_job import MAX_IGNORED
 from dropreel.model.events import OlderVideo, StoredFile, UploadIncomplete
 from dropreel.model.job import Role
 from tests.support.intake_fakes import UPLOADS, VIDEOS, Parsed, Step, World, cases
@@ -42,7 +43,14 @@ def world() -> World:
             ["?a.png", "?a.mp3", "?a.png", "=v1", 1, "=v3"],
             ["1 start a.png@3 a.mp3@2"],
         ),
-        "an empty file is an upload": ([("a.png", b""), "a.mp3"], ["0 start a.png@1 a.mp3@2"]),
+        "an empty file is on its way": (
+            [("a.png", b""), "a.mp3", 1, "a.png"],
+            ["1 start a.png@3 a.mp3@2"],
+        ),
+        "an empty file may never arrive": (
+            ["?a.png", ("a.mp3", b"")],
+            ["60 incomplete a.png@1 a.mp3@2"],
+        ),
         "a stranger beside a finished pair starts nothing": (
             ["a.png", "a.mp3", "a.docx"],
             ["0 start a.png@1 a.mp3@2"],
@@ -92,7 +100,7 @@ def test_pair_starts_once_and_half_a_pair_is_announced_once(
         "unknown option": ([("a.json", {"sed": 1})], ["0 start !inbox/a.json a.json@1"]),
         "too long": ([("a.json", "x" * 70_000)], ["0 start !inbox/a.json a.json@1"]),
         "no text": ([("a.txt", b"\xff")], ["0 start !inbox/a.txt a.txt@1"]),
-        "empty": ([("a.txt", "")], ["0 start !inbox/a.txt a.txt@1"]),
+        "empty": ([("a.txt", " ")], ["0 start !inbox/a.txt a.txt@1"]),
     }
 )
 def test_what_no_upload_can_mend_is_not_waited_for(
@@ -123,8 +131,8 @@ def test_look_lists_only_what_shares_the_stem(world: World) -> None:
 
     assert world.listed_prefixes == [
         "inbox/team/anna.",
-        "inbox/team/_defaults.json",
-        "inbox/_defaults.json",
+        *(f"inbox/team/{prefix}" for prefix in DEFAULTS_PREFIXES),
+        *(f"inbox/{prefix}" for prefix in DEFAULTS_PREFIXES),
     ]
 
 
@@ -329,12 +337,12 @@ def test_event_without_a_version_is_about_the_current_one(world: World) -> None:
 
 
 def test_crowd_of_strangers_gives_one_event_of_bounded_size(world: World) -> None:
-    world.drop_and_tell(*(f"inbox/shot.{number:04}" for number in range(2 * MAX_LISTED)))
+    world.drop_and_tell(*(f"inbox/shot.{number:04}" for number in range(2 * MAX_IGNORED)))
 
     world.pass_time(minutes=61)
 
     (incomplete,) = world.announced
-    assert len(incomplete.uploads) == MAX_LISTED
+    assert len(incomplete.uploads) == MAX_IGNORED
 
 
 def test_foreign_error_file_silences_no_event(world: World) -> None:

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from dropreel.inbox import job_file
+from dropreel.inbox.pairing import DEFAULTS_PREFIXES
 from dropreel.model.job import Role
 from tests.support.intake_fakes import Parsed, Step, World, cases
 
@@ -168,7 +169,7 @@ def test_file_of_another_top_folder_is_refused_unseen(
     assert not [
         prefix
         for prefix in world.listed_prefixes
-        if "/red/" not in prefix and "." in prefix and not prefix.endswith("_defaults.json")
+        if "/red/" not in prefix and not prefix.endswith(DEFAULTS_PREFIXES)
     ]
     assert {given.key for given in world.job.inputs} <= {file, "inbox/red/x.mp3"}
 

@@ -1,12 +1,12 @@
 """Which uploads belong together."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dropreel.inbox.pairing import Group, Name, name_of
+from dropreel.inbox.pairing import Group, Name, as_seen, name_of
 from dropreel.model.job import Role
 from dropreel.model.uploads import ObjectVersion
 
@@ -54,6 +54,24 @@ def test_a_key_is_folder_stem_and_ending(key: str, expected: Name) -> None:
         "inbox/team/thumbs.DB",
         "inbox/desktop.ini",
         "inbox/~$anna.docx",
+        "inbox/Thumbs.db:encryptable",
+        "inbox/ehthumbs_vista.db",
+        "inbox/anna.png:Zone.Identifier",
+        "inbox/~lock.anna.odt#",
+        "inbox/anna.png~",
+        "inbox/anna.png.part",
+        "inbox/anna.mp3.TMP",
+        "inbox/anna.mp3.crdownload",
+        "inbox/anna.png.filepart",
+        "inbox/anna.png.partial",
+        "inbox/team/@eaDir/anna.png/SYNOFILE_THUMB_M.png",
+        "inbox/#recycle/anna.png",
+        "inbox/#snapshot/daily/anna.png",
+        "inbox/__MACOSX/team/anna.png",
+        "inbox/$RECYCLE.BIN/anna.png",
+        "inbox/lost+found/anna.png",
+        "inbox/.Trash-1000/files/anna.png",
+        "inbox/System Volume Information/anna.png",
         "anna.png",
         "work/anna.png",
         "inboxes/anna.png",
@@ -87,9 +105,16 @@ def test_litter_makes_no_job(key: str) -> None:
         ("ANNA.JSON", Role.OPTIONS),
         ("_defaults.json", Role.DEFAULTS),
         ("team/_defaults.json", Role.DEFAULTS),
-        ("_defaults.txt", Role.PROMPT),
+        ("_Defaults.JSON", Role.DEFAULTS),
+        ("_defaults.json.txt", Role.DEFAULTS),
+        ("_defaults.txt", Role.DEFAULTS),
+        ("defaults.json", Role.DEFAULTS),
         ("_defaults.png", Role.IMAGE),
-        ("anna.Json", None),
+        ("anna.Json", Role.OPTIONS),
+        ("anna.json.txt", Role.OPTIONS),
+        ("anna.Txt", Role.PROMPT),
+        ("anna.yaml", Role.OPTIONS),
+        ("anna.md", Role.PROMPT),
         ("anna.docx", None),
         ("anna.", None),
         ("anna", None),
@@ -121,10 +146,14 @@ def test_the_same_folder_and_stem_belong_together(files: list[str], beside: bool
     assert together == set(files if beside else files[:1])
 
 
-def test_defaults_and_unknown_files_belong_to_no_job() -> None:
+def test_unknown_files_make_no_job() -> None:
     group = group_of("_defaults.png", "_defaults.json", "_defaults.docx", "_defaults.txt")
 
-    assert [upload.key for upload in group.own] == ["inbox/_defaults.png", "inbox/_defaults.txt"]
+    assert [upload.key for upload in group.own] == [
+        "inbox/_defaults.png",
+        "inbox/_defaults.json",
+        "inbox/_defaults.txt",
+    ]
 
 
 def test_an_unusable_picture_counts_only_without_another() -> None:
@@ -143,29 +172,62 @@ def test_only_the_own_uploads_make_the_fingerprint() -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "defaults"),
+    ("file", "right_name"),
     [
-        ("inbox/anna.png", ["inbox/_defaults.json"]),
-        (
-            "inbox/a/b c/anna.png",
-            ["inbox/a/b c/_defaults.json", "inbox/a/_defaults.json", "inbox/_defaults.json"],
-        ),
-        (
-            "inbox//a//anna.png",
-            [
-                "inbox//a//_defaults.json",
-                "inbox//a/_defaults.json",
-                "inbox//_defaults.json",
-                "inbox/_defaults.json",
-            ],
-        ),
+        ("anna.yaml", "anna.json"),
+        ("anna.YML", "anna.json"),
+        ("anna.md", "anna.txt"),
+        ("anna.rtf", "anna.txt"),
+        ("defaults.json", "_defaults.json"),
+        ("Defaults.json.txt", "_defaults.json"),
+        ("_defaults.txt", "_defaults.json"),
+        ("_defaults.yaml", "_defaults.json"),
+        ("_Defaults.JSON.txt", None),
+        ("anna.json.txt", None),
+        ("anna.docx", None),
     ],
 )
-def test_defaults_lie_in_the_folder_and_in_all_above_it(key: str, defaults: list[str]) -> None:
+def test_what_looks_like_a_document_has_a_right_name(file: str, right_name: str | None) -> None:
+    name = name_of(f"inbox/{file}")
+
+    assert name is not None
+    assert name.should_be == right_name
+
+
+@pytest.mark.parametrize(
+    ("key", "folders"),
+    [
+        ("inbox/anna.png", ["inbox/"]),
+        ("inbox/a/b c/anna.png", ["inbox/a/b c/", "inbox/a/", "inbox/"]),
+        ("inbox//a//anna.png", ["inbox//a//", "inbox//a/", "inbox//", "inbox/"]),
+    ],
+)
+def test_defaults_lie_in_the_folder_and_in_all_above_it(key: str, folders: list[str]) -> None:
     name = name_of(key)
 
     assert name is not None
-    assert list(name.defaults_keys) == defaults
+    assert name.folders == name.written_folders == folders
+
+
+def test_names_that_look_the_same_are_one_name() -> None:
+    composed, decomposed = (
+        name_of("inbox/Jos\xe9/Ren\xe9e.png"),
+        name_of("inbox/Jose\u0301/Rene\u0301e.mp3"),
+    )
+
+    assert composed and decomposed
+    assert composed.base == decomposed.base
+    assert set(composed.prefixes) == set(decomposed.prefixes)
+    assert set(composed.written_folders) == set(decomposed.written_folders)
+
+
+def test_of_files_that_look_the_same_the_later_one_counts() -> None:
+    name = name_of("inbox/Ren\xe9e.png")
+    assert name is not None
+    earlier = ObjectVersion("inbox/Rene\u0301e.png", "v1", 1, NOON)
+    later = ObjectVersion("inbox/Ren\xe9e.png", "v2", 1, NOON + timedelta(seconds=1))
+
+    assert Group.around(name, [later, earlier]).uploads == (later,)
 
 
 segments = st.text(
@@ -174,11 +236,14 @@ segments = st.text(
 
 
 @given(st.lists(segments, max_size=4), segments)
-def test_any_name_finds_its_other_half_and_keeps_its_key(folders: list[str], stem: str) -> None:
+def test_any_name_finds_its_other_half(folders: list[str], stem: str) -> None:
     folder = "".join(f"{segment}/" for segment in folders)
     keys = [f"inbox/{folder}{stem}.{ending}" for ending in ("png", "mp3")]
 
     names = [name_of(key) for key in keys]
 
-    assert names == [Name(folder, stem, "png"), Name(folder, stem, "mp3")]
-    assert names[0] and f"{names[0].base}.png" == keys[0]
+    assert names == [
+        Name(as_seen(folder), as_seen(stem), ending, key)
+        for ending, key in zip(("png", "mp3"), keys, strict=True)
+    ]
+    assert names[0] and f"{names[0].base}.png" == as_seen(keys[0])

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from dropreel.inbox.documents import Read
 from dropreel.inbox.job_file import MAX_PROBLEMS, nearest_wins, parse
 from dropreel.inbox.pairing import Group, name_of
 from dropreel.inbox.pending_job import MAX_NAMED, PendingJob
@@ -38,12 +39,14 @@ def pending_job(
             (Role.DEFAULTS, "inbox/team/_defaults.json", defaults),
         )
     )
+    folder = (ObjectVersion("inbox/team/_defaults.json", "d1", 2, NOON),) if defaults else ()
+    group = Group.around(name, listed)
     return PendingJob(
         bucket="uploads",
-        group=Group.around(name, listed),
-        own=own_file,
-        inherited=nearest_wins([inherited]),
-        defaults=(ObjectVersion("inbox/team/_defaults.json", "d1", 2, NOON),) if defaults else (),
+        name=name,
+        group=group,
+        own=Read(own_file, group.of(Role.OPTIONS), {}),
+        inherited=Read(nearest_wins([inherited]), folder, {}),
         found={key: ObjectVersion(key, "n1", 3, NOON) for key in there},
         deployed_model=model,
     )

@@ -19,7 +19,15 @@ from dropreel.runtime.settings import (
 from tests.support.render_fakes import ENVIRONMENT, providers
 
 NAMES = ("MODEL", "QUEUE_URL", "EVENT_BUS", "UPLOAD_BUCKET", "VIDEO_BUCKET", "CONCLUDE_FUNCTION")
-WHOLE = ENVIRONMENT | dict.fromkeys(NAMES, "a name") | {"INCOMPLETE_AFTER_MINUTES": "60"}
+WHOLE = (
+    ENVIRONMENT
+    | dict.fromkeys(NAMES, "a name")
+    | {
+        "INCOMPLETE_AFTER_MINUTES": "60",
+        "SETTLE_SECONDS": "20",
+        "MAX_RECEIVES": "5",
+    }
+)
 ENDPOINT = "wan-ai/wan-2-2/speech-to-video"
 
 

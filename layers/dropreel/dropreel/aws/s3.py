@@ -1,6 +1,7 @@
 """S3, as Dropreel uses it: an adapter, and the only module that knows S3's API."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     )
 
 _BLOCK_BYTES = 1 << 20
+_LISTINGS_AT_ONCE = 16
 _GONE = {"NoSuchKey", "NoSuchVersion", "404", "MethodNotAllowed"}
 
 
@@ -81,13 +83,32 @@ class S3Storage:
     def __init__(self, client: "S3Client | None" = None) -> None:
         self._client = client or clients.s3()
 
-    def current_versions(self, bucket: str, prefix: str) -> Iterator[ObjectVersion]:
-        """The objects whose key begins with the prefix, as they are now."""
+    def current_versions(self, bucket: str, *prefixes: str) -> Iterator[ObjectVersion]:
+        """The objects whose key begins with one of the prefixes, as they are now."""
+        if len(prefixes) == 1:
+            yield from self._current(bucket, prefixes[0])
+            return
+        with ThreadPoolExecutor(_LISTINGS_AT_ONCE) as pool:
+            for found in pool.map(lambda prefix: [*self._current(bucket, prefix)], prefixes):
+                yield from found
+
+    def _current(self, bucket: str, prefix: str) -> Iterator[ObjectVersion]:
         pages = self._client.get_paginator("list_object_versions").paginate(
             Bucket=bucket, Prefix=prefix
         )
         for page in pages:
             yield from (_listed(one) for one in page.get("Versions", []) if one["IsLatest"])
+
+    def beside(self, bucket: str, folder: str) -> Iterator[str]:
+        """The keys of the files in a folder, without those in the folders below."""
+        pages = self._client.get_paginator("list_object_versions").paginate(
+            Bucket=bucket, Prefix=folder, Delimiter="/"
+        )
+        for page in pages:
+            yield from (one["Key"] for one in page.get("Versions", []) if one["IsLatest"])
+
+    def is_versioned(self, bucket: str) -> bool:
+        return self._client.get_bucket_versioning(Bucket=bucket).get("Status") == "Enabled"
 
     def page(self, bucket: str, prefix: str, after: str | None) -> Page:
         """One request's list of the current objects, starting after a key.

@@ -3,46 +3,55 @@
 Each call lists the bucket anew. S3 lists with strong consistency, so the last call sees all files.
 Intake notes the uploads that a job was made of: no late event, and no change of a folder's defaults
 or a parameter, starts a second job of them. It also notes uploads that were answered without a job.
+
+A bucket without versioning gives all versions of a file one id, `null`. So its notes count for
+nothing: each upload is made a job at once, which Prepare refuses.
 """
 
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from itertools import takewhile
+from functools import cached_property
+from itertools import islice
 from typing import Protocol
 
 from pydantic import BaseModel, ValidationError
 
-from dropreel.inbox import job_file
+from dropreel.inbox import documents
+from dropreel.inbox.documents import Documents
 from dropreel.inbox.messages import MessageQueue, SeenUpload
-from dropreel.inbox.pairing import Group, Name, name_of
-from dropreel.inbox.pending_job import PendingJob, pinned
+from dropreel.inbox.near_misses import near_misses
+from dropreel.inbox.pairing import Group, Name, as_seen, latest, name_of
+from dropreel.inbox.pending_job import MAX_IGNORED, PendingJob
+from dropreel.model.errors import UploadNotProcessed
 from dropreel.model.events import (
     Announcer,
     DetailType,
     IncompleteJob,
     IncompleteUpload,
+    JobSummary,
     OlderVideo,
     StoredFile,
     UploadIncomplete,
+    VideoFailed,
 )
-from dropreel.model.job import INBOX, Input, Job, Role, error_key, manifest_key, video_key
-from dropreel.model.uploads import ObjectVersion
-from dropreel.runtime.log import logger
+from dropreel.model.job import INBOX, Job, Role, error_key, job_id, manifest_key, video_key
+from dropreel.model.uploads import NULL_VERSION, ObjectVersion
+from dropreel.runtime.log import job_keys, logger
 
 MIN_DELAY_SECONDS = 15
 MAX_DELAY_SECONDS = 900  # SQS: the longest that a message can be delayed
 
-# So many unknown endings can share a stem (`shot.0001`, `shot.0002`) that their names would not
-# fit into an event.
-MAX_LISTED = 20
+MAX_BESIDE = 10_000
+"""Files of a folder that are compared with one that waits in vain."""
 
 
-class Storage(Protocol):
-    def current_versions(self, bucket: str, prefix: str) -> Iterable[ObjectVersion]: ...
+class Storage(documents.Storage, Protocol):
+    def beside(self, bucket: str, folder: str) -> Iterable[str]:
+        """The keys of the files in a folder, without those in the folders below."""
 
-    def read(self, bucket: str, pinned: Input) -> bytes: ...
+    def is_versioned(self, bucket: str) -> bool: ...
 
     def text(self, bucket: str, key: str) -> str | None: ...
 
@@ -88,49 +97,109 @@ class Intake:
     now: Callable[[], datetime]
     model: str
     video_bucket: str
+    settle: timedelta
     incomplete_after: timedelta
     shared_folders: tuple[str, ...] = ()
     """Below `inbox/`, ending in `/`. Every job may name files in them."""
 
-    def take_in(self, seen: SeenUpload) -> None:
+    @cached_property
+    def documents(self) -> Documents:
+        return Documents(self.storage, self.shared_folders)
+
+    def take_in(self, seen: SeenUpload, *, is_last_try: bool = False) -> None:
         """Start the upload's job, or look again later, or announce that it is incomplete.
 
-        May be called in any order and any number of times for one upload.
+        May be called in any order and any number of times for one upload. When the last try fails,
+        its error file says so.
         """
         name = name_of(seen.key)
         logger.append_keys(key=seen.key, folder=name.folder if name else None)
         if name is None:
             logger.info("Not a file of a job: ignored")
-        elif name.role is Role.DEFAULTS:
+            return
+        try:
+            self._look_at(name, seen)
+        except Exception:
+            if is_last_try:
+                self._write_failure(name, seen)
+            raise
+
+    def _look_at(self, name: Name, seen: SeenUpload) -> None:
+        if name.role is Role.DEFAULTS and not name.should_be:
             if upload := self._find(seen.bucket, seen.key):
                 self.used.note_answered(seen.bucket, upload.key, upload.version_id)
             logger.info("Defaults for later drops")
+        elif seen.version_id not in (None, NULL_VERSION) and self._is_answered(seen):
+            logger.info("In a job or answered already: nothing to do")
         else:
             self._take_in_upload(name, seen)
 
     def _take_in_upload(self, name: Name, seen: SeenUpload) -> None:
         listed_at = self.now()  # before the listing: a later time means a newer listing
-        group = Group.around(name, self._listing(name, seen.bucket))
-        upload = next((upload for upload in group.uploads if upload.key == seen.key), None)
+        listed = list(self._listing(name, seen.bucket))
+        upload = next((one for one in listed if one.key == seen.key), None)
         if upload is None or seen.version_id not in (None, upload.version_id):
             logger.info("Deleted or replaced: the new version has its own event")
             return
-        if self.used.is_answered(seen.bucket, seen.key, upload.version_id):
+        is_versioned = upload.version_id != NULL_VERSION or self.storage.is_versioned(seen.bucket)
+        is_known_new = seen.version_id not in (None, NULL_VERSION)
+        seen = seen.model_copy(update={"version_id": upload.version_id})
+        if is_versioned and not is_known_new and self._is_answered(seen):
             logger.info("In a job or answered already: nothing to do")
             return
-        seen = seen.model_copy(update={"version_id": upload.version_id})
         if seen.swept and self._has_outcome(name, seen):
             logger.info("Its job has ended: nothing to do")
             return
-        pending_job = self._pending_job(name, group, seen.bucket)
-        face = pending_job.inherited.choices.files.get(Role.IMAGE)
-        if group.own == (upload,) and face == seen.key:
+        group = Group.around(name, listed)
+        if upload not in group.uploads:
+            logger.info("Replaced by a later file whose name looks the same")
+            self._note_answered(seen)
+            return
+        if self._is_settling(max(one.written_at for one in group.uploads), seen):
+            return
+        pending_job = self._pending_job(name, group, seen.bucket, is_versioned)
+        face = pending_job.inherited.parsed.choices.files.get(Role.IMAGE)
+        if group.own == (upload,) and face and as_seen(face) == as_seen(seen.key):
             logger.info("An avatar's face: needs no partner")
             self._note_answered(seen)
-        elif pending_job.is_ready:
-            self._start(pending_job, name, seen, listed_at)
-        else:
+        elif not pending_job.is_ready:
             self._wait(pending_job, seen)
+        elif not self._is_settling(pending_job.changed_at, seen):
+            self._start(pending_job, name, seen, upload, listed_at)
+
+    def _write_failure(self, name: Name, seen: SeenUpload) -> None:
+        """For the person who waits: the message becomes a dead letter. It names no version, so that
+        the sweep tries again."""
+        error_file = StoredFile(bucket=self.video_bucket, key=error_key(name.folder, name.stem))
+        failed = VideoFailed(
+            error=UploadNotProcessed(f"Dropreel could not process {seen.key}.").report,
+            job=JobSummary(
+                id=job_id(name.stem, self.model, ()),
+                folder=name.folder,
+                stem=name.stem,
+                model=self.model,
+            ),
+            inputs=(),
+            estimated_usd=None,
+            error_file=error_file,
+            ended_at=self.now(),
+        )
+        document = failed.model_dump_json(indent=2)
+        self.storage.put_json(error_file.bucket, error_file.key, document)
+
+    def _is_answered(self, seen: SeenUpload) -> bool:
+        return self.used.is_answered(seen.bucket, seen.key, seen.version_id or NULL_VERSION)
+
+    def _is_settling(self, changed_at: datetime, seen: SeenUpload) -> bool:
+        """Whether the newest file has not been still for long enough. Then looks again later."""
+        left_seconds = (changed_at + self.settle - self.now()).total_seconds()
+        if left_seconds <= 0:
+            return False
+        # Not longer than it settles, although the clocks of S3 and Lambda may differ.
+        delay_seconds = math.ceil(min(left_seconds, self.settle.total_seconds()))
+        self.queue.send(seen, delay_seconds)
+        logger.info("Files are still coming: will look again", delay_seconds=delay_seconds)
+        return True
 
     def _has_outcome(self, name: Name, seen: SeenUpload) -> bool:
         """Whether a manifest or an error file names this version. Then it is noted accordingly.
@@ -146,7 +215,7 @@ class Intake:
                         self.used.note(outcome.job.id, seen.bucket, used.key, used.version_id)
                 return True
             if pin in outcome.uploads:
-                self._note_answered(seen)
+                self.used.note_answered(seen.bucket, pin.key, pin.version_id)
                 return True
         return False
 
@@ -157,86 +226,76 @@ class Intake:
             return _Outcome()
 
     def _note_answered(self, seen: SeenUpload) -> None:
-        if seen.version_id is not None:
-            self.used.note_answered(seen.bucket, seen.key, seen.version_id)
+        self.used.note_answered(seen.bucket, seen.key, seen.version_id or NULL_VERSION)
 
     # Reading
 
     def _listing(self, name: Name, bucket: str) -> Iterator[ObjectVersion]:
         """The uploads that may belong to the name: few, even in a large folder."""
-        if not name.ending and (alone := self._find(bucket, name.base)):
+        prefixes = [f"{prefix}." for prefix in name.prefixes]
+        if not name.key.startswith(tuple(prefixes)) and (alone := self._find(bucket, name.key)):
             yield alone
-        yield from self.storage.current_versions(bucket, f"{name.base}.")
+        yield from self.storage.current_versions(bucket, *prefixes)
 
     def _find(self, bucket: str, key: str) -> ObjectVersion | None:
-        """The upload at a key. A key lists first among all keys that begin with it."""
-        listed = self.storage.current_versions(bucket, key)
-        return next(takewhile(lambda upload: upload.key == key, listed), None)
+        """The upload at a key. It lists first among all keys that begin with it."""
+        first = next(iter(self.storage.current_versions(bucket, key)), None)
+        return first if first and first.key == key else None
 
-    def _pending_job(self, name: Name, group: Group, bucket: str) -> PendingJob:
-        own = job_file.combined(
-            [
-                (upload.key, self._parsed(role, bucket, upload))
-                for role in (Role.OPTIONS, Role.PROMPT)
-                for upload in group.of(role)
-            ]
-        )
-        defaults = [
-            (upload, self._parsed(Role.DEFAULTS, bucket, upload))
-            for key in name.defaults_keys
-            if (upload := self._find(bucket, key))
-        ]
-        inherited = job_file.nearest_wins(parsed for _, parsed in defaults)
-        named = {*own.choices.files.values(), *inherited.choices.files.values()}
+    def _named(self, bucket: str, key: str) -> ObjectVersion | None:
+        """The upload at a key that a person wrote, however systems write it."""
+        name = name_of(key)
+        found = [self._find(bucket, form) for form in (name.written_keys if name else [key])]
+        return next(iter(latest(one for one in found if one)), None)
+
+    def _pending_job(self, name: Name, group: Group, bucket: str, is_versioned: bool) -> PendingJob:
+        own, inherited = self.documents.own(bucket, group), self.documents.defaults(bucket, name)
+        named = {key for read in (own, inherited) for key in read.parsed.choices.files.values()}
         return PendingJob(
             bucket=bucket,
+            name=name,
             group=group,
             own=own,
             inherited=inherited,
-            defaults=tuple(upload for upload, _ in defaults),
-            found={key: upload for key in named if (upload := self._find(bucket, key))},
+            found={key: upload for key in named if (upload := self._named(bucket, key))},
             deployed_model=self.model,
+            is_versioned=is_versioned,
         )
-
-    def _parsed(self, role: Role, bucket: str, upload: ObjectVersion) -> job_file.Parsed:
-        if upload.size_bytes > job_file.MAX_DOCUMENT_BYTES:
-            return job_file.too_large(upload.key, upload.size_bytes)
-        content = self.storage.read(bucket, pinned(role, upload))
-        return job_file.parse(role, upload.key, content, self.shared_folders)
 
     # Starting
 
     def _start(
-        self, pending_job: PendingJob, name: Name, seen: SeenUpload, listed_at: datetime
+        self,
+        pending_job: PendingJob,
+        name: Name,
+        seen: SeenUpload,
+        upload: ObjectVersion,
+        listed_at: datetime,
     ) -> None:
         """Claim, start, note. After a crash in between, a retry starts the job of the first claim.
 
         The claim decides between two calls that see the same uploads and different defaults.
         """
-        is_passed_over = name.unusable_as and seen.key not in {
-            picture.key for picture in pending_job.of(Role.IMAGE)
-        }
+        is_passed_over = name.unusable_as and upload not in pending_job.of(Role.IMAGE)
         if name.role is None or is_passed_over:
             logger.info("Not part of the job of this name: ignored")
             self._note_answered(seen)
             return
-        made = pending_job.job().model_copy(update={"dropped_at": listed_at})
-        job = self.used.claim(pending_job.group.fingerprint, made)
+        job = pending_job.job().model_copy(update={"dropped_at": listed_at})
+        job = self.used.claim(pending_job.group.fingerprint, job)
+        logger.append_keys(**job_keys(job))
         self.used.note_drop(job)
         self.executions.start(job)
-        used = set()
+        own = {(given.key, given.version_id) for given in job.inputs if _is_own(name, given.key)}
         for given in job.inputs:
-            if _is_own(name, given.key):
-                used.add((given.key, given.version_id))
-            elif given.role is not Role.DEFAULTS:
+            if given.role is not Role.DEFAULTS and (given.key, given.version_id) not in own:
                 self.used.note_used(job.bucket, given.key, given.version_id)
         # `seen` last: once it is noted, a retry of its message does nothing.
-        for key, version_id in sorted(used, key=lambda pin: (pin[0] == seen.key, pin)):
+        for key, version_id in sorted(own, key=lambda pin: (pin[0] == seen.key, pin)):
             self.used.note(job.id, job.bucket, key, version_id)
-        if (seen.key, seen.version_id) not in used:  # one of too many, for example
+        if (seen.key, seen.version_id) not in own:  # one of too many, for example
             self._note_answered(seen)
-        with logger.append_context_keys(job_id=job.id, run=job.run):
-            logger.info("Started the job")
+        logger.info("Started the job")
 
     # Waiting
 
@@ -277,6 +336,20 @@ class Intake:
             for upload in _listed(group)
         )
 
+    def _near_misses(self, pending_job: PendingJob, bucket: str) -> Iterator[str]:
+        """Sentences about files that were perhaps meant for the job, but whose names differ."""
+        group = pending_job.group
+        own = [upload.key for upload in (*group.own, *group.of(None))[:1]]
+        for key in (*own, *pending_job.awaited.values()):
+            folder, _, file = as_seen(key).rpartition("/")
+            is_own = key in own
+            beside: dict[str, str] = {}
+            for other in islice(self.storage.beside(bucket, f"{folder}/"), MAX_BESIDE):
+                if (name := name_of(other)) and name.role:
+                    beside.setdefault(name.stem if is_own else name.file, other)
+            for other, difference in near_misses(group.stem if is_own else file, beside):
+                yield f"{beside[other]} is there, too, but its name differs in {difference}."
+
     def _give_up(self, pending_job: PendingJob, seen: SeenUpload, waited: timedelta) -> None:
         """Announce, then write: a crash in between repeats the event and loses nothing."""
         waited_minutes = waited.total_seconds() / 60
@@ -296,7 +369,9 @@ class Intake:
             ),
             missing=pending_job.missing,
             waited_minutes=round(waited_minutes, 1),
-            message=_message(pending_job, waited_minutes),
+            message=_message(
+                pending_job, waited_minutes, tuple(self._near_misses(pending_job, seen.bucket))
+            ),
             error_file=error_file,
             older_video=self._older_video(group),
             ended_at=self.now(),
@@ -347,26 +422,29 @@ def _delay_seconds(waited_seconds: float, left_seconds: float) -> int:
 
 
 def _listed(group: Group) -> tuple[ObjectVersion, ...]:
-    return (*group.own, *group.of(None))[:MAX_LISTED]
+    return (*group.own, *group.of(None))[:MAX_IGNORED]
 
 
 _WANTED = {
     Role.IMAGE: ("a picture", "{stem}.png or {stem}.jpg"),
     Role.AUDIO: ("a recording", "{stem}.mp3 or {stem}.wav"),
     Role.PROMPT: ("a prompt", "{stem}.txt"),
+    Role.OPTIONS: ("options", "{stem}.json"),
 }
 
 
-def _message(pending_job: PendingJob, waited_minutes: float) -> str:
+def _message(pending_job: PendingJob, waited_minutes: float, near_misses: tuple[str, ...]) -> str:
     """What is wrong, then what to do."""
     group, named = pending_job.group, sorted(pending_job.awaited.values())
     files = [upload.key.rpartition("/")[2] for upload in _listed(group)]
     own, unknown = files[: len(group.own)], files[len(group.own) :]
+    empty = [upload.key for upload in pending_job.empty]
     wanted = [_WANTED[role] for role in pending_job.missing if role not in pending_job.awaited]
-    missing = [" and ".join(what for what, _ in wanted) + " of the same name"] if wanted else []
+    awaited = [" and ".join(what for what, _ in wanted) + " of the same name"] if wanted else []
+    awaited += [*named, *(f"the content of {key}" for key in empty)]
     sentences = [
         f"{', '.join(files)} waited {_duration(waited_minutes)} in {INBOX}{group.folder} "
-        f"for {' and for '.join(missing + named)}."
+        f"for {' and for '.join(awaited)}."
     ]
     if unknown:
         sentences.append(
@@ -374,14 +452,24 @@ def _message(pending_job: PendingJob, waited_minutes: float) -> str:
             "ending."
         )
     sentences += [f"{it.found} cannot be used. {it.cure}" for it in pending_job.unusable_pictures()]
-    if named:
-        sentences.append(f"Drop {' and '.join(named)} first.")
-    drop = "Then drop" if named else "Drop"
+    sentences += near_misses
+    if near_misses:
+        sentences.append(
+            "Files of one job need exactly the same name: drop one of them again with the name of "
+            "the other."
+        )
+        return " ".join(sentences)
+    sentences += [f"{key} is empty: it has 0 bytes." for key in empty]
+    first, last = list(dict.fromkeys([*named, *empty])), ""
     if wanted:
         examples = ", and ".join(example.format(stem=group.stem) for _, example in wanted)
-        sentences.append(f"{drop} {examples} into the same folder.")
-    else:
-        sentences.append(f"{drop} {(own or unknown)[-1]} again.")
+        last = f"{examples} into the same folder"
+    elif named or not empty:
+        last = f"{(own or unknown)[-1]} again"
+    if first:
+        sentences.append(f"Drop {' and '.join(first)} {'first' if last else 'again'}.")
+    if last:
+        sentences.append(f"{'Then drop' if first else 'Drop'} {last}.")
     return " ".join(sentences)
 
 

@@ -44,6 +44,8 @@ class JobChoices:
     files: dict[Role, str] = field(default_factory=dict)
     """The keys of the named picture and recording."""
     options: dict[str, OptionValue] = field(default_factory=dict)
+    labels: dict[str, str] = field(default_factory=dict)
+    wait_for: frozenset[Role] = frozenset()
 
     def over(self, farther: "JobChoices") -> "JobChoices":
         """Both merged. Where both set a field, this one wins."""

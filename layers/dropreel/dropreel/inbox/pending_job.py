@@ -1,19 +1,24 @@
 """A job before it starts: its uploads, its settings, and what is still missing."""
 
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 
-from dropreel.inbox.job_file import MAX_PROBLEMS, JobChoices, Parsed
-from dropreel.inbox.pairing import Group, name_of
+from dropreel.inbox.documents import Read, pinned
+from dropreel.inbox.job_file import MAX_PROBLEMS, JobChoices
+from dropreel.inbox.pairing import MAX_FOLDERS, Group, Name, as_seen, name_of
 from dropreel.model.catalog import MODELS
 from dropreel.model.errors import Reason
-from dropreel.model.job import Input, Job, Role, job_id
+from dropreel.model.job import Job, Role, job_id
 from dropreel.model.uploads import ObjectVersion
 
 # Hundreds of files can share a stem (`.png`, `.Png`, ...). A job carries this many of each role, to
 # stay within the limits of Step Functions and EventBridge.
 MAX_NAMED = 10
+
+MAX_IGNORED = 20  # so many unknown endings can share a stem: `shot.0001`, `shot.0002`
 
 _MEDIA = (Role.IMAGE, Role.AUDIO)
 
@@ -23,23 +28,23 @@ class PendingJob:
     """What intake knows about a job at one moment."""
 
     bucket: str
+    name: Name
     group: Group
-    own: Parsed
-    """From the job's own `.json` and `.txt`."""
-    inherited: Parsed
-    """From the `_defaults.json` files of its folders."""
-    defaults: tuple[ObjectVersion, ...]
-    """Those `_defaults.json` files, the nearest first."""
+    own: Read
+    """The job's own `.json` and `.txt`."""
+    inherited: Read
+    """The `_defaults.json` files of its folders."""
     found: dict[str, ObjectVersion]
     """By key: the existing files that `own` or `inherited` names."""
     deployed_model: str
+    is_versioned: bool = True
+    """Whether the bucket is. If not, Prepare refuses the job."""
 
     @cached_property
     def choices(self) -> JobChoices:
         """The job's own files win over the defaults, and those over the stack's parameters."""
-        return self.own.choices.over(self.inherited.choices).over(
-            JobChoices(model=self.deployed_model)
-        )
+        own, inherited = self.own.parsed.choices, self.inherited.parsed.choices
+        return own.over(inherited).over(JobChoices(model=self.deployed_model))
 
     @property
     def model(self) -> str:
@@ -49,10 +54,11 @@ class PendingJob:
     def problems(self) -> tuple[Reason, ...]:
         """What is wrong with the names and the settings; prepare refuses the job for it."""
         return (
+            *self._bad_names(),
             *self.unusable_pictures(),
-            *self.own.problems,
+            *self.own.parsed.problems,
             *self._rivalries(),
-            *self.inherited.problems,
+            *self.inherited.parsed.problems,
         )[:MAX_PROBLEMS]
 
     @property
@@ -64,42 +70,64 @@ class PendingJob:
 
     @property
     def missing(self) -> tuple[Role, ...]:
-        """What the job waits for: what its model needs, and the files that it names."""
-        model = MODELS[self.model]
+        """What the job waits for: what its model needs, the files that it names, and what the
+        folder says in `wait_for`."""
+        model, awaited = MODELS[self.model], self.choices.wait_for
         needed = {
             Role.IMAGE: True,
-            Role.AUDIO: model.needs_audio or Role.AUDIO in self.awaited,
-            Role.PROMPT: model.needs_prompt,
+            Role.AUDIO: model.needs_audio or Role.AUDIO in {*self.awaited, *awaited},
+            Role.PROMPT: model.needs_prompt or Role.PROMPT in awaited,
+            Role.OPTIONS: Role.OPTIONS in awaited,
         }
+        prompt = self.own.parsed.choices if Role.PROMPT in awaited else self.choices
         there = {
             Role.IMAGE: bool(self.of(Role.IMAGE)),
             Role.AUDIO: bool(self.of(Role.AUDIO)),
-            Role.PROMPT: self.choices.prompt is not None,
+            Role.PROMPT: prompt.prompt is not None,
+            Role.OPTIONS: bool(self.of(Role.OPTIONS)),
         }
         return tuple(role for role, is_needed in needed.items() if is_needed and not there[role])
 
     @property
+    def uploads(self) -> tuple[ObjectVersion, ...]:
+        """All that the job is made of now."""
+        return (*(one for role in Role for one in self.of(role)), *self.group.own)
+
+    @property
+    def empty(self) -> tuple[ObjectVersion, ...]:
+        """Uploads that are still on their way: gateways and copy tools write 0 bytes first."""
+        return tuple(one for one in dict.fromkeys(self.uploads) if one.size_bytes == 0)
+
+    @property
+    def changed_at(self) -> datetime:
+        return max(upload.written_at for upload in self.uploads)
+
+    @property
     def is_ready(self) -> bool:
-        """Whether it need not wait: it is complete, or prepare will refuse it in any case.
+        """Whether it need not wait for files: it is complete, or it will be refused in any case.
 
         A usable picture may follow an unusable one: cameras write both.
         """
         crowded = any(len(self.of(role)) > 1 for role in _MEDIA)
         is_refused = len(self.problems) > len(tuple(self.unusable_pictures()))
-        return bool(self.group.own) and (is_refused or crowded or not self.missing)
+        is_decided = is_refused or crowded or not self.missing or not self.is_versioned
+        return bool(self.group.own) and not self.empty and is_decided
 
     def of(self, role: Role) -> tuple[ObjectVersion, ...]:
         """The job's uploads of a role."""
         if role is Role.DEFAULTS:
-            return self.defaults
+            return self.inherited.uploads
         if key := self._named(role):
             return (self.found[key],) if key in self.found else ()
         return self.group.of(role)
 
     def job(self) -> Job:
         """The job, with each upload pinned to its version."""
+        sha256 = {**self.own.sha256, **self.inherited.sha256}
         inputs = tuple(
-            pinned(role, upload) for role in Role for upload in self.of(role)[:MAX_NAMED]
+            pinned(role, upload, sha256.get(upload.key))
+            for role in Role
+            for upload in self.of(role)[:MAX_NAMED]
         )
         rivals = tuple(pinned(role, upload) for role in _MEDIA for upload in self._rivals(role))
         return Job(
@@ -110,24 +138,43 @@ class PendingJob:
             model=self.model,
             prompt=self.choices.prompt,
             options=self.choices.options,
+            labels=self.choices.labels,
             inputs=inputs,
+            ignored=tuple(one.key for one in self.group.of(None)[:MAX_IGNORED]),
             problems=self.problems,
         )
 
     def _named(self, role: Role) -> str | None:
         """The key in the job's own file; if no upload has the job's name, the key in the
         defaults (an avatar's face)."""
-        own = self.own.choices.files.get(role)
-        return own or (
-            None if self.group.meant_as(role) else self.inherited.choices.files.get(role)
-        )
+        own = self.own.parsed.choices.files.get(role)
+        inherited = self.inherited.parsed.choices.files.get(role)
+        return own or (None if self.group.meant_as(role) else inherited)
 
     def _rivals(self, role: Role) -> tuple[ObjectVersion, ...]:
         """Uploads with the job's name, although its own file names another file."""
-        named = self.own.choices.files.get(role)
+        named = self.own.parsed.choices.files.get(role)
         return tuple(
-            upload for upload in self.group.meant_as(role) if named and upload.key != named
+            upload
+            for upload in self.group.meant_as(role)
+            if named and as_seen(upload.key) != as_seen(named)
         )
+
+    def _bad_names(self) -> Iterator[Reason]:
+        if self.name.is_too_deep:
+            yield Reason(
+                file=self.name.key,
+                rule=f"at most {MAX_FOLDERS} folders below inbox/",
+                found=f"{self.name.folder.count('/')} folders",
+                cure=f"Drop the files into a folder that is at most {MAX_FOLDERS} deep.",
+            )
+        if any(unicodedata.category(one) == "Cc" for one in self.name.key):
+            yield Reason(
+                file=self.name.key,
+                rule="a name that people can see",
+                found="a name with control characters, such as line breaks",
+                cure="Give the file and its folders another name, and drop it under that name.",
+            )
 
     def unusable_pictures(self) -> Iterator[Reason]:
         for upload in self.of(Role.IMAGE)[:1]:
@@ -145,7 +192,7 @@ class PendingJob:
         for role, noun in ((Role.IMAGE, "picture"), (Role.AUDIO, "recording")):
             for rival in self._rivals(role)[:1]:
                 options = self.group.of(Role.OPTIONS)[0].key
-                named = self.own.choices.files[role]
+                named = self.own.parsed.choices.files[role]
                 yield Reason(
                     file=rival.key,
                     rule=f"one {noun}: either {named}, which {options} names, or {rival.key}",
@@ -153,14 +200,3 @@ class PendingJob:
                     cure=f'Delete {rival.key}, or remove "{role}" from {options}. '
                     f"Then drop {options} again.",
                 )
-
-
-def pinned(role: Role, upload: ObjectVersion) -> Input:
-    """The upload as a job's input, pinned to its version."""
-    return Input(
-        role=role,
-        key=upload.key,
-        version_id=upload.version_id,
-        size_bytes=upload.size_bytes,
-        etag=upload.etag or None,
-    )

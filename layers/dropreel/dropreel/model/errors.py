@@ -149,6 +149,16 @@ class InputGone(DropreelError):
     advice = "Drop the deleted file again, and leave it there until the video is ready."
 
 
+class UploadNotProcessed(DropreelError):
+    """Dropreel failed on an upload several times, before it made a job of it."""
+
+    retryable = True
+    advice = (
+        "Drop the file again. If that does not help, ask your operator to look at the log of "
+        "intake and to run `make redrive-uploads`."
+    )
+
+
 # The provider's account
 
 

@@ -10,6 +10,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from dropreel.model.catalog import OptionValue
 from dropreel.model.errors import Reason
+from dropreel.model.uploads import pin
 
 INBOX = "inbox/"
 MAX_KEY_BYTES = 1024  # S3: in UTF-8
@@ -150,7 +151,7 @@ def top_folder(key: str) -> str:
 def job_id(stem: str, model: str, inputs: tuple[Input, ...]) -> str:
     """The same pinned inputs always give the same id: at most 80 characters of `[a-z0-9-]`, which
     Step Functions takes as an execution's name."""
-    pinned = sorted((given.role, given.key, given.version_id) for given in inputs)
+    pinned = sorted((one.role, one.key, pin(one.version_id, one.etag)) for one in inputs)
     # JSON, because a key may contain any separator.
     digest = hashlib.sha256(json.dumps([model, pinned]).encode()).hexdigest()[:16]
     return f"{slug(stem)}-{digest}"

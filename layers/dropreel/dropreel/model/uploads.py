@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from datetime import datetime
 
+NULL_VERSION = "null"
+"""The version id of what was written without versioning: the same for one file after the other."""
+
 
 @dataclass(frozen=True)
 class ObjectVersion:
@@ -14,6 +17,15 @@ class ObjectVersion:
     written_at: datetime
     etag: str = ""
     """Two objects with one ETag have the same bytes. The same bytes can have two ETags."""
+
+    @property
+    def pin(self) -> str:
+        return pin(self.version_id, self.etag)
+
+
+def pin(version_id: str, etag: str | None) -> str:
+    """Different for two versions of a file, also without versioning if their bytes differ."""
+    return f"{version_id} {etag}" if version_id == NULL_VERSION else version_id
 
 
 @dataclass(frozen=True)

@@ -88,6 +88,8 @@ class IntakeSettings(Settings):
     event_bus: str
     upload_bucket: str
     video_bucket: str
+    settle_seconds: float = Field(ge=0, le=900)
+    max_receives: int = Field(ge=1, description="After so many tries, a message is a dead letter.")
     incomplete_after_minutes: float = Field(ge=0, le=10_080)
     ledger_table: str
     shared_folders: str = Field(
@@ -106,6 +108,10 @@ class IntakeSettings(Settings):
 class ProviderSettings(Settings):
     ledger_table: str
     providers: Json[dict[ProviderName, ProviderAccount]]
+
+
+class PrepareSettings(ProviderSettings):
+    video_bucket: str
 
 
 class SubmitSettings(ProviderSettings):
