@@ -11,9 +11,9 @@ from botocore.exceptions import ClientError
 
 from dropreel.aws import clients
 from dropreel.media.source import buffered
-from dropreel.model.errors import InputGone
+from dropreel.model.errors import InputGone, Reason
 from dropreel.model.job import Input
-from dropreel.model.uploads import ObjectVersion, Page
+from dropreel.model.uploads import ObjectVersion, Page, Unreadable
 
 if TYPE_CHECKING:
     from botocore.response import StreamingBody
@@ -29,15 +29,56 @@ _LISTINGS_AT_ONCE = 16
 _GONE = {"NoSuchKey", "NoSuchVersion", "404", "MethodNotAllowed"}
 
 
+# A HEAD has no body, so its code is the HTTP status.
+_ARCHIVED = {"InvalidObjectState"}
+_WITH_CUSTOMER_KEY = {"InvalidRequest", "400"}  # SSE-C: we send nothing else that can be invalid
+_DENIED = {"AccessDenied", "403"}  # also without the right to use the file's KMS key
+_KMS = "KMS."
+_KMS_FOR_NOW = {"KMS.ThrottlingException", "KMS.LimitExceededException"}
+_DROP_AGAIN = "Drop the file again"
+
+
 @contextmanager
 def _reading(key: str) -> Iterator[None]:
-    """Raise `InputGone` when the object or its version does not exist."""
+    """Raise `InputGone` when the object or its version does not exist, and `Unreadable` when S3
+    refuses it for good. All other errors may pass by themselves."""
     try:
         yield
     except ClientError as error:
         if error.response["Error"]["Code"] in _GONE:
             raise InputGone(f"{key} was deleted before it could be read.") from error
+        if reason := _refusal(key, error):
+            raise Unreadable(reason) from error
         raise
+
+
+def _refusal(key: str, error: ClientError) -> Reason | None:
+    code = error.response["Error"]["Code"]
+    if code in _ARCHIVED:
+        found = "archived: S3 reads it only after it was restored"
+        cure = f"{_DROP_AGAIN} with the storage class Standard."
+    elif code in _WITH_CUSTOMER_KEY:
+        found = "encrypted with a customer key (SSE-C), which Dropreel does not have"
+        cure = f"{_DROP_AGAIN} without a customer key."
+    elif code in _DENIED:
+        found = f"S3 denies Dropreel access to it ({code}); most often, its KMS key does"
+        cure = (
+            f"{_DROP_AGAIN} without a key of its own, or ask your operator to allow Dropreel's "
+            "roles to read it and to use its KMS key (kms:Decrypt); then drop it again."
+        )
+    elif code.startswith(_KMS) and code not in _KMS_FOR_NOW and _is_clients_fault(error):
+        found = f"encrypted with a KMS key that cannot be used ({code})"
+        cure = (
+            f"{_DROP_AGAIN} without this key, or ask your operator to enable the key; then drop it "
+            "again."
+        )
+    else:
+        return None
+    return Reason(file=key, rule="a file that Dropreel can read in S3", found=found, cure=cure)
+
+
+def _is_clients_fault(error: ClientError) -> bool:
+    return error.response["ResponseMetadata"]["HTTPStatusCode"] < 500
 
 
 def _listed(version: "ObjectVersionTypeDef") -> ObjectVersion:
@@ -129,16 +170,22 @@ class S3Storage:
         """Whether the pinned version exists and its key is not deleted.
 
         A person who deletes a file withdraws it, although the bucket keeps the version. A person
-        who replaces it does not: the new version belongs to another job.
+        who replaces it does not: the new version belongs to another job. What cannot be read
+        exists.
         """
-        with suppress(InputGone), _reading(pinned.key):
-            self._client.head_object(Bucket=bucket, Key=pinned.key, VersionId=pinned.version_id)
-            self._client.head_object(Bucket=bucket, Key=pinned.key)
-            return True
-        return False
+        key = pinned.key
+        try:
+            with suppress(Unreadable), _reading(key):
+                self._client.head_object(Bucket=bucket, Key=key, VersionId=pinned.version_id)
+            with suppress(Unreadable), _reading(key):
+                self._client.head_object(Bucket=bucket, Key=key)
+        except InputGone:
+            return False
+        return True
 
     def open(self, bucket: str, pinned: Input) -> BinaryIO:
-        """The pinned version as a file that fetches what is read. Reading raises `InputGone`."""
+        """The pinned version as a file that fetches what is read. Reading raises `InputGone`
+        and `Unreadable`."""
 
         def fetch(start: int, size_bytes: int) -> bytes:
             end = start + size_bytes
@@ -156,12 +203,12 @@ class S3Storage:
         return buffered(fetch, pinned.size_bytes)
 
     def copy(self, bucket: str, pinned: Input, into: BinaryIO) -> None:
-        """Write the pinned version into a file. Raises `InputGone`."""
+        """Write the pinned version into a file. Raises `InputGone` and `Unreadable`."""
         for block in self._body(bucket, pinned).iter_chunks(_BLOCK_BYTES):
             into.write(block)
 
     def read(self, bucket: str, pinned: Input) -> bytes:
-        """All bytes of the pinned version. Raises `InputGone`."""
+        """All bytes of the pinned version. Raises `InputGone` and `Unreadable`."""
         return self._body(bucket, pinned).read()
 
     def _body(self, bucket: str, pinned: Input) -> "StreamingBody":

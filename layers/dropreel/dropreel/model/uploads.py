@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from datetime import datetime
 
+from dropreel.model.errors import Reason
+
 NULL_VERSION = "null"
 """The version id of what was written without versioning: the same for one file after the other."""
 
@@ -35,3 +37,11 @@ class Page:
     objects: tuple[ObjectVersion, ...]
     goes_on_after: str | None
     """The next page begins after this key; None on the last page."""
+
+
+class Unreadable(Exception):
+    """S3 refuses the bytes of a file for good. `reason` says why, and what to do."""
+
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(f"{reason.file}: {reason.found}")
+        self.reason = reason
