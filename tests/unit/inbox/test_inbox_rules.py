@@ -7,7 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dropreel.inbox.near_misses import near_misses
-from dropreel.model.job import Role
+from dropreel.model.errors import Reason
+from dropreel.model.job import Input, Role
+from dropreel.model.uploads import Unreadable
 from tests.support.intake_fakes import DAY, UPLOADS, VIDEOS, Parsed, Step, World, cases
 
 COMPOSED, DECOMPOSED = "Ren\xe9e", "Rene\u0301e"
@@ -387,6 +389,25 @@ def test_files_from_before_versioning_make_one_job() -> None:
 
     assert world.starts == 1
     assert not world.messages
+
+
+# What cannot be read
+
+
+@pytest.mark.parametrize("file", ["a.json", "a.txt", "_defaults.json"])
+def test_a_document_that_s3_refuses_is_an_answer(
+    file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reason = Reason(file=f"inbox/{file}", rule="readable", found="archived", cure="Restore it.")
+
+    def refuse(world: World, bucket: str, pinned: Input) -> bytes:
+        raise Unreadable(reason)
+
+    monkeypatch.setattr(World, "read", refuse)
+    world = World()
+    world.play(f"?{file}", "?a.png", "a.mp3")
+
+    assert world.job.problems == (reason,)
 
 
 # Failures

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
+from dropreel.model.errors import InputRejected
 from dropreel.model.events import UsedInput, VideoReady
 from dropreel.model.job import Input, Job, Role
 from dropreel.model.messages import Plan, Repetition
@@ -168,6 +169,15 @@ def test_a_video_that_is_gone_is_made_again(world: World, loss: str) -> None:
             world.files[JOB.manifest_key] = "{}"
 
     assert isinstance(world.drop(job(2)), Plan)
+
+
+def test_a_manifest_that_cannot_be_read_is_no_reason_to_pay(world: World) -> None:
+    world.drop(job(1))
+    world.deliver(job(1))
+    world.files[JOB.manifest_key] = ""  # archived
+
+    with pytest.raises(InputRejected, match=r"team/anna\.json"):
+        world.drop(job(2))
 
 
 def test_a_failed_job_starts_again(world: World) -> None:

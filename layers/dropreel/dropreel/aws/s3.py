@@ -227,11 +227,16 @@ class S3Storage:
         )
 
     def text(self, bucket: str, key: str) -> str | None:
-        """The current text of an object, None when there is none. Anybody may have written it."""
-        with suppress(InputGone), _reading(key):
-            body = self._client.get_object(Bucket=bucket, Key=key)["Body"].read()
-            return body.decode(errors="replace")
-        return None
+        """The current text of an object, None when there is none, "" when S3 refuses to read it.
+        Anybody may have written it."""
+        try:
+            with _reading(key):
+                body = self._client.get_object(Bucket=bucket, Key=key)["Body"].read()
+        except InputGone:
+            return None
+        except Unreadable:
+            return ""
+        return body.decode(errors="replace")
 
     def written_at(self, bucket: str, key: str) -> datetime | None:
         """When the current version of an object was written, None when there is none."""

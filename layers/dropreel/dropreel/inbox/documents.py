@@ -19,7 +19,7 @@ from dropreel.inbox.pairing import (
 )
 from dropreel.model.errors import Reason
 from dropreel.model.job import Input, Role
-from dropreel.model.uploads import ObjectVersion
+from dropreel.model.uploads import ObjectVersion, Unreadable
 
 
 class Storage(Protocol):
@@ -99,7 +99,10 @@ class Documents:
             return Parsed(JobChoices(), (_misnamed(upload.key, right_name),))
         if upload.size_bytes > job_file.MAX_DOCUMENT_BYTES:
             return job_file.too_large(upload.key, upload.size_bytes)
-        content = self.storage.read(bucket, pinned(role, upload))
+        try:
+            content = self.storage.read(bucket, pinned(role, upload))
+        except Unreadable as refused:
+            return Parsed(JobChoices(), (refused.reason,))
         sha256[upload.key] = hashlib.sha256(content).hexdigest()
         return job_file.parse(role, upload.key, content, self.shared_folders)
 

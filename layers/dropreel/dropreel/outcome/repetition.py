@@ -16,6 +16,7 @@ from typing import Protocol
 
 from pydantic import AwareDatetime, BaseModel
 
+from dropreel.model.errors import InputRejected, Reason
 from dropreel.model.events import VideoReady
 from dropreel.model.job import Job, Role
 from dropreel.model.messages import Plan, Repetition
@@ -109,7 +110,10 @@ class Repetitions:
 
     def _delivered(self, job: Job) -> VideoReady | None:
         """The manifest of the output, if its video is there. A copy of the video counts, too."""
-        ready = read(VideoReady, self.videos.text(self.video_bucket, job.manifest_key))
+        manifest = self.videos.text(self.video_bucket, job.manifest_key)
+        if manifest == "":
+            raise InputRejected((_unreadable(job.manifest_key),))
+        ready = read(VideoReady, manifest)
         if ready is None:
             return None
         key = ready.video.key
@@ -122,6 +126,16 @@ class Repetitions:
         remove_error_file(self.videos, self.video_bucket, job, job.dropped_at)
         logger.info("Nothing to render: job %s is made of the same contents", by)
         return Repetition(same_as=by)
+
+
+def _unreadable(key: str) -> Reason:
+    return Reason(
+        file=key,
+        rule="a manifest of the video of this name that can be read, to compare its contents",
+        found="archived, or encrypted with a key that Dropreel cannot use",
+        cure="Delete this file in the videos bucket to have the video made again, or restore it. "
+        "Then drop one of the job's own files again.",
+    )
 
 
 def contents_of(inputs: Iterable[_Content], sha256: Mapping[str, str] | None = None) -> str:
