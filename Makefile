@@ -59,8 +59,8 @@ demo: environments ## drop files, get the video: [IMAGE= AUDIO= MODEL= PROMPT= O
 	    $(if $(MODEL),--model "$(MODEL)") $(if $(PROMPT),--prompt "$$PROMPT") \
 	    $(if $(OPTIONS),--options "$(OPTIONS)")
 
-up: environments ## start the embedded AWS, deploy into it, leave it running
-	@$(DEV)/python -m local.embedded up
+up: environments ## start the embedded AWS, deploy into it, leave it running: [PARAMETERS="Key=value ..."]
+	@$(DEV)/python -m local.embedded up $(PARAMETERS:%=--set "%")
 
 down: environments ## stop it
 	@$(DEV)/python -m local.embedded down

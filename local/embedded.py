@@ -99,7 +99,7 @@ def up(
         build(home)
         say("Deploying it (sam deploy)")
         template = _laid_over(home, standins, max_wait_seconds)
-        given = {"Architecture": ARCHITECTURE, **(parameters or {})}
+        given = {"Architecture": ARCHITECTURE, "SettleSeconds": "2", **(parameters or {})}
         outputs = _deploy(home, template, environment, given)
         environment |= {
             "UPLOAD_BUCKET": outputs["UploadBucket"],

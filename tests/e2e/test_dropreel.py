@@ -109,7 +109,7 @@ def test_names_may_hold_what_people_type(stack: Stack) -> None:
 
 
 def test_bad_files_are_refused_with_every_reason_before_anything_is_paid(stack: Stack) -> None:
-    job = stack.drop("refused", image=NOT_A_PICTURE, audio=b"")
+    job = stack.drop("refused", image=NOT_A_PICTURE, audio=b"no sound")
 
     event = stack.event_of(job)
 

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from dropreel.inbox import sweep as inbox_sweep
 from dropreel.inbox.messages import SeenUpload, Sweep, SweepPosition, message_in
 from dropreel.inbox.pairing import name_of
-from dropreel.inbox.sweep import REST_SECONDS, InboxSweep
+from dropreel.inbox.sweep import InboxSweep
 from dropreel.model.executions import EndedExecution, Ending, UnhappyEnd
 from dropreel.model.job import INBOX, Job
 from dropreel.model.ledger import Outcome, Run
@@ -158,7 +158,7 @@ def test_look_rests_as_long_as_that_of_an_event() -> None:
     inbox.sweep.go_on(Sweep(sweep=SweepPosition(media=True)))
 
     ((due, _),) = inbox.seen
-    assert due == REST_SECONDS
+    assert due == 1
 
 
 def test_sweep_of_another_bucket_stays_there() -> None:

@@ -18,9 +18,6 @@ SWEEP_UPLOADS_PER_MINUTE = 120
 """Leaves the intake function time for new drops; 170,000 uploads fit into a day. More jobs a minute
 would only wait for their slots."""
 
-REST_SECONDS = 10
-"""Longer than `SettleSeconds` (5): the event of an upload that was just replaced comes first."""
-
 _BATCH = 100  # DynamoDB's BatchGetItem
 
 
@@ -62,7 +59,7 @@ class InboxSweep:
                 first_seen=upload.written_at,
                 swept=True,
             )
-            self.queue.send(seen_upload, REST_SECONDS + math.floor(_seconds_for(number)))
+            self.queue.send(seen_upload, 1 + math.floor(_seconds_for(number)))
         is_cut = len(found) == SWEEP_UPLOADS_PER_MINUTE
         after = found[-1].key if is_cut else page.goes_on_after
         if after is not None:
