@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from dropreel.inbox.job_file import (
     MAX_PROBLEMS,
-    MAX_TEXT_CHARACTERS,
     JobChoices,
     JobFile,
     Parsed,
@@ -67,7 +66,10 @@ def test_every_option_and_value_of_the_catalog_can_be_said() -> None:
 def test_every_option_of_the_catalog_is_a_field() -> None:
     options = {o.name for m in MODELS.values() for offer in m.route for o in offer.options}
 
-    assert set(JobFile.model_fields) == {"model", "image", "audio", "link"} | options
+    assert set(JobFile.model_fields) == {"model", "image", "audio", "link"} | options | {
+        "labels",
+        "wait_for",
+    }
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
@@ -153,8 +155,8 @@ def test_a_path_out_of_the_inbox_is_refused(name: str, path: str) -> None:
         ({"seed": [[1]]}, '"seed" is a list', "a whole number"),
         ({"seed": {"a": 1}}, '"seed" is an object', "a whole number"),
         ({"prompt": 1}, '"prompt" is 1', "text"),
-        ({"prompt": " \n"}, '"prompt" is', "text of 1 to"),
-        ({"prompt": "x" * 4001}, '"prompt" is too long', f"{MAX_TEXT_CHARACTERS} characters"),
+        ({"prompt": " \n"}, '"prompt" holds an empty text', "Describe the video"),
+        ({"prompt": "x" * 4001}, '"prompt" holds 4001 characters', "Shorten the prompt"),
         ({"template": "x" * 4001}, '"template" is too long', "at most 4000 characters"),
         ({"x" * 5000: 1}, '"' + "x" * 50, "Remove it."),
     ],
@@ -185,7 +187,7 @@ def test_a_refusal_says_what_was_found_and_what_to_write(
         (b'{"prompt": "\\ud800"}', "a text or a number"),
         (b'{"\\ud800": 1}', "a text or a number"),
         (b'{"seed": ' + b"1" * 5000 + b"}", "a text or a number"),
-        (b"[" * 50_000, "a text or a number"),
+        (b"[" * 50_000, "it is a list"),
         (b'{"prompt": "caf\xe9"}', "another encoding"),
         (b"\x89PNG\r\n\x1a\n", "another encoding"),
         (b"\xff\xfea", "another encoding"),
@@ -219,7 +221,11 @@ def test_a_prompt_file_without_a_prompt_is_refused(content: bytes, found: str) -
 def test_all_mistakes_are_named_at_once_and_the_rest_is_read() -> None:
     choices, problems = said({"sed": 1, "style": "rap", "image": "/x.png", "resolution": "720p"})
 
-    assert [problem.cure.split()[1] for problem in problems] == ['"seed"', "one", "a"]
+    assert [problem.found for problem in problems] == [
+        '"image" is "/x.png"',
+        'the unknown field "sed"',
+        '"style" is "rap"',
+    ]
     assert choices == JobChoices(options={"resolution": "720p"})
 
 

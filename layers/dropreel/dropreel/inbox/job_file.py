@@ -4,9 +4,9 @@ Parsing never raises: it returns the valid fields, and a reason for each problem
 wrong when no offer of any model takes it; whether the job's model takes it, prepare decides.
 """
 
-import codecs
 import json
 import math
+import posixpath
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -16,9 +16,18 @@ from functools import reduce
 from itertools import combinations, islice
 from typing import Annotated, Any, Final, Literal, NamedTuple
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    create_model,
+)
 
-from dropreel.inbox.pairing import DEFAULTS_FILE
+from dropreel.inbox import json_faults, plain_text
+from dropreel.inbox.pairing import DEFAULTS_FILE, name_of
 from dropreel.model.catalog import MODELS, Option, OptionValue
 from dropreel.model.errors import Reason
 from dropreel.model.job import INBOX, MAX_KEY_BYTES, Role, top_folder
@@ -32,7 +41,14 @@ MAX_TEXT_CHARACTERS = 4000
 # They fit into an error's cause in Step Functions, and nobody reads more.
 MAX_PROBLEMS = 10
 
+_PROMPT_RULE: Final = f"a prompt of 1 to {MAX_TEXT_CHARACTERS} characters"
+
+MAX_LABELS = 20
+MAX_LABEL_CHARACTERS = 256
+
 _MAX_SHOWN_CHARACTERS = 60
+
+_WAITS_FOR: Final = {"prompt": Role.PROMPT, "options": Role.OPTIONS, "voice": Role.AUDIO}
 
 
 @dataclass(frozen=True)
@@ -45,22 +61,33 @@ class JobChoices:
     """The keys of the named picture and recording."""
     options: dict[str, OptionValue] = field(default_factory=dict)
     labels: dict[str, str] = field(default_factory=dict)
-    wait_for: frozenset[Role] = frozenset()
+    wait_for: frozenset[Role] | None = None
+    """Of `_defaults.json` only: what a job waits for, although its model does not need it."""
 
     def over(self, farther: "JobChoices") -> "JobChoices":
-        """Both merged. Where both set a field, this one wins."""
+        """Both merged. Where both set a field, this one wins. Of too many labels, the farther ones
+        are left out."""
+        labels = self.labels | {k: v for k, v in farther.labels.items() if k not in self.labels}
         return JobChoices(
             model=self.model or farther.model,
             prompt=self.prompt or farther.prompt,
             files={**farther.files, **self.files},
             options={**farther.options, **self.options},
+            labels=dict(islice(labels.items(), MAX_LABELS)),
+            wait_for=farther.wait_for if self.wait_for is None else self.wait_for,
         )
 
     @property
     def names(self) -> set[str]:
         """The names of the fields that are set."""
-        single = {"model": self.model, "prompt": self.prompt}
-        return {name for name, value in single.items() if value} | {*self.files, *self.options}
+        single = {
+            "model": self.model,
+            "prompt": self.prompt,
+            "labels": self.labels or None,
+            "wait_for": self.wait_for,
+        }
+        set_names = {name for name, value in single.items() if value is not None}
+        return set_names | {*self.files, *self.options}
 
 
 class Parsed(NamedTuple):
@@ -75,15 +102,15 @@ class Parsed(NamedTuple):
 
 def parse(role: Role, key: str, content: bytes, shared_folders: Sequence[str] = ()) -> Parsed:
     """Parse a job's prompt, its options, or the defaults of a folder."""
-    try:
-        text = _decoded(content)
-    except UnicodeDecodeError:
+    text = plain_text.decoded(content)
+    rich_text = plain_text.rich_text_in(text or "")
+    if text is None or rich_text:
         return _rejected(
             Reason(
                 file=key,
-                rule="text in UTF-8",
-                found="not text, or text in another encoding",
-                cure='Save it as plain text with the encoding "UTF-8" and drop it again.',
+                rule="plain text in UTF-8",
+                found=rich_text or "not text, or text in another encoding",
+                cure=plain_text.SAVE_AS_PLAIN_TEXT,
             )
         )
     if role is Role.PROMPT:
@@ -103,40 +130,55 @@ def too_large(key: str, size_bytes: int) -> Parsed:
     )
 
 
-def _decoded(content: bytes) -> str:
-    """Windows writes a byte order mark, and sometimes UTF-16. Raises `UnicodeDecodeError`."""
-    utf_16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    return content.decode("utf-16" if utf_16 else "utf-8-sig")
-
-
-def _tidy(text: object) -> object:
-    if not isinstance(text, str):
-        return text  # the field's type refuses it
-    return text.replace("\r\n", "\n").replace("\r", "\n").strip()
+def _with_line_feeds(text: str) -> str:
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _prompt_in(key: str, text: str) -> Parsed:
-    prompt = str(_tidy(text))
-    if 1 <= len(prompt) <= MAX_TEXT_CHARACTERS:
-        return Parsed(JobChoices(prompt=prompt))
-    return _rejected(
-        Reason(
+    prompt = _with_line_feeds(text)
+    if fault := _prompt_fault(key, prompt):
+        return _rejected(fault)
+    return Parsed(JobChoices(prompt=prompt.strip()))
+
+
+def _prompt_fault(key: str, prompt: str, where: str = "") -> Reason | None:
+    """Why a text is no prompt. Line breaks must be line feeds. `where` names the field, if any."""
+    if plain_text.is_blank(prompt):
+        found = "an empty text" if where else "an empty file"
+        if prompt.strip():
+            found += ": its characters are invisible"
+        return Reason(
             file=key,
-            rule=f"a prompt of {_FIELDS['prompt'].takes.removeprefix('text of ')}",
-            found=f"{len(prompt)} characters" if prompt else "an empty file",
+            rule=_PROMPT_RULE,
+            found=where + found,
             cure="Describe the video in a few sentences, and drop the file again.",
         )
-    )
+    if unreadable := (plain_text.rich_text_in(prompt) or plain_text.control_character_in(prompt)):
+        return Reason(
+            file=key,
+            rule="a prompt in plain text",
+            found=where + unreadable,
+            cure="Type the prompt in a plain text editor, or paste it there without its format. "
+            "Save it in UTF-8 and drop the file again.",
+        )
+    if (length := len(prompt.strip())) > MAX_TEXT_CHARACTERS:
+        return Reason(
+            file=key,
+            rule=_PROMPT_RULE,
+            found=f"{where}{length} characters",
+            cure="Shorten the prompt, and drop the file again.",
+        )
+    return None
 
 
 class _DuplicateField(ValueError):
-    pass
+    """Its text is the field's name."""
 
 
 def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     for name, count in Counter(name for name, _ in pairs).items():
         if count > 1:
-            raise _DuplicateField(f"{_shown(name)} is there twice")
+            raise _DuplicateField(_shown(name))
     return dict(pairs)
 
 
@@ -144,25 +186,37 @@ def _options_in(role: Role, key: str, text: str, shared_folders: Sequence[str]) 
     try:
         document = json.loads(text, object_pairs_hook=_once_each)
         json.dumps(document, ensure_ascii=False).encode()  # refuses half a character: \ud800
-    except _DuplicateField as error:
-        return _not_json(key, str(error))
+    except _DuplicateField as name:
+        return _not_json(
+            key, f"{name} is there twice", f"Keep only one {name}, and drop the file again."
+        )
     except json.JSONDecodeError as error:
-        return _not_json(key, f"{error.msg} at line {error.lineno}, column {error.colno}")
-    except (ValueError, RecursionError):
-        return _not_json(key, "it has a text or a number that cannot be used")
+        return _not_json(key, *json_faults.fault_of(text, error))
+    except ValueError:
+        return _not_json(
+            key,
+            "it has a text or a number that cannot be used",
+            r"Remove halves of characters, such as \ud83d alone, and numbers of more than 15 "
+            "digits. Then drop the file again.",
+        )
+    except RecursionError:
+        document = []
     if not isinstance(document, dict):
-        return _not_json(key, f"it is {_shown(document)}")
+        return _not_json(
+            key,
+            f"it is {_shown(document)}",
+            "Write only one {, the fields, and one }, and drop the file again.",
+        )
     return _checked(role, key, document, shared_folders)
 
 
-def _not_json(key: str, what: str) -> Parsed:
+def _not_json(key: str, found: str, cure: str) -> Parsed:
     return _rejected(
         Reason(
             file=key,
             rule='a JSON object, such as {"prompt": "She smiles"}',
-            found=f"not a JSON object: {what}",
-            cure="Correct it and drop it again. JSON has double quotes, no comments, and no comma "
-            "after the last field.",
+            found=f"not a JSON object: {found}",
+            cure=cure,
         )
     )
 
@@ -176,16 +230,16 @@ def _checked(
     files: dict[Role, str] = {}
     problems: list[Reason] = []
     for kind in (Role.IMAGE, Role.AUDIO):
-        path = valid.pop(kind, None)
-        if path and (named := _key_of(path, named_by=key)):
-            if _may_name(named, key, shared_folders):
+        if path := valid.pop(kind, None):
+            named = _key_of(path, named_by=key)
+            if named and _may_name(named, key, shared_folders):
                 files[kind] = named
-            else:
+            elif named:
                 problems.append(_forbidden_path(key, kind, path, shared_folders))
-        elif path:
-            wrong.add(kind)
+            else:
+                problems.append(_wrong_path(key, kind, path, shared_folders))
     wrong_in_order = islice((name for name in document if name in wrong), MAX_PROBLEMS)
-    problems += [_wrong_field(key, name, document[name]) for name in wrong_in_order]
+    problems += [_wrong_field(key, name, document) for name in wrong_in_order]
     del problems[MAX_PROBLEMS:]
     if role is Role.DEFAULTS and Role.AUDIO in files:
         del files[Role.AUDIO]
@@ -198,7 +252,27 @@ def _checked(
                 "own .json file.",
             )
         )
-    choices = JobChoices(valid.pop("model", None), valid.pop("prompt", None), files, valid)
+    waits = valid.pop("wait_for", None)
+    if role is Role.OPTIONS and waits is not None:
+        problems.append(
+            Reason(
+                file=key,
+                rule="settings for one job",
+                found='"wait_for" in the file of one job',
+                cure=f'Remove "wait_for" here. Write it into {DEFAULTS_FILE}: there it holds for '
+                "all jobs of the folder.",
+            )
+        )
+    choices = JobChoices(
+        model=valid.pop("model", None),
+        prompt=valid.pop("prompt", None),
+        files=files,
+        labels=valid.pop("labels", {}),
+        wait_for=None
+        if waits is None or role is Role.OPTIONS
+        else frozenset(_WAITS_FOR[one] for one in waits),
+        options=valid,
+    )
     return Parsed(choices, tuple(problems))
 
 
@@ -235,10 +309,13 @@ def _forbidden_path(key: str, kind: Role, path: str, shared_folders: Sequence[st
 
 
 _NOT_RELATIVE = re.compile(r"/|[A-Za-z][A-Za-z0-9+.-]*:/|data:|[^/]*\\")
+_IN_THE_INBOX = re.compile(rf"(s3://[^/]*)?/?{INBOX}(?P<path>.+)")
+_ELSEWHERE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[/\\]|data:|\\\\")
 
 
 def _key_of(path: str, named_by: str) -> str | None:
-    """The key of a path, relative to the folder of a key; None when it is not in the inbox."""
+    """The key of a path, relative to the folder of a key; None when it is not in the inbox, and
+    when it seems to begin at the bucket's root. `./inbox/` is a folder called inbox."""
     folders = named_by.removeprefix(INBOX).split("/")[:-1]
     *parents, file = path.split("/")
     for part in parents:
@@ -252,36 +329,121 @@ def _key_of(path: str, named_by: str) -> str | None:
     usable = (
         file not in ("", ".", "..")
         and "\\" not in path
+        and not path.startswith(INBOX)
         and not _NOT_RELATIVE.match(path)
         and not re.search(r"[\x00-\x1f\x7f]", path)
     )
     return key if usable and len(key.encode()) <= MAX_KEY_BYTES else None
 
 
-def _wrong_field(key: str, name: str, value: object) -> Reason:
+def _wrong_path(key: str, kind: Role, path: str, shared_folders: Sequence[str]) -> Reason:
+    """For a path that has no key, with the path to write where it can be known."""
+    slashed = path.replace("\\", "/")
+    in_inbox = _IN_THE_INBOX.fullmatch(slashed)
+    meant = posixpath.relpath(INBOX + in_inbox["path"], posixpath.dirname(key)) if in_inbox else ""
+    meant_key = _key_of(meant or slashed, named_by=key)
+    if meant and meant_key and not _may_name(meant_key, key, shared_folders):
+        return _forbidden_path(key, kind, path, shared_folders)
+    folder, _, json_file = key.rpartition("/")
+    depth = folder.count("/")
+    starts = f"Paths start in the folder of {json_file}"
+    if meant and meant_key:
+        cure = f"{starts}: write {_shown(meant)}."
+    elif _ELSEWHERE.match(path):
+        name = slashed.rpartition("/")[2]
+        name = name if name and len(name) < _MAX_SHOWN_CHARACTERS and "," not in name else "a.png"
+        cure = f"Drop the file into {folder}/ and write only its name, such as {_shown(name)}."
+    elif meant_key:
+        cure = f"Write / instead of \\: {_shown(slashed)}."
+    elif slashed.startswith("/"):
+        cure = f"{starts}: write no / at the beginning. ../ goes one folder up."
+    elif slashed.rpartition("/")[2] in ("", ".", ".."):
+        cure = f"Name a file in that folder, such as {_shown(posixpath.join(slashed, 'a.png'))}."
+    elif posixpath.normpath(slashed).count("../") > depth:
+        most = f"at most {depth} x ../" if depth else "no ../"
+        cure = f"{starts}, and nothing is above {INBOX}: write {most}."
+    else:
+        cure = f'Write {_FIELDS[kind].takes}, or remove "{kind}".'
+    return Reason(
+        file=key,
+        rule=f'"{kind}" as {_FIELDS[kind].takes}',
+        found=f'"{kind}" is {_shown(path)}',
+        cure=cure,
+    )
+
+
+# What people call a field.
+_OTHER_NAMES: Final = {
+    "audio": ("voice", "sound", "recording", "song", "speech"),
+    "image": ("picture", "photo", "face", "avatar"),
+    "prompt": ("text", "description"),
+}
+
+
+def _wrong_field(key: str, name: str, document: dict[str, object]) -> Reason:
+    value = document[name]
     if (known := _FIELDS.get(name)) is None:
-        names = [one for one in _FIELDS if one != "$schema"]
-        nearest = _nearest(name, names)
-        return Reason(
-            file=key,
-            rule=f"only the fields {', '.join(names)}",
-            found=f"the unknown field {_shown(name)}",
-            cure=f"Write {_shown(nearest)} instead." if nearest else "Remove it.",
-        )
-    long = isinstance(value, str) and len(value) > MAX_TEXT_CHARACTERS
+        return _unknown_field(key, name, document)
+    if name == "prompt" and isinstance(value, str):
+        fault = _prompt_fault(key, _with_line_feeds(value), where='"prompt" holds ')
+        if fault:
+            return fault
     nearest = _nearest(value, known.values)
+    number = re.fullmatch(r"\s*(-?\d{1,15})\s*", value) if isinstance(value, str) else None
+    if nearest is not None:
+        cure = f"Write {_shown(nearest)} instead."
+    elif number and known.kind == "number" and not _wrong_fields({name: int(number[1])}):
+        cure = f"Write {int(number[1])}, without quotes."
+    else:
+        cure = f'Write {known.takes}, or remove "{name}".'
     return Reason(
         file=key,
         rule=f'"{name}" as {known.takes}',
-        found=f'"{name}" is {"too long" if long else _shown(value)}',
-        cure=f"Write {_shown(nearest)} instead."
-        if nearest is not None
-        else f'Write {known.takes}, or remove "{name}".',
+        found=f'"{name}" {_found_in(name, value)}',
+        cure=cure,
+    )
+
+
+def _found_in(name: str, value: object) -> str:
+    if isinstance(value, str) and len(value) > MAX_TEXT_CHARACTERS:
+        return "is too long"
+    if name != "labels" or not isinstance(value, dict):
+        return f"is {_shown(value)}"
+    for label, text in value.items():
+        if not isinstance(text, str):
+            return f"has {_shown(label)}: {_shown(text)}"
+        if not 1 <= len(label) <= MAX_LABEL_CHARACTERS or len(text) > MAX_LABEL_CHARACTERS:
+            return f"has {_shown(label)}, with {len(label)} characters: {len(text)} characters"
+    return f"has {len(value)} entries"
+
+
+def _unknown_field(key: str, name: str, document: dict[str, object]) -> Reason:
+    names = [one for one in _FIELDS if one != "$schema"]
+    inner = document[name]
+    others = (one for one, called in _OTHER_NAMES.items() if name.casefold() in called)
+    nearest = next(others, None) or _nearest(name, names)
+    if isinstance(inner, dict) and (known := [one for one in names if one in inner]):
+        few = ", ".join(f"{_shown(one)}: {_shown(inner[one])}" for one in known[:3])
+        cure = f"Write the fields of {_shown(name)} without it around them: {{{few}}}."
+    elif nearest and nearest not in document:
+        cure = f"Write {_shown(nearest)} instead."
+    else:
+        cure = "Remove it."
+    return Reason(
+        file=key,
+        rule=f"only the fields {', '.join(names)}",
+        found=f"the unknown field {_shown(name)}",
+        cure=cure,
     )
 
 
 def _nearest(found: object, valid: Iterable[OptionValue]) -> OptionValue | None:
-    by_spelling = {str(value).casefold(): value for value in valid}
+    """The value that was perhaps meant. For a number there is none among numbers."""
+    by_spelling = {
+        str(value).casefold(): value
+        for value in valid
+        if isinstance(found, str) or isinstance(value, str)
+    }
     spelling = str(found).casefold() if isinstance(found, OptionValue) else ""
     for near in get_close_matches(spelling, by_spelling, n=1):
         return by_spelling[near]
@@ -309,17 +471,24 @@ def _rejected(reason: Reason) -> Parsed:
 def combined(files: Sequence[tuple[str, Parsed]]) -> Parsed:
     """A job's own files, each with its key. A field that two of them set is a problem."""
     clashes = [
-        Reason(
-            file=key,
-            rule=f"each field in only one of the job's files; {other} has it too",
-            found=f'a second "{name}"',
-            cure=f'Remove "{name}" from {key} or from {other}, then drop that file again.',
-        )
+        _clash(name, other, key)
         for (other, earlier), (key, parsed) in combinations(files, 2)
         for name in sorted(parsed.choices.names & earlier.choices.names)
     ]
     merged = nearest_wins([parsed for _, parsed in files])
     return Parsed(merged.choices, (*merged.problems, *clashes))
+
+
+def _clash(name: str, earlier: str, later: str) -> Reason:
+    cure = f'Remove "{name}" from {later} or from {earlier}, then drop that file again.'
+    if (file := name_of(later)) and file.role is Role.PROMPT:
+        cure = f'Delete {later} and drop {earlier} again, or remove "{name}" from {earlier}.'
+    return Reason(
+        file=later,
+        rule=f"each field in only one of the job's files; {earlier} has it too",
+        found=f'a second "{name}"',
+        cure=cure,
+    )
 
 
 def nearest_wins(nearest_first: Iterable[Parsed]) -> Parsed:
@@ -340,6 +509,7 @@ class _Field(NamedTuple):
     type: Any
     about: str
     values: tuple[OptionValue, ...] = ()
+    kind: Literal["number"] | None = None
 
 
 def _one_of(values: Sequence[OptionValue]) -> str:
@@ -367,11 +537,30 @@ def _option_field(offered: Sequence[Option], about: str) -> _Field:
         at_least, at_most = -_MAX_NUMBER, _MAX_NUMBER
         bounds = f"of at most {len(str(_MAX_NUMBER))} digits"
     takes = f"a whole number {bounds}, without quotes"
-    return _Field(takes, Annotated[int, Field(ge=at_least, le=at_most)], about)
+    return _Field(takes, Annotated[int, Field(ge=at_least, le=at_most)], about, kind="number")
 
 
 # Every JSON parser on the way keeps this many digits exactly, also Step Functions and jq.
 _MAX_NUMBER: Final = 10**15 - 1
+
+
+_LabelName = Annotated[str, Field(min_length=1, max_length=MAX_LABEL_CHARACTERS)]
+_LabelText = Annotated[str, Field(max_length=MAX_LABEL_CHARACTERS)]
+
+
+def _prompt_of(text: object) -> object:
+    if not isinstance(text, str):
+        return text  # the field's type refuses it
+    prompt = _with_line_feeds(text)
+    if _prompt_fault("", prompt):
+        raise ValueError
+    return prompt.strip()
+
+
+def _distinct(names: list[str]) -> list[str]:
+    if len(set(names)) < len(names):
+        raise ValueError
+    return names
 
 
 def _fields() -> dict[str, _Field]:
@@ -394,7 +583,9 @@ def _fields() -> dict[str, _Field]:
         "prompt": _Field(
             f"text of 1 to {MAX_TEXT_CHARACTERS} characters",
             Annotated[
-                str, BeforeValidator(_tidy), Field(min_length=1, max_length=MAX_TEXT_CHARACTERS)
+                str,
+                BeforeValidator(_prompt_of),
+                Field(min_length=1, max_length=MAX_TEXT_CHARACTERS),
             ],
             about.pop("prompt"),
         ),
@@ -403,6 +594,22 @@ def _fields() -> dict[str, _Field]:
             a_path, Annotated[str, Field(min_length=1)], "The recording. Not in _defaults.json."
         ),
         **{name: _option_field(offered[name], about[name]) for name in about},
+        "labels": _Field(
+            f'an object of at most {MAX_LABELS} texts, such as {{"customer": "4711"}}, each name '
+            f"and text of at most {MAX_LABEL_CHARACTERS} characters",
+            Annotated[dict[_LabelName, _LabelText], Field(max_length=MAX_LABELS)],
+            "Your own words. Dropreel passes them on to the event and the manifest.",
+        ),
+        "wait_for": _Field(
+            f"a list of {', '.join(map(json.dumps, _WAITS_FOR))}, each at most once",
+            Annotated[
+                list[Literal["prompt", "options", "voice"]],
+                AfterValidator(_distinct),
+                Field(json_schema_extra={"uniqueItems": True}),
+            ],
+            "Only in _defaults.json: what each job of the folder waits for, also when its model "
+            "does not need it.",
+        ),
     }
 
 
