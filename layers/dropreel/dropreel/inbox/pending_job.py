@@ -72,7 +72,7 @@ class PendingJob:
     def missing(self) -> tuple[Role, ...]:
         """What the job waits for: what its model needs, the files that it names, and what the
         folder says in `wait_for`."""
-        model, awaited = MODELS[self.model], self.choices.wait_for
+        model, awaited = MODELS[self.model], self.choices.wait_for or ()
         needed = {
             Role.IMAGE: True,
             Role.AUDIO: model.needs_audio or Role.AUDIO in {*self.awaited, *awaited},
@@ -191,12 +191,22 @@ class PendingJob:
     def _rivalries(self) -> Iterator[Reason]:
         for role, noun in ((Role.IMAGE, "picture"), (Role.AUDIO, "recording")):
             for rival in self._rivals(role)[:1]:
-                options = self.group.of(Role.OPTIONS)[0].key
+                options = " or ".join(one.key for one in self.group.of(Role.OPTIONS))
                 named = self.own.parsed.choices.files[role]
-                yield Reason(
-                    file=rival.key,
-                    rule=f"one {noun}: either {named}, which {options} names, or {rival.key}",
-                    found=f"a second {noun}",
-                    cure=f'Delete {rival.key}, or remove "{role}" from {options}. '
-                    f"Then drop {options} again.",
-                )
+                use_rival = f'remove "{role}" from {options}, and drop that file again'
+                if named in self.found:
+                    yield Reason(
+                        file=rival.key,
+                        rule=f"one {noun}: either {named}, which {options} names, or {rival.key}",
+                        found=f"a second {noun}",
+                        cure=f"To use {rival.key}, {use_rival}. To use {named}, delete {rival.key} "
+                        f"and drop {options} again.",
+                    )
+                else:
+                    yield Reason(
+                        file=self.group.of(Role.OPTIONS)[0].key,
+                        rule=f'"{role}" as a {noun} that is there',
+                        found=f"{named} is not there",
+                        cure=f"To use {rival.key}, {use_rival}. To use another {noun}, write the "
+                        f"path of one that is there, and delete {rival.key}.",
+                    )
