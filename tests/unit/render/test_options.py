@@ -2,7 +2,7 @@
 
 import pytest
 
-from dropreel.model.catalog import MODELS, Offer, OptionValue
+from dropreel.model.catalog import MODELS, TITLES, Offer, OptionValue
 from dropreel.model.errors import Reason
 from dropreel.model.job import Job
 from dropreel.render import options
@@ -17,8 +17,9 @@ PROMPTED = {"prompt": "She waves."}
 def judged(offer: Offer, **asked: OptionValue) -> list[Reason]:
     model = next(model for model in MODELS.values() if offer in model.route)
     needed = PROMPTED if model.needs_prompt else {}
+    everything = {**needed, **asked}
     return list(
-        options.objections(model, offer, {**needed, **asked}, lambda name: f"file of {name}")
+        options.objections(model, offer, everything, lambda name: f"file of {name}", TITLES)
     )
 
 
@@ -73,17 +74,33 @@ def test_wrong_value_is_refused_with_the_allowed_ones(
 
 
 @pytest.mark.parametrize(
-    ("name", "cure"),
+    ("name", "value", "cure"),
     [
-        ("seed", "Leave seed out."),  # the model's other offer has it
+        ("seed", 7, "Leave seed out."),  # the model's other offer has it
         (
             "generate_audio",
-            "Leave it out, or ask for the model wan-2.6-flash-image-to-video, which takes it.",
+            True,
+            'Leave generate_audio out, or set "model" to "wan-2.6-flash-image-to-video", which '
+            "takes it.",
         ),
+        (
+            "duration",
+            5,
+            'Leave duration out, or set "model" to "wan-2.2-image-to-video" or '
+            '"wan-2.6-flash-image-to-video", which takes it.',
+        ),
+        (  # only one of the two takes this value
+            "duration",
+            10,
+            'Leave duration out, or set "model" to "wan-2.6-flash-image-to-video", which takes it.',
+        ),
+        ("duration", 7, "Leave duration out."),
     ],
 )
-def test_option_of_another_offer_or_model_is_refused(name: str, cure: str) -> None:
-    (reason,) = judged(RUNCOMFY, **{name: "x"})
+def test_option_of_another_offer_or_model_is_refused(
+    name: str, value: OptionValue, cure: str
+) -> None:
+    (reason,) = judged(RUNCOMFY, **{name: value})
 
     assert reason.rule == "no other options than style and resolution"
     assert reason.found == f"the option {name}"
@@ -110,7 +127,7 @@ def test_length_counts_characters_not_bytes(
 
 
 def test_missing_prompt_says_where_to_write_it() -> None:
-    (reason,) = options.objections(IMAGE, IMAGE.route[0], {}, lambda name: "inbox/anna.png")
+    (reason,) = options.objections(IMAGE, IMAGE.route[0], {}, lambda name: "inbox/anna.png", TITLES)
 
     assert (reason.rule, reason.found) == ("a prompt", "no prompt")
     assert (
@@ -127,6 +144,30 @@ def test_prompt_for_an_offer_without_one_is_never_dropped() -> None:
         "a prompt",
         'Remove the prompt: the .txt file, or "prompt" in the .json file.',
     )
+
+
+@pytest.mark.parametrize(
+    ("asked", "cure"),
+    [
+        (
+            {"style": "sing", "seed": 7},
+            "Leave out either seed (for RunComfy) or style (for WaveSpeed), and keep the others.",
+        ),
+        (
+            {"style": "sing", "seed": 7, "prompt": "She sings.", "resolution": "480p"},
+            "Leave out either seed and prompt (for RunComfy) or style (for WaveSpeed), and keep "
+            "the others. "
+            'The prompt is the .txt file, or "prompt" in the .json file.',
+        ),
+    ],
+)
+def test_options_that_no_offer_takes_together_are_one_choice(
+    asked: dict[str, OptionValue], cure: str
+) -> None:
+    (reason,), other = judged(RUNCOMFY, **asked), judged(WAVESPEED, **asked)
+
+    assert other == [reason]
+    assert reason.cure == cure
 
 
 @pytest.mark.parametrize("prompt", [None, "", " \n"])

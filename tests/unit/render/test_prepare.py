@@ -217,9 +217,7 @@ def case(
         case(
             "no offer for all options",
             GOOD,
-            "RunComfy | anna.heic | the option seed | no other options than style and resolution",
-            "WaveSpeed | anna.heic | the option style | "
-            "no other options than prompt, resolution and seed",
+            "anna.heic | seed and style together | options that one offer takes together",
             options={"style": "sing", "seed": 7},
         ),
         case(
@@ -341,7 +339,7 @@ def test_refusal_lists_every_fault(
         (GOOD | {VOICE: b"5 s large"}, {}, "Cut it."),
         (GOOD | {JPG: b""}, {}, "Delete or rename all but one of them, then drop that one again."),
         ({FACE: GOOD[FACE]}, {}, "Drop a recording with the same name into the same folder."),
-        (GOOD, WAVES, "Drop the picture and the prompt without a recording, or ask for the model "),
+        (GOOD, WAVES, f"Without the recording: delete {VOICE} and drop one of the job's own files"),
     ],
 )
 def test_cures_say_what_to_do(contents: dict[str, bytes], asked: Asked, cure: str) -> None:
@@ -352,7 +350,7 @@ def test_cures_name_what_would_take_the_files() -> None:
     (unwanted,) = refusal(GOOD, **WAVES).reasons
     _, token = refusal(GOOD | {VOICE: b"25 s mp3"}, configured=RUNCOMFY).reasons
 
-    assert f"the model {SPEECH} or {FLASH}" in unwanted.cure
+    assert f'With it: set "model" to "{SPEECH}" or "{FLASH}".' in unwanted.cure
     assert token.cure.startswith("WaveSpeed would take these files")
 
 

@@ -103,9 +103,9 @@ class InputRejected(DropreelError):
 
     advice = (
         "Correct the files as the reasons say, and drop them again. A reason that names an offer "
-        "is a rule of that offer only: keep the rules of one offer. If you corrected only files "
-        "with another name (such as a face or _defaults.json), drop one of the job's own files "
-        "again, too."
+        "is a rule of that offer only: keep the rules of one offer. If a corrected file has "
+        "another ending, delete the old one. If you corrected only files with another name (such "
+        "as a face or _defaults.json), drop one of the job's own files again, too."
     )
 
     def __init__(self, reasons: tuple[Reason, ...]) -> None:

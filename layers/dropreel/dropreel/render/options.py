@@ -5,10 +5,10 @@ An option that is not set is not sent, so that the provider's default holds.
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 from dropreel.media.fitting import listed
-from dropreel.model.catalog import MODELS, Model, Offer, Option, OptionValue
+from dropreel.model.catalog import MODELS, TITLES, Model, Offer, Option, OptionValue, ProviderName
 from dropreel.model.errors import Reason
 from dropreel.model.job import Job
 
@@ -34,41 +34,87 @@ def fields(offer: Offer, asked: Mapping[str, OptionValue]) -> dict[str, OptionVa
 
 
 def objections(
-    model: Model, offer: Offer, asked: Mapping[str, OptionValue], file_of: Callable[[str], str]
+    model: Model,
+    offer: Offer,
+    asked: Mapping[str, OptionValue],
+    file_of: Callable[[str], str],
+    configured: Collection[ProviderName],
 ) -> Iterator[Reason]:
-    """Why the offer does not take them. `file_of` names the file that sets an option."""
+    """Why the offer does not take them. `file_of` names the file that sets an option; `configured`
+    are the providers that can be asked."""
     for required in offer.options:
         if required.required and required.name not in asked:
-            file = file_of(required.name)
             yield Reason(
-                file=file,
+                file=file_of(required.name),
                 rule=f"a {required.name}",
                 found=f"no {required.name}",
                 cure="Describe the motion in a text file with the name of the job's files, "
                 "such as anna.txt.",
             )
+    choice = _choice([one for one in model.route if one.provider in configured], asked)
+    if choice:
+        yield _choose(choice, file_of)
+    to_choose = {name for names in choice.values() for name in names}
     for name, value in asked.items():
         if option := offer.option(name):
             yield from _value_objections(option, value, file_of(name))
-        else:
-            yield _unknown(model, offer, name, file_of(name))
+        elif name not in to_choose:
+            yield _unknown(model, offer, name, value, file_of(name))
 
 
-def _unknown(model: Model, offer: Offer, name: str, file: str) -> Reason:
+def _choice(route: Sequence[Offer], asked: Iterable[str]) -> dict[str, list[str]]:
+    """By offer, what only others of the route take. Empty unless each has such options: then no
+    offer takes all of them, although each is taken by one."""
+    known = [name for name in asked if any(offer.option(name) for offer in route)]
+    left = {
+        TITLES[offer.provider]: [name for name in known if offer.option(name) is None]
+        for offer in route
+    }
+    return left if all(left.values()) else {}
+
+
+def _choose(choice: Mapping[str, Sequence[str]], file_of: Callable[[str], str]) -> Reason:
+    """One reason for all offers: told one by one, they would ask to leave out all options."""
+    names = list(dict.fromkeys(name for left in choice.values() for name in left))
+    ways = [f"{listed(left, 'and')} (for {title})" for title, left in choice.items()]
+    cure = f"Leave out either {listed(ways, 'or')}, and keep the others."
+    if PROMPT in names:
+        cure += f" The prompt is {_THE_PROMPT}."
+    return Reason(
+        file=file_of(names[0]),
+        rule="options that one offer takes together",
+        found=f"{listed(names, 'and')} together",
+        cure=cure,
+    )
+
+
+_THE_PROMPT = 'the .txt file, or "prompt" in the .json file'
+
+
+def _unknown(model: Model, offer: Offer, name: str, value: OptionValue, file: str) -> Reason:
     known = [option.name for option in offer.options]
     cure = f"Leave {name} out."
     if name == PROMPT:
-        cure = 'Remove the prompt: the .txt file, or "prompt" in the .json file.'
-    if not any(other.option(name) for other in model.route):
-        takers = [m.name for m in MODELS.values() if any(o.option(name) for o in m.route)]
-        if takers:
-            cure = f"Leave it out, or ask for the model {listed(takers, 'or')}, which takes it."
+        cure = f"Remove the prompt: {_THE_PROMPT}."
+    if not any(other.option(name) for other in model.route) and (takers := _takers(name, value)):
+        listed_takers = listed([json.dumps(taker) for taker in takers], "or")
+        cure = f'Leave {name} out, or set "model" to {listed_takers}, which takes it.'
     return Reason(
         file=file,
         rule="no prompt" if name == PROMPT else f"no other options than {listed(known, 'and')}",
         found="a prompt" if name == PROMPT else f"the option {name}",
         cure=cure,
     )
+
+
+def _takers(name: str, value: OptionValue) -> list[str]:
+    """The models that take an option with this value."""
+    return [
+        model.name
+        for model in MODELS.values()
+        for options in [[offer.option(name) for offer in model.route]]
+        if any(one and not any(_value_objections(one, value, "")) for one in options)
+    ]
 
 
 def _value_objections(option: Option, value: OptionValue, file: str) -> Iterator[Reason]:

@@ -12,6 +12,7 @@ from functools import partial
 from io import SEEK_END
 from tempfile import TemporaryFile
 from typing import BinaryIO, Final, Generic, Protocol, TypeVar
+from unicodedata import normalize
 
 from pydantic import BaseModel
 
@@ -95,7 +96,7 @@ def prepare(
             sound.open(stack)
         elif model.needs_audio:
             sound.require()
-        judge = _Judge(job, uploads, picture, sound)
+        judge = _Judge(job, uploads, picture, sound, configured)
         verdicts = [(offer, tuple(judge.objections(model, offer))) for offer in model.route]
         route = judge.fitting_together(
             [o for o, reasons in verdicts if not reasons and o.provider in configured]
@@ -256,25 +257,28 @@ class _Judge:
     uploads: PinnedUploads
     picture: _Medium[PictureFacts]
     sound: _Medium[SoundFacts]
+    configured: Collection[ProviderName]
 
     def objections(self, model: Model, offer: Offer) -> Iterator[Reason]:
         """Why an offer cannot take the job."""
         yield from self.picture.faults
         given = self.job.of(Role.AUDIO)
         if offer.audio is None and given:
-            takers = [model.name for model in MODELS.values() if model.takes_audio]
+            takers = [f'"{model.name}"' for model in MODELS.values() if model.takes_audio]
             for recording in given:
                 yield Reason(
                     file=recording.key,
                     rule="no recording",
                     found="a recording",
-                    cure="Drop the picture and the prompt without a recording, "
-                    f"or ask for the model {listed(takers, 'or')}.",
+                    cure=f"Without the recording: {self._without(recording)}. "
+                    f'With it: set "model" to {listed(takers, "or")}.',
                 )
         elif offer.audio and (given or offer.audio.required):
             yield from self.sound.faults
         yield from self._media_objections([offer])
-        yield from options.objections(model, offer, options.asked_of(self.job), self._file_of)
+        yield from options.objections(
+            model, offer, options.asked_of(self.job), self._file_of, self.configured
+        )
 
     def fitting_together(self, offers: Sequence[Offer]) -> list[Offer]:
         """The offers that one copy of the media can serve; the first offer always does."""
@@ -295,6 +299,18 @@ class _Judge:
         if self.sound.facts and audio_limits:
             key = self.job.only(Role.AUDIO).key
             yield from fitting.sound_objections(key, self.sound.facts, audio_limits)
+
+    def _without(self, recording: Input) -> str:
+        """How to make the job without a recording, which may be that of another job."""
+        own_files = f"{INBOX}{self.job.folder}{self.job.stem}."
+        steps = [
+            f'remove "audio" from {file.key}'
+            for file in self.job.of(Role.OPTIONS)
+            if Role.AUDIO in self._document(file)
+        ]
+        if normalize("NFC", recording.key).startswith(own_files):
+            steps.append(f"delete {recording.key}")
+        return listed([*steps, "drop one of the job's own files again"], "and")
 
     def _file_of(self, name: str) -> str:
         """The file that sets an option, else one that could."""
