@@ -21,6 +21,7 @@ from dropreel.model.catalog import TITLES, AudioLimits, ImageLimits, OptionValue
 from dropreel.model.errors import InputGone, InputRejected, Reason
 from dropreel.model.job import Input, Job, Role
 from dropreel.model.messages import Plan
+from dropreel.model.uploads import Unreadable
 from dropreel.render.prepare import Codecs, prepare
 
 SPEECH = "wan-2.2-speech-to-video"
@@ -85,6 +86,7 @@ class Bucket:
     contents: dict[str, bytes]
     read: set[str] = field(default_factory=set)
     types: dict[str, str] = field(default_factory=dict)
+    refused: dict[str, Reason] = field(default_factory=dict)
 
     def open(self, bucket: str, pinned: Input) -> BinaryIO:
         return buffered(
@@ -101,6 +103,8 @@ class Bucket:
 
     def _content(self, key: str) -> bytes:
         self.read.add(key)
+        if reason := self.refused.get(key):
+            raise Unreadable(reason)
         if key not in self.contents:
             raise InputGone(f"{key} was deleted before it could be read.")
         return self.contents[key]

@@ -396,6 +396,29 @@ def test_upload_that_is_gone_says_so(key: str) -> None:
         prepared(GOOD, bucket)
 
 
+def test_upload_that_s3_refuses_is_a_reason_among_the_others() -> None:
+    unreadable = PROBLEM.model_copy(update={"file": FACE, "found": "archived"})
+    contents = GOOD | {VOICE: b"700 s mp3"}
+    bucket = Bucket(dict(contents), refused={FACE: unreadable})
+
+    with pytest.raises(InputRejected) as raised:
+        prepared(contents, bucket)
+
+    assert raised.value.reasons[0] == unreadable
+    assert {reason.file for reason in raised.value.reasons} == {FACE, VOICE}
+    assert not raised.value.retryable
+
+
+def test_options_that_were_archived_meanwhile_are_named_nevertheless() -> None:
+    contents = GOOD | {OPTIONS: b"{}", DEFAULTS: b"{}"}
+    bucket = Bucket(dict(contents), refused={OPTIONS: PROBLEM})
+
+    with pytest.raises(InputRejected) as raised:
+        prepared(contents, bucket, options={"resolution": "9000p"})
+
+    assert {reason.file for reason in raised.value.reasons} == {OPTIONS}
+
+
 @pytest.mark.parametrize(
     ("model", "configured", "message"),
     [

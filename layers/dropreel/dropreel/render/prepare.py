@@ -33,6 +33,7 @@ from dropreel.model.catalog import (
 from dropreel.model.errors import InputRejected, Reason, TokenMissing
 from dropreel.model.job import INBOX, Input, Job, Role
 from dropreel.model.messages import AudioFacts, ImageFacts, Plan, PlannedOffer
+from dropreel.model.uploads import Unreadable
 from dropreel.render import options
 
 WORK: Final = "work/"
@@ -55,10 +56,10 @@ _Verdict = tuple[Offer, tuple[Reason, ...]]
 
 class PinnedUploads(Protocol):
     def open(self, bucket: str, pinned: Input) -> BinaryIO:
-        """The pinned version, read in ranges. Reading it raises `InputGone`."""
+        """The pinned version, read in ranges. Reading it raises `InputGone` and `Unreadable`."""
 
     def copy(self, bucket: str, pinned: Input, into: BinaryIO) -> None:
-        """Write the pinned version into a file. Raises `InputGone`."""
+        """Write the pinned version into a file. Raises `InputGone` and `Unreadable`."""
 
     def put(self, bucket: str, key: str, body: BinaryIO, content_type: str) -> str:
         """Write an object and return its version id."""
@@ -188,6 +189,9 @@ class _Medium(Generic[F]):
         except MediumRefused as refused:
             self._refuse(refused.fault)
             return
+        except Unreadable as unreadable:
+            self.faults = (*self.faults, unreadable.reason)
+            return
         self.facts = self._opened.facts
 
     def written(self, limits: BaseModel) -> _Written | None:
@@ -196,6 +200,9 @@ class _Medium(Generic[F]):
             copy = self._opened.write(limits)
         except MediumRefused as refused:
             self._refuse(refused.fault)
+            return None
+        except Unreadable as unreadable:
+            self.faults = (*self.faults, unreadable.reason)
             return None
         given = self.job.only(self.role)
         self.sha256[given.key] = self._source.sha256
@@ -327,7 +334,7 @@ class _Judge:
         with self.uploads.open(self.job.bucket, given) as file:
             try:
                 document = json.loads(file.read(1 << 20))
-            except (ValueError, RecursionError):
+            except (ValueError, RecursionError, Unreadable):
                 return ()
         return document if isinstance(document, dict) else ()
 
