@@ -5,7 +5,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from dropreel.model.errors import InputGone, SubmissionUnclear
+from dropreel.model.errors import CopyUnreadable, InputGone, SubmissionUnclear
 from dropreel.model.job import Role
 from dropreel.model.ledger import AttemptState
 from dropreel.model.messages import NextAttempt, Plan, Submission
@@ -187,6 +187,32 @@ def test_job_whose_version_was_deleted_is_not_sent(
         submit(account, plan, provider)
 
     assert provider.submitted == []
+
+
+def archived(account: RenderAccount, key: str) -> str:
+    put = account.s3.put_object(Bucket=UPLOADS, Key=key, Body=b"cold", StorageClass="GLACIER")
+    return put["VersionId"]
+
+
+def test_a_copy_that_was_archived_is_found_before_it_is_paid_for(
+    account: RenderAccount, plan: Plan
+) -> None:
+    version_id = archived(account, plan.image.key)
+    image = plan.image.model_copy(update={"version_id": version_id})
+    provider = ScriptedProvider(submissions=["req-1"])
+
+    with ends_in(CopyUnreadable, "archived"):
+        submit(account, plan.model_copy(update={"image": image}), provider)
+
+    assert provider.submitted == []
+
+
+def test_an_upload_that_was_archived_needs_only_to_exist(
+    account: RenderAccount, plan: Plan
+) -> None:
+    archived(account, IMAGE.key)
+
+    assert submit(account, plan, ScriptedProvider(submissions=["req-1"])).ticket
 
 
 def test_no_presigned_url_is_logged(

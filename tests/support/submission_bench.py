@@ -3,12 +3,15 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from io import BytesIO
+from typing import Any, BinaryIO
 
+from dropreel.model.errors import Reason
 from dropreel.model.job import Input
 from dropreel.model.ledger import Attempt
 from dropreel.model.messages import NextAttempt, Plan, Submission, SubmitRequest
 from dropreel.model.provider import Refusal, Unclear
+from dropreel.model.uploads import Unreadable
 from dropreel.render.submission import submit
 from dropreel.runtime.settings import SubmitSettings
 from tests.support.render_fakes import (
@@ -37,11 +40,19 @@ SECRET = "X-Amz-Signature=0123"
 @dataclass
 class FakeUploads:
     gone: tuple[Input, ...] = ()
+    unreadable: tuple[Input, ...] = ()
+    valid_seconds: set[int] = field(default_factory=set)
 
     def exists(self, bucket: str, pinned: Input) -> bool:
         return pinned not in self.gone
 
+    def open(self, bucket: str, pinned: Input) -> BinaryIO:
+        if pinned in self.unreadable:
+            raise Unreadable(Reason(file=pinned.key, rule="", found="archived", cure=""))
+        return BytesIO(b"a copy")
+
     def presigned_url(self, bucket: str, pinned: Input, valid_seconds: int) -> str:
+        self.valid_seconds.add(valid_seconds)
         return f"https://{bucket}.s3.example/{pinned.key}?versionId={pinned.version_id}&{SECRET}"
 
 

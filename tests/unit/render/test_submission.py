@@ -24,6 +24,7 @@ from tests.support.render_fakes import (
     PLAN,
     SENT_AUDIO,
     SENT_IMAGE,
+    SUBMIT_SETTINGS,
     TICKET,
     WAVESPEED,
     MemoryLedger,
@@ -143,6 +144,40 @@ def test_deleting_the_defaults_of_a_folder_withdraws_no_job() -> None:
     bench = Bench.of("req-1", plan=plan_with(defaults), uploads=FakeUploads((defaults,)))
 
     assert bench.submit().ticket
+
+
+@pytest.mark.parametrize("copy", [SENT_IMAGE, SENT_AUDIO])
+def test_a_copy_that_s3_refuses_is_found_before_it_is_paid_for(copy: Input) -> None:
+    bench = Bench.of("req-1", uploads=FakeUploads(unreadable=(copy,)))
+
+    with pytest.raises(errors.CopyUnreadable) as raised:
+        bench.submit()
+
+    assert JOB.only(copy.role).key in raised.value.message
+    assert f"{copy.key}: archived" in raised.value.message
+    assert bench.ledger.attempts(JOB.id) == ()
+    assert bench.runcomfy.submitted == []
+
+
+def test_uploads_only_need_to_exist() -> None:
+    bench = Bench.of("req-1", uploads=FakeUploads(unreadable=(IMAGE, AUDIO)))
+
+    assert bench.submit().ticket
+
+
+@pytest.mark.parametrize(
+    ("queue_minutes", "render_minutes", "valid_seconds"),
+    [(120, 60, 3 * 3600), (1, 1.01, 121), (300, 60, 6 * 3600), (600, 600, 6 * 3600)],
+)
+def test_presigned_inputs_live_no_longer_than_the_offer_needs(
+    queue_minutes: float, render_minutes: float, valid_seconds: int
+) -> None:
+    minutes = {"queue_timeout_minutes": queue_minutes, "render_timeout_minutes": render_minutes}
+    bench = Bench.of("req-1", settings=SUBMIT_SETTINGS.model_copy(update=minutes))
+
+    bench.submit()
+
+    assert bench.uploads.valid_seconds == {valid_seconds}
 
 
 def test_second_call_for_an_accepted_attempt_gets_the_same_ticket() -> None:

@@ -149,6 +149,16 @@ class InputGone(DropreelError):
     advice = "Drop the deleted file again, and leave it there until the video is ready."
 
 
+class CopyUnreadable(DropreelError):
+    """S3 refuses to read the copy that the provider would fetch. Nothing was submitted."""
+
+    retryable = True
+    advice = (
+        "Ask your operator to end what archives, encrypts or denies the files under `work/` in the "
+        f"upload bucket, such as a lifecycle rule. Then {_AGAIN}."
+    )
+
+
 class UploadNotProcessed(DropreelError):
     """Dropreel failed on an upload several times, before it made a job of it."""
 

@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 from dropreel.model import errors
 from dropreel.model.catalog import TITLES, OptionValue, ProviderName, offer_of
@@ -25,6 +25,7 @@ from dropreel.model.timing import (
     retry_wait_seconds,
     throttled_wait_seconds,
 )
+from dropreel.model.uploads import Unreadable
 from dropreel.render.attempts import ACCOUNT_REFUSALS, after_refusal
 from dropreel.runtime.log import logger
 from dropreel.runtime.settings import SubmitSettings
@@ -41,9 +42,9 @@ CALL_NEEDS_SECONDS = 210
 It may read a token, wait a minute for an answer, do both again after a rotation of the token, and
 record the outcome, each of them slowly."""
 
-# For a provider that fetches the inputs when the render leaves its queue. The URLs may end earlier,
-# with the credentials that sign them, which Lambda renews only every few hours.
-_URL_VALID_SECONDS = 6 * 3600
+MAX_URL_SECONDS = 6 * 3600
+"""The URLs may end earlier, with the credentials that sign them, which Lambda renews only every few
+hours."""
 
 _REFUSALS: Mapping[str, type[errors.DropreelError]] = {
     refusal.__name__: refusal
@@ -53,6 +54,9 @@ _REFUSALS: Mapping[str, type[errors.DropreelError]] = {
 
 class PresignedUploads(Protocol):
     def exists(self, bucket: str, pinned: Input) -> bool: ...
+
+    def open(self, bucket: str, pinned: Input) -> BinaryIO:
+        """The pinned version. Reading it raises `InputGone` and `Unreadable`."""
 
     def presigned_url(self, bucket: str, pinned: Input, valid_seconds: int) -> str: ...
 
@@ -73,7 +77,7 @@ def submit(
     Without a ticket, the state machine calls again after the wait with `next`: the same attempt
     while the provider takes nothing for now, the rate limit is reached, or the function has too
     little time left; with `falls_over`, a new attempt on the next offer after a definite refusal.
-    Raises `SubmissionUnclear`, `InputGone`, or the error of the last refusal.
+    Raises `SubmissionUnclear`, `InputGone`, `CopyUnreadable`, or the error of the last refusal.
     """
     plan, next_attempt = request.plan, request.next
     step = _Step(ledger, clock, jitter, settings)
@@ -87,7 +91,7 @@ def submit(
         next_attempt = next_attempt.model_copy(update={"offer": admitted.offer})
     offer = plan.route[next_attempt.offer]
     provider = providers(offer.provider)
-    payload = _payload(plan, offer, uploads)
+    payload = _payload(plan, offer, uploads, _url_valid_seconds(settings))
     if seconds_left() < CALL_NEEDS_SECONDS:
         return step.out_of_time(next_attempt)
     if wait := step.take_turn(next_attempt, offer.provider):
@@ -110,7 +114,15 @@ def submit(
     return step.send(attempt, plan, next_attempt, payload, provider)
 
 
-def _payload(plan: Plan, offer: PlannedOffer, uploads: PresignedUploads) -> dict[str, OptionValue]:
+def _url_valid_seconds(settings: SubmitSettings) -> int:
+    """A provider may fetch the inputs late: when the render leaves its queue, or during it."""
+    needed_seconds = 60 * (settings.queue_timeout_minutes + settings.render_timeout_minutes)
+    return min(math.ceil(needed_seconds), MAX_URL_SECONDS)
+
+
+def _payload(
+    plan: Plan, offer: PlannedOffer, uploads: PresignedUploads, url_valid_seconds: int
+) -> dict[str, OptionValue]:
     """The request's body. Its URLs grant access, so it goes to the provider and nowhere else."""
     names = offer_of(offer.provider, offer.endpoint)
     media = {names.image_field: plan.image}
@@ -125,8 +137,18 @@ def _payload(plan: Plan, offer: PlannedOffer, uploads: PresignedUploads) -> dict
         raise errors.InputGone(
             f"Deleted before it could be sent to {TITLES[offer.provider]}: {', '.join(gone)}."
         )
+    for given in media.values():
+        try:  # a HEAD also finds what S3 refuses to read
+            with uploads.open(bucket, given) as copy:
+                copy.read(1)
+        except Unreadable as unreadable:
+            raise errors.CopyUnreadable(
+                f"{TITLES[offer.provider]} could not fetch the copy of "
+                f"{plan.job.only(given.role).key}, so nothing was sent. It is "
+                f"{unreadable.reason.file}: {unreadable.reason.found}."
+            ) from None
     return offer.fields | {
-        field: uploads.presigned_url(bucket, given, _URL_VALID_SECONDS)
+        field: uploads.presigned_url(bucket, given, url_valid_seconds)
         for field, given in media.items()
     }
 
