@@ -16,12 +16,14 @@ from dropreel.outcome.repetition import Repetitions
 from dropreel.providers.tokens import configured
 from dropreel.render import resumption
 from dropreel.render.prepare import Codecs, prepare
+from dropreel.render.versioning import Versioning
 from dropreel.runtime.settings import PrepareSettings
 from dropreel.runtime.step import step
 
 settings = PrepareSettings.from_environment()
 ledger = DynamoDBLedger(settings.ledger_table)
 files = S3Storage()
+versioning = Versioning(files)
 repetitions = Repetitions(
     makers=UsedUploads(settings.ledger_table),
     videos=files,
@@ -32,7 +34,8 @@ repetitions = Repetitions(
 
 @step(Job.model_validate)
 def handler(job: Job, context: LambdaContext) -> Plan | Repetition:
-    def fresh() -> Plan:
+    def fresh() -> Plan:  # not for a render that is paid: that is delivered in any case
+        versioning.require(job.bucket, settings.video_bucket)
         return prepare(
             job,
             files,

@@ -270,6 +270,20 @@ def test_a_second_call_makes_no_second_version(
     assert server.requests == 1
 
 
+def test_a_paid_video_is_delivered_also_into_a_bucket_without_versions(
+    app: ModuleType, server: Server, s3: "S3Client"
+) -> None:
+    s3.put_bucket_versioning(Bucket=VIDEOS, VersioningConfiguration={"Status": "Suspended"})
+    server.answers = [answer()]
+
+    ready = run(app)
+
+    assert ready["video"]["version_id"] == "null"
+    assert s3.get_object(Bucket=VIDEOS, Key=KEY)["Body"].read() == VIDEO
+    assert run(app) == ready
+    assert server.requests == 1
+
+
 def test_a_delivered_run_has_its_outcome_in_the_ledger(
     app: ModuleType, server: Server, s3: "S3Client"
 ) -> None:

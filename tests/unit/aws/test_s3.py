@@ -104,3 +104,21 @@ def test_what_cannot_be_read_and_is_deleted_does_not_exist(s3: tuple[S3Storage, 
     stub.add_client_error("head_object", "404", "", 404)
 
     assert not storage.exists("uploads", PICTURE)
+
+
+def test_a_bucket_that_was_never_versioned_has_the_version_null(
+    s3: tuple[S3Storage, Stubber],
+) -> None:
+    storage, stub = s3
+    stub.add_response("create_multipart_upload", {"UploadId": "u"})
+    stub.add_response("upload_part", {"ETag": "e"})
+    stub.add_response("complete_multipart_upload", {})
+    stub.add_response("head_object", {})
+    stub.add_response("put_object", {})
+
+    upload = storage.begin_upload("videos", "anna.mp4", "video/mp4")
+    upload.add(b"a video")
+
+    assert upload.complete() == "null"
+    assert storage.current_version("videos", "anna.mp4") == "null"
+    assert storage.put("uploads", "work/a.png", BytesIO(b"a"), "image/png") == "null"

@@ -90,7 +90,8 @@ RIGHTS: dict[str, dict[str, str]] = {
         # No token: native codecs open people's files here.
         "RunComfyToken": "secretsmanager: DescribeSecret",
         "WaveSpeedToken": "secretsmanager: DescribeSecret",
-        "VideoBucket": "s3: ListBucket ListBucketVersions",
+        "UploadBucket": "s3: GetBucketVersioning ListBucket ListBucketVersions",
+        "VideoBucket": "s3: GetBucketVersioning ListBucket ListBucketVersions",
         "VideoBucket/*.json": "s3: GetObject",
         "VideoBucket/*.error.json": "s3: DeleteObject",
         "Ledger": "dynamodb: GetItem PutItem Query",

@@ -46,4 +46,4 @@ def test_a_presigned_url_works_in_every_region(
 
 
 def test_a_provider_that_queues_has_hours_to_fetch_its_inputs() -> None:
-    assert 3600 <= submission._URL_VALID_SECONDS <= 7 * 24 * 3600  # more is no valid SigV4
+    assert 3600 <= submission.MAX_URL_SECONDS <= 7 * 24 * 3600  # more is no valid SigV4

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _BLOCK_BYTES = 1 << 20
 _LISTINGS_AT_ONCE = 16
+_NULL = "null"  # the version in a bucket that keeps none, with or without a header that says so
 _GONE = {"NoSuchKey", "NoSuchVersion", "404", "MethodNotAllowed"}
 
 
@@ -112,7 +113,7 @@ class MultipartUpload:
         made = self.client.complete_multipart_upload(
             **self.upload, MultipartUpload={"Parts": self.parts}
         )
-        return made["VersionId"]
+        return made.get("VersionId", _NULL)
 
     def abort(self) -> None:
         self.client.abort_multipart_upload(**self.upload)
@@ -247,7 +248,7 @@ class S3Storage:
     def current_version(self, bucket: str, key: str) -> str | None:
         """The current version id of an object, None when there is none."""
         with suppress(InputGone), _reading(key):
-            return self._client.head_object(Bucket=bucket, Key=key)["VersionId"]
+            return self._client.head_object(Bucket=bucket, Key=key).get("VersionId", _NULL)
         return None
 
     def has(self, bucket: str, key: str) -> bool:
@@ -264,7 +265,7 @@ class S3Storage:
     def put(self, bucket: str, key: str, body: BinaryIO, content_type: str) -> str:
         """Write an object from a file and return its version id."""
         put = self._client.put_object(Bucket=bucket, Key=key, Body=body, ContentType=content_type)
-        return put["VersionId"]
+        return put.get("VersionId", _NULL)
 
     def delete(self, bucket: str, key: str) -> None:
         """Hide the object; its versions stay. Does nothing when there is none."""

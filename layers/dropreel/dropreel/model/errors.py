@@ -226,6 +226,18 @@ class SettingUnreadable(DropreelError):
     )
 
 
+class VersioningSuspended(DropreelError):
+    """A bucket keeps no versions: a file could change between its check and its use."""
+
+    retryable = True
+    advice = (
+        "Ask your operator to enable versioning of the bucket that the message names (S3 console: "
+        "the bucket, Properties, Bucket Versioning, Edit, Enable; or `aws s3api "
+        "put-bucket-versioning --bucket BUCKET --versioning-configuration Status=Enabled`). "
+        f"Then {_AGAIN}."
+    )
+
+
 # The submission
 
 
