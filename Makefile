@@ -87,8 +87,9 @@ format: environments ## let ruff mend what it can
 	$(DEV)/ruff check --fix
 	$(DEV)/ruff format
 
-events: environments ## write the JSON Schemas in events/ and the README's table of models
+events: environments ## write the schemas and examples in events/, and the README's table of models
 	@$(DEV)/python -m local.contract
+	@$(DEV)/python -m tests.support.example_events
 	@$(DEV)/python -m local.models
 
 VIDEO ?= out/anna.mp4

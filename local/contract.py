@@ -4,10 +4,11 @@ python -m local.contract
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import BaseModel
+from pydantic import AwareDatetime, BaseModel, Field
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
@@ -17,27 +18,65 @@ from dropreel.model.events import DetailType, UploadIncomplete, VideoFailed, Vid
 
 EVENTS = Path(__file__).resolve().parent.parent / "events"
 
-DETAILS: dict[DetailType, type[BaseModel]] = {
-    DetailType.VIDEO_READY: VideoReady,
-    DetailType.VIDEO_FAILED: VideoFailed,
-    DetailType.UPLOAD_INCOMPLETE: UploadIncomplete,
+
+class _Event(BaseModel):
+    """An event as a rule's target gets it (EventBridge: "AWS service event metadata")."""
+
+    version: Literal["0"] = Field(description="Of EventBridge's envelope, not of `detail`.")
+    id: str = Field(description="EventBridge's own. A repeated event can have another one.")
+    source: Literal["dropreel"]
+    account: str = Field(pattern="^[0-9]{12}$")
+    time: AwareDatetime
+    region: str
+    resources: tuple[str, ...] = Field(
+        description="The ARN of the job's execution. Empty in `Upload Incomplete`."
+    )
+
+
+class VideoReadyEvent(_Event):
+    detail_type: Literal[DetailType.VIDEO_READY] = Field(alias="detail-type")
+    detail: VideoReady
+
+
+class VideoFailedEvent(_Event):
+    detail_type: Literal[DetailType.VIDEO_FAILED] = Field(alias="detail-type")
+    detail: VideoFailed
+
+
+class UploadIncompleteEvent(_Event):
+    detail_type: Literal[DetailType.UPLOAD_INCOMPLETE] = Field(alias="detail-type")
+    detail: UploadIncomplete
+
+
+_MODELS: dict[DetailType, tuple[type[BaseModel], type[BaseModel]]] = {
+    DetailType.VIDEO_READY: (VideoReady, VideoReadyEvent),
+    DetailType.VIDEO_FAILED: (VideoFailed, VideoFailedEvent),
+    DetailType.UPLOAD_INCOMPLETE: (UploadIncomplete, UploadIncompleteEvent),
 }
 JOB_FILE = EVENTS / "job-file.schema.json"
 
 
-def file_stem(detail_type: DetailType) -> str:
-    """`Video Ready` is in `video-ready.schema.json` and `video-ready.example.json`."""
-    return detail_type.value.lower().replace(" ", "-")
+def schemas(detail_type: DetailType) -> dict[Path, str]:
+    """The JSON Schemas of an event's `detail` and of the whole event, as text, by their files."""
+    detail, event = _MODELS[detail_type]
+    stem = detail_type.value.lower().replace(" ", "-")
+    return {
+        EVENTS / f"{stem}.schema.json": _text(_sent(detail)),
+        EVENTS / f"{stem}.event.schema.json": _text(_sent(event)),
+    }
 
 
-def schema(detail_type: DetailType) -> str:
-    """The JSON Schema of an event's `detail`, as text."""
-    document = DETAILS[detail_type].model_json_schema(mode="serialization")
-    for part in (document, *document.get("$defs", {}).values()):
-        part.pop("additionalProperties", None)  # a consumer must accept new fields
-    if report := document.get("$defs", {}).get("ErrorReport"):
+def schema_of(event: Mapping[str, Any]) -> dict[str, Any]:
+    """The JSON Schema of a whole event."""
+    _, model = _MODELS[DetailType(event["detail-type"])]
+    return _sent(model)
+
+
+def _sent(model: type[BaseModel]) -> dict[str, Any]:
+    document = model.model_json_schema(mode="serialization", schema_generator=_AsSent)
+    if report := document["$defs"].get("ErrorReport"):
         report["properties"]["code"]["examples"] = error_codes()
-    return _text(document, f"detail of {detail_type}")
+    return document
 
 
 def error_codes() -> list[str]:
@@ -47,7 +86,8 @@ def error_codes() -> list[str]:
 
 def job_file_schema() -> str:
     """The JSON Schema of `<stem>.json` and `_defaults.json` in the inbox, as text."""
-    return _text(JobFile.model_json_schema(schema_generator=_WithoutDefaults), "Dropreel job file")
+    document = JobFile.model_json_schema(schema_generator=_WithoutDefaults)
+    return _text(document | {"title": "Dropreel job file"})
 
 
 class _WithoutDefaults(GenerateJsonSchema):
@@ -57,14 +97,26 @@ class _WithoutDefaults(GenerateJsonSchema):
         return self.generate_inner(schema["schema"])
 
 
-def _text(schema: dict[str, Any], title: str) -> str:
-    document = {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": title}
+class _AsSent(_WithoutDefaults):
+    """All fields are always sent. A field's title says no more than its name, and generators make
+    a type of it."""
+
+    def field_is_required(self, *_: object, **__: object) -> bool:
+        return True
+
+    def field_title_should_be_set(self, *_: object) -> bool:
+        return False
+
+
+def _text(schema: dict[str, Any]) -> str:
+    document = {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
     return json.dumps(document, indent=2) + "\n"
 
 
 def main() -> None:
-    for detail_type in DETAILS:
-        (EVENTS / f"{file_stem(detail_type)}.schema.json").write_text(schema(detail_type))
+    for detail_type in DetailType:
+        for path, text in schemas(detail_type).items():
+            path.write_text(text)
     JOB_FILE.write_text(job_file_schema())
 
 

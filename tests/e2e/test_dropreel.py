@@ -9,8 +9,7 @@ import av
 import jsonschema
 import pytest
 
-from dropreel.model.events import DetailType
-from local.contract import schema
+from local.contract import schema_of
 from local.embedded import BUILD, STANDIN_TOKEN
 from tests.bench import layers
 from tests.e2e.conftest import PORTRAIT, SPEECH, Event, Stack, job_of, until
@@ -19,8 +18,7 @@ NOT_A_PICTURE = b"I am no picture, whatever my name says.\n" * 20
 
 
 def assert_follows_schema(event: Event) -> None:
-    assert event["source"] == "dropreel"
-    jsonschema.validate(event["detail"], json.loads(schema(DetailType(event["detail-type"]))))
+    jsonschema.validate(event, schema_of(event))
 
 
 def error_file(stack: Stack, stem: str) -> dict[str, Any]:

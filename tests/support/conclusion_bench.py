@@ -255,7 +255,7 @@ REFUSED, ABORTED = failed_run(NO_CREDIT), ended_run("ABORTED")
 CRASHED = ended_run("FAILED", "States.X")  # where nothing caught it
 
 
-def manifest(job: Job = JOB, started_at: datetime | None = NOON) -> str:
+def manifest(job: Job = JOB, started_at: datetime = NOON) -> str:
     return VideoReady(
         job=JobSummary.of(job, started_at),
         inputs=(),
@@ -285,7 +285,7 @@ def manifest(job: Job = JOB, started_at: datetime | None = NOON) -> str:
     ).model_dump_json()
 
 
-def error_file(job: Job = JOB, started_at: datetime | None = NOON, execution: str = RUN) -> str:
+def error_file(job: Job = JOB, started_at: datetime = NOON, execution: str = RUN) -> str:
     return VideoFailed(
         error=NO_CREDIT.report,
         job=JobSummary.of(job, started_at),

@@ -1,31 +1,41 @@
 """The published contract in `events/`: the schemas follow the models, the examples the schemas."""
 
 import json
+from pathlib import Path
 
 import jsonschema
 import pytest
 
 from dropreel.inbox.job_file import parse
-from dropreel.model.events import SOURCE, DetailType
+from dropreel.model.events import DetailType
 from dropreel.model.job import Role
-from local.contract import DETAILS, EVENTS, JOB_FILE, file_stem, job_file_schema, schema
+from local.contract import EVENTS, JOB_FILE, job_file_schema, schema_of, schemas
+from tests.support.example_events import EXAMPLES
 
 
 @pytest.mark.parametrize("detail_type", DetailType)
-def test_the_published_schema_is_the_models(detail_type: DetailType) -> None:
-    published = (EVENTS / f"{file_stem(detail_type)}.schema.json").read_text()
+def test_the_published_schemas_are_the_models(detail_type: DetailType) -> None:
+    for path, schema in schemas(detail_type).items():
+        assert path.read_text() == schema, "the models have changed: run `make events`"
 
-    assert published == schema(detail_type), "the models have changed: run `make events`"
+
+@pytest.mark.parametrize("path", EXAMPLES.values(), ids=EXAMPLES)
+def test_the_example_follows_the_schema(path: Path) -> None:
+    example = json.loads(path.read_text())
+
+    jsonschema.validate(example, schema_of(example))
 
 
 @pytest.mark.parametrize("detail_type", DetailType)
-def test_the_example_follows_the_schema_and_the_model(detail_type: DetailType) -> None:
-    example = json.loads((EVENTS / f"{file_stem(detail_type)}.example.json").read_text())
-
-    assert (example["source"], example["detail-type"]) == (SOURCE, detail_type)
-    jsonschema.validate(example["detail"], json.loads(schema(detail_type)))
-    model = DETAILS[detail_type].model_validate(example["detail"])
-    assert model.model_dump(mode="json") == example["detail"]
+def test_all_that_is_sent_is_required_and_each_type_has_one_name(detail_type: DetailType) -> None:
+    for text in schemas(detail_type).values():
+        document = json.loads(text)
+        for part in (document, *document["$defs"].values()):
+            properties = part.get("properties", {})
+            assert part.get("required", []) == list(properties)
+            assert not [name for name, field in properties.items() if "title" in field]
+        assert document["$defs"].keys() == {it["title"] for it in document["$defs"].values()}
+        assert "default" not in text.replace('"defaults"', "")
 
 
 def test_the_published_schema_of_the_job_file_is_the_catalogs() -> None:

@@ -64,8 +64,8 @@ class _Manifest(BaseModel):
 
 
 _OLDER_VIDEO = (
-    "The video of an earlier job or run, if one still has the plain name; else null. It does not "
-    "show the files of this job."
+    "The video of an earlier job or run, if one still has the plain name, without a job id; else "
+    "null."
 )
 
 
@@ -90,9 +90,7 @@ class JobSummary(_Published):
     labels: dict[str, str] = Field(
         default_factory=dict, description="The `labels` of the job's `.json`, unchanged."
     )
-    started_at: AwareDatetime | None = Field(
-        default=None, description="When its execution started."
-    )
+    started_at: AwareDatetime = Field(description="When its execution started.")
     dropped_at: AwareDatetime | None = Field(
         default=None,
         description="When its files were found complete. Of two jobs with the same stem, the later "
@@ -100,7 +98,7 @@ class JobSummary(_Published):
     )
 
     @classmethod
-    def of(cls, job: Job, started_at: datetime | None) -> "JobSummary":
+    def of(cls, job: Job, started_at: datetime) -> "JobSummary":
         return cls(
             id=job.id,
             run=job.run,
@@ -248,9 +246,7 @@ class VideoFailed(_Published):
     )
     older_video: OlderVideo | None = Field(default=None, description=_OLDER_VIDEO)
     ended_at: AwareDatetime = Field(description="When the failure was recorded.")
-    execution: str | None = Field(
-        default=None, description="The ARN of the execution, for operators."
-    )
+    execution: str = Field(description="The ARN of the execution, for operators.")
 
 
 class IncompleteUpload(_Published):

@@ -331,9 +331,7 @@ def _is_later(document: str | None, ending: Ending) -> bool:
 
 
 def _is_later_run(owner: Owner, ending: Ending) -> bool:
-    if owner.id != ending.job.id or owner.started_at is None:
-        return False
-    return owner.started_at - ending.started_at >= SAME_START
+    return owner.id == ending.job.id and owner.started_at - ending.started_at >= SAME_START
 
 
 def _with_open_request(report: ErrorReport, latest: Attempt | None) -> ErrorReport:

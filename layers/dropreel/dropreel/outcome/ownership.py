@@ -17,18 +17,16 @@ M = TypeVar("M", bound=BaseModel)
 
 
 class Owner(BaseModel):
-    """A document's job, as far as the version that wrote it named it."""
+    """A document's job. One of incomplete uploads has neither id nor start."""
 
     id: str
-    started_at: AwareDatetime | None = None
+    started_at: AwareDatetime
     dropped_at: AwareDatetime | None = None
 
-    def came_after(self, job: Job, started_at: datetime | None) -> bool:
+    def came_after(self, job: Job, started_at: datetime) -> bool:
         """Whether it is another, later job. Of two at one time, the greater id is the later."""
         theirs, ours = self.dropped_at or self.started_at, job.dropped_at or started_at
-        if self.id == job.id or theirs is None or ours is None:
-            return False
-        return (theirs, self.id) > (ours, job.id)
+        return self.id != job.id and (theirs, self.id) > (ours, job.id)
 
 
 class _Document(BaseModel):
@@ -68,15 +66,12 @@ def read(kind: type[M], document: str | None) -> M | None:
 
 
 def owner_of(document: str | None) -> Owner | None:
-    """None when there is no document, or it names no job."""
+    """None when there is no document, or it names no job that started."""
     owned = read(_Document, document)
     return owned.job if owned else None
 
 
-def is_same_run(summary: JobSummary, job: Job, started_at: datetime | None) -> bool:
+def is_same_run(summary: JobSummary, job: Job, started_at: datetime) -> bool:
     """Whether a document is of this execution: after 90 days another one may have its name."""
-    if (summary.id, summary.run) != (job.id, job.run):
-        return False
-    if summary.started_at is None or started_at is None:
-        return True
-    return abs(summary.started_at - started_at) < SAME_START
+    has_name = (summary.id, summary.run) == (job.id, job.run)
+    return has_name and abs(summary.started_at - started_at) < SAME_START
