@@ -72,7 +72,7 @@ test: environments ## all tests: unit, integration, e2e
 
 test-all: test hunt ## the tests, and what takes longer: the hunt, both architectures, the benches
 	@for one in arm64 x86_64; do $(MAKE) build ARCHITECTURE=$$one && $(DEV)/python -m tests.bench.layers || exit 1; done
-	@$(MAKE) bench-cold bench-deliver bench-latency bench-burst
+	@$(MAKE) bench-cold bench-deliver bench-latency bench-intake bench-drops bench-burst
 
 lint: environments ## ruff, mypy, the direction of imports, sam validate, cfn-lint
 	$(DEV)/ruff check
@@ -110,6 +110,12 @@ bench-deliver: environments ## measure deliver's memory while it copies 1 GiB
 
 bench-burst: environments ## drop N pairs at once on a bad day, compare with 50: [N=1000]
 	@$(DEV)/python -m tests.bench.burst --jobs $(N) --compare
+
+bench-drops: environments ## drop files in every way people do, count what is paid for: [ONLY=words of a title]
+	@$(DEV)/python -m tests.bench.drops --only "$(ONLY)"
+
+bench-intake: environments ## count what intake asks of AWS for each of 5,000 pairs
+	@$(DEV)/python -m tests.bench.intake_calls
 
 bench-latency: environments ## measure the time from the last upload to the call at the provider
 	@$(DEV)/python -m tests.bench.latency
@@ -152,5 +158,5 @@ redrive-uploads: .venv/dev/.made ## send uploads that intake failed on through i
 clean: down ## remove what was built, and the environments
 	rm -rf out .aws-sam .venv
 
-.PHONY: demo up down test test-all hunt lint format events picture bench-burst bench-cold bench-deliver bench-latency build deploy token rerun sweep \
-    redrive-uploads clean
+.PHONY: demo up down test test-all hunt lint format events picture bench-burst bench-cold bench-deliver \
+    bench-drops bench-intake bench-latency build deploy token rerun sweep redrive-uploads clean

@@ -234,7 +234,7 @@ def warm_up(environment: Environment) -> None:
         events.wait_for(WARM_UP_JOBS, say=lambda _: None)
     account.wait_until_quiet()
     for provider in PROVIDERS:
-        _standin(environment, provider, "reset", method="POST")
+        standin(environment, provider, "reset", method="POST")
 
 
 @dataclass
@@ -309,7 +309,7 @@ class Account:
         (stack,) = stacks.describe_stacks(StackName=embedded.STACK)["Stacks"]
         self._outputs = {one["OutputKey"]: one["OutputValue"] for one in stack["Outputs"]}
         self._image = picture(480, 480, "JPEG")
-        self._voice = _brief_voice()
+        self._voice = brief_voice()
 
     def drop_pair(self, stem: str, number: int) -> None:
         for ending, body in ((".wav", self._voice), (".jpg", self._image)):
@@ -436,7 +436,7 @@ def _kind(item: dict[str, Any]) -> str:
     return kind
 
 
-def _brief_voice() -> bytes:
+def brief_voice() -> bytes:
     """Half a second of a tone."""
     file = io.BytesIO()
     with wave.open(file, "wb") as recording:
@@ -455,12 +455,12 @@ def misbehaving(environment: Environment) -> Iterator[None]:
     """The stand-ins fail one call in twenty of this burst's jobs."""
     for provider in PROVIDERS:
         for fault in faults():
-            _standin(environment, provider, "faults", fault)
+            standin(environment, provider, "faults", fault)
     try:
         yield
     finally:
         for provider in PROVIDERS:
-            _standin(environment, provider, "faults", method="DELETE")
+            standin(environment, provider, "faults", method="DELETE")
 
 
 def faults() -> Iterator[dict[str, object]]:
@@ -474,7 +474,7 @@ def faults() -> Iterator[dict[str, object]]:
 
 def count_at_providers(environment: Environment, burst: Burst) -> None:
     for provider in PROVIDERS:
-        books = _standin(environment, provider, "requests")
+        books = standin(environment, provider, "requests")
         burst.most_in_flight[provider] = books["most_in_flight"]
         burst.provider_calls.update(books["calls"])
         burst.struck.update(books["struck"])
@@ -485,7 +485,7 @@ def count_at_providers(environment: Environment, burst: Burst) -> None:
         )
 
 
-def _standin(
+def standin(
     environment: Environment,
     provider: str,
     path: str,
