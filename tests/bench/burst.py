@@ -224,14 +224,14 @@ def drop(environment: Environment, jobs: int, say: Say = print) -> Burst:
     return burst
 
 
-def warm_up(environment: Environment) -> None:
+def warm_up(environment: Environment, jobs: int = WARM_UP_JOBS) -> None:
     """Have some environments of each function, and forget how."""
     account = Account(environment)
     with embedded.subscription(environment, "warm-up") as queue_url:
         events = Ends(environment, queue_url, WARM_UP_STEM)
-        for number in range(WARM_UP_JOBS):
+        for number in range(jobs):
             account.drop_pair(WARM_UP_STEM, number)
-        events.wait_for(WARM_UP_JOBS, say=lambda _: None)
+        events.wait_for(jobs, say=lambda _: None)
     account.wait_until_quiet()
     for provider in PROVIDERS:
         standin(environment, provider, "reset", method="POST")
@@ -436,14 +436,14 @@ def _kind(item: dict[str, Any]) -> str:
     return kind
 
 
-def brief_voice() -> bytes:
-    """Half a second of a tone."""
+def brief_voice(periods: int = 100) -> bytes:
+    """A tone: half a second of it, or as many periods of 5 ms."""
     file = io.BytesIO()
     with wave.open(file, "wb") as recording:
         recording.setnchannels(1)
         recording.setsampwidth(2)
         recording.setframerate(16_000)
-        recording.writeframes((b"\x00\x10" * 40 + b"\x00\xf0" * 40) * 100)
+        recording.writeframes((b"\x00\x10" * 40 + b"\x00\xf0" * 40) * periods)
     return file.getvalue()
 
 
