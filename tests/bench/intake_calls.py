@@ -359,6 +359,7 @@ def _set_up(monkeypatch: pytest.MonkeyPatch) -> None:
         "STATE_MACHINE_ARN": machine["stateMachineArn"],
         "SETTLE_SECONDS": str(SETTLE_SECONDS),
         "INCOMPLETE_AFTER_MINUTES": "60",
+        "MAX_RECEIVES": "5",
     }.items():
         monkeypatch.setenv(name, value)
 
