@@ -92,7 +92,12 @@ class InMemory:
             bisect.insort(self.keys, key)
         self.count += 1
         listed = {"Key": key, "VersionId": f"v{self.count}", "Size": len(body), "IsLatest": True}
-        self.objects[key] = listed | {"LastModified": at, "ETag": f'"{self.count}"', "body": body}
+        written_at = at.replace(microsecond=0)  # S3 lists whole seconds
+        self.objects[key] = listed | {
+            "LastModified": written_at,
+            "ETag": f'"{self.count}"',
+            "body": body,
+        }
         return f"v{self.count}"
 
     def call(self, client: BaseClient, operation: str, asked: Answer) -> Answer:
