@@ -259,7 +259,7 @@ class Bench:
     def __init__(self, drops: Drops, aws: Aws) -> None:
         self.count, self._aws = Count(drops), aws
         # After the real time: what AWS writes meanwhile has settled.
-        self._now = datetime.now(UTC) + timedelta(hours=1)
+        self._now = datetime.now(UTC).replace(microsecond=0) + timedelta(hours=1)
         self._due: list[tuple[datetime, int, str]] = []
         self._random = random.Random(13)
         self._is_counting = False
