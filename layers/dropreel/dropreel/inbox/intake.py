@@ -30,13 +30,12 @@ from dropreel.model.events import (
     DetailType,
     IncompleteJob,
     IncompleteUpload,
-    JobSummary,
     OlderVideo,
     StoredFile,
+    UploadFailure,
     UploadIncomplete,
-    VideoFailed,
 )
-from dropreel.model.job import INBOX, Job, Role, error_key, job_id, manifest_key, video_key
+from dropreel.model.job import INBOX, Job, Role, error_key, manifest_key, video_key
 from dropreel.model.uploads import NULL_VERSION, ObjectVersion
 from dropreel.runtime.log import job_keys, logger
 
@@ -170,22 +169,13 @@ class Intake:
     def _write_failure(self, name: Name, seen: SeenUpload) -> None:
         """For the person who waits: the message becomes a dead letter. It names no version, so that
         the sweep tries again."""
-        error_file = StoredFile(bucket=self.video_bucket, key=error_key(name.folder, name.stem))
-        failed = VideoFailed(
+        failure = UploadFailure(
             error=UploadNotProcessed(f"Dropreel could not process {seen.key}.").report,
-            job=JobSummary(
-                id=job_id(name.stem, self.model, ()),
-                folder=name.folder,
-                stem=name.stem,
-                model=self.model,
-            ),
-            inputs=(),
-            estimated_usd=None,
-            error_file=error_file,
+            job=IncompleteJob(folder=name.folder, stem=name.stem),
             ended_at=self.now(),
         )
-        document = failed.model_dump_json(indent=2)
-        self.storage.put_json(error_file.bucket, error_file.key, document)
+        key = error_key(name.folder, name.stem)
+        self.storage.put_json(self.video_bucket, key, failure.model_dump_json(indent=2))
 
     def _is_answered(self, seen: SeenUpload) -> bool:
         return self.used.is_answered(seen.bucket, seen.key, seen.version_id or NULL_VERSION)

@@ -280,6 +280,15 @@ class UploadIncomplete(_Published):
     ended_at: AwareDatetime = Field(description="When Dropreel stopped waiting.")
 
 
+class UploadFailure(_Published):
+    """The error file of an upload that no job could be made of. No event is sent."""
+
+    error: ErrorReport
+    version: Literal["2"] = VERSION
+    job: IncompleteJob
+    ended_at: AwareDatetime = Field(description="Of the last try.")
+
+
 class Announcer(Protocol):
     def announce(
         self, detail_type: DetailType, detail: BaseModel, resources: Sequence[str] = ()

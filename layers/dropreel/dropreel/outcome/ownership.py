@@ -41,9 +41,7 @@ class ErrorFiles(Protocol):
     def delete(self, bucket: str, key: str) -> None: ...
 
 
-def remove_error_file(
-    files: ErrorFiles, bucket: str, job: Job, started_at: datetime | None
-) -> None:
+def remove_error_file(files: ErrorFiles, bucket: str, job: Job, started_at: datetime) -> None:
     """Remove the error file of the job's output, unless it is of something later than the job."""
     error_file = files.text(bucket, job.error_key)
     if error_file is None:  # deleting it would leave a delete marker in a versioned bucket
@@ -52,7 +50,7 @@ def remove_error_file(
         is_later = owner.came_after(job, started_at)
     else:  # of incomplete uploads, which have no job and no start
         written_at, since = files.written_at(bucket, job.error_key), job.dropped_at or started_at
-        is_later = bool(written_at and since and written_at > since)
+        is_later = bool(written_at and written_at > since)
     if not is_later:
         files.delete(bucket, job.error_key)
 

@@ -123,7 +123,7 @@ class Repetitions:
 
     def _answered(self, job: Job, by: str) -> Repetition:
         self.makers.note_drop(job, answered_by=by)
-        remove_error_file(self.videos, self.video_bucket, job, job.dropped_at)
+        remove_error_file(self.videos, self.video_bucket, job, job.dropped_at or self.now())
         logger.info("Nothing to render: job %s is made of the same contents", by)
         return Repetition(same_as=by)
 
