@@ -1,7 +1,7 @@
 """Prepare with everything around it replaced: uploads in memory, and codecs that read words.
 
 A picture of theirs is `512 x 512 jpeg`, a recording `2.5 s mp3`, each with the format that its copy
-will have, or `large` when no copy is small enough.
+will have, or `large` when no copy is small enough. `damaged` is neither.
 """
 
 import re
@@ -59,7 +59,7 @@ def _open(noun: str, words: str, facts: type[PictureFacts | SoundFacts], file: B
         *numbers, ending = found.groups()
         stated = dict(zip(facts.model_fields, numbers, strict=True))
         return _Medium(noun, facts.model_validate(stated), ending)
-    raise MediumRefused(said or "an empty file", broken=not said)
+    raise MediumRefused(said or "an empty file", broken=said in ("", "damaged"))
 
 
 _picture = partial(_open, "picture", r"(\d+) x (\d+) (\w+)", PictureFacts)

@@ -4,10 +4,11 @@ import itertools
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dropreel.inbox.job_file import (
+    MAX_LABELS,
     MAX_PROBLEMS,
     JobChoices,
     JobFile,
@@ -216,6 +217,170 @@ def test_a_prompt_file_without_a_prompt_is_refused(content: bytes, found: str) -
     assert choices == JobChoices()
     assert problem.file == "inbox/anna.txt"
     assert found in problem.found
+
+
+# Words of many scripts: joiners that shape letters and emoji, marks that make vowels, a byte order
+# mark inside, text from right to left, and what only looks like markup.
+WORDS = (
+    "می\u200cخواهم",  # Persian, with a zero-width non-joiner
+    "श्री\u200dमान",
+    "👩\u200d👩\u200d👧\u200d👦",
+    "🏳️\u200d🌈",
+    "1️⃣",
+    "नमस्ते",
+    "မြန်မာ",
+    "e\u0301té",
+    "שָׁלוֹם",
+    "한국어",
+    "ᄒ\u1160",
+    "日本語",
+    "co\u00adoperate",
+    "5 < 6 <b>",
+    "{rtf}",
+    "⠓⠑⠇⠇⠕",
+)
+INVISIBLE = "\u200b\u2060\u00ad\u2800\u115f\u1160\u3164\uffa0\u180e\u034f\u0301\u20dd\u2028\u3000 \t\n\U0001d159"
+visible = st.characters(categories=["L", "N", "P", "S"], exclude_characters=INVISIBLE + "{<")
+words = st.sampled_from(WORDS) | st.text(visible, min_size=1, max_size=5)
+gaps = st.sampled_from([" ", "\n", "\t", "\u200f "])
+prompts = st.builds(str.join, gaps, st.lists(words, min_size=1, max_size=8))
+
+
+@given(prompts)
+@example(" ".join(WORDS))
+def test_a_prompt_in_any_script_stays_as_it_is(prompt: str) -> None:
+    expected = Parsed(JobChoices(prompt=prompt))
+
+    assert parse(Role.PROMPT, "inbox/anna.txt", prompt.encode()) == expected
+    assert said({"prompt": prompt}) == expected
+
+
+@given(st.text(st.sampled_from(INVISIBLE), max_size=20))
+def test_a_prompt_that_nobody_can_see_is_an_empty_one(prompt: str) -> None:
+    (in_text,) = parse(Role.PROMPT, "inbox/anna.txt", prompt.encode()).problems
+    (in_json,) = said({"prompt": prompt}).problems
+
+    assert in_text.found.startswith("an empty file")
+    assert in_json.found.startswith('"prompt" holds an empty text')
+
+
+@given(st.sampled_from(WORDS), st.characters(categories=["Cc"], exclude_characters="\t\n\r\0"))
+def test_a_control_character_is_named(word: str, control: str) -> None:
+    (in_text,) = parse(Role.PROMPT, "inbox/anna.txt", f"Hi {word} {control}".encode()).problems
+    (in_json,) = said({"prompt": f"{control}{word}"}).problems
+
+    assert f"U+{ord(control):04X} after" in in_text.found
+    assert f"U+{ord(control):04X} at the beginning" in in_json.found
+
+
+@pytest.mark.parametrize("prompt", ["<", "<3 she smiles", "A {rtf} <html> sign", "<p>She smiles"])
+def test_a_prompt_may_have_marks_of_code(prompt: str) -> None:
+    assert parse(Role.PROMPT, "inbox/anna.txt", prompt.encode()).choices.prompt == prompt
+
+
+@pytest.mark.parametrize("role", [Role.PROMPT, Role.OPTIONS, Role.DEFAULTS])
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (b"{\\rtf1\\ansi She smiles}", "RTF"),
+        (b"\xef\xbb\xbf \n{\\rtf1}", "RTF"),
+        (b"<!doctype HTML>\n<p>Hi", "HTML"),
+        (b"<?xml version='1.0'?><!-- x -->\n<html xmlns='x'>", "HTML"),
+        (b"<html><body>Hi</body></html>", "HTML"),
+        (b"%PDF-1.4\n", "PDF"),
+        ('{"prompt": "Hi"}'.encode("utf-16-le"), "another encoding"),
+        ('{"prompt": "Hi"}'.encode("utf-16-be"), "another encoding"),
+        ("Она улыбается. ".encode("utf-16-le"), "another encoding"),
+        ("Hi".encode("utf-32"), "another encoding"),
+    ],
+)
+def test_a_document_that_is_no_plain_text_is_refused_by_name(
+    role: Role, content: bytes, found: str
+) -> None:
+    choices, (problem,) = parse(role, ANNA, content)
+
+    assert choices == JobChoices()
+    assert found in problem.found
+    assert "plain text" in problem.cure
+
+
+# Labels, and what to wait for
+
+LABELS = {"customer": "4711", "Straße": "ü 😀", "empty": ""}
+
+
+@pytest.mark.parametrize("role", [Role.OPTIONS, Role.DEFAULTS])
+def test_labels_are_any_words(role: Role) -> None:
+    assert said({"labels": LABELS}, role) == Parsed(JobChoices(labels=LABELS))
+
+
+@pytest.mark.parametrize(
+    ("labels", "found"),
+    [
+        ({f"k{number}": "v" for number in range(MAX_LABELS + 1)}, "has 21 entries"),
+        ({"": "v"}, "with 0 characters"),
+        ({"k" * 257: "v"}, "with 257 characters"),
+        ({"k": "v" * 257}, "257 characters"),
+        ({"k": None}, '"k": null'),
+        ({"k": {"a": "b"}}, '"k": an object'),
+        (["k"], "is a list"),
+        ("k", 'is "k"'),
+    ],
+)
+def test_labels_are_bounded(labels: object, found: str) -> None:
+    choices, (problem,) = said({"labels": labels, "seed": 7})
+
+    assert choices == JobChoices(options={"seed": 7})
+    assert found in problem.found
+    assert len(problem.found) < 200
+
+
+def test_the_nearest_label_wins_and_the_farthest_are_left_out() -> None:
+    near = {f"k{number}": "near" for number in range(MAX_LABELS - 1)}
+    far = {"k0": "far", "a": "far", "z": "far"}
+
+    merged = nearest_wins([Parsed(JobChoices(labels=near)), Parsed(JobChoices(labels=far))])
+
+    assert merged.choices.labels == near | {"a": "far"}
+
+
+def test_the_nearest_defaults_say_what_to_wait_for() -> None:
+    some = said({"wait_for": ["prompt", "options", "voice"]}, Role.DEFAULTS)
+    none = said({"wait_for": []}, Role.DEFAULTS)
+
+    assert some.choices.wait_for == frozenset({Role.PROMPT, Role.OPTIONS, Role.AUDIO})
+    assert nearest_wins([none, some]).choices.wait_for == frozenset()
+    assert nearest_wins([said({}), some, none]).choices.wait_for == some.choices.wait_for
+
+
+@pytest.mark.parametrize("value", [["picture"], ["voice", "voice"], "voice", None, [1], {}])
+def test_nothing_else_can_be_waited_for(value: object) -> None:
+    choices, (problem,) = said({"wait_for": value}, Role.DEFAULTS)
+
+    assert choices == JobChoices()
+    assert 'list of "prompt", "options", "voice"' in problem.cure
+
+
+def test_one_job_cannot_say_what_to_wait_for() -> None:
+    choices, (problem,) = said({"wait_for": ["voice"], "seed": 7})
+
+    assert choices == JobChoices(options={"seed": 7})
+    assert "_defaults.json" in problem.cure
+
+
+@pytest.mark.parametrize(
+    ("name", "choices"),
+    [
+        ("labels", JobChoices(labels={"a": "1"})),
+        ("wait_for", JobChoices(wait_for=frozenset())),
+    ],
+)
+def test_two_files_of_a_job_cannot_both_set_them(name: str, choices: JobChoices) -> None:
+    files = [("a.json", Parsed(choices)), ("a.JSON", Parsed(choices))]
+
+    (problem,) = combined(files).problems
+
+    assert problem.found == f'a second "{name}"'
 
 
 def test_all_mistakes_are_named_at_once_and_the_rest_is_read() -> None:

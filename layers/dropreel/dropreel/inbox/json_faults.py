@@ -40,11 +40,11 @@ MISTAKES: Final = (
     _Mistake("", r"//|/\*|#", "a comment", "Remove the comments: JSON has none"),
     _Mistake("", r"'", "single quotes", 'Write double quotes (") instead of single ones'),
     _Mistake(
-        "Illegal trailing comma|property name", r",|\}", "a comma after the last field",
+        "end of object|property name", r",|\}", "a comma after the last field",
         "Remove the comma after the last field",
     ),
     _Mistake(
-        "Illegal trailing comma|Expecting value", r",\s*\]|\]", "a comma after the last value",
+        "end of array|Expecting value", r",|\]", "a comma after the last value",
         "Remove the comma before the ]",
     ),
     _Mistake(
