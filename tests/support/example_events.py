@@ -188,6 +188,8 @@ def account() -> Iterator[Account]:
             **ENVIRONMENT,
             "DROPREEL_VERSION": "0.1.0",
             "EVENT_BUS": BUS,
+            "SETTLE_SECONDS": "0",
+            "MAX_RECEIVES": "5",
             "INCOMPLETE_AFTER_MINUTES": "60",
             "MODEL": "wan-2.2-speech-to-video",
             "PROVIDERS": providers(runcomfy={"url": standin.url}),

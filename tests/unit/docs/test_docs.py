@@ -203,7 +203,16 @@ def test_each_ending_is_documented() -> None:
 
 
 def test_each_ignored_file_is_documented() -> None:
-    (ignored,) = re.findall(r"^\*\*Ignored files\.\*\*(.*)$", text(DROPPING), re.MULTILINE)
+    listed = {name.lower() for name in quoted(section(DROPPING, "Which files count"))}
 
-    assert {name.lower() for name in quoted(ignored)} >= {"thumbs.db", "desktop.ini"}
+    assert listed >= pairing.LITTER_FOLDERS
+    assert listed >= {name for name in pairing.LITTER_FILES if not name.endswith(".db:*")} - {
+        "thumbs.db:*"
+    }
     assert pairing.DEFAULTS_FILE in quoted(prose(DROPPING))
+
+
+def test_each_misnamed_document_is_documented() -> None:
+    page = section(DROPPING, "Which files count")
+
+    assert {f"anna.{ending}" for ending in pairing.UNUSABLE_DOCUMENTS} <= {*quoted(page)}
