@@ -144,10 +144,11 @@ OPERATE := $(DEV)/python -m operate
 token: .venv/dev/.made ## store a provider's API token in the stack's secret: [PROVIDER=WaveSpeed]
 	@$(OPERATE) token --stack "$$STACK" --provider "$$PROVIDER"
 
-rerun: .venv/dev/.made ## run failed jobs again, paying nothing twice: ID= or FAILED_SINCE=2h [DRY_RUN=1 YES=1]
+rerun: .venv/dev/.made ## run failed jobs again, paying nothing twice: ID= or FAILED_SINCE=2h [DRY_RUN=1 YES=1], or make a video again and pay again: ID= AGAIN=1
 	@$(OPERATE) rerun --stack "$$STACK" $(if $(ID),--id "$$ID") \
 	    $(if $(FAILED_SINCE),--failed-since "$$FAILED_SINCE") \
-	    $(if $(filter-out 0,$(DRY_RUN)),--dry-run) $(if $(filter-out 0,$(YES)),--yes)
+	    $(if $(filter-out 0,$(DRY_RUN)),--dry-run) $(if $(filter-out 0,$(YES)),--yes) \
+	    $(if $(filter-out 0,$(AGAIN)),--again)
 
 sweep: .venv/dev/.made ## do now what the daily sweep does: start and conclude what events missed
 	@$(OPERATE) sweep --stack "$$STACK"

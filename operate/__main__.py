@@ -114,19 +114,34 @@ def rerun(
             "or in the last 30m, 2h, 3d."
         ),
     ] = None,
+    *,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only show what would be done.")
     ] = False,
     yes: Annotated[
         bool, typer.Option("--yes", help="Run the job of --id even if there is a later drop.")
     ] = False,
+    again: Annotated[
+        bool,
+        typer.Option(
+            "--again", help="Render the job of --id again although its video is there: pays again."
+        ),
+    ] = False,
     stack: StackName = "dropreel",
 ) -> None:
     """Run failed jobs again: one, or all since a time. Does not pay twice for the same render."""
     now = datetime.now(UTC)
-    asked = asked_for(job_id, failed_since, now)
+    asked = asked_for(job_id, failed_since, now, again=again)
     deployed = DeployedStack(outputs_of(stack))
-    if not run_again(deployed, asked, now, is_dry_run=dry_run, is_sure=yes, may_ask=at_terminal()):
+    if not run_again(
+        deployed,
+        asked,
+        now,
+        is_dry_run=dry_run,
+        is_sure=yes,
+        may_ask=at_terminal(),
+        again=again,
+    ):
         raise typer.Exit(1)
 
 

@@ -23,6 +23,7 @@ from dropreel.model.errors import (
 )
 from dropreel.model.job import Job, execution_name
 from dropreel.model.ledger import Attempt, AttemptState, Outcome, Run
+from dropreel.render.resumption import is_delivered
 from dropreel.render.submission import CALL_LIFE_SECONDS
 from operate.errors import OperateError
 
@@ -79,6 +80,12 @@ class LastRun:
     outcome: Outcome | None = None
     replaced_by: str | None = None
     """The job of a later drop for the same output, in any state."""
+    is_delivered: bool = False
+    """Whether a run has delivered the video of the latest attempt."""
+
+    @property
+    def has_succeeded(self) -> bool:
+        return self.execution.status == "SUCCEEDED" or self.failed_with == _VIDEO_READY
 
     @property
     def failed_with(self) -> str:
@@ -147,42 +154,55 @@ def failed_runs(stack: Stack, since: datetime) -> list[LastRun]:
 
 def _with_history(stack: Stack, execution: Execution, attempts: Sequence[Attempt]) -> LastRun:
     last_drop = stack.last_drop(execution.job)
+    latest = attempts[-1] if attempts else None
     return LastRun(
         execution=execution,
-        latest=attempts[-1] if attempts else None,
+        latest=latest,
         outcome=stack.outcome(execution.job, execution.started_at),
         replaced_by=last_drop if last_drop != execution.job.id else None,
+        is_delivered=bool(latest and is_delivered(latest, _next_run(execution.job), stack)),
     )
+
+
+def _next_run(job: Job) -> Job:
+    return job.model_copy(update={"run": job.run + 1})
 
 
 # Choosing
 
 
-def choose(last: LastRun, now: datetime, *, is_named: bool) -> Choice:
-    """`is_named`: the operator asked for this one job, not for many."""
-    job = last.execution.job
-    obstacle = next(_obstacles(last, now), None)
+def choose(last: LastRun, now: datetime, *, is_named: bool, again: bool = False) -> Choice:
+    """`is_named`: the operator asked for this one job, not for many. `again`: also if its video is
+    there."""
+    # A run that fails stays one that was asked for: the run after it makes the video, too.
+    job = _next_run(last.execution.job)
+    job = job.model_copy(update={"again": job.again or again})
+    obstacle = next(_obstacles(last, now, again=again), None)
     if obstacle is None and not is_named:
         obstacle = next(_doubts(last), None)
     return Choice(
-        job=job.model_copy(update={"run": job.run + 1}),
+        job=job,
         failed_with=last.failed_with,
         is_started=obstacle is None,
-        words=f"skipped: {obstacle}" if obstacle else _prospect(last),
+        words=f"skipped: {obstacle}" if obstacle else _prospect(last, again=job.again),
         replaced_by=last.replaced_by,
     )
 
 
-def _obstacles(last: LastRun, now: datetime) -> Iterator[str]:
+def _obstacles(last: LastRun, now: datetime, *, again: bool) -> Iterator[str]:
     """Why it must not run again now."""
     execution, latest = last.execution, last.latest
-    if execution.status == "SUCCEEDED" or last.failed_with == _VIDEO_READY:
-        yield "it has succeeded, and its video is delivered"
+    if last.has_succeeded and not again:
+        yield (
+            "it has succeeded, and its video is delivered; with AGAIN=1 (--again) it is rendered "
+            "and paid again"
+        )
         return
-    if execution.status not in ("FAILED", "ABORTED", "TIMED_OUT"):
+    if execution.status not in ("SUCCEEDED", "FAILED", "ABORTED", "TIMED_OUT"):
         yield f"its execution {execution.name} is still running"
         return
-    if not _is_concluded(last) and now - _end(execution) < _CONCLUDED_AFTER:
+    is_concluded = execution.status == "SUCCEEDED" or _is_concluded(last)
+    if not is_concluded and now - _end(execution) < _CONCLUDED_AFTER:
         yield "Dropreel still concludes it; try again in a minute, or after `make sweep`"
     oldest_open = now - timedelta(seconds=CALL_LIFE_SECONDS)
     if latest and latest.state is AttemptState.BEGUN and latest.begun_at > oldest_open:
@@ -210,12 +230,12 @@ def _doubts(last: LastRun) -> Iterator[str]:
         )
 
 
-def _prospect(last: LastRun) -> str:
-    if last.latest and _is_accepted(last):
+def _prospect(last: LastRun, *, again: bool) -> str:
+    if last.latest and _is_accepted(last) and not (again and last.is_delivered):
         return f"waits for request {last.latest.request_id} and delivers it"
     if _may_be_paid(last):
         return "is submitted again; the earlier request may be paid, too"
-    return "is submitted again"
+    return "is rendered again, and paid again" if again else "is submitted again"
 
 
 def _is_accepted(last: LastRun) -> bool:

@@ -17,8 +17,14 @@ _UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 _NAME = re.compile(r"[a-z0-9-]{1,80}")
 
 
-def asked_for(job_id: str | None, failed_since: str | None, now: datetime) -> str | datetime:
+def asked_for(
+    job_id: str | None, failed_since: str | None, now: datetime, *, again: bool = False
+) -> str | datetime:
     """One job's id, or the time since which all failed jobs are meant. Raises `WrongUsage`."""
+    if again and job_id is None:
+        raise WrongUsage(
+            "AGAIN=1 (--again) renders one job again, which is paid again: name it with ID= (--id)."
+        )
     if job_id is not None and failed_since is None:
         if not _NAME.fullmatch(job_id):
             raise WrongUsage(f'ID= (--id): "{job_id}" is no job id, such as anna-0123456789abcdef.')
@@ -56,10 +62,11 @@ def rerun(
     is_dry_run: bool,
     is_sure: bool,
     may_ask: bool,
+    again: bool = False,
 ) -> bool:
     """False when nothing was started, except in a dry run. Raises `NoSuchRun`."""
     if isinstance(asked, str):
-        choices = [choose(last_run(stack, asked), now, is_named=True)]
+        choices = [choose(last_run(stack, asked), now, is_named=True, again=again)]
     else:
         choices = [choose(last, now, is_named=False) for last in failed_runs(stack, asked)]
     if isinstance(asked, datetime) and not choices:

@@ -15,7 +15,7 @@ from dropreel.model.ledger import AttemptState
 from dropreel.model.messages import NextAttempt
 from operate.__main__ import app
 from operate.stack import DeployedStack, Outputs
-from tests.support.conclusion_bench import failed_in
+from tests.support.conclusion_bench import READY, failed_in
 from tests.support.render_account import LEDGER, REGION, VIDEOS, RenderAccount, render_account
 from tests.support.render_fakes import ENVIRONMENT, JOB, RUNCOMFY
 
@@ -208,6 +208,23 @@ def test_a_replaced_job_that_is_named_needs_an_answer(
         assert JOB.own_video_key in said.stdout
 
 
+@pytest.mark.parametrize("is_again", [True, False])
+def test_a_delivered_job_is_rendered_again_only_if_it_is_asked_for(
+    account: Account, is_again: bool
+) -> None:
+    account.run(JOB, "SUCCEEDED")
+    account.accept(JOB)
+    account.ledger.end(JOB, datetime.now(UTC), READY, datetime.now(UTC))
+
+    said = rerun("--id", JOB.id, *["--again"] * is_again)
+
+    assert (said.exit_code == 0) is is_again
+    words = "is rendered again, and paid again" if is_again else "with AGAIN=1 (--again)"
+    assert words in said.stdout
+    once_more = AGAIN.model_copy(update={"again": True})
+    assert account.running() == [once_more] * is_again
+
+
 def test_nothing_that_failed_is_no_error(account: Account) -> None:
     account.run(JOB)
 
@@ -271,6 +288,7 @@ def test_a_terminal_gets_a_table(
         (["--id", "Anna"], 'ID= (--id): "Anna" is no job id'),
         (["--id", ""], 'ID= (--id): "" is no job id'),
         (["--failed-since", "soon"], 'FAILED_SINCE= (--failed-since): "soon" is neither'),
+        (["--failed-since", "1h", "--again"], "name it with ID= (--id)"),
         (["--since", "1h"], "No such option"),
     ],
 )

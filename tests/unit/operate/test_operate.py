@@ -293,6 +293,10 @@ def test_a_shell_without_an_account_is_an_error(
             ["rerun", "FAILED_SINCE=2026-11-20 08:00", "STACK=it's", "DRY_RUN=1"],
             ["rerun", "--stack", "it's", "--failed-since", "2026-11-20 08:00", "--dry-run"],
         ),
+        (
+            ["rerun", "ID=anna-1", "AGAIN=1"],
+            ["rerun", "--stack", "dropreel", "--id", "anna-1", "--again"],
+        ),
         (["token"], ["token", "--stack", "dropreel", "--provider", "RunComfy"]),
         (["token", "PROVIDER=A 'b'"], ["token", "--stack", "dropreel", "--provider", "A 'b'"]),
         (["sweep", "STACK=a b"], ["sweep", "--stack", "a b"]),

@@ -90,7 +90,8 @@ class Account:
         return tuple(one for one in self.of_runs if one.job_id == job_id)
 
     def outcome(self, job: Job, started_at: datetime) -> Outcome | None:
-        assert any((one.job, one.started_at) == (job, started_at) for one in self.executions)
+        there = (one for one in self.executions if one.job.id == job.id)
+        assert any(one.started_at >= started_at for one in there)
         return self.outcomes.get(job.execution_name)
 
     def last_drop(self, job: Job) -> str | None:
@@ -236,6 +237,50 @@ def test_a_running_or_successful_job_is_never_run_again(
     assert words in choice.words
 
 
+ONCE_MORE = "is rendered again, and paid again"
+ACCEPTED = attempt(AttemptState.ACCEPTED)
+
+
+@pytest.mark.parametrize(
+    ("last", "words"),
+    [
+        (LastRun(ended(status="SUCCEEDED"), ACCEPTED, READY, is_delivered=True), ONCE_MORE),
+        (LastRun(ended(status="SUCCEEDED")), ONCE_MORE),  # another job's video answered it
+        (LastRun(ended(status="FAILED"), ACCEPTED, sent(READY), is_delivered=True), ONCE_MORE),
+        (LastRun(ended(), ACCEPTED), WAITS),
+        (LastRun(ended(), attempt(AttemptState.REFUSED)), ONCE_MORE),
+    ],
+)
+def test_what_is_to_be_made_again_is_paid_again_unless_it_is_paid_already(
+    last: LastRun, words: str
+) -> None:
+    choice = choose(last, NOW, is_named=True, again=True)
+
+    assert (choice.is_started, choice.words) == (True, words)
+    assert choice.job == JOB.model_copy(update={"run": 2, "again": True})
+
+
+@pytest.mark.parametrize(
+    ("is_delivered", "words"), [(True, ONCE_MORE), (False, WAITS)], ids=["not begun", "accepted"]
+)
+def test_a_failed_run_that_was_to_make_it_again_is_continued(
+    is_delivered: bool, words: str
+) -> None:
+    job = JOB.model_copy(update={"run": 2, "again": True})
+
+    choice = choose(
+        LastRun(ended(job=job), ACCEPTED, is_delivered=is_delivered), NOW, is_named=True
+    )
+
+    assert (choice.is_started, choice.words) == (True, words)
+    assert choice.job == job.model_copy(update={"run": 3})
+
+
+@pytest.mark.parametrize("status", ["RUNNING", "PENDING_REDRIVE"])
+def test_what_still_runs_is_not_made_again(status: str) -> None:
+    assert not choose(LastRun(ended(status=status)), NOW, is_named=True, again=True).is_started
+
+
 @pytest.mark.parametrize("is_named", [True, False])
 def test_a_submission_may_outlive_its_execution(is_named: bool) -> None:
     def at(seconds: int) -> bool:
@@ -286,6 +331,14 @@ def test_the_ledgers_outcome_goes_before_the_executions_error(last: LastRun, cod
 
 
 # One job
+
+
+@pytest.mark.parametrize("request_id", ["req-1", "of another attempt"])
+def test_a_delivered_render_is_known_by_its_outcome(request_id: str) -> None:
+    latest = ACCEPTED.model_copy(update={"request_id": request_id})
+    account = Account([ended(status="SUCCEEDED")], [latest], outcomes={JOB.execution_name: READY})
+
+    assert last_run(account, JOB.id).is_delivered is (request_id == "req-1")
 
 
 def test_a_job_is_found_by_its_id_and_by_the_name_of_any_execution() -> None:

@@ -273,6 +273,19 @@ def test_run_that_waited_for_what_an_earlier_one_submitted_cancels_it() -> None:
     assert failed.render.cancelled
 
 
+def test_run_that_fails_before_it_makes_a_video_again_does_not_name_the_delivered_request() -> None:
+    bench = Bench().accept()
+    bench.ledger.end(JOB, NOON, READY, NOON)
+    once_more = JOB_AGAIN.model_copy(update={"again": True})
+
+    failed = bench.conclude(
+        ended_run("ABORTED", input=once_more.model_dump_json(), executionArn=f"{RUN}-r2")
+    )
+
+    assert bench.provider.cancelled == []
+    assert failed.error.message.endswith("Nothing was submitted, and nothing is paid.")
+
+
 def test_late_conclusion_does_not_cancel_what_the_next_run_waits_for() -> None:
     bench = Bench().accept()
     bench.ledger.note_run(Run(job_id=JOB.id, number=2))

@@ -300,6 +300,28 @@ def test_later_run_answers_with_the_video_of_an_earlier_one(bucket: Bucket) -> N
     assert bucket.manifest == second
 
 
+def test_video_that_was_made_again_replaces_the_earlier_one(bucket: Bucket) -> None:
+    ledger = MemoryLedger()
+    for number in (1, 2):
+        begun = ledger.begin(JOB.id, NextAttempt(attempt=number), RUNCOMFY, NOON, estimated_usd=0.5)
+        assert begun
+        ledger.accept(begun, f"req-{number}", NOON)
+    first = delivered(bucket, ledger=ledger)
+    ticket = TICKET.model_copy(update={"request_id": "req-2", "attempt": 2})
+    render = SECOND_RUN.model_copy(update={"ticket": ticket})
+
+    second = delivered(bucket, provider=Results(asked_for="req-2"), ledger=ledger, render=render)
+
+    assert second.video.key == first.video.key == KEY
+    assert second.video.version_id == bucket.objects[KEY][0] != first.video.version_id
+    assert bucket.manifest == second
+    assert [(made.request_id, made.outcome) for made in second.render.attempts] == [
+        ("req-1", "VideoReady"),
+        ("req-2", "VideoReady"),
+    ]
+    assert second.estimated_usd == 1
+
+
 @pytest.mark.parametrize(
     ("part", "changes"),
     [("render", {"request_id": "r-0"}), ("job", {"id": "anna-0"})],

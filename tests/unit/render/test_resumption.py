@@ -8,6 +8,7 @@ from dropreel.model.ledger import Attempt, Run
 from dropreel.model.messages import NextAttempt, Plan, PlannedOffer
 from dropreel.render import resumption
 from tests.support.admission_fakes import write_outcome
+from tests.support.conclusion_bench import READY
 from tests.support.render_fakes import (
     JOB,
     NOON,
@@ -146,6 +147,58 @@ def test_any_other_latest_attempt_is_followed_by_a_new_one(
     plan = resumption.plan(AGAIN, ledger, fresh)
 
     assert plan == FRESH.model_copy(update={"first_attempt": 3})
+
+
+ONCE_MORE = AGAIN.model_copy(update={"again": True})
+AFTER_THAT = ONCE_MORE.model_copy(update={"run": 3})
+
+
+@pytest.fixture
+def delivered(ledger: MemoryLedger) -> MemoryLedger:
+    """Its first run has delivered the video."""
+    noted(ledger)
+    accepted(ledger)
+    ledger.end(JOB, NOON, READY, NOON)
+    return ledger
+
+
+def test_what_is_to_be_made_again_does_not_resume_what_was_delivered(
+    delivered: MemoryLedger,
+) -> None:
+    plan = resumption.plan(ONCE_MORE, delivered, fresh)
+
+    assert plan == FRESH.model_copy(update={"first_attempt": 2})
+
+
+def test_a_run_after_one_that_failed_to_make_it_again_pays_nothing_twice(
+    delivered: MemoryLedger,
+) -> None:
+    noted(delivered, 2, FRESH.model_copy(update={"first_attempt": 2}))
+    begun = delivered.begin(JOB.id, NextAttempt(attempt=2), RUNCOMFY, NOON, run=2)
+    assert begun
+    delivered.accept(begun, "req-2", NOON)
+
+    plan = resumption.plan(AFTER_THAT, delivered, no_media)
+
+    assert plan.resume
+    assert plan.resume.request_id == "req-2"
+
+
+def test_a_run_after_one_that_failed_before_its_attempt_makes_it_again(
+    delivered: MemoryLedger,
+) -> None:
+    plan = resumption.plan(AFTER_THAT, delivered, fresh)
+
+    assert plan == FRESH.model_copy(update={"first_attempt": 2})
+
+
+def test_what_was_accepted_and_not_delivered_is_resumed_before_it_is_made_again(
+    ledger: MemoryLedger,
+) -> None:
+    noted(ledger)
+    accepted(ledger)
+
+    assert resumption.plan(ONCE_MORE, ledger, no_media).resume == TICKET
 
 
 def test_another_job_s_history_is_not_this_one_s(ledger: MemoryLedger) -> None:

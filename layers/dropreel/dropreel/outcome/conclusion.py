@@ -44,6 +44,7 @@ from dropreel.model.provider import Provider, Ticket
 from dropreel.outcome.announcement import announce
 from dropreel.outcome.ownership import Owner, is_same_run, owner_of, read
 from dropreel.render.attempts import is_account_refusal, summary, total_usd
+from dropreel.render.resumption import is_delivered
 from dropreel.runtime.log import logger
 
 
@@ -192,7 +193,11 @@ class _Attempts(NamedTuple):
         own = tuple(made for made in attempts if job.run == made.run or made.number == resumed)
         if not own and not (run and run.plan) and job.run > 1:
             # It asked for no slot: it failed early, or it waited for an earlier run's request.
-            own = tuple(made for made in attempts[-1:] if made.request_id)
+            own = tuple(
+                made
+                for made in attempts[-1:]
+                if made.request_id and not (job.again and is_delivered(made, job, ledger))
+            )
         return cls(
             own,
             is_latest_run=not any(other.number > job.run for other in runs),

@@ -276,17 +276,18 @@ class VideoCopy:
 
 
 def _attempts(render: ActiveRender, ledger: Ledger) -> tuple[AttemptSummary, ...]:
-    """The failed attempts, then the one that made the video."""
-    ticket = render.ticket
+    """The earlier attempts, then the one that made the video. An earlier one that is still accepted
+    made the video before, which was to be made again."""
+    ticket, ready = render.ticket, VideoReady.__name__
     attempts = ledger.attempts(render.plan.job.id)
-    earlier = (summary(attempt) for attempt in attempts if attempt.number < ticket.attempt)
+    earlier = (summary(attempt, ready) for attempt in attempts if attempt.number < ticket.attempt)
     estimates = {attempt.number: attempt.estimated_usd for attempt in attempts}
     delivered = AttemptSummary(
         number=ticket.attempt,
         provider=ticket.provider,
         model=ticket.endpoint,
         request_id=ticket.request_id,
-        outcome=VideoReady.__name__,
+        outcome=ready,
         estimated_usd=estimates.get(ticket.attempt),
     )
     return (*earlier, delivered)
