@@ -26,6 +26,7 @@ from dropreel.model.catalog import MODELS
 from dropreel.model.job import INBOX, Role, slug
 from local import embedded
 from local.embedded import Environment, Home
+from operate.terminal import harmless, harmless_lines
 
 DEFAULT_MODEL = "wan-2.2-speech-to-video"  # the template's
 PATIENCE_SECONDS = 15 * 60
@@ -47,17 +48,19 @@ class Board:
     began: float = field(default_factory=time.monotonic)
 
     def done(self, line: str) -> None:
+        line = harmless(line)
         self.lines.append((line, time.monotonic() - self.began))
         if self.live is None:
             self._print(self.lines[-1][1], line)
 
     def now(self, doing: str) -> None:
+        doing = harmless(doing)
         if doing != self.doing and doing and self.live is None:
             self._print(time.monotonic() - self.began, f"{doing} ...")
         self.doing = doing
 
     def _print(self, at_seconds: float, line: str) -> None:
-        self.console.print(f"{at_seconds:6.1f} s  {line}", markup=False, soft_wrap=True)
+        self.console.print(Text(f"{at_seconds:6.1f} s  {line}"), soft_wrap=True)
 
     def say(self, doing: str) -> None:
         """A step that speaks for itself when the next one begins."""
@@ -269,22 +272,24 @@ def print_refusal(event: dict[str, Any], console: Console) -> None:
     console.print()
     error = event["detail"].get("error")
     if error is None:  # Upload Incomplete
-        message = event["detail"]["message"]
-        console.print(f"No video: {message}", style="bold red", markup=False, soft_wrap=True)
+        _print_message(event["detail"]["message"], console)
         return
     if error.get("reasons"):
-        console.print("[bold red]No video: the files cannot be used.[/]")
+        _print_message("the files cannot be used.", console)
         for reason in error["reasons"]:
             whose = f" ({reason['offer']})" if reason.get("offer") else ""
-            text = Text(f"\n  {reason['file']}{whose}", "bold")
+            text = Text("\n  ").append(harmless(f"{reason['file']}{whose}"), "bold")
             console.print(text, soft_wrap=True)
             for word in ("found", "rule", "cure"):
-                text = Text(f"    {word + ':':7}", "dim").append(reason[word], "default")
+                text = Text(f"    {word + ':':7}", "dim").append(harmless(reason[word]), "default")
                 console.print(text, soft_wrap=True)
     else:
-        message = error["message"]
-        console.print(f"No video: {message}", style="bold red", markup=False, soft_wrap=True)
-    console.print(f"\n{error['advice']}", markup=False, soft_wrap=True)
+        _print_message(error["message"], console)
+    console.print(Text(f"\n{harmless(error['advice'])}"), soft_wrap=True)
+
+
+def _print_message(message: str, console: Console) -> None:
+    console.print(Text(f"No video: {harmless(message)}", "bold red"), soft_wrap=True)
 
 
 @contextmanager
@@ -331,7 +336,7 @@ def main() -> int:
     try:
         wanted = wanted_of(asked)
     except (OSError, ValueError) as error:
-        console.print(f"{asked.options}: {error}", markup=False, soft_wrap=True)
+        console.print(Text(harmless(f"{asked.options}: {error}")), soft_wrap=True)
         return 1
 
     try:
@@ -347,19 +352,19 @@ def main() -> int:
             else:
                 _write_event(event, dropped.stem, embedded.OUT)
     except (DemoFailed, embedded.EmbeddedAwsFailed) as error:
-        console.print(str(error), markup=False, soft_wrap=True)
+        console.print(Text(harmless_lines(error)), soft_wrap=True)
         return 1
 
     if event["detail-type"] != "Video Ready":
         print_refusal(event, console)
         return 1
-    console.print(
+    stem = harmless(dropped.stem)
+    said = (
         "A stand-in made this video from what you dropped: a slow push-in, no AI.\n"
-        f"Beside it: {dropped.stem}.json (the manifest), {dropped.stem}.event.json (the event).",
-        markup=False,
-        soft_wrap=True,
+        f"Beside it: {stem}.json (the manifest), {stem}.event.json (the event)."
     )
-    print(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+    console.print(Text(said), soft_wrap=True)
+    print(harmless(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path))
     return 0
 
 

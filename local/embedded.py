@@ -29,6 +29,7 @@ import yaml
 
 from dropreel.model.catalog import TITLES
 from local.overlay import lay_over
+from operate.terminal import harmless_lines
 
 PROJECT = Path(__file__).resolve().parent.parent
 OUT = PROJECT / "out"
@@ -464,7 +465,7 @@ def main() -> int:
             parameters=dict(pair.split("=", 1) for pair in asked.set),
         )
     except EmbeddedAwsFailed as error:
-        print(error, file=sys.stderr)
+        print(harmless_lines(error), file=sys.stderr)
         return 1
     print(f"Running. For a client: . {home.settings.relative_to(PROJECT)}    To stop: make down")
     return 0

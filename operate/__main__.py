@@ -20,6 +20,7 @@ from operate.rerun import asked_for
 from operate.rerun import rerun as run_again
 from operate.stack import DeployedStack, outputs_of
 from operate.sweep import sweep as sweep_now
+from operate.terminal import harmless
 
 app = typer.Typer(
     help="The operator's commands for a deployed stack.",
@@ -38,10 +39,10 @@ def plain_errors() -> Iterator[None]:
     try:
         yield
     except OperateError as error:
-        typer.echo(error, err=True)
+        typer.echo(harmless(error), err=True)
         raise typer.Exit(error.exit_code) from None
     except (BotoCoreError, ClientError) as error:
-        typer.echo(_sentence(error), err=True)
+        typer.echo(harmless(_sentence(error)), err=True)
         raise typer.Exit(1) from None
 
 

@@ -6,11 +6,12 @@ from datetime import UTC, datetime, timedelta
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from operate.choice import Choice, Stack, choose, failed_runs, last_run
 from operate.errors import WrongUsage
+from operate.terminal import harmless
 
 _SPAN = re.compile(r"([0-9]{1,5})([mhd])")
 _UNITS = {"m": "minutes", "h": "hours", "d": "days"}
@@ -87,7 +88,8 @@ def _is_wanted(choice: Choice, *, may_ask: bool) -> bool:
         return True
     typer.echo(
         f"Its files were dropped again: job {choice.replaced_by} has taken its place. If that job "
-        f"has a video, this job's video will be next to it, as {choice.job.own_video_key}."
+        "has a video, this job's video will be next to it, as "
+        f"{harmless(choice.job.own_video_key)}."
     )
     if not may_ask:
         typer.echo("Nothing was started. To run it all the same, set YES=1 (--yes).")
@@ -127,10 +129,10 @@ def _show(choices: Sequence[Choice]) -> None:
 def _table(choices: Sequence[Choice]) -> Table:
     table = Table("job", "ended with", "what happens")
     for choice in choices:
-        table.add_row(*map(escape, _cells(choice)), style=None if choice.is_started else "dim")
+        table.add_row(*map(Text, _cells(choice)), style=None if choice.is_started else "dim")
     table.columns[0].overflow = "fold"  # a cut id is useless
     return table
 
 
 def _cells(choice: Choice) -> tuple[str, str, str]:
-    return choice.job.id, choice.failed_with, choice.words
+    return harmless(choice.job.id), harmless(choice.failed_with), harmless(choice.words)

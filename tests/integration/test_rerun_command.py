@@ -225,6 +225,26 @@ def test_a_delivered_job_is_rendered_again_only_if_it_is_asked_for(
     assert account.running() == [once_more] * is_again
 
 
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_names_and_messages_are_shown_harmless(
+    account: Account, is_terminal: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if is_terminal:
+        monkeypatch.setenv("FORCE_COLOR", "1")
+    hostile, shown = "[red]\x1b[2J:heart:\r", "[red]\\x1b[2J:heart:\\r"
+    job = JOB.model_copy(update={"stem": hostile})
+    account.run(job, "FAILED", hostile)
+    UsedUploads(LEDGER).note_drop(
+        job.model_copy(update={"id": "anna-fedcba9876543210", "dropped_at": datetime.now(UTC)})
+    )
+
+    said = rerun("--id", JOB.id)
+
+    assert "\x1b[2J" not in said.stdout
+    assert "\r" not in said.stdout
+    assert said.stdout.count(shown) == 2  # the error's name, and the key of the video
+
+
 def test_nothing_that_failed_is_no_error(account: Account) -> None:
     account.run(JOB)
 

@@ -10,6 +10,7 @@ import boto3
 import pytest
 from botocore.client import BaseClient
 from botocore.config import Config
+from botocore.exceptions import ClientError
 from botocore.stub import Stubber
 from moto import mock_aws
 from typer.testing import CliRunner, Result
@@ -280,6 +281,24 @@ def test_a_shell_without_an_account_is_an_error(
 
 
 # make
+
+
+def test_the_words_of_aws_are_shown_harmless(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(stack: str) -> None:
+        raise ClientError({"Error": {"Code": "No", "Message": f"{stack}\x1b[2J"}}, "DescribeStacks")
+
+    monkeypatch.setattr("operate.__main__.outputs_of", refuse)
+
+    for command in (["sweep"], ["redrive-uploads"], ["token"], ["rerun", "--id", "anna-1"]):
+        said = operate(*command, "--stack", "[red]")
+        assert (said.exit_code, said.stderr.count("[red]\\x1b[2J\n")) == (1, 1)
+
+
+def test_a_wrong_argument_is_shown_harmless() -> None:
+    said = operate("rerun", "--id", "\x1b[2J")
+
+    assert said.exit_code == 2
+    assert '"\\x1b[2J"' in said.stderr
 
 
 @pytest.mark.parametrize(
