@@ -310,7 +310,7 @@ class Picture:
                 raise MediumRefused(
                     f"a picture that is too large, even at {image.width} x {image.height} pixels",
                     rule=f"at most {megabytes(_max_bytes(limits))}",
-                    cure="Export the picture as a JPEG.",
+                    cure="Use a picture with fewer details, such as one with a plain background.",
                 )
             image = image.resize(smaller, Image.Resampling.LANCZOS)
 
