@@ -239,10 +239,8 @@ WORDS = (
     "{rtf}",
     "⠓⠑⠇⠇⠕",
 )
-INVISIBLE = (
-    "\u200b\u2060\u00ad\u2800\u115f\u1160\u3164\uffa0\u180e\u034f\u0301\u20dd\u2028\u3000 \t\n"
-    "\U0001d159"
-)
+INVISIBLE = "\u200b\u2060\u00ad\u2800\u115f\u1160\u3164\uffa0\u180e\u034f\u0301\u20dd\u2028\u3000"
+INVISIBLE += "\U0001d159 \t\n"
 visible = st.characters(categories=["L", "N", "P", "S"], exclude_characters=INVISIBLE + "{<")
 words = st.sampled_from(WORDS) | st.text(visible, min_size=1, max_size=5)
 gaps = st.sampled_from([" ", "\n", "\t", "\u200f "])

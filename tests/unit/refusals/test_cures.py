@@ -3,15 +3,11 @@
 A job goes through intake and Prepare, with fakes for AWS and for the codecs.
 """
 
-import ast
-import sys
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pytest
 
-import dropreel
 from dropreel.inbox import job_file as job_file_parser
 from dropreel.inbox.json_faults import MISTAKES
 from dropreel.model.catalog import TITLES
@@ -19,6 +15,7 @@ from dropreel.model.errors import InputRejected, Reason
 from dropreel.model.job import Role
 from dropreel.render import prepare as preparing
 from dropreel.render.prepare import prepare
+from tests.support.cure_lines import PACKAGE, cures_not_run
 from tests.support.intake_fakes import Step, World
 from tests.support.prepare_bench import FAKES, Bucket, in_this_process
 
@@ -446,59 +443,14 @@ def test_cure_leads_to_a_plan_or_to_the_next_true_reason(case: Case) -> None:
 
 # None is missing
 
-PACKAGE = Path(dropreel.__file__).parent
-MODULES = [
-    *(PACKAGE / "inbox").glob("*.py"),
-    *(PACKAGE / "render").glob("*.py"),
-    PACKAGE / "media" / "fitting.py",
-]
-
-
-def cures_in(module: Path) -> Iterator[ast.expr]:
-    """Where a cure is written: `cure=...` of a reason, and `cure = ...` before it."""
-    for node in ast.walk(ast.parse(module.read_text())):
-        if isinstance(node, ast.keyword) and node.arg == "cure":
-            yield node.value
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "cure":
-            yield node.value
-
-
-def lines_run(modules: list[Path]) -> set[tuple[str, int]]:
-    """Of these modules, while all cases are followed."""
-    seen: set[tuple[str, int]] = set()
-    names = {str(module) for module in modules}
-    monitoring: Any = vars(sys)["monitoring"]  # typeshed has no name for it
-    tool = monitoring.OPTIMIZER_ID
-
-    def note(code: object, line: int) -> object:
-        name = getattr(code, "co_filename", "")
-        if name in names:
-            seen.add((name, line))
-        return monitoring.DISABLE
-
-    monitoring.use_tool_id(tool, "cures")
-    try:
-        monitoring.register_callback(tool, monitoring.events.LINE, note)
-        monitoring.set_events(tool, monitoring.events.LINE)
-        for case in CASES.values():
-            follow(case)
-    finally:
-        monitoring.set_events(tool, 0)
-        monitoring.free_tool_id(tool)
-    return seen
-
 
 def test_every_cure_in_the_code_is_followed_by_a_case() -> None:
-    run = lines_run(MODULES)
+    modules = [*(PACKAGE / "inbox").glob("*.py"), *(PACKAGE / "render").glob("*.py")]
 
-    not_followed = [
-        f"{module.name}:{cure.lineno}: {ast.unparse(cure)}"
-        for module in MODULES
-        for cure in cures_in(module)
-        if not any(
-            (str(module), line) in run for line in range(cure.lineno, (cure.end_lineno or 0) + 1)
-        )
-    ]
+    with cures_not_run([*modules, PACKAGE / "media" / "fitting.py"]) as not_followed:
+        for case in CASES.values():
+            follow(case)
+
     assert not_followed == []
 
 
