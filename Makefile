@@ -70,7 +70,7 @@ down: environments ## stop it
 test: environments ## all tests: unit, integration, e2e
 	@$(DEV)/pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder
 
-test-all: test hunt ## the tests, and what takes longer: the hunt, both architectures, the benches
+test-all: test types hunt ## the tests, and what takes longer: types, the hunt, both architectures, the benches
 	@for one in arm64 x86_64; do $(MAKE) build ARCHITECTURE=$$one && $(DEV)/python -m tests.bench.layers || exit 1; done
 	@$(MAKE) bench-cold bench-deliver bench-latency bench-intake bench-drops bench-burst
 
@@ -96,6 +96,9 @@ VIDEO ?= out/anna.mp4
 
 picture: environments ## draw docs/dropreel.png from a video of the demo: [VIDEO=out/anna.mp4]
 	@$(DEV)/python -m local.picture "$(VIDEO)"
+
+types: environments ## check the TypeScript types that the events' schemas give; needs node
+	@$(DEV)/pytest tests/types
 
 EXAMPLES ?= 1000
 
@@ -159,5 +162,5 @@ redrive-uploads: .venv/dev/.made ## send uploads that intake failed on through i
 clean: down ## remove what was built, and the environments
 	rm -rf out .aws-sam .venv
 
-.PHONY: demo up down test test-all hunt lint format events picture bench-burst bench-cold bench-deliver \
+.PHONY: demo up down test test-all types hunt lint format events picture bench-burst bench-cold bench-deliver \
     bench-drops bench-intake bench-latency build deploy token rerun sweep redrive-uploads clean

@@ -12,7 +12,7 @@ from botocore.stub import Stubber
 from moto.sqs.models import sqs_backends
 
 from dropreel.inbox.messages import SeenUpload, message_in
-from dropreel.model.events import UploadIncomplete
+from dropreel.model.events import OlderVideo, UploadIncomplete
 from dropreel.model.job import Job
 from tests.support.fault_account import CONTEXT, load_step
 from tests.support.render_account import (
@@ -178,8 +178,15 @@ def test_an_upload_without_an_ending_is_found_among_its_neighbours(account: Acco
     assert account.delayed_messages == 1
 
 
-def test_half_a_pair_that_waited_long_enough_is_announced_once(account: Account) -> None:
+@pytest.mark.parametrize("older", ["team/anna.mp4", "team/anna.mp4.bak"])
+def test_half_a_pair_that_waited_long_enough_is_announced_once(
+    account: Account, older: str
+) -> None:
     account.drop("inbox/team/anna.png")
+    video = OlderVideo(bucket=VIDEOS, key="team/anna.mp4", version_id="v1")
+    manifest = json.dumps({"video": video.model_dump()})
+    for key, body in (("team/anna.json", manifest), (older, "")):
+        account.s3.put_object(Bucket=VIDEOS, Key=key, Body=body.encode())
     reminder = SeenUpload(
         bucket=UPLOADS,
         key="inbox/team/anna.png",
@@ -193,6 +200,7 @@ def test_half_a_pair_that_waited_long_enough_is_announced_once(account: Account)
     assert event["detail-type"] == "Upload Incomplete"
     incomplete = UploadIncomplete.model_validate(event["detail"])
     assert incomplete.missing == ("audio",)
+    assert incomplete.older_video == (video if older == video.key else None)
     written = account.s3.get_object(Bucket=VIDEOS, Key="team/anna.error.json")["Body"].read()
     assert UploadIncomplete.model_validate_json(written) == incomplete
 

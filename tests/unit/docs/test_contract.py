@@ -1,16 +1,20 @@
 """The published contract in `events/`: the schemas follow the models, the examples the schemas."""
 
 import json
+import re
 from pathlib import Path
 
 import jsonschema
 import pytest
+from moto.events.models import EventPattern
 
 from dropreel.inbox.job_file import parse
 from dropreel.model.events import DetailType
 from dropreel.model.job import Role
 from local.contract import EVENTS, JOB_FILE, job_file_schema, schema_of, schemas
 from tests.support.example_events import EXAMPLES
+
+DOCS = EVENTS.parent / "docs" / "events.md"
 
 
 @pytest.mark.parametrize("detail_type", DetailType)
@@ -24,6 +28,17 @@ def test_the_example_follows_the_schema(path: Path) -> None:
     example = json.loads(path.read_text())
 
     jsonschema.validate(example, schema_of(example))
+
+
+@pytest.mark.parametrize("path", EXAMPLES.values(), ids=EXAMPLES)
+def test_one_pattern_of_the_docs_serves_a_folder(path: Path) -> None:
+    (pattern,) = re.findall(r"```json\n(.*)\n```", DOCS.read_text())
+    rule = EventPattern.load(pattern)
+    example = json.loads(path.read_text())
+
+    assert rule.matches_event(example)
+    example["detail"]["job"]["folder"] = "other/"
+    assert not rule.matches_event(example)
 
 
 @pytest.mark.parametrize("detail_type", DetailType)
