@@ -49,7 +49,7 @@ EXAMPLES = {
     name: EVENTS / f"{name}.example.json"
     for name in ("video-ready", "video-failed", "render-failed", "upload-incomplete")
 }
-OPTIONS = b'{"resolution": "480p"}'
+OPTIONS = b'{"resolution": "480p", "labels": {"customer": "4711"}}'
 PRICES = "wan-ai/wan-2-2/speech-to-video:480p=0.02"
 PORTRAIT = (PROJECT / "samples/portrait.png").read_bytes()
 SPEECH = (PROJECT / "samples/speech.mp3").read_bytes()
@@ -144,7 +144,12 @@ class Account:
         seen = SeenUpload(
             bucket=UPLOADS, key=key, version_id=put["VersionId"], first_seen=first_seen
         )
-        record = {"messageId": "m", "body": seen.model_dump_json(), "eventSource": "aws:sqs"}
+        record = {
+            "messageId": "m",
+            "body": seen.model_dump_json(),
+            "eventSource": "aws:sqs",
+            "attributes": {"ApproximateReceiveCount": "1"},
+        }
         answer = self._function("intake").handler({"Records": [record]}, CONTEXT)
         assert answer == {"batchItemFailures": []}
 
@@ -191,9 +196,11 @@ def account() -> Iterator[Account]:
             "SETTLE_SECONDS": "0",
             "MAX_RECEIVES": "5",
             "INCOMPLETE_AFTER_MINUTES": "60",
+            "MAX_RECEIVES": "5",
             "MODEL": "wan-2.2-speech-to-video",
             "PROVIDERS": providers(runcomfy={"url": standin.url}),
             "QUEUE_URL": boto3.client("sqs").create_queue(QueueName="intake")["QueueUrl"],
+            "SETTLE_SECONDS": "0",
             "STATE_MACHINE_ARN": engine.create_machine(),
             "UPLOAD_BUCKET": UPLOADS,
             "USD_PER_SECOND": PRICES,

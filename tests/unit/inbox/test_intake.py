@@ -268,6 +268,12 @@ def test_one_event_and_a_file_say_what_an_upload_misses(
     assert not world.messages
 
 
+def test_incomplete_upload_has_the_labels_of_its_job(world: World) -> None:
+    world.play(("anna.json", {"labels": {"customer": "4711"}}), "anna.png", 61)
+
+    assert {"customer": "4711"} in [told.job.labels for told in world.announced]
+
+
 @pytest.mark.parametrize("is_there", [True, False])
 def test_incomplete_upload_says_whether_an_older_video_has_the_name(
     world: World, is_there: bool

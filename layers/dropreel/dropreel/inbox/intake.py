@@ -346,7 +346,9 @@ class Intake:
         group = pending_job.group
         error_file = StoredFile(bucket=self.video_bucket, key=error_key(group.folder, group.stem))
         incomplete = UploadIncomplete(
-            job=IncompleteJob(folder=group.folder, stem=group.stem),
+            job=IncompleteJob(
+                folder=group.folder, stem=group.stem, labels=pending_job.choices.labels
+            ),
             uploads=tuple(
                 IncompleteUpload(
                     bucket=seen.bucket,

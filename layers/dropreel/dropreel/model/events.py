@@ -33,6 +33,7 @@ class _Published(BaseModel, frozen=True, defer_build=True):
 
 _FOLDER = "The folders below `inbox/`, ending in `/`, or empty."
 _STEM = "The file name that the uploads share, without its ending."
+_LABELS = "The `labels` of the job's `.json` and of its folders' `_defaults.json`, unchanged."
 _ETAG = "As S3 gives it, without quotes. Null when it is not known."
 
 
@@ -87,9 +88,7 @@ class JobSummary(_Published):
     options: dict[str, OptionValue] = Field(
         default_factory=dict, description="As the job asked for them."
     )
-    labels: dict[str, str] = Field(
-        default_factory=dict, description="The `labels` of the job's `.json`, unchanged."
-    )
+    labels: dict[str, str] = Field(default_factory=dict, description=_LABELS)
     started_at: AwareDatetime = Field(description="When its execution started.")
     dropped_at: AwareDatetime | None = Field(
         default=None,
@@ -264,6 +263,7 @@ class IncompleteJob(_Published):
 
     folder: str = Field(description=_FOLDER)
     stem: str = Field(description=_STEM)
+    labels: dict[str, str] = Field(default_factory=dict, description=_LABELS)
 
 
 class UploadIncomplete(_Published):
