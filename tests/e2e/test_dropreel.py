@@ -51,6 +51,7 @@ def test_a_picture_and_a_voice_become_a_video_and_an_event(
 
     assert event["detail-type"] == "Video Ready"
     assert_follows_schema(event)
+    assert event["resources"] == [stack.execution_arn(job)]
     video = event["detail"]["video"]
     body = stack.video_bucket(f"team/{stem}.mp4")
     assert body is not None
@@ -148,6 +149,7 @@ def test_an_aborted_execution_is_concluded_and_its_queued_request_cancelled(stac
 
     assert event["detail-type"] == "Video Failed"
     assert_follows_schema(event)
+    assert event["resources"] == [stack.execution_arn(job)]
     assert event["detail"]["error"]["code"] == "ExecutionAborted"
     (submission,) = stack.submissions("aborted")
     assert submission["cancelled"]
