@@ -606,7 +606,7 @@ def _(place: Place, stem: str) -> None:
 
 
 @kind(
-    "options or a prompt with a wrong ending",
+    "options with a wrong ending",
     "yaml yml",
     REFUSED,
     told=lambda stem: {stem: f"{stem}.json"},
@@ -855,7 +855,7 @@ COLUMNS = ("submissions", "with_options", "videos", "failed", "incomplete")
 
 
 def show(console: Console, rows: list[Row]) -> None:
-    table = Table(title="Found, and where it differs what was expected", title_justify="left")
+    table = Table(title="What came of each kind of drop", title_justify="left")
     table.add_column("kind")
     table.add_column("names", justify="right")
     table.add_column("drops", justify="right")
