@@ -12,7 +12,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from dropreel.model.catalog import MODELS, Offer, Option, OptionValue, offer_of
+from dropreel.model.catalog import MODELS, TITLES, Offer, Option, OptionValue, offer_of
 from dropreel.render import options
 
 PAGES = Path(__file__).parents[2] / "support" / "pages"
@@ -202,7 +202,9 @@ def test_every_payload_keeps_the_schema_of_its_page(model: str, place: int, page
     for option in offer.options:
         for value in values_of(option):
             asked = {**needed, option.name: value}
-            reasons = options.objections(MODELS[model], offer, asked, lambda name: "anna.json")
+            reasons = options.objections(
+                MODELS[model], offer, asked, lambda name: "anna.json", frozenset(TITLES)
+            )
             assert not list(reasons)
             validator.validate({**options.fields(offer, asked), **media})
             payloads += 1
