@@ -203,7 +203,7 @@ def test_every_payload_keeps_the_schema_of_its_page(model: str, place: int, page
         for value in values_of(option):
             asked = {**needed, option.name: value}
             reasons = options.objections(
-                MODELS[model], offer, asked, lambda name: "anna.json", frozenset(TITLES)
+                MODELS[model], offer, asked, lambda name: "anna.json", TITLES
             )
             assert not list(reasons)
             validator.validate({**options.fields(offer, asked), **media})
