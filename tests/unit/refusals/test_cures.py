@@ -1,18 +1,23 @@
 """Every refusal's cure, followed as a person would: to a plan, or to the next true reason.
 
-A job goes through intake and Prepare, with fakes for AWS and for the codecs.
+A job goes through intake and Prepare, with fakes for AWS and for the codecs. What an incomplete
+upload is told leads to a plan, too.
 """
 
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import boto3
 import pytest
+from botocore.stub import Stubber
 
+from dropreel.aws.s3 import S3Storage
 from dropreel.inbox import job_file as job_file_parser
 from dropreel.inbox.json_faults import MISTAKES
 from dropreel.model.catalog import TITLES
 from dropreel.model.errors import InputRejected, Reason
-from dropreel.model.job import Role
+from dropreel.model.job import Input, Role
+from dropreel.model.uploads import Unreadable
 from dropreel.render import prepare as preparing
 from dropreel.render.prepare import prepare
 from tests.support.cure_lines import PACKAGE, cures_not_run
@@ -407,10 +412,13 @@ def small_and_in_this_process() -> Iterator[None]:
         yield
 
 
-def answer(world: World, configured: frozenset[str]) -> tuple[Reason, ...]:
+def answer(
+    world: World, configured: frozenset[str] = BOTH, *unreadable: Reason
+) -> tuple[Reason, ...]:
     """Why the job that started last is refused; empty for a plan."""
     job = list(world.jobs.values())[-1]
     bucket = Bucket({given.key: world.bodies[given.version_id] for given in job.inputs})
+    bucket.refused |= {reason.file: reason for reason in unreadable}
     try:
         prepare(job, bucket, configured, FAKES, lambda: 60.0)
     except InputRejected as refused:
@@ -441,15 +449,105 @@ def test_cure_leads_to_a_plan_or_to_the_next_true_reason(case: Case) -> None:
     follow(case)
 
 
+# What S3 refuses
+
+S3_CODES = ("InvalidObjectState", "InvalidRequest", "AccessDenied", "KMS.DisabledException")
+
+
+def refused_by_s3(code: str) -> Reason:
+    client = boto3.client(
+        "s3", region_name="eu-central-1", aws_access_key_id="a", aws_secret_access_key="b"
+    )
+    picture = Input(role=Role.IMAGE, key=f"inbox/{PNG}", version_id="v1", size_bytes=10)
+    with Stubber(client) as stub, pytest.raises(Unreadable) as raised:
+        stub.add_client_error("get_object", code, "no", 400)
+        S3Storage(client).read("uploads", picture)
+    return raised.value.reason
+
+
+def follow_s3(code: str) -> None:
+    world, reason = World(), refused_by_s3(code)
+    world.play(*PAIR)
+    assert answer(world, BOTH, reason) == (reason,)
+    assert reason.cure.startswith("Drop the file again")
+
+    world.play((PNG, PICTURE))
+    assert len(world.jobs) == 2
+    assert not answer(world)
+
+
+@pytest.mark.parametrize("code", S3_CODES)
+def test_file_that_s3_refuses_is_dropped_again(code: str) -> None:
+    follow_s3(code)
+
+
+# Upload Incomplete
+
+
+@pytest.mark.parametrize(
+    ("dropped", "message", "followed"),
+    [
+        ([(MP3, VOICE)], "Drop anna.png or anna.jpg into the same folder.", [(PNG, PICTURE)]),
+        ([(PNG, PICTURE)], "Drop anna.mp3 or anna.wav into the same folder.", [(MP3, VOICE)]),
+        (
+            [(JSON, {"model": IMAGE}), (PNG, PICTURE)],
+            "Drop anna.txt into the same folder.",
+            [(TXT, "She waves.")],
+        ),
+        (
+            [("team/_defaults.json", {"wait_for": ["prompt", "options"]}), *PAIR],
+            "Drop anna.txt, and anna.json into the same folder.",
+            [(TXT, "She waves."), (JSON, SEED)],
+        ),
+        (
+            [(JSON, {"image": "nosuch.png"}), (MP3, VOICE)],
+            "Drop inbox/team/nosuch.png first. Then drop anna.json again.",
+            [("team/nosuch.png", PICTURE), (JSON, {"image": "nosuch.png"})],
+        ),
+        (
+            [(PNG, PICTURE), ("team/Anna.mp3", VOICE)],
+            "drop one of them again with the name of the other.",
+            [(MP3, VOICE)],
+        ),
+        ([(PNG, PICTURE), (MP3, "")], f"Drop inbox/{MP3} again.", [(MP3, VOICE)]),
+        (
+            [("team/anna.cr2", b"x")],
+            "Export it as JPEG or PNG, and drop anna.jpg or anna.png.",
+            [("team/anna.jpg", PICTURE), (MP3, VOICE)],
+        ),
+        (
+            [("team/anna.docx", b"x")],
+            "Drop anna.png or anna.jpg, and anna.mp3 or anna.wav into the same folder.",
+            PAIR,
+        ),
+    ],
+)
+def test_what_an_incomplete_upload_says_leads_to_a_plan(
+    dropped: list[Step], message: str, followed: list[Step]
+) -> None:
+    world = World()
+    world.play(*dropped, 120)
+    assert not world.jobs
+    assert any(message in one.message for one in world.announced), world.announced
+
+    world.play(*followed)
+    assert world.jobs
+    assert not answer(world)
+
+
 # None is missing
 
 
 def test_every_cure_in_the_code_is_followed_by_a_case() -> None:
-    modules = [*(PACKAGE / "inbox").glob("*.py"), *(PACKAGE / "render").glob("*.py")]
+    rooms = [*(PACKAGE / "inbox").glob("*.py"), *(PACKAGE / "render").glob("*.py")]
 
-    with cures_not_run([*modules, PACKAGE / "media" / "fitting.py"]) as not_followed:
+    with cures_not_run(
+        [*rooms, PACKAGE / "media/fitting.py", PACKAGE / "aws/s3.py"]
+    ) as not_followed:
         for case in CASES.values():
             follow(case)
+        for code in S3_CODES:
+            follow_s3(code)
 
     assert not_followed == []
 
