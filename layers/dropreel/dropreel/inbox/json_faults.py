@@ -17,7 +17,7 @@ class _Mistake(NamedTuple):
     message: str
     """A pattern of the decoder's message."""
     rest: str
-    """A pattern of the text from there on. Its first group can be used in the cure."""
+    """A pattern of the text from there on, which may look back. Its group is `{0}` in the cure."""
     found: str
     cure: str
 
@@ -48,7 +48,7 @@ MISTAKES: Final = (
         "Remove the comma before the ]",
     ),
     _Mistake(
-        "Expecting value|property name|',' delimiter", r"[+.]?\d", "a number in another form",
+        "Expecting", r"[+.]\d|(?<![\"\s])\d", "a number in another form",
         "Write numbers with digits only, such as 7, without quotes",
     ),
     _Mistake(
@@ -56,7 +56,7 @@ MISTAKES: Final = (
         'Put the names in double quotes: "{0}"',
     ),
     _Mistake(
-        "Expecting", r"\Z", "no } at the end", "Write } at the end",
+        "Expecting", r"\s*\Z", "no } at the end", "Write } at the end",
     ),
     _Mistake(
         "Expecting value", r"(?i:true|yes|on)\b", "another word for true", "Write true",
@@ -77,11 +77,11 @@ MISTAKES: Final = (
         'Write a colon between a name and its value: "seed": 7',
     ),
     _Mistake(
-        "',' delimiter", r'"', "no comma between two fields",
+        "',' delimiter", r'[";]', "no comma between two fields",
         "Write a comma after each field but the last",
     ),
     _Mistake(
-        "',' delimiter", r"[^\W\d]", "a quote inside a text",
+        "',' delimiter", r"\w", "a quote inside a text",
         r'Write \" for a quote inside a text, or put the prompt into a .txt file',
     ),
     _Mistake("Extra data", r"\}", "a } too many", "Remove the last }"),
@@ -111,7 +111,6 @@ def fault_of(text: str, error: json.JSONDecodeError) -> JsonFault:
 
 
 def _mistake(text: str, error: json.JSONDecodeError) -> tuple[str, str]:
-    rest = text[error.pos :].lstrip()
     if _is_after_curly_quote(text, error):
         return _STRAIGHT.found, _STRAIGHT.cure
     if re.match(r"\s*[\"']?[\w$-]+[\"']?\s*[:=]", text):
@@ -119,7 +118,8 @@ def _mistake(text: str, error: json.JSONDecodeError) -> tuple[str, str]:
     if not text.lstrip().startswith(("{", "[", *_CURLY, "'", "/", "#")):
         return "text that is not in braces", _IN_BRACES
     for mistake in MISTAKES:
-        if re.search(mistake.message, error.msg) and (match := re.match(mistake.rest, rest)):
+        match = re.compile(mistake.rest).match(text, error.pos)
+        if match and re.search(mistake.message, error.msg):
             return mistake.found, mistake.cure.replace("{0}", match[match.lastindex or 0])
     return error.msg, "Correct it there"
 
