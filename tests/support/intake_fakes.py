@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from dropreel.inbox.intake import Intake
 from dropreel.inbox.messages import SeenUpload, Sweep, SweepPosition, message_in
+from dropreel.inbox.pairing import as_seen
 from dropreel.inbox.sweep import InboxSweep
 from dropreel.model.events import DetailType, UploadIncomplete
 from dropreel.model.job import Input, Job
@@ -33,7 +34,7 @@ segments = st.text(
     min_size=1,
     max_size=6,
 ).filter(lambda text: not text.startswith((".", "~$")))
-bases = st.lists(segments, min_size=1, max_size=4).map("/".join)
+bases = st.lists(segments, min_size=1, max_size=4).map("/".join).map(as_seen)
 
 
 def cases(table: dict[str, tuple[list[Step], list[str]]]) -> pytest.MarkDecorator:

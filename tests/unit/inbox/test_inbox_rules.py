@@ -149,6 +149,14 @@ def test_names_that_look_the_same_are_one_name(picture: str, order: int) -> None
     assert {one.key for one in world.job.inputs} == {f"inbox/{picture}", f"inbox/{voice}"}
 
 
+@pytest.mark.parametrize("stem", ["\uf900", "\uf900e\u0301\xe9", "\u212b"])
+def test_a_name_in_no_normal_form_is_found(stem: str) -> None:
+    world = World()
+    world.play(f"?{stem}/{stem}.png", f"{stem}/{stem}.mp3")
+
+    assert world.starts == 1
+
+
 def test_of_two_files_that_look_the_same_the_later_counts() -> None:
     world = World()
     world.play(f"?{COMPOSED}.png", 1, f"?{DECOMPOSED}.png", f"{COMPOSED}.mp3", "=v1", "=v2")

@@ -131,8 +131,10 @@ class Name:
     @property
     def prefixes(self) -> list[str]:
         """They list all uploads of its base, however systems write it."""
-        folders = written_forms(f"{INBOX}{self.folder}", self.key.rpartition("/")[0] + "/")
-        return [folder + stem for folder, stem in product(folders, written_forms(self.stem))]
+        folder, _, file = self.key.rpartition("/")
+        folders = written_forms(f"{INBOX}{self.folder}", f"{folder}/")
+        stems = written_forms(self.stem, file.removesuffix(f".{self.ending}"))
+        return [folder + stem for folder, stem in product(folders, stems)]
 
     @property
     def written_keys(self) -> list[str]:
@@ -160,7 +162,7 @@ def as_seen(text: str) -> str:
 def written_forms(text: str, *written: str) -> list[str]:
     """How systems write a text: Windows and Linux composed, macOS decomposed."""
     normal = [unicodedata.normalize(form, text) for form in ("NFC", "NFD")]
-    return list(dict.fromkeys([*normal, *(form for form in written if form != "/")]))
+    return list(dict.fromkeys([*normal, *(form for form in written if form not in ("", "/"))]))
 
 
 def _upwards(folder: str) -> list[str]:
