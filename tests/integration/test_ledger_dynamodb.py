@@ -5,6 +5,7 @@ from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
+from io import BytesIO
 from itertools import count, pairwise
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
@@ -520,6 +521,7 @@ class WitnessProvider(ScriptedProvider):
 
 UPLOADS: Any = SimpleNamespace(
     exists=lambda bucket, pinned: True,
+    open=lambda bucket, pinned: BytesIO(b"x"),
     presigned_url=lambda bucket, pinned, valid_seconds: "https://uploads.example/anna",
 )
 
