@@ -620,7 +620,7 @@ def _(place: Place, stem: str) -> None:
 @kind(
     "`_defaults.json` misnamed",
     "defaults.json _defaults.txt",
-    Answers(failed=1, incomplete=None),
+    Answers(failed=2),  # the job, and the file itself
     told=lambda stem: {f"{stem}-job": "_defaults.json"},
 )
 def _(place: Place, stem: str) -> None:
