@@ -261,6 +261,12 @@ def test_a_failed_job_is_not_run_over_a_newer_drop(
     assert manifest["job"]["id"] == newer
 
 
+def had_nothing_to_render(stack: Stack, execution_arn: str) -> bool:
+    """Two files are replaced one after the other: the first of them makes a job of its own."""
+    described = stack.client("stepfunctions").describe_execution(executionArn=execution_arn)
+    return "same_as" in json.loads(described.get("output", "{}"))
+
+
 def test_nothing_is_left_behind(stack: Stack) -> None:
     """Runs last here: of all the jobs above, those of the other files too, each run was told of
     once, no slot is held, nobody waits, nothing is dead."""
@@ -281,8 +287,9 @@ def test_nothing_is_left_behind(stack: Stack) -> None:
     )
     # EventBridge calls conclude for each that failed. What that announces twice is out by then.
     until(lambda: failed_executions(stack) <= concluded_again(stack), "the last call of conclude")
-    ours = [e["name"] for e in stack.executions("") if not e["name"].startswith("foreign-")]
-    assert terminal_events(stack) == Counter(ours)
+    ours = [e for e in stack.executions("") if not e["name"].startswith("foreign-")]
+    told = [e["name"] for e in ours if not had_nothing_to_render(stack, e["executionArn"])]
+    assert terminal_events(stack) == Counter(told)
     for queue in ("IntakeDeadLettersUrl", "UndeliveredEventsUrl", "UnconcludedJobsUrl"):
         assert stack.idle(stack.output(queue)), queue
     (spent,) = stack.ledger("spend") or pytest.fail("nothing was counted")
