@@ -4,15 +4,18 @@ import copy
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 import boto3
 import pytest
+from aws_lambda_powertools.utilities.batch.exceptions import BatchProcessingError
 from botocore.stub import Stubber
 from moto.sqs.models import sqs_backends
 
 from dropreel.inbox.messages import SeenUpload, message_in
-from dropreel.model.events import OlderVideo, UploadIncomplete
+from dropreel.inbox.pairing import DEFAULTS_PREFIXES
+from dropreel.model.events import OlderVideo, UploadFailure, UploadIncomplete
 from dropreel.model.job import Job
 from tests.support.fault_account import CONTEXT, load_step
 from tests.support.render_account import (
@@ -24,6 +27,7 @@ from tests.support.render_account import (
     RenderAccount,
     render_account,
 )
+from tests.support.sam_template import TEMPLATE
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
@@ -67,17 +71,17 @@ class Account:
         event["detail"]["object"].update({"key": key, "version-id": version_id})
         return json.dumps(event)
 
-    def deliver(self, *messages: str) -> dict[str, Any]:
+    def deliver(self, *messages: str, received: int = 1, context: Any = CONTEXT) -> dict[str, Any]:  # noqa: ANN401
         records = [
             {
                 "messageId": f"m{number}",
                 "body": message,
                 "eventSource": "aws:sqs",
-                "attributes": {"ApproximateReceiveCount": "1"},
+                "attributes": {"ApproximateReceiveCount": str(received)},
             }
             for number, message in enumerate(messages)
         ]
-        answer: dict[str, Any] = self.app.handler({"Records": records}, CONTEXT)
+        answer: dict[str, Any] = self.app.handler({"Records": records}, context)
         return answer
 
     def sweep(self) -> None:
@@ -348,3 +352,88 @@ def test_a_sweep_whose_messages_are_not_all_taken_comes_again(account: Account) 
         answer = account.deliver('{"sweep": {"media": true}}', litter)
 
     assert answer == {"batchItemFailures": [{"itemIdentifier": "m0"}]}
+
+
+def listings(account: Account) -> list[str]:
+    """The prefixes that intake lists from now on."""
+    listed: list[str] = []
+    account.app.storage._client.meta.events.register(
+        "provide-client-params.s3.ListObjectVersions",
+        lambda params, **_: listed.append(params["Prefix"]),
+    )
+    return listed
+
+
+def test_a_batch_looks_up_the_defaults_of_a_folder_once(account: Account) -> None:
+    drops = [
+        account.drop(f"inbox/team/{n}.{ending}") for n in range(5) for ending in ("png", "mp3")
+    ]
+    listed = listings(account)
+
+    account.deliver(*drops)
+
+    assert len(account.jobs) == 5
+    of_defaults = [prefix for prefix in listed if prefix.endswith(DEFAULTS_PREFIXES)]
+    assert len(of_defaults) == len(set(of_defaults)) == 2 * len(DEFAULTS_PREFIXES)
+
+    account.deliver(account.drop("inbox/team/6.png"))
+
+    assert len([one for one in listed if one in of_defaults]) == 2 * len(of_defaults)
+
+
+def test_what_a_batch_has_no_time_for_goes_back_unharmed(account: Account) -> None:
+    """Uploads under deep folders take long. Those behind them in the batch must not wait for the
+    end of the visibility timeout, nor count as failed."""
+    deep = "".join(f"{number}/" for number in range(20))
+    drops = [account.drop(f"inbox/{deep}{number}.png") for number in range(4)]
+    drops += [account.drop(f"inbox/anna.{ending}") for ending in ("png", "mp3")]
+    seconds = iter([25, 18, 11, 9, 8, 7])
+    context = copy.copy(CONTEXT)
+    context.get_remaining_time_in_millis = lambda: next(seconds) * 1000
+
+    assert account.deliver(*drops, context=context) == {"batchItemFailures": []}
+
+    queue = sqs_backends["123456789012"][REGION].queues["intake"]
+    delays = [message.delayed_until - (message.sent_timestamp or 0) for message in queue._messages]
+    assert len([delay for delay in delays if delay < 2_000]) == 3
+    account.deliver(*account.sent_to_intake())
+    assert [job.stem for job in account.jobs.values()] == ["anna"]
+
+
+def test_a_lookup_in_twenty_folders_takes_its_listings_at_once(account: Account) -> None:
+    deep = "".join(f"{number}/" for number in range(20))
+    listed = listings(account)
+    threads = set()
+    account.app.storage._client.meta.events.register(
+        "before-call.s3.ListObjectVersions", lambda **_: threads.add(get_ident())
+    )
+
+    account.deliver(account.drop(f"inbox/{deep}anna.png"))
+
+    assert len(listed) == 1 + 21 * len(DEFAULTS_PREFIXES)
+    assert len(threads) > 8
+
+
+def test_the_last_try_of_an_upload_writes_an_error_file(account: Account) -> None:
+    drop = account.drop("inbox/team/anna.png")
+    with Stubber(account.app.used._client) as ledger:
+        ledger.add_client_error("get_item", "InternalServerError")
+        ledger.add_client_error("get_item", "InternalServerError")
+
+        with pytest.raises(BatchProcessingError):
+            account.deliver(drop, received=4)
+        assert "Contents" not in account.s3.list_objects_v2(Bucket=VIDEOS)
+        with pytest.raises(BatchProcessingError):
+            account.deliver(drop, received=5)
+
+    written = account.s3.get_object(Bucket=VIDEOS, Key="team/anna.error.json")["Body"].read()
+    failure = UploadFailure.model_validate_json(written)
+    assert failure.error.code == "UploadNotProcessed"
+    assert "inbox/team/anna.png" in failure.error.message
+
+
+def test_the_last_try_is_the_one_before_the_dead_letters() -> None:
+    queue = TEMPLATE["Resources"]["IntakeQueue"]["Properties"]
+    variables = TEMPLATE["Resources"]["IntakeFunction"]["Properties"]["Environment"]["Variables"]
+
+    assert str(queue["RedrivePolicy"]["maxReceiveCount"]) == variables["MAX_RECEIVES"]

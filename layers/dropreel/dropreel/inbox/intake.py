@@ -272,6 +272,7 @@ class Intake:
             self._note_answered(seen)
             return
         job = pending_job.job().model_copy(update={"dropped_at": listed_at})
+        logger.append_keys(**job_keys(job))
         job = self.used.claim(pending_job.group.fingerprint, job)
         logger.append_keys(**job_keys(job))
         self.used.note_drop(job)
