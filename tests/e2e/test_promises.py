@@ -239,10 +239,11 @@ def test_a_failed_job_is_not_run_over_a_newer_drop(
     """Also while the newer one still renders."""
     stack.fault(match="corrected", at="submit", status=402)
     stack.fault("wavespeed", match="corrected", at="submit", status=402)
-    older = stack.drop("corrected")
+    picture, voice = PORTRAIT.read_bytes(), stack.upload("corrected.mp3", SPEECH.read_bytes())
+    older = job_of("corrected", stack.upload("corrected.png", picture), voice)
     assert failure_of(stack, older) == "NoCredit"
     stack.fault(match="corrected", at="render", render_seconds=8)
-    newer = stack.drop("corrected")
+    newer = job_of("corrected", stack.upload("corrected.png", picture), voice)
     until(lambda: len(stack.submissions("corrected")) == 2, "the newer one's submission")
 
     many = rerun(stack, "--failed-since", "1h")
