@@ -9,6 +9,7 @@ import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from itertools import chain, product
 from operator import attrgetter
 
@@ -170,6 +171,7 @@ def _upwards(folder: str) -> list[str]:
     return [INBOX + "".join(f"{part}/" for part in parts[:n]) for n in range(len(parts), -1, -1)]
 
 
+@lru_cache(maxsize=4096)
 def name_of(key: str) -> Name | None:
     """The parts of a key; None when no job is made of it: outside the inbox, and for folder
     markers, hidden files, files in hidden folders, and litter."""
