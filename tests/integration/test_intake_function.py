@@ -414,6 +414,15 @@ def test_a_lookup_in_twenty_folders_takes_its_listings_at_once(account: Account)
     assert len(threads) > 8
 
 
+def test_files_in_folders_below_are_not_listed(account: Account) -> None:
+    for key in ("_done/1.png", "_defaults.json", "a.d/b.png", "a.png"):
+        account.drop(f"inbox/{key}")
+
+    listed = account.app.storage.current_versions(UPLOADS, "inbox/_d", "inbox/a.")
+
+    assert [one.key for one in listed] == ["inbox/_defaults.json", "inbox/a.png"]
+
+
 def test_the_last_try_of_an_upload_writes_an_error_file(account: Account) -> None:
     drop = account.drop("inbox/team/anna.png")
     with Stubber(account.app.used._client) as ledger:

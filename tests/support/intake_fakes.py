@@ -167,13 +167,11 @@ class World:
         assert bucket == UPLOADS
         for prefix in prefixes:
             self.listed_prefixes.append(prefix)
-            yield from (self.uploads[key] for key in sorted(self.uploads) if key.startswith(prefix))
-
-    def beside(self, bucket: str, folder: str) -> Iterator[str]:
-        assert bucket == UPLOADS
-        for key in sorted(self.uploads):
-            if key.rpartition("/")[0] + "/" == folder:
-                yield key
+            yield from (
+                self.uploads[key]
+                for key in sorted(self.uploads)
+                if key.startswith(prefix) and "/" not in key.removeprefix(prefix)
+            )
 
     def is_versioned(self, bucket: str) -> bool:
         assert bucket == UPLOADS
@@ -202,6 +200,10 @@ class World:
     def put_json(self, bucket: str, key: str, document: str) -> None:
         assert bucket == VIDEOS
         self.files[key] = document
+
+    def delete(self, bucket: str, key: str) -> None:
+        assert bucket == VIDEOS
+        del self.files[key]
 
     def start(self, job: Job) -> None:
         assert job.id in self.drops, "started before its drop was noted"

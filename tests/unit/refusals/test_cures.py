@@ -520,6 +520,26 @@ def test_file_that_s3_refuses_is_dropped_again(code: str) -> None:
         ),
         ([(PNG, PICTURE), (MP3, "")], f"Drop inbox/{MP3} again.", [(MP3, VOICE)]),
         (
+            [("team/_defaults.json", ""), *PAIR],
+            "Drop inbox/team/_defaults.json first. Then drop anna.mp3 again.",
+            [("team/_defaults.json", "{}"), (MP3, VOICE)],
+        ),
+        (
+            [("team/face.png", ""), (JSON, {"image": "face.png"}), (MP3, VOICE)],
+            "Drop inbox/team/face.png first. Then drop anna.json again.",
+            [("team/face.png", PICTURE), (JSON, {"image": "face.png"})],
+        ),
+        (
+            [("team/Face.png", PICTURE), (JSON, {"image": "face.png"}), (MP3, VOICE)],
+            "Write the name as it is, and drop inbox/team/anna.json again.",
+            [(JSON, {"image": "Face.png"})],
+        ),
+        (
+            [(PNG, PICTURE), (TXT, ""), ("team/Anna.mp3", VOICE), ("team/Anna.json", SEED)],
+            "inbox/team/Anna.mp3 is there, too, but its name differs in capitals.",
+            [(MP3, VOICE), (TXT, "She smiles.")],
+        ),
+        (
             [("team/anna.cr2", b"x")],
             "Export it as JPEG or PNG, and drop anna.jpg or anna.png.",
             [("team/anna.jpg", PICTURE), (MP3, VOICE)],

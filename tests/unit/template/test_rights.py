@@ -81,7 +81,7 @@ RIGHTS: dict[str, dict[str, str]] = {
         "EventBus": "events: PutEvents",
         "VideoBucket": "s3: ListBucket",
         "VideoBucket/*.json": "s3: GetObject",
-        "VideoBucket/*.error.json": "s3: PutObject",
+        "VideoBucket/*.error.json": "s3: DeleteObject PutObject",
     },
     "Prepare": {
         **OF_EVERY_FUNCTION,

@@ -126,7 +126,8 @@ class S3Storage:
         self._client = client or clients.s3()
 
     def current_versions(self, bucket: str, *prefixes: str) -> Iterator[ObjectVersion]:
-        """The objects whose key begins with one of the prefixes, as they are now."""
+        """The objects whose key begins with one of the prefixes, as they are now. Not those in the
+        folders below, however many."""
         if len(prefixes) == 1:
             yield from self._current(bucket, prefixes[0])
             return
@@ -136,18 +137,10 @@ class S3Storage:
 
     def _current(self, bucket: str, prefix: str) -> Iterator[ObjectVersion]:
         pages = self._client.get_paginator("list_object_versions").paginate(
-            Bucket=bucket, Prefix=prefix
+            Bucket=bucket, Prefix=prefix, Delimiter="/"
         )
         for page in pages:
             yield from (_listed(one) for one in page.get("Versions", []) if one["IsLatest"])
-
-    def beside(self, bucket: str, folder: str) -> Iterator[str]:
-        """The keys of the files in a folder, without those in the folders below."""
-        pages = self._client.get_paginator("list_object_versions").paginate(
-            Bucket=bucket, Prefix=folder, Delimiter="/"
-        )
-        for page in pages:
-            yield from (one["Key"] for one in page.get("Versions", []) if one["IsLatest"])
 
     def is_versioned(self, bucket: str) -> bool:
         return self._client.get_bucket_versioning(Bucket=bucket).get("Status") == "Enabled"

@@ -112,11 +112,10 @@ class UsedUploads:
 
     def note_maker(self, job: Job, maker: Maker, instead_of: Maker | None) -> bool:
         # Ours, too: boto3 repeats a write whose answer was lost.
-        known = [one.model_dump_json() for one in (instead_of, maker) if one]
-        ours = maker.model_dump_json()
+        before, ours = (instead_of or maker).model_dump_json(), maker.model_dump_json()
         only_if = {
             "ConditionExpression": "attribute_not_exists(pk) OR maker IN (:before, :ours)",
-            "ExpressionAttributeValues": {":before": {"S": known[0]}, ":ours": {"S": ours}},
+            "ExpressionAttributeValues": {":before": {"S": before}, ":ours": {"S": ours}},
         }
         return self._put(_output(job), "maker", only_if, maker=ours)
 

@@ -9,7 +9,7 @@ nothing: each upload is made a job at once, which Prepare refuses.
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
@@ -47,9 +47,6 @@ MAX_BESIDE = 10_000
 
 
 class Storage(documents.Storage, Protocol):
-    def beside(self, bucket: str, folder: str) -> Iterable[str]:
-        """The keys of the files in a folder, without those in the folders below."""
-
     def is_versioned(self, bucket: str) -> bool: ...
 
     def text(self, bucket: str, key: str) -> str | None: ...
@@ -57,6 +54,8 @@ class Storage(documents.Storage, Protocol):
     def has(self, bucket: str, key: str) -> bool: ...
 
     def put_json(self, bucket: str, key: str, document: str) -> None: ...
+
+    def delete(self, bucket: str, key: str) -> None: ...
 
 
 class JobStarter(Protocol):
@@ -109,19 +108,22 @@ class Intake:
         """Start the upload's job, or look again later, or announce that it is incomplete.
 
         May be called in any order and any number of times for one upload. When the last try fails,
-        its error file says so.
+        an error file says so.
         """
         name = name_of(seen.key)
         logger.append_keys(key=seen.key, folder=name.folder if name else None)
         if name is None:
             logger.info("Not a file of a job: ignored")
             return
-        try:
+        if not is_last_try:
             self._look_at(name, seen)
-        except Exception:
-            if is_last_try:
-                self._write_failure(name, seen)
-            raise
+            return
+        # Written first: a function that is killed writes nothing more.
+        key, document = error_key(name.folder, name.stem), self._failure(name, seen)
+        self.storage.put_json(self.video_bucket, key, document)
+        self._look_at(name, seen)
+        if self.storage.text(self.video_bucket, key) == document:
+            self.storage.delete(self.video_bucket, key)
 
     def _look_at(self, name: Name, seen: SeenUpload) -> None:
         if name.role is Role.DEFAULTS and not name.should_be:
@@ -166,16 +168,14 @@ class Intake:
         elif not self._is_settling(pending_job.changed_at, seen):
             self._start(pending_job, name, seen, upload, listed_at)
 
-    def _write_failure(self, name: Name, seen: SeenUpload) -> None:
-        """For the person who waits: the message becomes a dead letter. It names no version, so that
-        the sweep tries again."""
+    def _failure(self, name: Name, seen: SeenUpload) -> str:
+        """The error file of a dead letter. It names no version, so that the sweep tries again."""
         failure = UploadFailure(
             error=UploadNotProcessed(f"Dropreel could not process {seen.key}.").report,
             job=IncompleteJob(folder=name.folder, stem=name.stem),
             ended_at=self.now(),
         )
-        key = error_key(name.folder, name.stem)
-        self.storage.put_json(self.video_bucket, key, failure.model_dump_json(indent=2))
+        return failure.model_dump_json(indent=2)
 
     def _is_answered(self, seen: SeenUpload) -> bool:
         return self.used.is_answered(seen.bucket, seen.key, seen.version_id or NULL_VERSION)
@@ -329,17 +329,30 @@ class Intake:
 
     def _near_misses(self, pending_job: PendingJob, bucket: str) -> Iterator[str]:
         """Sentences about files that were perhaps meant for the job, but whose names differ."""
-        group = pending_job.group
-        own = [upload.key for upload in (*group.own, *group.of(None))[:1]]
-        for key in (*own, *pending_job.awaited.values()):
-            folder, _, file = as_seen(key).rpartition("/")
-            is_own = key in own
-            beside: dict[str, str] = {}
-            for other in islice(self.storage.beside(bucket, f"{folder}/"), MAX_BESIDE):
-                if (name := name_of(other)) and name.role:
-                    beside.setdefault(name.stem if is_own else name.file, other)
-            for other, difference in near_misses(group.stem if is_own else file, beside):
-                yield f"{beside[other]} is there, too, but its name differs in {difference}."
+        group, missing = pending_job.group, pending_job.missing
+        own = [one.key for one in (*group.own, *group.of(None))[:1]]
+        for key in own:
+            beside = {name.stem: name for name in self._beside(bucket, key) if name.role in missing}
+            for stem, difference in near_misses(group.stem, beside):
+                yield (
+                    f"{beside[stem].key} is there, too, but its name differs in {difference}. "
+                    "Files of one job need exactly the same name: drop one of them again with the "
+                    "name of the other."
+                )
+        for key in pending_job.awaited.values():
+            files = {name.file: name for name in self._beside(bucket, key)}
+            for file, difference in near_misses(as_seen(key).rpartition("/")[2], files):
+                options = (group.of(Role.OPTIONS) or group.own)[0].key
+                yield (
+                    f"{files[file].key} is there, too, but its name differs in {difference} from "
+                    f"{key}. Write the name as it is, and drop {options} again."
+                )
+
+    def _beside(self, bucket: str, key: str) -> Iterator[Name]:
+        """The files in the folder of a key."""
+        folder = key.rpartition("/")[0]
+        listed = islice(self.storage.current_versions(bucket, f"{folder}/"), MAX_BESIDE)
+        return (name for upload in listed if (name := name_of(upload.key)) and name.role)
 
     def _give_up(self, pending_job: PendingJob, seen: SeenUpload, waited: timedelta) -> None:
         """Announce, then write: a crash in between repeats the event and loses nothing."""
@@ -445,19 +458,14 @@ def _message(pending_job: PendingJob, waited_minutes: float, near_misses: tuple[
             "ending."
         )
     sentences += [f"{it.found} cannot be used. {it.cure}" for it in pending_job.unusable_pictures()]
-    sentences += near_misses
     if near_misses:
-        sentences.append(
-            "Files of one job need exactly the same name: drop one of them again with the name of "
-            "the other."
-        )
-        return " ".join(sentences)
+        return " ".join([*sentences, *near_misses])
     sentences += [f"{key} is empty: it has 0 bytes." for key in empty]
     first, last = list(dict.fromkeys([*named, *empty])), ""
     if wanted:
         examples = ", and ".join(example.format(stem=group.stem) for _, example in wanted)
         last = f"{examples} into the same folder"
-    elif named or not empty:
+    elif named or not empty or {upload.key for upload in group.own}.isdisjoint(empty):
         last = f"{(own or unknown)[-1]} again"
     if first:
         sentences.append(f"Drop {' and '.join(first)} {'first' if last else 'again'}.")

@@ -69,7 +69,7 @@ MISTAKES: Final = (
         "Write a value after the colon, or remove the field",
     ),
     _Mistake(
-        "Expecting value", r"([^\s,\"{}\[\]]+)", "text without quotes",
+        "Expecting value", r"([^\s,\"{}\[\]][^,\"{}\[\]\n]*)", "text without quotes",
         'Put texts in double quotes: "{0}"',
     ),
     _Mistake(
@@ -79,6 +79,10 @@ MISTAKES: Final = (
     _Mistake(
         "',' delimiter", r'[";]', "no comma between two fields",
         "Write a comma after each field but the last",
+    ),
+    _Mistake(
+        "',' delimiter", r"(?:(?<=\d)|(?<=\d\s))[\w/*-]", "a number with something behind it",
+        'Put texts in double quotes, such as "720p". Write numbers with digits only, such as 7',
     ),
     _Mistake(
         "',' delimiter", r"\w", "a quote inside a text",

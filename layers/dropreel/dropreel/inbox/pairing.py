@@ -59,6 +59,8 @@ UNUSABLE_DOCUMENTS: dict[str, Role] = {
 }
 """They look like a prompt or options. They are refused by name, so that nobody's are ignored."""
 
+_ROLES = DOCUMENT_ENDINGS | UNUSABLE_DOCUMENTS | MEDIA_ENDINGS
+
 MAX_FOLDERS = 20
 """Below the inbox. Each of them costs listings."""
 
@@ -68,7 +70,7 @@ _MISNAMED_DEFAULTS = frozenset(
     {f"_defaults.{ending}" for ending in ("txt", *UNUSABLE_DOCUMENTS)}
     | {f"defaults.{ending}" for ending in ("json", "json.txt", "yaml", "yml")}
 )
-DEFAULTS_PREFIXES = ("_d", "_D", "defaults.", "Defaults.")
+DEFAULTS_PREFIXES = ("_d", "_D", "defaults.", "Defaults.", "DEFAULTS.")
 """What the names begin with that `_defaults.json` has, in any spelling, or may have by mistake."""
 
 # What operating systems, gateways and unfinished copies leave in folders. In lower case.
@@ -108,8 +110,7 @@ class Name:
         ending, file = self.ending.lower(), self.file.lower()
         if file in _DEFAULTS or file in _MISNAMED_DEFAULTS:
             return Role.DEFAULTS
-        endings = DOCUMENT_ENDINGS | UNUSABLE_DOCUMENTS | MEDIA_ENDINGS
-        return endings.get(ending)
+        return _ROLES.get(ending)
 
     @property
     def unusable_as(self) -> str | None:

@@ -75,7 +75,9 @@ class PendingJob:
         model, awaited = MODELS[self.model], self.choices.wait_for or ()
         needed = {
             Role.IMAGE: True,
-            Role.AUDIO: model.needs_audio or Role.AUDIO in {*self.awaited, *awaited},
+            Role.AUDIO: model.needs_audio
+            or Role.AUDIO in self.awaited
+            or (model.takes_audio and Role.AUDIO in awaited),
             Role.PROMPT: model.needs_prompt or Role.PROMPT in awaited,
             Role.OPTIONS: Role.OPTIONS in awaited,
         }

@@ -74,9 +74,9 @@ class JobSummary(_Published):
     """Which job this is about."""
 
     id: str = Field(
-        description="The job's name. Together with `run` it is the idempotency key: each run of a "
-        "job ends in one `Video Ready` or one `Video Failed`. A second event with the same two is "
-        "a repetition."
+        description="The job's name. Together with `run` it is the idempotency key: each run that "
+        "renders ends in one `Video Ready` or one `Video Failed`. A second event with the same two "
+        "is a repetition."
     )
     run: int = Field(
         default=1, ge=1, description="Counts up when the job is run again without a new upload."

@@ -132,7 +132,7 @@ def _unreadable(key: str) -> Reason:
     return Reason(
         file=key,
         rule="a manifest of the video of this name that can be read, to compare its contents",
-        found="archived, or encrypted with a key that Dropreel cannot use",
+        found="empty, archived, or encrypted with a key that Dropreel cannot use",
         cure="Delete this file in the videos bucket to have the video made again, or restore it. "
         "Then drop one of the job's own files again.",
     )
