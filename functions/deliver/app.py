@@ -7,6 +7,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from dropreel.aws.ledger import DynamoDBLedger
 from dropreel.aws.s3 import S3Storage
+from dropreel.aws.uploads import UsedUploads
 from dropreel.model.errors import FINAL_FOR_DELIVER
 from dropreel.model.events import VideoReady
 from dropreel.model.messages import ActiveRender
@@ -18,6 +19,7 @@ from dropreel.runtime.step import step
 
 settings = DeliverSettings.from_environment()
 ledger = DynamoDBLedger(settings.ledger_table)
+drops = UsedUploads(settings.ledger_table)
 storage = S3Storage()
 download = Download()
 
@@ -31,6 +33,7 @@ def handler(render: ActiveRender, context: LambdaContext) -> VideoReady:
         storage=storage,
         fetch=partial(download, seconds_left=lambda: context.get_remaining_time_in_millis() / 1000),
         video_bucket=settings.video_bucket,
+        answered_drop=drops.answered_drop,
         version=settings.dropreel_version,
         now=partial(datetime.now, UTC),
     )

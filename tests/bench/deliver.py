@@ -108,6 +108,7 @@ def copy(origin: str) -> int:
         providers=lambda name: cast(Provider, provider),
         storage=storage,
         fetch=partial(download, seconds_left=lambda: 900),
+        answered_drop=lambda job: None,
         video_bucket="videos",
         version="",
         now=lambda: datetime.now(UTC),

@@ -10,6 +10,7 @@ from dropreel.aws.uploads import UsedUploads
 from dropreel.model.events import VideoFailed
 from dropreel.model.job import Input, Job, Role
 from dropreel.model.ledger import Outcome
+from dropreel.outcome.ownership import AnsweredDrop
 from dropreel.outcome.repetition import Maker
 from tests.support.conclusion_bench import error_file
 from tests.support.render_account import LEDGER, RenderAccount, render_account
@@ -201,7 +202,7 @@ def test_a_table_that_answers_nothing_is_an_error_and_not_an_empty_answer(
 
 
 def maker(job_id: str, run: int = 1) -> Maker:
-    return Maker(job_id=job_id, run=run, contents="c", began_at=NOON)
+    return Maker(job_id=job_id, run=run, files="c", began_at=NOON)
 
 
 def test_the_maker_of_an_output_changes_only_from_the_one_that_was_seen(used: UsedUploads) -> None:
@@ -240,3 +241,9 @@ def test_a_drop_can_be_answered_by_another_job(used: UsedUploads) -> None:
     used.note_drop(first)
 
     assert used.last_drop(second) == first.id
+    assert used.answered_drop(first) == AnsweredDrop(first.id, NOON + timedelta(seconds=1))
+
+    used.note_drop(second)  # intake's message came twice
+    assert used.answered_drop(first)
+    used.note_drop(second.model_copy(update={"dropped_at": NOON + timedelta(seconds=9)}))
+    assert used.answered_drop(first) is None

@@ -8,6 +8,7 @@ from dropreel.model.job import Job
 from dropreel.model.messages import ActiveRender, Progress
 from dropreel.model.provider import RenderState, Result, Ticket
 from dropreel.outcome.delivery import VideoCopy, deliver
+from dropreel.outcome.ownership import AnsweredDrop
 from tests.support.render_fakes import (
     JOB,
     NOON,
@@ -160,6 +161,7 @@ def delivered(
     provider: Results | None = None,
     ledger: MemoryLedger | None = None,
     render: ActiveRender = UNDERWAY,
+    drop: AnsweredDrop | None = None,
 ) -> VideoReady:
     ticks = iter([100.0, 103.21])
     return deliver(
@@ -170,6 +172,7 @@ def delivered(
         fetch=fetch or Fetches(),
         version="1.2.3",
         video_bucket=VIDEOS,
+        answered_drop=lambda job: drop,
         now=lambda: DELIVERED_AT,
         clock=lambda: next(ticks),
     )

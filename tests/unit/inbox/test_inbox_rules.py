@@ -1,5 +1,6 @@
 """The rules of the inbox, as `docs/dropping-files.md` says them."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -59,6 +60,39 @@ def test_a_named_file_has_to_be_still_too(world: World) -> None:
     assert not world.jobs
 
     world.pass_time(minutes=1)
+
+    assert world.starts == 1
+
+
+def test_an_upload_in_parts_is_dated_from_its_beginning(world: World) -> None:
+    """So the event of another file cannot know whether it is still. Its own event can."""
+    world.play("?a.png", seconds(100))
+    began, picture = world.time - timedelta(seconds=90), world.seen["v1"]
+    world.drop("inbox/a.mp3")
+    world.uploads["inbox/a.mp3"] = replace(
+        world.uploads["inbox/a.mp3"], written_at=began, etag="d41d8cd98f00b204e9800998ecf8427e-7"
+    )
+    world.tell(picture)
+    assert not world.jobs
+
+    world.play(seconds(10), ("?a.json", {"resolution": "720p"}), seconds(29), seconds(2))
+
+    assert world.job.options == {"resolution": "720p"}
+    assert world.starts == 1
+    assert not world.messages
+
+
+def test_a_file_that_no_job_uses_delays_none(world: World) -> None:
+    world.play("?a.png", "a.mp3", seconds(15), "?a.log", seconds(6))
+
+    assert world.starts == 1
+
+
+def test_without_settling_a_clock_ahead_delays_nothing() -> None:
+    world = World()
+    world.play("?a.png", "?a.mp3")
+    world.time -= timedelta(seconds=3)
+    world.tell(world.seen["v1"])
 
     assert world.starts == 1
 
@@ -204,6 +238,22 @@ def test_names_that_nearly_match_are_told_to_both(
         assert f"inbox/team/{other} is there, too, but its name differs in {difference}" in message
 
 
+@pytest.mark.parametrize("folder", [COMPOSED, DECOMPOSED])
+def test_near_misses_are_told_however_the_folder_is_written(folder: str) -> None:
+    world = World()
+    world.play(f"{folder}/anna.png", f"{folder}/Anna.mp3", 61)
+
+    assert "differs in capitals" in message_of(world, "anna")
+
+
+def test_a_shared_folder_counts_however_it_is_written() -> None:
+    world = World()
+    world.intake = replace(world.intake, shared_folders=(f"{COMPOSED}/",))
+    world.play(f"{DECOMPOSED}/face.png", 61)
+
+    assert not world.announced
+
+
 def test_a_named_file_that_nearly_matches_is_told() -> None:
     world = World()
     world.play("faces/Anna.png", ("a.json", {"image": "face.png"}), "Face.png", "?a.mp3", 61)
@@ -317,6 +367,16 @@ def test_other_endings_beside_a_job_are_listed() -> None:
 
     assert world.job.ignored == ("inbox/a.docx", "inbox/a.srt")
     assert not world.job.problems
+
+
+def test_all_defaults_belong_to_the_job() -> None:
+    world = World()
+    deep = "d/" * 15
+    for depth in range(16):
+        world.drop(f"inbox/{'d/' * depth}_defaults.json", "{}")
+    world.play(f"?{deep}a.png", f"{deep}a.mp3")
+
+    assert len(world.job.of(Role.DEFAULTS)) == 16
 
 
 # Empty files

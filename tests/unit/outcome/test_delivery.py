@@ -35,7 +35,8 @@ from dropreel.model.provider import (
     Unreachable,
 )
 from dropreel.outcome.delivery import Overtaken, VideoCopy
-from tests.support.conclusion_bench import FAILED, told
+from dropreel.outcome.ownership import AnsweredDrop
+from tests.support.conclusion_bench import FAILED, manifest, told
 from tests.support.delivery_bench import (
     CORRECTED,
     DELIVERED_AT,
@@ -553,3 +554,31 @@ def test_what_arrives_is_what_was_sent_however_it_was_cut(cuts: list[int]) -> No
     assert bucket.objects["anna.mp4"][1] == tiny_video()
     assert video.sha256 == hashlib.sha256(tiny_video()).hexdigest()
     assert video.size_bytes == len(tiny_video())
+
+
+DROPPED = JOB.model_copy(update={"dropped_at": NOON})
+DROPPED_RENDER = UNDERWAY.model_copy(update={"plan": PLAN.model_copy(update={"job": DROPPED})})
+
+
+def test_older_job_does_not_replace_the_video_that_answers_a_later_drop(bucket: Bucket) -> None:
+    """The files were changed, and then changed back while the changed ones were rendered."""
+    drop = AnsweredDrop("bert-1", NOON + timedelta(seconds=1))
+
+    ready = delivered(bucket, render=DROPPED_RENDER, drop=drop)
+
+    assert ready.video.key == DROPPED.own_video_key
+
+
+@pytest.mark.parametrize("answered_after", [-1, 20])
+def test_job_that_answers_a_later_drop_comes_after_the_jobs_between(
+    bucket: Bucket, answered_after: int
+) -> None:
+    between = JOB.model_copy(
+        update={"id": "anna-9999999999999999", "dropped_at": NOON + timedelta(seconds=10)}
+    )
+    bucket.put(MANIFEST, manifest(between).encode())
+    drop = AnsweredDrop(JOB.id, NOON + timedelta(seconds=answered_after))
+
+    ready = delivered(bucket, render=DROPPED_RENDER, drop=drop)
+
+    assert (ready.video.key == JOB.video_key) is (answered_after == 20)

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from dropreel.model.errors import InputRejected
+from dropreel.model.errors import InputRejected, Reason
 from dropreel.model.events import UsedInput, VideoReady
 from dropreel.model.job import Input, Job, Role
 from dropreel.model.messages import Plan, Repetition
@@ -266,3 +266,36 @@ def test_of_two_calls_at_the_same_time_one_has_to_look_again(world: World) -> No
 def test_what_was_not_read_is_equal_to_nothing() -> None:
     assert contents_of((IMAGE,)) != contents_of((IMAGE.model_copy(update={"version_id": "x"}),))
     assert contents_of((IMAGE,)) == contents_of((IMAGE,))
+
+
+def test_a_call_that_was_cut_off_after_its_note_goes_on(world: World) -> None:
+    world.drop(job(1))
+    world.deliver(job(1))
+    world.drop(job(2), image="9" * 64)
+    assert isinstance(world.drop(job(3)), Plan)
+
+    assert isinstance(world.drop(job(3)), Plan)
+
+
+def test_a_renamed_file_is_no_repetition_of_what_waits(world: World) -> None:
+    """Its old name is deleted, so the job that waits ends as `InputGone`."""
+    world.drop(job(1))
+    renamed = job(2, IMAGE.model_copy(update={"key": "inbox/team/anna.jpg"}), AUDIO)
+    plan = PLAN.model_copy(
+        update={"job": renamed, "sha256": {"inbox/team/anna.jpg": FACE, AUDIO.key: VOICE}}
+    )
+
+    assert world.repetitions.plan(renamed, lambda: plan) == plan
+
+
+def test_a_job_with_problems_is_refused_beside_its_video(world: World) -> None:
+    image, audio = (one.model_copy(update={"etag": f"e{one.role}"}) for one in (IMAGE, AUDIO))
+    world.drop(job(1, image, audio))
+    world.deliver(job(1, image, audio))
+    problem = Reason(file="inbox/team/anna.webp", rule="one", found="a second", cure="Delete it.")
+
+    def refuse() -> Plan:
+        raise InputRejected((problem,))
+
+    with pytest.raises(InputRejected):
+        world.repetitions.plan(job(2, image, audio, problems=(problem,)), refuse)

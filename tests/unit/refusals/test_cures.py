@@ -109,6 +109,9 @@ CASES: dict[str, Case] = {
         '{"resolution": "480p", "seed": 7}',
     ),
     "semicolons": job_file('{"seed": 7;}', "no comma", "but the last", SEED),
+    "a number with a unit": job_file(
+        '{"resolution": 720p}', "behind it", "in double quotes", '{"resolution": "720p"}'
+    ),
     "quotes in a text": job_file(
         '{"prompt": "She says "hi" now"}',
         "a quote inside a text",

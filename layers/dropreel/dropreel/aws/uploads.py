@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from dropreel.aws import clients
 from dropreel.aws.table import outcome_key
 from dropreel.model.job import Job
+from dropreel.outcome.ownership import AnsweredDrop
 from dropreel.outcome.repetition import Maker
 
 if TYPE_CHECKING:
@@ -90,12 +91,22 @@ class UsedUploads:
 
     def note_drop(self, job: Job, answered_by: str | None = None) -> None:
         dropped_at = _sortable(job.dropped_at)
+        later = "<=" if answered_by else "<"
         only_if = {
-            "ConditionExpression": "attribute_not_exists(pk) OR dropped_at <= :dropped_at",
+            "ConditionExpression": f"attribute_not_exists(pk) OR dropped_at {later} :dropped_at",
             "ExpressionAttributeValues": {":dropped_at": {"S": dropped_at}},
         }
+        answered = {"answered_by": answered_by} if answered_by else {}
         job_id = answered_by or job.id
-        self._put(_output(job), "drop", only_if, job_id=job_id, dropped_at=dropped_at)
+        self._put(_output(job), "drop", only_if, job_id=job_id, dropped_at=dropped_at, **answered)
+
+    def answered_drop(self, job: Job) -> AnsweredDrop | None:
+        item = self._item(_output(job), "drop")
+        if "answered_by" not in item:
+            return None
+        return AnsweredDrop(
+            item["answered_by"]["S"], datetime.fromisoformat(item["dropped_at"]["S"])
+        )
 
     def last_drop(self, job: Job) -> str | None:
         """The id of the job that was dropped last for this job's output."""

@@ -9,9 +9,9 @@ nothing: each upload is made a job at once, which Prepare refuses.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from itertools import islice
 from typing import Protocol
@@ -22,7 +22,7 @@ from dropreel.inbox import documents
 from dropreel.inbox.documents import Documents
 from dropreel.inbox.messages import MessageQueue, SeenUpload
 from dropreel.inbox.near_misses import near_misses
-from dropreel.inbox.pairing import Group, Name, as_seen, latest, name_of
+from dropreel.inbox.pairing import Group, Name, as_seen, latest, name_of, written_forms
 from dropreel.inbox.pending_job import MAX_IGNORED, PendingJob
 from dropreel.model.errors import UploadNotProcessed
 from dropreel.model.events import (
@@ -42,8 +42,13 @@ from dropreel.runtime.log import job_keys, logger
 MIN_DELAY_SECONDS = 15
 MAX_DELAY_SECONDS = 900  # SQS: the longest that a message can be delayed
 
-MAX_BESIDE = 10_000
+MAX_BESIDE = 2_000
 """Files of a folder that are compared with one that waits in vain."""
+
+MAX_NEAR_MISSES = 5
+
+MAX_UPLOAD = timedelta(days=1)
+"""Longer than the upload of one file takes."""
 
 
 class Storage(documents.Storage, Protocol):
@@ -156,7 +161,7 @@ class Intake:
             logger.info("Replaced by a later file whose name looks the same")
             self._note_answered(seen)
             return
-        if self._is_settling(max(one.written_at for one in group.uploads), seen):
+        if self._is_settling(group.own, seen):
             return
         pending_job = self._pending_job(name, group, seen.bucket, is_versioned)
         face = pending_job.inherited.parsed.choices.files.get(Role.IMAGE)
@@ -165,7 +170,7 @@ class Intake:
             self._note_answered(seen)
         elif not pending_job.is_ready:
             self._wait(pending_job, seen)
-        elif not self._is_settling(pending_job.changed_at, seen):
+        elif not self._is_settling(pending_job.uploads, seen):
             self._start(pending_job, name, seen, upload, listed_at)
 
     def _failure(self, name: Name, seen: SeenUpload) -> str:
@@ -180,14 +185,28 @@ class Intake:
     def _is_answered(self, seen: SeenUpload) -> bool:
         return self.used.is_answered(seen.bucket, seen.key, seen.version_id or NULL_VERSION)
 
-    def _is_settling(self, changed_at: datetime, seen: SeenUpload) -> bool:
-        """Whether the newest file has not been still for long enough. Then looks again later."""
-        left_seconds = (changed_at + self.settle - self.now()).total_seconds()
-        if left_seconds <= 0:
+    def _is_settling(self, uploads: Iterable[ObjectVersion], seen: SeenUpload) -> bool:
+        """Whether the newest file has not been still for long enough. Then looks again later.
+
+        S3 dates an upload in parts from its beginning. Its own event comes at its end; another
+        file's event looks twice.
+        """
+        settle_seconds = self.settle.total_seconds()
+        in_parts = {
+            one.version_id
+            for one in uploads
+            if one.in_parts and one.key != seen.key and self.now() - one.written_at < MAX_UPLOAD
+        }
+        newest = max((one.written_at for one in uploads), default=datetime.min.replace(tzinfo=UTC))
+        left_seconds = (newest + self.settle - self.now()).total_seconds()
+        if not in_parts <= seen.known:
+            left_seconds = settle_seconds
+        if left_seconds <= 0 or settle_seconds == 0:
             return False
         # Not longer than it settles, although the clocks of S3 and Lambda may differ.
-        delay_seconds = math.ceil(min(left_seconds, self.settle.total_seconds()))
-        self.queue.send(seen, delay_seconds)
+        delay_seconds = math.ceil(min(left_seconds, settle_seconds))
+        known = seen.known | in_parts
+        self.queue.send(seen.model_copy(update={"known": known}), delay_seconds)
         logger.info("Files are still coming: will look again", delay_seconds=delay_seconds)
         return True
 
@@ -314,7 +333,8 @@ class Intake:
 
     def _is_for_other_jobs(self, seen: SeenUpload) -> bool:
         """Whether it is in a shared folder, or a job of another name uses it."""
-        if any(seen.key.startswith(INBOX + folder) for folder in self.shared_folders):
+        key = as_seen(seen.key)
+        if any(key.startswith(as_seen(INBOX + folder)) for folder in self.shared_folders):
             return True
         return self.used.was_used(seen.bucket, seen.key, seen.version_id or "")
 
@@ -350,14 +370,17 @@ class Intake:
 
     def _beside(self, bucket: str, key: str) -> Iterator[Name]:
         """The files in the folder of a key."""
-        folder = key.rpartition("/")[0]
-        listed = islice(self.storage.current_versions(bucket, f"{folder}/"), MAX_BESIDE)
+        folder = key.rpartition("/")[0] + "/"
+        listed = islice(
+            self.storage.current_versions(bucket, *written_forms(folder, folder)), MAX_BESIDE
+        )
         return (name for upload in listed if (name := name_of(upload.key)) and name.role)
 
     def _give_up(self, pending_job: PendingJob, seen: SeenUpload, waited: timedelta) -> None:
         """Announce, then write: a crash in between repeats the event and loses nothing."""
         waited_minutes = waited.total_seconds() / 60
         group = pending_job.group
+        near_misses = tuple(islice(self._near_misses(pending_job, seen.bucket), MAX_NEAR_MISSES))
         error_file = StoredFile(bucket=self.video_bucket, key=error_key(group.folder, group.stem))
         incomplete = UploadIncomplete(
             job=IncompleteJob(
@@ -375,9 +398,7 @@ class Intake:
             ),
             missing=pending_job.missing,
             waited_minutes=round(waited_minutes, 1),
-            message=_message(
-                pending_job, waited_minutes, tuple(self._near_misses(pending_job, seen.bucket))
-            ),
+            message=_message(pending_job, waited_minutes, near_misses),
             error_file=error_file,
             older_video=self._older_video(group),
             ended_at=self.now(),

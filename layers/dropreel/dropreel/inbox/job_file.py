@@ -27,7 +27,7 @@ from pydantic import (
 )
 
 from dropreel.inbox import json_faults, plain_text
-from dropreel.inbox.pairing import DEFAULTS_FILE, name_of
+from dropreel.inbox.pairing import DEFAULTS_FILE, as_seen, name_of
 from dropreel.model.catalog import MODELS, Option, OptionValue
 from dropreel.model.errors import Reason
 from dropreel.model.job import INBOX, MAX_KEY_BYTES, Role, top_folder
@@ -288,10 +288,12 @@ def _wrong_fields(document: dict[str, object]) -> set[str]:
 def _may_name(named: str, by: str, shared_folders: Sequence[str]) -> bool:
     """A job may use files in its own top folder and in shared folders. `inbox/_defaults.json` may
     name any file: only those who own the inbox should write there."""
+    named, folder = as_seen(named), as_seen(top_folder(by))
+    name = name_of(by)
     return (
-        by == f"{INBOX}{DEFAULTS_FILE}"
-        or top_folder(named) == top_folder(by)
-        or any(named.startswith(INBOX + folder) for folder in shared_folders)
+        (name is not None and name.role is Role.DEFAULTS and not folder)
+        or top_folder(named) == folder
+        or any(named.startswith(as_seen(INBOX + shared)) for shared in shared_folders)
     )
 
 

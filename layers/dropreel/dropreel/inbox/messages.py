@@ -19,6 +19,9 @@ class SeenUpload(BaseModel, frozen=True):
     version_id: str | None = Field(description="None when the event has none.")
     first_seen: AwareDatetime
     swept: bool = Field(default=False, description="Whether a sweep found it.")
+    known: frozenset[str] = Field(
+        default=frozenset(), description="The version ids of uploads in parts, at the last look."
+    )
 
 
 class SweepPosition(BaseModel, frozen=True):

@@ -3,7 +3,6 @@
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
 from functools import cached_property
 
 from dropreel.inbox.documents import Read, pinned
@@ -15,7 +14,8 @@ from dropreel.model.job import Job, Role, job_id
 from dropreel.model.uploads import ObjectVersion
 
 # Hundreds of files can share a stem (`.png`, `.Png`, ...). A job carries this many of each role, to
-# stay within the limits of Step Functions and EventBridge.
+# stay within the limits of Step Functions and EventBridge. It carries all defaults: one that it
+# left out could change unseen.
 MAX_NAMED = 10
 
 MAX_IGNORED = 20  # so many unknown endings can share a stem: `shot.0001`, `shot.0002`
@@ -101,10 +101,6 @@ class PendingJob:
         return tuple(one for one in dict.fromkeys(self.uploads) if one.size_bytes == 0)
 
     @property
-    def changed_at(self) -> datetime:
-        return max(upload.written_at for upload in self.uploads)
-
-    @property
     def is_ready(self) -> bool:
         """Whether it need not wait for files: it is complete, or it will be refused in any case.
 
@@ -129,7 +125,7 @@ class PendingJob:
         inputs = tuple(
             pinned(role, upload, sha256.get(upload.key))
             for role in Role
-            for upload in self.of(role)[:MAX_NAMED]
+            for upload in self.of(role)[: None if role is Role.DEFAULTS else MAX_NAMED]
         )
         rivals = tuple(pinned(role, upload) for role in _MEDIA for upload in self._rivals(role))
         return Job(

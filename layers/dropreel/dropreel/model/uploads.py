@@ -21,6 +21,11 @@ class ObjectVersion:
     """Two objects with one ETag have the same bytes. The same bytes can have two ETags."""
 
     @property
+    def in_parts(self) -> bool:
+        """Whether it was uploaded in parts: S3 counts them in its ETag."""
+        return "-" in self.etag
+
+    @property
     def pin(self) -> str:
         return pin(self.version_id, self.etag)
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
+from functools import partial
 from typing import NamedTuple, Protocol
 
 from dropreel.media.mp4 import Mp4Check
@@ -29,10 +30,17 @@ from dropreel.model.events import (
     VideoFailed,
     VideoReady,
 )
+from dropreel.model.job import Job
 from dropreel.model.ledger import Ledger, Outcome, Run
 from dropreel.model.messages import ActiveRender
 from dropreel.model.provider import Provider, RenderLost, Result, UnknownRequest, Unreachable
-from dropreel.outcome.ownership import is_same_run, owner_of, read, remove_error_file
+from dropreel.outcome.ownership import (
+    AnsweredDrop,
+    is_same_run,
+    owner_of,
+    read,
+    remove_error_file,
+)
 from dropreel.render.attempts import code_of_loss, loss_of, summary, total_usd
 
 _PART_BYTES = 8 * 1024**2
@@ -81,6 +89,7 @@ def deliver(
     storage: VideoStore,
     fetch: Fetch,
     video_bucket: str,
+    answered_drop: Callable[[Job], AnsweredDrop | None],
     version: str,
     now: Callable[[], datetime],
     clock: Callable[[], float] = time.monotonic,
@@ -95,7 +104,8 @@ def deliver(
     has ended the run.
     """
     job = render.plan.job
-    place = _place(render, storage, video_bucket)
+    is_late = partial(_is_late, render, storage, video_bucket, answered_drop)
+    place = _place(job, video_bucket, is_late=is_late())
     ready = _delivered_before(render, place, storage)
     if ready and not is_same_run(ready.job, job, render.started_at):
         summary_of_run = JobSummary.of(job, render.started_at)
@@ -105,7 +115,7 @@ def deliver(
         attempts = _attempts(render, ledger)
         provider = providers(render.ticket.provider)
         begun = clock()
-        video = _copy(render, place, provider, storage, fetch, ledger=ledger)
+        video = _copy(render, place, provider, storage, fetch, ledger=ledger, is_late=is_late)
         ready = VideoReady(
             job=JobSummary.of(job, render.started_at),
             inputs=UsedInput.all_of(job, render.plan.sha256),
@@ -138,16 +148,26 @@ class _Place(NamedTuple):
     is_late: bool
 
 
-def _place(render: ActiveRender, storage: VideoStore, bucket: str) -> _Place:
-    job = render.plan.job
-    if _is_late(render, storage, bucket):
+def _place(job: Job, bucket: str, *, is_late: bool) -> _Place:
+    if is_late:
         return _Place(bucket, job.own_video_key, job.own_manifest_key, is_late=True)
     return _Place(bucket, job.video_key, job.manifest_key, is_late=False)
 
 
-def _is_late(render: ActiveRender, storage: VideoStore, bucket: str) -> bool:
-    owner = owner_of(storage.text(bucket, render.plan.job.manifest_key))
-    return owner is not None and owner.came_after(render.plan.job, render.started_at)
+def _is_late(
+    render: ActiveRender,
+    storage: VideoStore,
+    bucket: str,
+    answered_drop: Callable[[Job], AnsweredDrop | None],
+) -> bool:
+    """Whether the plain names belong to another job: it, or its contents again, came later."""
+    job, drop = render.plan.job, answered_drop(render.plan.job)
+    if drop and job.dropped_at and drop.dropped_at > job.dropped_at:
+        if drop.job_id != job.id:
+            return True
+        job = job.model_copy(update={"dropped_at": drop.dropped_at})
+    owner = owner_of(storage.text(bucket, job.manifest_key))
+    return owner is not None and owner.came_after(job, render.started_at)
 
 
 def _write_manifest(ready: VideoReady, place: _Place, storage: VideoStore) -> None:
@@ -176,6 +196,7 @@ def _copy(
     fetch: Fetch,
     *,
     ledger: Ledger,
+    is_late: Callable[[], bool],
 ) -> DeliveredVideo:
     bucket, key = place.bucket, place.video_key
     result = _result(render, provider, ledger)
@@ -184,7 +205,7 @@ def _copy(
     copy = VideoCopy(storage.begin_upload(bucket, key, "video/mp4"))
     try:
         fetch(result.video_url, copy)
-        if not place.is_late and _is_late(render, storage, bucket):
+        if not place.is_late and is_late():
             raise Overtaken("A later job's video arrived during the copy.")
         if _is_concluded(render, ledger.runs(render.plan.job.id)):
             raise _run_is_over()

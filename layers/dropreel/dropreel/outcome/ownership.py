@@ -5,7 +5,7 @@ again much later. So each manifest and error file names its job and the time of 
 """
 
 from datetime import datetime
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 from pydantic import AwareDatetime, BaseModel, ValidationError
 
@@ -27,6 +27,13 @@ class Owner(BaseModel):
         """Whether it is another, later job. Of two at one time, the greater id is the later."""
         theirs, ours = self.dropped_at or self.started_at, job.dropped_at or started_at
         return self.id != job.id and (theirs, self.id) > (ours, job.id)
+
+
+class AnsweredDrop(NamedTuple):
+    """The latest drop of an output, when it made no job of its own: another job answers it."""
+
+    job_id: str
+    dropped_at: datetime
 
 
 class _Document(BaseModel):
