@@ -517,6 +517,18 @@ def test_a_last_try_that_works_leaves_no_error_file() -> None:
     assert not world.files
 
 
+def test_a_last_try_leaves_an_earlier_error_file() -> None:
+    world = World()
+    world.play("team/a.png", 61)
+    (announced,) = world.files.items()
+
+    world.answered.clear()
+    world.intake.take_in(world.seen["v1"], is_last_try=True)
+
+    assert world.files == dict([announced])
+    assert len(world.announced) == 1
+
+
 def test_the_error_file_is_there_before_the_last_try(monkeypatch: pytest.MonkeyPatch) -> None:
     """A function that runs out of time or memory is killed: it writes nothing more."""
     world = World()

@@ -299,3 +299,12 @@ def test_a_job_with_problems_is_refused_beside_its_video(world: World) -> None:
 
     with pytest.raises(InputRejected):
         world.repetitions.plan(job(2, image, audio, problems=(problem,)), refuse)
+
+
+def test_a_name_that_starts_again_after_months_is_compared(world: World) -> None:
+    """Step Functions lets an execution's name be used again after 90 days."""
+    world.drop(job(1))
+    world.deliver(job(1))
+    world.clock.now += timedelta(days=92)
+
+    assert world.drop(job(1)) == same_as(1)

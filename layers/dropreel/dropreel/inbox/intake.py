@@ -123,11 +123,16 @@ class Intake:
         if not is_last_try:
             self._look_at(name, seen)
             return
-        # Written first: a function that is killed writes nothing more.
         key, document = error_key(name.folder, name.stem), self._failure(name, seen)
-        self.storage.put_json(self.video_bucket, key, document)
-        self._look_at(name, seen)
-        if self.storage.text(self.video_bucket, key) == document:
+        is_first = self.storage.text(self.video_bucket, key) is None
+        if is_first:  # a function that is killed writes nothing more
+            self.storage.put_json(self.video_bucket, key, document)
+        try:
+            self._look_at(name, seen)
+        except Exception:
+            self.storage.put_json(self.video_bucket, key, document)
+            raise
+        if is_first and self.storage.text(self.video_bucket, key) == document:
             self.storage.delete(self.video_bucket, key)
 
     def _look_at(self, name: Name, seen: SeenUpload) -> None:

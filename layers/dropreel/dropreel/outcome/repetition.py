@@ -88,8 +88,8 @@ class Repetitions:
     def plan(self, job: Job, prepare: Callable[[], Plan]) -> Plan | Repetition:
         """The plan of `prepare`, or the job that answers this one. Raises `MakerChanged`."""
         before = self.makers.maker(job)
-        if before and (before.job_id, before.run) == (job.id, job.run):
-            return prepare()  # a repeated call
+        if self._is_repeated(before, job):
+            return prepare()
         other = self._under_way(before, job)
         is_wish = job.run > 1 or bool(job.problems)
         ready = None if other or is_wish else self._delivered(job)
@@ -106,6 +106,12 @@ class Repetitions:
         if not self.makers.note_maker(job, maker, before):
             raise MakerChanged(job.id)
         return plan
+
+    def _is_repeated(self, maker: Maker | None, job: Job) -> bool:
+        """Whether it is another call for the run that is the maker."""
+        if maker is None or (maker.job_id, maker.run) != (job.id, job.run):
+            return False
+        return self.now() - maker.began_at <= _MAX_RUN
 
     def _under_way(self, maker: Maker | None, job: Job) -> Maker | None:
         """The maker, if it is another job that has not ended."""
