@@ -13,7 +13,7 @@ from dropreel.aws import clients
 from dropreel.media.source import buffered
 from dropreel.model.errors import InputGone, Reason
 from dropreel.model.job import Input
-from dropreel.model.uploads import ObjectVersion, Page, Unreadable
+from dropreel.model.uploads import NULL_VERSION, ObjectVersion, Page, Unreadable
 
 if TYPE_CHECKING:
     from botocore.response import StreamingBody
@@ -26,9 +26,7 @@ if TYPE_CHECKING:
 
 _BLOCK_BYTES = 1 << 20
 _LISTINGS_AT_ONCE = 16
-_NULL = "null"  # the version in a bucket that keeps none, with or without a header that says so
 _GONE = {"NoSuchKey", "NoSuchVersion", "404", "MethodNotAllowed"}
-
 
 # A HEAD has no body, so its code is the HTTP status.
 _ARCHIVED = {"InvalidObjectState"}
@@ -113,7 +111,7 @@ class MultipartUpload:
         made = self.client.complete_multipart_upload(
             **self.upload, MultipartUpload={"Parts": self.parts}
         )
-        return made.get("VersionId", _NULL)
+        return made.get("VersionId", NULL_VERSION)
 
     def abort(self) -> None:
         self.client.abort_multipart_upload(**self.upload)
@@ -241,7 +239,7 @@ class S3Storage:
     def current_version(self, bucket: str, key: str) -> str | None:
         """The current version id of an object, None when there is none."""
         with suppress(InputGone), _reading(key):
-            return self._client.head_object(Bucket=bucket, Key=key).get("VersionId", _NULL)
+            return self._client.head_object(Bucket=bucket, Key=key).get("VersionId", NULL_VERSION)
         return None
 
     def has(self, bucket: str, key: str) -> bool:
@@ -258,7 +256,7 @@ class S3Storage:
     def put(self, bucket: str, key: str, body: BinaryIO, content_type: str) -> str:
         """Write an object from a file and return its version id."""
         put = self._client.put_object(Bucket=bucket, Key=key, Body=body, ContentType=content_type)
-        return put.get("VersionId", _NULL)
+        return put.get("VersionId", NULL_VERSION)
 
     def delete(self, bucket: str, key: str) -> None:
         """Hide the object; its versions stay. Does nothing when there is none."""

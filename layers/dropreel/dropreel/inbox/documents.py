@@ -73,7 +73,7 @@ class Documents:
         found = sorted(
             (order[_folder(one)], one.key, one)
             for one in latest(listed)
-            if _folder(one) in order and is_defaults(one)
+            if _folder(one) in order and _is_defaults(one)
         )
         in_folders = [
             self._together(bucket, [(Role.DEFAULTS, one) for *_, one in folder])
@@ -119,7 +119,7 @@ def pinned(role: Role, upload: ObjectVersion, sha256: str | None = None) -> Inpu
     )
 
 
-def is_defaults(upload: ObjectVersion) -> bool:
+def _is_defaults(upload: ObjectVersion) -> bool:
     name = name_of(upload.key)
     return name is not None and name.role is Role.DEFAULTS
 

@@ -153,9 +153,9 @@ class Intake:
             logger.info("Deleted or replaced: the new version has its own event")
             return
         is_versioned = upload.version_id != NULL_VERSION or self.storage.is_versioned(seen.bucket)
-        is_known_new = seen.version_id not in (None, NULL_VERSION)
+        was_unknown = seen.version_id in (None, NULL_VERSION)
         seen = seen.model_copy(update={"version_id": upload.version_id})
-        if is_versioned and not is_known_new and self._is_answered(seen):
+        if is_versioned and was_unknown and self._is_answered(seen):
             logger.info("In a job or answered already: nothing to do")
             return
         if seen.swept and self._has_outcome(name, seen):
@@ -385,7 +385,7 @@ class Intake:
         """Announce, then write: a crash in between repeats the event and loses nothing."""
         waited_minutes = waited.total_seconds() / 60
         group = pending_job.group
-        near_misses = tuple(islice(self._near_misses(pending_job, seen.bucket), MAX_NEAR_MISSES))
+        hints = tuple(islice(self._near_misses(pending_job, seen.bucket), MAX_NEAR_MISSES))
         error_file = StoredFile(bucket=self.video_bucket, key=error_key(group.folder, group.stem))
         incomplete = UploadIncomplete(
             job=IncompleteJob(
@@ -403,7 +403,7 @@ class Intake:
             ),
             missing=pending_job.missing,
             waited_minutes=round(waited_minutes, 1),
-            message=_message(pending_job, waited_minutes, near_misses),
+            message=_message(pending_job, waited_minutes, hints),
             error_file=error_file,
             older_video=self._older_video(group),
             ended_at=self.now(),
@@ -465,7 +465,7 @@ _WANTED = {
 }
 
 
-def _message(pending_job: PendingJob, waited_minutes: float, near_misses: tuple[str, ...]) -> str:
+def _message(pending_job: PendingJob, waited_minutes: float, hints: tuple[str, ...]) -> str:
     """What is wrong, then what to do."""
     group, named = pending_job.group, sorted(pending_job.awaited.values())
     files = [upload.key.rpartition("/")[2] for upload in _listed(group)]
@@ -484,8 +484,8 @@ def _message(pending_job: PendingJob, waited_minutes: float, near_misses: tuple[
             "ending."
         )
     sentences += [f"{it.found} cannot be used. {it.cure}" for it in pending_job.unusable_pictures()]
-    if near_misses:
-        return " ".join([*sentences, *near_misses])
+    if hints:
+        return " ".join([*sentences, *hints])
     sentences += [f"{key} is empty: it has 0 bytes." for key in empty]
     first, last = list(dict.fromkeys([*named, *empty])), ""
     if wanted:

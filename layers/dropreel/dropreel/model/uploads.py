@@ -6,7 +6,8 @@ from datetime import datetime
 from dropreel.model.errors import Reason
 
 NULL_VERSION = "null"
-"""The version id of what was written without versioning: the same for one file after the other."""
+"""The version id of what was written without versioning: the same for one file after the other. S3
+may also leave it out of an answer."""
 
 
 @dataclass(frozen=True)
