@@ -17,6 +17,9 @@ class Stage(StrEnum):
     STATUS = "status"
     RESULT = "result"
     CANCEL = "cancel"
+    LIST = "list"
+    DELETE = "delete"
+    ACCOUNT = "account"  # models, prices, billings, the balance
     DOWNLOAD = "download"
     RENDER = "render"
 
@@ -50,6 +53,9 @@ class Fault(BaseModel):
     body: str | None = None
     patch: JsonValue = Field(
         default=None, description="A JSON merge patch (RFC 7396) on the true answer."
+    )
+    omit: list[str] = Field(
+        default_factory=list, description="Fields of the true answer to leave out, at any depth."
     )
 
     # How the answer's body is sent
@@ -219,3 +225,12 @@ def merge_patch(document: JsonValue, patch: JsonValue) -> JsonValue:
         else:
             merged[name] = merge_patch(merged.get(name), value)
     return merged
+
+
+def without(document: JsonValue, names: Collection[str]) -> JsonValue:
+    """The document without these fields."""
+    if isinstance(document, list):
+        return [without(item, names) for item in document]
+    if isinstance(document, dict):
+        return {key: without(it, names) for key, it in document.items() if key not in names}
+    return document

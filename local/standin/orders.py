@@ -4,6 +4,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
 
+from pydantic import JsonValue
+
 from dropreel.model.catalog import MODELS, Offer, Option, OptionValue, ProviderName
 
 _KINDS: Mapping[str, type] = {"string": str, "integer": int, "boolean": bool}
@@ -17,6 +19,7 @@ class Order:
     image_url: str
     audio_url: str | None
     options: Mapping[str, OptionValue]  # named and spelled as the catalog does, defaults included
+    body: Mapping[str, JsonValue]  # as it was sent
 
     @property
     def urls(self) -> Mapping[str, str]:
@@ -102,7 +105,25 @@ def read_order(offer: Offer, body: object) -> Order | list[Wrong]:
         image_url=body[offer.image_field],
         audio_url=body.get(offer.audio_field),
         options={name: value for name, value in asked.items() if value is not None},
+        body=body,
     )
+
+
+def schema_of(offer: Offer) -> dict[str, JsonValue]:
+    """The JSON Schema of a submission's body."""
+    fields: dict[str, JsonValue] = {
+        name: {"type": "string", "format": "uri"}
+        for name in filter(None, (offer.image_field, offer.audio_field))
+    }
+    for option in offer.options:
+        allowed = [option.sent_as.get(str(one), one) for one in option.values]
+        default = option.default
+        fields[option.field] = {
+            "type": option.kind,
+            **({"enum": list(allowed)} if allowed else {}),
+            **({} if default is None else {"default": option.sent_as.get(str(default), default)}),
+        }
+    return {"type": "object", "properties": fields, "required": [*_required(offer)]}
 
 
 def _required(offer: Offer) -> Iterator[str]:

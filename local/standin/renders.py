@@ -16,6 +16,7 @@ from local.standin.faults import Fault
 from local.standin.film import SHORT_SIDE_PIXELS, Script, Studio
 from local.standin.inputs import InputRefused, Reception
 from local.standin.orders import Order
+from local.standin.prices import usd_of
 
 FINAL = {RenderState.COMPLETED, RenderState.FAILED, RenderState.CANCELLED}
 
@@ -33,9 +34,20 @@ class Render:
     cause: FailureCause = FailureCause.OTHER
     nsfw: bool = False
     media: tuple[dict[str, JsonValue], ...] = ()
+    deleted: bool = False
     video: bytes = b""
     video_name: str = field(default_factory=lambda: secrets.token_urlsafe(24))
     calls: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def cost_usd(self) -> float:
+        """Zero unless it is completed."""
+        if self.state is not RenderState.COMPLETED:
+            return 0
+        voice = (file.get("duration_seconds") for file in self.media)
+        seconds = self.order.duration_seconds or next(filter(None, voice), None)
+        assert seconds is None or isinstance(seconds, int | float)
+        return usd_of(self.order.resolution, seconds)
 
     def complete(self, video: bytes, *, nsfw: bool) -> None:
         self.video, self.nsfw = video, nsfw
@@ -78,6 +90,9 @@ class Renders:
 
     def find(self, request_id: str) -> Render | None:
         return self._all.get(request_id)
+
+    def newest_first(self) -> list[Render]:
+        return [*reversed(self._all.values())]
 
     def find_video(self, video_name: str) -> Render | None:
         return next((it for it in self._all.values() if it.video_name == video_name), None)

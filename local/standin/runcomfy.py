@@ -1,4 +1,8 @@
-"""RunComfy's dialect: the four endpoints of its pages, and its errors."""
+"""RunComfy's dialect: the four endpoints of its pages, what its own clients call, its errors.
+
+The calls about models, costs and the balance are known from its public MCP client and command line
+(github.com/runcomfy-com, November 2026).
+"""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -8,9 +12,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from dropreel.model.catalog import Offer
 from dropreel.model.provider import RenderState
 from local.standin.faults import Preset, Stage
-from local.standin.orders import Order, offers_of, read_order
+from local.standin.orders import Order, offers_of, read_order, schema_of
+from local.standin.prices import BALANCE_USD, UNKNOWN_SECONDS, base_usd
 from local.standin.renders import FINAL, Render
 from local.standin.server import Dialect, Standin, parsed, video_url
 
@@ -25,18 +31,18 @@ STATES = {
 }
 
 ERRORS: Mapping[int, Mapping[str, JsonValue]] = {
-    400: {"message": "Bad request."},
-    401: {"error_code": 401001, "message": "The token is missing, invalid or expired."},
-    402: {"message": "There is not enough credit for this request."},
-    403: {"error_code": 403003, "message": "The request belongs to somebody else."},
-    404: {"error_code": 404001, "message": "Not found."},
+    400: {"error_message": "Bad request."},
+    401: {"error_code": 401001, "error_message": "The token is missing, invalid or expired."},
+    402: {"error_message": "There is not enough credit for this request."},
+    403: {"error_code": 403003, "error_message": "The request belongs to somebody else."},
+    404: {"error_code": 404001, "error_message": "Not found."},
     422: {
         "error_code": 422001,
-        "message": "The body does not fit the schema.",
+        "error_message": "The body does not fit the schema.",
         "detail": [{"loc": ["body"], "msg": "Value error", "type": "value_error"}],
     },
-    429: {"message": "Too many requests."},
-    500: {"error_code": 500001, "message": "Internal error."},
+    429: {"error_message": "Too many requests."},
+    500: {"error_code": 500001, "error_message": "Internal error."},
 }
 
 
@@ -46,6 +52,16 @@ class RunComfy(Dialect):
     presets: Mapping[str, Preset] = {
         "error_in_200": {"status": 200, "json": dict(ERRORS[500])},
         "unknown_state": {"at": "status", "patch": {"status": "warming_up"}},
+        # Completed, as far as the status knows. For ever, because each poll asks for the result.
+        "failed_result": {
+            "at": "result",
+            "times": None,
+            "patch": {
+                "status": "failed",
+                "output": None,
+                "error_message": "The generation failed.",
+            },
+        },
         "no_output": {"at": "result", "patch": {"output": {"video": None}}},
         "several_videos": {
             "at": "result",
@@ -81,12 +97,36 @@ class RunComfy(Dialect):
 
         async def cancel(request: Request) -> Response:
             def work(render: Render) -> Response:
+                is_queued = render.state is RenderState.QUEUED
                 standin.renders.cancel(render)
-                return JSONResponse(_status(standin, render))
+                outcome = "cancelled" if is_queued else "not_cancellable"
+                return JSONResponse({**_status(standin, render), "outcome": outcome})
 
             return await standin.ask(request, [Stage.CANCEL], work)
 
+        async def models(request: Request) -> Response:
+            return await standin.serve(request, Stage.ACCOUNT, lambda: _models(request))
+
+        async def model(request: Request) -> Response:
+            endpoint = request.path_params["endpoint"]
+            known = OFFERS.get(endpoint)
+            return await standin.serve(
+                request,
+                Stage.ACCOUNT,
+                lambda: JSONResponse(_model(known, schema=True)) if known else _no_model(),
+            )
+
+        async def balance(request: Request) -> Response:
+            return await standin.serve(
+                request,
+                Stage.ACCOUNT,
+                lambda: JSONResponse({"balance_usd": BALANCE_USD, "currency": "USD"}),
+            )
+
         return [
+            Route("/v1/models", models),
+            Route("/v1/models/{endpoint:path}", model),
+            Route("/prod/v2/balance", balance),  # of https://api.runcomfy.net
             Route("/v1/models/{endpoint:path}", submit, methods=["POST"]),
             Route("/v1/requests/{request_id}/status", status),
             Route("/v1/requests/{request_id}/result", result),
@@ -102,7 +142,7 @@ class RunComfy(Dialect):
 def _order_in(endpoint: str, body: object) -> Order | Response:
     """What a submission's body asks for, or the 404 or 422 that it deserves."""
     if endpoint not in OFFERS:
-        return JSONResponse({**ERRORS[404], "message": "There is no such model."}, 404)
+        return _no_model()
     order = read_order(OFFERS[endpoint], body)
     if isinstance(order, Order):
         return order
@@ -111,6 +151,32 @@ def _order_in(endpoint: str, body: object) -> Order | Response:
         for it in order
     ]
     return JSONResponse({**ERRORS[422], "detail": detail}, 422)
+
+
+def _no_model() -> Response:
+    return JSONResponse({**ERRORS[404], "error_message": "There is no such model."}, 404)
+
+
+def _models(request: Request) -> Response:
+    asked = request.query_params
+    found = [offer for name, offer in OFFERS.items() if asked.get("search", "") in name]
+    first, schema = int(asked.get("offset", 0)), asked.get("include_schema") == "true"
+    page = found[first : first + int(asked.get("limit", 100))]
+    return JSONResponse(
+        {"models": [_model(offer, schema=schema) for offer in page], "total": len(found)}
+    )
+
+
+def _model(offer: Offer, *, schema: bool) -> dict[str, JsonValue]:
+    described: dict[str, JsonValue] = {
+        "model_id": offer.endpoint,
+        "display_name": offer.page,
+        "categories": ["image-to-video"],
+        "base_price_usd": base_usd(offer) / UNKNOWN_SECONDS,
+        "price_unit": "second",
+        "pricing_note": "In the default resolution.",
+    }
+    return described | ({"input_schema": schema_of(offer)} if schema else {})
 
 
 def _accepted(request: Request, render: Render) -> Response:
@@ -146,6 +212,8 @@ def _result(standin: Standin, request: Request, render: Render) -> Response:
     if render.state is RenderState.FAILED:
         answer["status"] = STATES[render.state]
         answer["error"] = render.error
+    if render.state in FINAL and request.query_params.get("include_cost") == "true":
+        answer["cost"] = render.cost_usd
     return JSONResponse(answer)
 
 

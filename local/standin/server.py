@@ -26,7 +26,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from dropreel.model.provider import RenderState
 from local.standin.answers import HangUp, ShapedAnswer, hung_up
 from local.standin.connection import ReachableConnection
-from local.standin.faults import Fault, Faults, Preset, Stage, UnknownPreset, merge_patch
+from local.standin.faults import (
+    Fault,
+    Faults,
+    Preset,
+    Stage,
+    UnknownPreset,
+    merge_patch,
+    without,
+)
 from local.standin.orders import Order, path_of
 from local.standin.renders import Render, Renders
 
@@ -87,6 +95,7 @@ class Standin:
 
     def __init__(self, dialect: Dialect, settings: Settings) -> None:
         self.renders = Renders(settings.queue_seconds, settings.render_seconds)
+        self.uploads: dict[str, bytes] = {}
         self._dialect = dialect
         self._authorization = dialect.authorization(settings.token)
         self._faults = Faults(dialect.presets)
@@ -151,6 +160,10 @@ class Standin:
             request, stages, lambda: work(render), render.order.paths, video_url(request, render)
         )
 
+    async def serve(self, request: Request, stage: Stage, work: Callable[[], Response]) -> Response:
+        """Answer a call that is about no one render."""
+        return await self._answer(request, [stage], work)
+
     def find(self, request: Request) -> Render | None:
         return self.renders.find(request.path_params["request_id"])
 
@@ -201,6 +214,9 @@ class Standin:
             patch = json.loads(_filled_in(json.dumps(fault.patch), video))
             patched = merge_patch(json.loads(bytes(answer.body)), patch)
             answer = JSONResponse(patched, answer.status_code)
+        if fault.omit:
+            left = without(json.loads(bytes(answer.body)), fault.omit)
+            answer = JSONResponse(left, answer.status_code)
         for name, value in fault.headers.items():
             answer.headers[name] = _filled_in(value, video)
         return ShapedAnswer(answer, fault)
@@ -220,7 +236,7 @@ class Standin:
 
     async def _download(self, request: Request) -> Response:
         render = self.renders.find_video(request.path_params["name"])
-        if render is None or render.state is not RenderState.COMPLETED:
+        if render is None or render.deleted or render.state is not RenderState.COMPLETED:
             return await self._answer(request, [Stage.DOWNLOAD], lambda: _storage_error(403))
         render.calls[Stage.DOWNLOAD] += 1
         return await self._answer(
@@ -246,6 +262,7 @@ class Standin:
 
     async def _reset(self, _request: Request) -> Response:
         self.renders.forget_all()
+        self.uploads.clear()
         self._submissions.clear()
         self._calls.clear()
         self._struck.clear()
@@ -304,7 +321,7 @@ def _storage_error(status: int) -> Response:
 
 
 class CallLog:
-    """One short line for each call. Never a query or a video's name: those are secrets."""
+    """One short line for each call. Never a query or a file's name: those are secrets."""
 
     def __init__(self, app: ASGIApp, log: Callable[[str], None]) -> None:
         self._app = app
@@ -314,7 +331,8 @@ class CallLog:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        call = f"{scope['method']} {re.sub('^/videos/.*', '/videos/...', scope['path'])}"
+        path = re.sub("^/(videos|uploads)/.*", r"/\1/...", scope["path"])
+        call = f"{scope['method']} {path}"
         answered = False
 
         async def watched_send(message: Message) -> None:
