@@ -161,33 +161,36 @@ def test_an_aborted_execution_is_concluded_and_its_queued_request_cancelled(stac
 
 
 @pytest.mark.parametrize(
-    ("provider", "fault"),
-    [
-        ("runcomfy", {"do": "reset_after"}),
-        ("runcomfy", {"status": 503, "when": "after"}),
-        ("wavespeed", {"status": 503, "when": "after"}),
-    ],
-    ids=["reset", "503", "wavespeed-503"],
+    "fault", [{"do": "reset_after"}, {"status": 503, "when": "after"}], ids=["reset", "503"]
 )
 def test_an_unclear_submission_is_never_sent_again(
-    stack: Stack, provider: str, fault: dict[str, Any], request: pytest.FixtureRequest
+    stack: Stack, fault: dict[str, Any], request: pytest.FixtureRequest
 ) -> None:
     stem = f"unclear-{request.node.callspec.id}".lower()
-    if provider == "wavespeed":
-        stack.fault(match=stem, at="submit", status=402)
-    stack.fault(provider, match=stem, at="submit", **fault)
+    stack.fault(match=stem, at="submit", **fault)
     job = stack.drop(stem)
 
     event = stack.event_of(job)
 
     assert event["detail"]["error"]["code"] == "SubmissionUnclear"
     assert "dashboard" in event["detail"]["error"]["advice"]
-    (submission,) = stack.submissions(stem, provider)
+    (submission,) = stack.submissions(stem)
     assert submission["accepted"]
     tried = event["detail"]["render"]["attempts"][-1]
-    assert (tried["provider"], tried["outcome"]) == (provider, "SubmissionUnclear")
+    assert (tried["provider"], tried["outcome"]) == ("runcomfy", "SubmissionUnclear")
     (run,) = (item for item in stack.ledger(f"job#{job}") if item["sk"]["S"] == "run#001")
     assert float(run["kept_usd"]["N"]) > 0
+
+
+def test_an_unclear_submission_that_the_provider_lists_goes_on(stack: Stack) -> None:
+    stack.fault(match="listed", at="submit", status=402)
+    stack.fault("wavespeed", match="listed", at="submit", status=503, when="after")
+
+    event = stack.event_of(stack.drop("listed"))
+
+    assert event["detail-type"] == "Video Ready"
+    (submission,) = stack.submissions("listed", "wavespeed")
+    assert submission["request_id"] == event["detail"]["render"]["request_id"]
 
 
 def test_an_execution_started_by_hand_changes_nothing(stack: Stack) -> None:

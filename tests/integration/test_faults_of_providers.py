@@ -287,16 +287,15 @@ def test_lasting_trouble_moves_the_job_to_the_other_provider(
     assert account.attempts(plan)[0].code == error.__name__
 
 
-@each_provider
 @pytest.mark.parametrize(("strike", "paid"), UNCLEAR.values(), ids=UNCLEAR)
 def test_unclear_submission_is_never_sent_again(
-    strike: Strike, paid: int, provider: ProviderName, account: FaultAccount
+    strike: Strike, paid: int, account: FaultAccount
 ) -> None:
-    plan = account.drop_job(provider, other(provider))
+    plan = account.drop_job(RUNCOMFY, WAVESPEED)
 
-    with strike(account, provider, "submit", None), ends_in(SubmissionUnclear):
+    with strike(account, RUNCOMFY, "submit", None), ends_in(SubmissionUnclear):
         account.submit(plan)
-    sent = len(account.standins[provider].received(plan))
+    sent = len(account.standins[RUNCOMFY].received(plan))
     assert sent <= 1
     # Called again at once it may be that the first call is still at work.
     called_again = account.submit(plan)
@@ -305,10 +304,86 @@ def test_unclear_submission_is_never_sent_again(
     with ends_in(SubmissionUnclear):
         account.submit(plan, called_again.next)
 
-    assert len(account.standins[provider].received(plan)) == sent
-    assert accepted(account, plan) == {provider: paid, other(provider): 0}
-    assert states(account, plan) == [AttemptState.BEGUN]
-    assert account.attempts(plan)[0].request_id is None
+    assert len(account.standins[RUNCOMFY].received(plan)) == sent
+    stays_unclear(account, plan, paid)
+
+
+def stays_unclear(account: FaultAccount, plan: Plan, paid: int) -> None:
+    """It is sent to nobody else, and nothing is adopted."""
+    (attempt,) = account.attempts(plan)
+    assert accepted(account, plan) == {attempt.provider: paid, other(attempt.provider): 0}
+    assert (attempt.state, attempt.request_id) == (AttemptState.BEGUN, None)
+
+
+@pytest.mark.parametrize(("strike", "paid"), UNCLEAR.values(), ids=UNCLEAR)
+@pytest.mark.parametrize("is_lost", [False, True], ids=["at once", "after the call was lost"])
+def test_unclear_submission_is_looked_up_where_requests_are_listed(
+    is_lost: bool, strike: Strike, paid: int, account: FaultAccount
+) -> None:
+    plan = account.drop_job(WAVESPEED, RUNCOMFY)
+    first = None
+
+    with strike(account, WAVESPEED, "submit", None):
+        unclear = account.submit(plan)
+    assert unclear.ticket is None
+    sent = len(account.standins[WAVESPEED].received(plan))
+    if is_lost:  # Step Functions calls with what it told the first call
+        account.pass_seconds(LONG_AGO_SECONDS)
+    else:
+        account.pass_seconds(unclear.wait_seconds)
+        first = unclear.next
+
+    if paid:
+        ticket = account.submit(plan, first).ticket
+        assert ticket
+        assert account.submit(plan).ticket == ticket
+        (attempt,) = account.attempts(plan)
+        assert attempt.ticket == ticket
+        (received,) = account.standins[WAVESPEED].received(plan)
+        assert received["request_id"] == ticket.request_id
+        assert accepted(account, plan) == {WAVESPEED: 1, RUNCOMFY: 0}
+    else:
+        with ends_in(SubmissionUnclear) as ended:
+            looked_until_something_else(account, plan, first)
+        assert "read 4 times" in ended.report.message
+        stays_unclear(account, plan, paid=0)
+    assert len(account.standins[WAVESPEED].received(plan)) == sent <= 1
+
+
+def looked_until_something_else(
+    account: FaultAccount, plan: Plan, next_attempt: NextAttempt | None
+) -> None:
+    for _ in range(10):
+        answer = account.submit(plan, next_attempt)
+        assert answer.ticket is None
+        account.pass_seconds(answer.wait_seconds)
+        next_attempt = answer.next
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ({"do": "no_inputs"}, "did not show which files"),
+        ({"do": "not_listed"}, "had no request"),
+        ({"status": 503, "times": None}, "gave no answer"),
+        ({"do": "malformed_json", "times": None}, "gave no answer"),
+    ],
+)
+def test_request_that_the_list_does_not_show_is_not_adopted(
+    fault: Json, words: str, account: FaultAccount
+) -> None:
+    plan = account.drop_job(WAVESPEED)
+    with ordered(do="reset_after")(account, WAVESPEED, "submit", 1):
+        unclear = account.submit(plan)
+
+    with (
+        ordered(**fault)(account, WAVESPEED, "list", None),
+        ends_in(SubmissionUnclear) as ended,
+    ):
+        looked_until_something_else(account, plan, unclear.next)
+
+    assert words in ended.report.message
+    stays_unclear(account, plan, paid=1)
 
 
 # Questions about the state

@@ -22,7 +22,7 @@ from dropreel.model.errors import DropreelError
 from dropreel.model.ledger import Attempt, AttemptState, Ledger, Outcome, RunClosed
 from dropreel.model.messages import NextAttempt, SubmitRequest
 from dropreel.model.prices import billed
-from dropreel.model.provider import Refusal, Unclear
+from dropreel.model.provider import Lookup, Refusal, Ticket, Unclear
 from dropreel.render.admission import RunId, Waiter
 from dropreel.render.submission import CALL_LIFE_SECONDS, submit
 from tests.support.admission_fakes import LATER, ledger_table, write_outcome
@@ -444,15 +444,24 @@ class Call:
     dies: str
     repeats: bool
     pause_seconds: float
+    lists: bool
 
     def at(self, point: str) -> None:
         if point == self.dies:
             raise Killed
 
 
-_KINDS = {"begin": "begin", "accept": "outcome", "postpone": "outcome", "refuse": "outcome"}
+_KINDS = {
+    "begin": "begin",
+    "accept": "outcome",
+    "postpone": "outcome",
+    "refuse": "outcome",
+    "confirm": "adoption",
+}
 _POINTS = [
-    f"{when} {what}" for what in ("begin", "call", "outcome") for when in ("before", "after")
+    f"{when} {what}"
+    for what in ("begin", "call", "outcome", "adoption")
+    for when in ("before", "after")
 ]
 _PASSING = {
     "throttled": Refusal("ProviderThrottled", "Too many requests.", again=True),
@@ -471,6 +480,7 @@ calls_of_submit = st.lists(
         dies=st.sampled_from(["", "", "", "", *_POINTS]),
         repeats=st.booleans(),
         pause_seconds=st.sampled_from([0, 1, CALL_LIFE_SECONDS, 1000]),
+        lists=st.booleans(),
     ),
     min_size=1,
     max_size=7,
@@ -499,10 +509,11 @@ class MortalLedger:
 
 
 class WitnessProvider(ScriptedProvider):
-    """Remembers what it said in each call, also to those that did not live to hear it."""
+    """Remembers what it said in each call, also to those that did not live to hear it. Its list may
+    have what it took in."""
 
     def __init__(self) -> None:
-        super().__init__("runcomfy")
+        super().__init__("runcomfy", lookups=())
         self.said: list[str] = []
         self.call: Call | None = None
 
@@ -517,6 +528,13 @@ class WitnessProvider(ScriptedProvider):
         if isinstance(said, Exception):
             raise said
         return said
+
+    def find(self, *_: object) -> Lookup:
+        assert self.call
+        took = {"accepted", "nothing"} & {*self.said}
+        return Lookup(
+            request_id="req-1" if took and self.call.lists else None, listed=1, readable=1
+        )
 
 
 UPLOADS: Any = SimpleNamespace(
@@ -534,6 +552,7 @@ def test_attempt_that_may_have_been_accepted_is_never_sent_again(
     job = JOB.model_copy(update={"id": f"property-{next(_examples)}"})
     plan = PLAN.model_copy(update={"job": job})
     provider, clock, next_attempt = WitnessProvider(), FakeClock(), NextAttempt()
+    tickets: set[Ticket] = set()
 
     for call in calls:
         provider.call = call
@@ -548,9 +567,15 @@ def test_attempt_that_may_have_been_accepted_is_never_sent_again(
                 settings=SUBMIT_SETTINGS,
                 jitter=lambda: 1,
             )
+            if submission.ticket:
+                tickets.add(submission.ticket)
             if not (call.repeats or submission.falls_over):
                 next_attempt = submission.next
         clock.pass_seconds(call.pause_seconds)
 
     # All but the last were definitely refused, and only for now.
     assert set(provider.said[:-1]) <= set(_PASSING)
+    assert len(tickets) <= 1
+    if tickets:
+        [sent] = ledger.attempts(job.id)
+        assert {sent.ticket} == tickets

@@ -85,7 +85,7 @@ Json = dict[str, Any]
 
 
 def other(provider: ProviderName) -> ProviderName:
-    return WAVESPEED if provider is RUNCOMFY else RUNCOMFY
+    return WAVESPEED if provider == RUNCOMFY else RUNCOMFY
 
 
 def load_step(step: str) -> Any:  # noqa: ANN401 - each has names of its own

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
@@ -22,6 +22,7 @@ from dropreel.model.provider import (
     QUEUE_TIMEOUT_SECONDS,
     RENDER_TIMEOUT_SECONDS,
     Answer,
+    Lookup,
     Provider,
     Result,
     Ticket,
@@ -127,11 +128,15 @@ class ScriptedProvider:
         submissions: Iterable[str | Exception] = (),
         answers: Iterable[Answer | Exception] = (),
         cancels: bool | Exception = False,
+        lookups: Iterable[Lookup | Exception] | None = None,
     ) -> None:
         self.name = name
         self._submissions = list(submissions)
         self._answers = list(answers)
         self._cancels = cancels
+        self._lookups = list(lookups or ())
+        self.lists_requests = lookups is not None
+        self.looked_for: list[tuple[str, Collection[str], datetime, datetime, Collection[str]]] = []
         self.submitted: list[tuple[str, Mapping[str, object]]] = []
         self.cancelled: list[str] = []
 
@@ -144,6 +149,17 @@ class ScriptedProvider:
 
     def result(self, ticket: Ticket) -> Result:
         raise NotImplementedError
+
+    def find(
+        self,
+        endpoint: str,
+        urls: Collection[str],
+        since: datetime,
+        until: datetime,
+        known: Collection[str],
+    ) -> Lookup:
+        self.looked_for.append((endpoint, urls, since, until, known))
+        return _next(self._lookups)
 
     def cancel(self, ticket: Ticket) -> bool:
         self.cancelled.append(ticket.request_id)

@@ -1,5 +1,7 @@
 """WaveSpeed's dialect: what is not the same for every provider (see test_provider_http)."""
 
+import json
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
@@ -7,6 +9,7 @@ import pytest
 
 from dropreel.model.provider import (
     FailureCause,
+    Lookup,
     Provider,
     Refusal,
     RenderLost,
@@ -272,3 +275,110 @@ def test_nothing_can_be_cancelled_and_nobody_is_asked() -> None:
     provider, network = wavespeed(answer(200, task(status="cancelled")))
     assert provider.cancel(TICKET) is False
     assert not network.calls
+
+
+# The list
+
+
+SINCE = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
+UNTIL = SINCE + timedelta(minutes=6)
+URLS = [f"https://s3.example/work/{name}?versionId=v-{name}&X-Amz-Signature=1" for name in "ab"]
+
+
+def listed(request_id: str = "r1", **fields: object) -> dict[str, object]:
+    """An item with our files, signed at another time."""
+    a, b = (url.replace("Signature=1", "Signature=2") for url in URLS)
+    inputs = {"image": a, "audio": b, "seed": -1}
+    created_at = "2026-11-20T12:00:01.948268264Z"
+    return {"id": request_id, "created_at": created_at, "inputs": inputs, **fields}
+
+
+def page(*items: object, **fields: object) -> httpx.Response:
+    data = {"page": 1, "total": len(items), "items": items}
+    return answer(200, {"code": 200, "message": "success", "data": data, **fields})
+
+
+def find(provider: Provider) -> Lookup:
+    return provider.find(ENDPOINT, URLS, SINCE, UNTIL, {"r0"})
+
+
+def test_list_is_asked_for_the_endpoint_and_the_time() -> None:
+    provider, network = wavespeed(page())
+
+    assert find(provider) == Lookup(listed=0, readable=0)
+
+    [call] = network.calls
+    assert (call.method, call.url.path) == ("POST", "/api/v3/predictions")
+    assert json.loads(call.content) == {
+        "page": 1,
+        "page_size": 100,
+        "model": ENDPOINT,
+        "created_after": "2026-11-20T12:00:00+00:00",
+        "created_before": "2026-11-20T12:06:00+00:00",
+    }
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        listed(),
+        listed(status="failed", model=ENDPOINT),
+        listed(created_at=None),
+        listed(created_at="yesterday"),
+        listed(created_at="2026-11-20T12:00:01"),
+        listed(inputs=None, input=listed()["inputs"]),
+    ],
+)
+def test_request_with_all_our_files_is_found(item: object) -> None:
+    provider, _ = wavespeed(page("?", listed("r0"), {"id": 7}, item))
+
+    assert find(provider).request_id == "r1"
+
+
+@pytest.mark.parametrize(
+    ("item", "found"),
+    [
+        (listed(inputs={"image": URLS[0]}), Lookup(listed=1, readable=1)),
+        (listed(inputs=None), Lookup(listed=1, readable=0)),
+        (listed(inputs={}), Lookup(listed=1, readable=0)),
+        (listed("r0"), Lookup(listed=1, readable=1)),
+        (listed("../r1"), Lookup(listed=1, readable=1)),
+        (listed(created_at="2026-11-20T11:59:59Z"), Lookup(listed=0, readable=0)),
+        (listed(created_at="2026-11-20T12:06:01Z"), Lookup(listed=0, readable=0)),
+    ],
+)
+def test_other_requests_are_not_taken_for_ours(item: object, found: Lookup) -> None:
+    assert find(wavespeed(page(item))[0]) == found
+
+
+def test_without_files_to_compare_nothing_is_found() -> None:
+    provider, _ = wavespeed(page(listed()))
+
+    assert provider.find(ENDPOINT, [], SINCE, UNTIL, ()).request_id is None
+
+
+def test_list_is_read_page_after_page_up_to_a_bound() -> None:
+    full = page(*[{"id": str(number)} for number in range(100)])
+    provider, network = wavespeed(full, page(listed()))
+    assert find(provider).request_id == "r1"
+    assert [json.loads(call.content)["page"] for call in network.calls] == [1, 2]
+
+    provider, network = wavespeed(full)
+    assert find(provider) == Lookup(listed=500, readable=0)
+    assert len(network.calls) == 5
+
+
+@pytest.mark.parametrize(
+    "unusable",
+    [
+        httpx.ReadTimeout("slow"),
+        answer(503),
+        answer(404, {"code": 404, "message": "no"}),
+        answer(200, {"code": 500, "message": "no"}),
+        answer(200, "<html>"),
+        answer(200, {"code": 200, "data": {"items": None}}),
+    ],
+)
+def test_list_without_an_answer_finds_nothing(unusable: httpx.Response | Exception) -> None:
+    with pytest.raises(Unreachable):
+        find(wavespeed(unusable)[0])

@@ -1,7 +1,8 @@
 """Never pay twice, whatever interrupts submit."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
+from datetime import datetime
 from itertools import pairwise
 from typing import Any
 
@@ -12,8 +13,16 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from dropreel.model.catalog import ProviderName
 from dropreel.model.errors import DropreelError, SubmissionUnclear
 from dropreel.model.ledger import Attempt, AttemptState
-from dropreel.model.messages import ActiveRender, NextAttempt
-from dropreel.model.provider import Answer, FailureCause, RenderState, Ticket, Unclear
+from dropreel.model.messages import ActiveRender, NextAttempt, PlannedOffer
+from dropreel.model.provider import (
+    Answer,
+    FailureCause,
+    Lookup,
+    RenderState,
+    Ticket,
+    Unclear,
+    Unreachable,
+)
 from dropreel.render.polling import poll
 from dropreel.render.submission import CALL_LIFE_SECONDS
 from tests.support.render_fakes import (
@@ -21,6 +30,7 @@ from tests.support.render_fakes import (
     NOON,
     PLAN,
     RUNCOMFY,
+    WAVESPEED,
     MemoryLedger,
     ScriptedProvider,
     by_name,
@@ -66,9 +76,7 @@ class Killed(BaseException):
     """The function's environment is gone: nothing after this point runs."""
 
 
-POINTS = ("found", "begun", "arrived", "answered", "recording", "recorded")
-# Whoever dies there leaves it unknown whether the provider has the request.
-UNCLEAR_POINTS = ("arrived", "answered", "recording")
+POINTS = ("found", "begun", "arrived", "answered", "recording", "recorded", "looking", "adopted")
 
 
 class Interruption:
@@ -103,17 +111,24 @@ class InterruptedLedger(MemoryLedger):
         super()._replace(attempt, changes)
         self.interruption.at("lost" if losing else "recorded")
 
+    def confirm(self, job_id: str, ticket: Ticket) -> None:
+        super().confirm(job_id, ticket)
+        self.interruption.at("adopted")
+
 
 class MoodyProvider(ScriptedProvider):
-    """Accepts, refuses, or loses its answer, as the test says for each call. Renders all fail."""
+    """Accepts, refuses, or loses its answer, as the test says for each call. Renders all fail.
+
+    WaveSpeed lists what it has accepted, unless it is in no mood to.
+    """
 
     def __init__(self, name: ProviderName, ledger: InterruptedLedger) -> None:
-        super().__init__(name)
+        super().__init__(name, lookups=() if name == "wavespeed" else None)
         self._ledger = ledger
         self.mood = "accept"
         self.cause = FailureCause.OTHER
         self.accepted: list[str] = []
-        self.unclear = False
+        self.sent_files: dict[str, list[object]] = {}
 
     def submit(self, endpoint: str, payload: Mapping[str, object]) -> str:
         mood = self.mood
@@ -126,12 +141,11 @@ class MoodyProvider(ScriptedProvider):
         if mood == "refuse":
             raise NO_CREDIT
         if mood == "lose it":
-            self.unclear = True
             raise Unclear("The connection broke before the request was read.")
         request_id = f"{self.name}-{len(self.accepted) + 1}"
         self.accepted.append(request_id)
+        self.sent_files[request_id] = [it for it in payload.values() if "://" in str(it)]
         if mood == "accept and lose the answer":
-            self.unclear = True
             raise Unclear("The connection broke after the request was read.")
         self._ledger.interruption.at("answered")
         return request_id
@@ -140,6 +154,21 @@ class MoodyProvider(ScriptedProvider):
         """As far as anybody knows: a refusal that nobody lived to record is unclear."""
         attempts = self._ledger.attempts(JOB.id)
         return {sent.endpoint for sent in attempts if sent.state is AttemptState.REFUSED}
+
+    def find(
+        self,
+        endpoint: str,
+        urls: Collection[str],
+        since: datetime,
+        until: datetime,
+        known: Collection[str],
+    ) -> Lookup:
+        self._ledger.interruption.at("looking")
+        if self.mood == "lose it":
+            raise Unreachable("The connection broke.")
+        ours = [it for it, files in self.sent_files.items() if files == [*urls]]
+        found = [it for it in ours if it not in known and self.mood != "throttle"]
+        return Lookup(request_id=found[-1] if found else None, listed=len(ours), readable=len(ours))
 
     def ask(self, ticket: Ticket) -> Answer:
         assert ticket.request_id in self.accepted
@@ -150,6 +179,7 @@ MOODS = st.sampled_from(
     ["accept", "refuse for now", "throttle", "refuse", "lose it", "accept and lose the answer"]
 )
 CAUSES = st.sampled_from(FailureCause)
+FLASH = RUNCOMFY.model_copy(update={"endpoint": "wan-ai/wan-2-6/flash/image-to-video"})
 PLACES = st.integers(0, 9)
 
 
@@ -159,24 +189,26 @@ class NeverPayTwice(RuleBasedStateMachine):
     Calls overlap, and die at any point; offers refuse, and renders fail.
     """
 
-    @initialize(first_attempt=st.sampled_from([1, 3]))
-    def drop(self, first_attempt: int) -> None:
+    @initialize(
+        first_attempt=st.sampled_from([1, 3]),
+        route=st.sampled_from(
+            [(RUNCOMFY, WAVESPEED, FLASH), (WAVESPEED, RUNCOMFY, FLASH), (WAVESPEED,)]
+        ),
+    )
+    def drop(self, first_attempt: int, route: tuple[PlannedOffer, ...]) -> None:
         self.ledger = InterruptedLedger()
         self.providers = (
             MoodyProvider("runcomfy", self.ledger),
             MoodyProvider("wavespeed", self.ledger),
         )
-        flash = RUNCOMFY.model_copy(update={"endpoint": "wan-ai/wan-2-6/flash/image-to-video"})
         self.bench = Bench(
             *self.providers,
             ledger=self.ledger,
-            plan=PLAN.model_copy(
-                update={"route": (*PLAN.route, flash), "first_attempt": first_attempt}
-            ),
+            plan=PLAN.model_copy(update={"route": route, "first_attempt": first_attempt}),
         )
         self.turns = [NextAttempt(attempt=first_attempt)]
         self.tickets: list[Ticket] = []
-        self.accepted_before_unclear: int | None = None
+        self.accepted_before_unclear: dict[int, int] = {}
 
     def submit(self, next_attempt: NextAttempt, mood: str) -> None:
         for provider in self.providers:
@@ -197,7 +229,6 @@ class NeverPayTwice(RuleBasedStateMachine):
 
     def die_at(self, point: str) -> None:
         def die() -> None:
-            self.providers[0].unclear |= point in UNCLEAR_POINTS
             raise Killed
 
         self.interrupt(point, die)
@@ -218,6 +249,17 @@ class NeverPayTwice(RuleBasedStateMachine):
         next_attempt = self.next_attempt(place)
         self.interrupt(point, lambda: self.submit(next_attempt, other))
         self.submit(next_attempt, mood)
+
+    @rule(
+        mood=st.sampled_from(["lose it", "accept and lose the answer"]),
+        point=st.sampled_from(["", "looking", "adopted"]),
+    )
+    def lose_the_answer_and_look(self, mood: str, point: str) -> None:
+        self.interrupt()
+        self.submit(self.turns[-1], mood)
+        self.die_at(point)
+        with suppress(Killed):
+            self.submit(self.turns[-1], "accept")
 
     @rule(place=PLACES, cause=CAUSES, point=st.sampled_from(["", "losing", "lost"]))
     def render_fails(self, place: int, cause: FailureCause, point: str) -> None:
@@ -254,11 +296,13 @@ class NeverPayTwice(RuleBasedStateMachine):
         assert self.accepted <= 2
 
     @invariant()
-    def provider_accepted_nothing_after_an_unclear_submission(self) -> None:
-        if self.accepted_before_unclear is not None:
-            assert self.accepted == self.accepted_before_unclear
-        elif any(provider.unclear for provider in self.providers):
-            self.accepted_before_unclear = self.accepted
+    def provider_accepts_nothing_while_a_submission_is_unclear(self) -> None:
+        open_ones = [
+            it.number for it in self.ledger.attempts(JOB.id) if it.state is AttemptState.BEGUN
+        ]
+        for number in open_ones:
+            before = self.accepted_before_unclear.setdefault(number, self.accepted)
+            assert self.accepted == before
 
     @invariant()
     def a_failed_render_is_submitted_again_once(self) -> None:
@@ -273,6 +317,11 @@ class NeverPayTwice(RuleBasedStateMachine):
     def an_attempt_has_one_ticket(self) -> None:
         assert len(set(map(str, self.tickets))) == len({it.attempt for it in self.tickets})
 
+    @invariant()
+    def a_request_belongs_to_one_attempt(self) -> None:
+        requests = [it.request_id for it in self.ledger.attempts(JOB.id) if it.request_id]
+        assert len(set(requests)) == len(requests)
+
 
 TestNeverPayTwice = NeverPayTwice.TestCase
-TestNeverPayTwice.settings = settings(max_examples=200, stateful_step_count=14)
+TestNeverPayTwice.settings = settings(max_examples=600, stateful_step_count=14)

@@ -22,7 +22,7 @@ from dropreel.model.messages import NextAttempt, PlannedOffer
 from dropreel.model.provider import Unclear, Unreachable
 from dropreel.model.timing import next_wait_seconds, throttled_wait_seconds
 from dropreel.outcome import daily_sweep as sweeping
-from dropreel.providers import tokens
+from dropreel.providers import tokens, wavespeed
 from dropreel.providers.runcomfy import RunComfy
 from dropreel.providers.wavespeed import WaveSpeed
 from dropreel.render import attempts, prepare, submission
@@ -272,6 +272,9 @@ def test_a_function_outlives_its_calls_to_a_provider(
         provider.ask(TICKET)
     call_seconds = waits["connect"] + waits["read"]
     assert waits["read"] == 20
+    # A look at a list of requests reads page after page, and records what it finds.
+    look_seconds = 2 * token_seconds + (wavespeed.MAX_PAGES + 1) * call_seconds
+    assert look_seconds + written_seconds < timeout_seconds("SubmitFunction")
     # The most calls that a step makes, and one more when the token was rotated meanwhile. Poll
     # asks for the state, for the result, and cancels by a call and a question.
     for step, calls in {"Poll": 4, "Deliver": 1, "Conclude": 2}.items():

@@ -91,10 +91,16 @@ class NextAttempt(_Message):
     is_paced: bool = Field(
         default=False, description="Whether the next call has its place within the minute."
     )
+    unclear: str | None = Field(
+        default=None,
+        description="Why it is unknown whether the attempt was accepted. It is looked up, and "
+        "never sent again.",
+    )
+    looks: int = Field(default=0, ge=0, description="At the provider's list of requests so far.")
 
 
 class Submission(_Message):
-    """Submit's answer: a ticket, or how long to wait and what to submit then."""
+    """Submit's answer: a ticket, or how long to wait and what to submit or to look up then."""
 
     ticket: Ticket | None = None
     wait_seconds: int = Field(ge=0, description="Until the next poll or the next try.")

@@ -1,6 +1,6 @@
 """The interface to a provider. Each provider has one module in `providers/` that satisfies it."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from enum import StrEnum
 from typing import Protocol
@@ -72,6 +72,14 @@ class Result(BaseModel, frozen=True):
     )
 
 
+class Lookup(BaseModel, frozen=True):
+    """What a look into a provider's list of requests found."""
+
+    request_id: str | None = Field(default=None, description="Of the request with our files.")
+    listed: int = Field(description="The requests for the endpoint in that time.")
+    readable: int = Field(description="Those among them that show their inputs.")
+
+
 class RenderLost(Exception):
     """The result says that the render failed or was cancelled; `answer` is as from a poll."""
 
@@ -132,4 +140,21 @@ class Provider(Protocol):
         """Cancel a request that is still queued. True when the provider confirms it.
 
         Raises `Unreachable`.
+        """
+
+    @property
+    def lists_requests(self) -> bool:
+        """Whether the provider publishes a list of requests, so that `find` may be called."""
+
+    def find(
+        self,
+        endpoint: str,
+        urls: Collection[str],
+        since: datetime,
+        until: datetime,
+        known: Collection[str],
+    ) -> Lookup:
+        """Look for a request of that time that has all these input URLs, whatever their signatures.
+
+        Requests in `known` do not count. Raises `Unreachable`.
         """

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import Annotated, ClassVar, Generic, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, TypeVar
 
 import httpx
 from pydantic import BaseModel, BeforeValidator, ValidationError
@@ -23,6 +23,7 @@ from dropreel.model.errors import DropreelError
 from dropreel.model.provider import (
     Answer,
     FailureCause,
+    Lookup,
     Provider,
     Refusal,
     RenderState,
@@ -224,6 +225,7 @@ class HttpProvider(Provider, Generic[A]):
     this is no second submission.
     """
 
+    lists_requests = False
     title: ClassVar[str]
     """How people call the provider, as in `catalog.TITLES`."""
     answers: type[A]
@@ -259,6 +261,10 @@ class HttpProvider(Provider, Generic[A]):
         """False: nothing is cancelled at a provider that publishes no way to."""
         return False
 
+    def find(self, *_: Any, **__: Any) -> Lookup:  # noqa: ANN401 - as in the protocol
+        """Nothing is found at a provider that publishes no list."""
+        return Lookup(listed=0, readable=0)
+
     def authorization(self, token: str) -> Mapping[str, str]:
         """The headers that carry the token."""
         return {"Authorization": f"Bearer {token}"}
@@ -292,10 +298,10 @@ class HttpProvider(Provider, Generic[A]):
             raise UnknownRequest(f"{self.title} does not know the request.")
         raise self._unreachable(reply, status)
 
-    def _ask(self, method: str, path: str) -> Reply[A]:
+    def _ask(self, method: str, path: str, payload: Mapping[str, object] | None = None) -> Reply[A]:
         """Any answer about accepted work, also an error. Raises `Unreachable`."""
         try:
-            return self._call(method, path)
+            return self._call(method, path, payload)
         except (_NotSent, _NoReply) as err:
             raise Unreachable(str(err)) from None
 

@@ -1,12 +1,16 @@
-"""WaveSpeedAI's API: submit a task, ask for its result. It publishes no way to cancel one.
+"""WaveSpeedAI's API: submit a task, ask for its result, list tasks. It publishes no way to cancel
+one.
 
 Every answer is an envelope `{code, message, data}`. Three things can report an error: the HTTP
 status, the envelope's `code` (an HTTP status, too), and the task's `status` with its `code`.
-Numbers come from the page "WaveSpeedAI: Error Codes".
+Numbers come from the page "WaveSpeedAI: Error Codes". The list is on the page "WaveSpeedAI:
+Predictions" (wavespeed.ai/docs/docs-common-api/predictions); that its items may have `inputs` is in
+its command line's types only (WaveSpeedAI/wavespeed-cli, src/lib/api.ts; both November 2026).
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from datetime import UTC, datetime
 from typing import Annotated, Any
 from urllib.parse import quote, urlsplit
 
@@ -16,6 +20,7 @@ from dropreel.model.catalog import TITLES
 from dropreel.model.provider import (
     Answer,
     FailureCause,
+    Lookup,
     RenderLost,
     RenderState,
     Result,
@@ -32,6 +37,7 @@ from dropreel.providers.http import (
     Urls,
     plain_state,
 )
+from dropreel.providers.listing import files_in
 from dropreel.providers.words import cause_of, flat
 
 # Published: created, processing, completed, failed. Its client knows cancelled, timeout, deleted.
@@ -61,6 +67,9 @@ _ABOUT_THE_INPUT = {1200, 1400, 1401, 1402}
 # "code 1402", "[1402] ...", "1402: ...", but not "1200 x 900 pixels"
 _CODE_IN_WORDS = re.compile(r"code\W{0,3}(\d{4})\b|^\W*(\d{4})\s*[:\])-]", re.IGNORECASE)
 
+PAGE_SIZE, MAX_PAGES = 100, 5
+"""Of the list: its page allows at most 100 items; the pages of one look fit into one call."""
+
 # What a task may put out beside a video, such as its cover.
 _NO_VIDEO = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".mp3", ".wav", ".json", ".txt", ".zip")
 
@@ -74,8 +83,33 @@ def _booleans(found: object) -> list[bool]:
     return [one for one in found if isinstance(one, bool)] if isinstance(found, list) else []
 
 
+def _time(found: object) -> datetime | None:
+    try:
+        time = datetime.fromisoformat(found) if isinstance(found, str) else None
+    except ValueError:
+        return None
+    return time.replace(tzinfo=UTC) if time and time.tzinfo is None else time
+
+
+class _Listed(BaseModel, frozen=True):
+    """A task in the list."""
+
+    id: Text = ""
+    created_at: Annotated[datetime | None, BeforeValidator(_time)] = None
+    inputs: Any = None
+    input: Any = None  # the same, by the same types
+
+    def is_of(self, since: datetime, until: datetime) -> bool:
+        """True also without a time: the list was asked for that time."""
+        return self.created_at is None or since <= self.created_at <= until
+
+
+def _listed(found: object) -> list[object] | None:
+    return [it for it in found if isinstance(it, dict)] if isinstance(found, list) else None
+
+
 class _Task(BaseModel, frozen=True):
-    """`data`: the task, which is also called a prediction."""
+    """`data`: the task, which is also called a prediction; or a page of the list."""
 
     id: Text = ""
     status: Text = ""
@@ -83,6 +117,7 @@ class _Task(BaseModel, frozen=True):
     error: Any = None
     outputs: Urls = ()
     has_nsfw_contents: Annotated[tuple[bool, ...], BeforeValidator(_booleans)] = ()
+    items: Annotated[tuple[_Listed, ...] | None, BeforeValidator(_listed)] = None
 
 
 class _Envelope(AnyAnswer):
@@ -151,6 +186,7 @@ class WaveSpeed(HttpProvider[_Envelope]):
 
     title = TITLES["wavespeed"]
     answers = _Envelope
+    lists_requests = True
 
     def submit(self, endpoint: str, payload: Mapping[str, object]) -> str:
         return self._submit(f"/api/v3/{quote(endpoint)}", payload)
@@ -181,6 +217,48 @@ class WaveSpeed(HttpProvider[_Envelope]):
             video_url=next(filter(_may_be_video, task.outputs), None),
             nsfw=any(task.has_nsfw_contents) if task.has_nsfw_contents else None,
         )
+
+    def find(
+        self,
+        endpoint: str,
+        urls: Collection[str],
+        since: datetime,
+        until: datetime,
+        known: Collection[str],
+    ) -> Lookup:
+        ours = files_in([*urls])
+        listed = readable = 0
+        for page in range(1, MAX_PAGES + 1):
+            reply = self._get_page(page, endpoint, since, until)
+            items = reply.answer.data.items
+            if items is None:
+                raise Unreachable("WaveSpeed answered without a list.")
+            for item in items:
+                if not item.is_of(since, until):
+                    continue
+                inputs = [item.inputs, item.input]
+                listed, readable = listed + 1, readable + any(inputs)
+                is_ours = bool(ours) and ours <= files_in(inputs)
+                if is_ours and item.id not in known and reply.is_usable_id(item.id):
+                    return Lookup(request_id=item.id, listed=listed, readable=readable)
+            if len(items) < PAGE_SIZE:
+                break
+        return Lookup(listed=listed, readable=readable)
+
+    def _get_page(
+        self, page: int, endpoint: str, since: datetime, until: datetime
+    ) -> Reply[_Envelope]:
+        asked = {
+            "page": page,
+            "page_size": PAGE_SIZE,
+            "model": endpoint,
+            "created_after": since.isoformat(),
+            "created_before": until.isoformat(),
+        }
+        reply = self._ask("POST", "/api/v3/predictions", asked)
+        if reply.error_status is not None:
+            raise self._unreachable(reply, reply.error_status)
+        return reply
 
     def _get_task(self, ticket: Ticket) -> Reply[_Envelope]:
         # Not the answer's own urls.get, which could point anywhere.

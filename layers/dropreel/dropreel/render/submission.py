@@ -2,15 +2,15 @@
 
 Everything that can fail without a call to the provider comes before the attempt is begun in the
 ledger, and so does the wait for the rate limit. From then on each outcome is recorded: accepted,
-postponed, or refused. An attempt whose call is killed in between stays begun, and is never sent
-again.
+postponed, or refused. An attempt whose call gets no usable answer, or is killed in between, stays
+begun, and is never sent again: it is looked up (`lookup`).
 """
 
 import math
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import BinaryIO, Protocol
 
 from dropreel.model import errors
@@ -27,6 +27,7 @@ from dropreel.model.timing import (
 )
 from dropreel.model.uploads import Unreadable
 from dropreel.render.attempts import ACCOUNT_REFUSALS, after_refusal
+from dropreel.render.lookup import LOOK_WAIT_SECONDS, adopt
 from dropreel.runtime.log import logger
 from dropreel.runtime.settings import SubmitSettings
 
@@ -75,12 +76,13 @@ def submit(
     """Send the attempt, or answer from the ledger when it was sent before.
 
     Without a ticket, the state machine calls again after the wait with `next`: the same attempt
-    while the provider takes nothing for now, the rate limit is reached, or the function has too
-    little time left; with `falls_over`, a new attempt on the next offer after a definite refusal.
+    while the provider takes nothing for now, the rate limit is reached, the function has too little
+    time left, or an unclear submission is looked up; with `falls_over`, a new attempt on the next
+    offer after a definite refusal.
     Raises `SubmissionUnclear`, `InputGone`, `CopyUnreadable`, or the error of the last refusal.
     """
     plan, next_attempt = request.plan, request.next
-    step = _Step(ledger, clock, jitter, settings)
+    step = _Step(ledger, providers, uploads, clock, jitter, settings)
     sent = ledger.find(plan.job.id, next_attempt.attempt)
     if sent and sent.state is not AttemptState.POSTPONED:
         return step.answer_for(sent, plan, next_attempt)
@@ -124,10 +126,7 @@ def _payload(
     plan: Plan, offer: PlannedOffer, uploads: PresignedUploads, url_valid_seconds: int
 ) -> dict[str, OptionValue]:
     """The request's body. Its URLs grant access, so it goes to the provider and nowhere else."""
-    names = offer_of(offer.provider, offer.endpoint)
-    media = {names.image_field: plan.image}
-    if plan.audio and names.audio_field:
-        media[names.audio_field] = plan.audio
+    media = _media(plan, offer.provider, offer.endpoint)
     bucket = plan.job.bucket
     # To delete an upload is to withdraw the job, so not only the copies in `media` must exist.
     uploaded = [given for given in plan.job.inputs if given.role is not Role.DEFAULTS]
@@ -153,11 +152,22 @@ def _payload(
     }
 
 
+def _media(plan: Plan, provider: ProviderName, endpoint: str) -> dict[str, Input]:
+    """The copies that are sent, by the field of the request that names each."""
+    names = offer_of(provider, endpoint)
+    media = {names.image_field: plan.image}
+    if plan.audio and names.audio_field:
+        media[names.audio_field] = plan.audio
+    return media
+
+
 @dataclass(frozen=True)
 class _Step:
     """One call of submit."""
 
     ledger: Ledger
+    providers: Callable[[ProviderName], Provider]
+    uploads: PresignedUploads
     clock: Callable[[], datetime]
     jitter: Callable[[], float]
     settings: SubmitSettings
@@ -181,15 +191,46 @@ class _Step:
         if sent.state is AttemptState.REFUSED:
             return _fall_over(sent, sent.code or "", sent.message, plan)
         left_seconds = CALL_LIFE_SECONDS - (self.clock() - sent.begun_at).total_seconds()
-        if left_seconds > 0:
+        if next_attempt.unclear is None and left_seconds > 0:
             # Step Functions calls again when it loses the first call, which may still be running
             # and get a ticket.
             return _ask_again(next_attempt, left_seconds)
-        raise errors.SubmissionUnclear(
+        unclear = next_attempt.unclear or (
             f"The request to {TITLES[sent.provider]} was begun at "
             f"{sent.begun_at:%Y-%m-%d %H:%M:%S} UTC and never finished: whether it was accepted is "
             "unknown."
         )
+        return self._look_up(sent, plan, next_attempt, unclear)
+
+    def _look_up(
+        self, sent: Attempt, plan: Plan, next_attempt: NextAttempt, unclear: str
+    ) -> Submission:
+        """Look for an attempt that no call is sending any more, and go on with what is found."""
+        provider = self.providers(sent.provider)
+        if not provider.lists_requests:
+            raise errors.SubmissionUnclear(unclear)
+        urls = [
+            self.uploads.presigned_url(plan.job.bucket, given, 1)
+            for given in _media(plan, sent.provider, sent.endpoint).values()
+        ]
+        sent_by = sent.begun_at + timedelta(seconds=CALL_LIFE_SECONDS)
+        missed = adopt(sent, sent_by, provider, urls, self.ledger)
+        looks = next_attempt.looks + 1
+        if missed is not None and looks >= len(LOOK_WAIT_SECONDS):
+            raise errors.SubmissionUnclear(
+                f"{unclear} {TITLES[sent.provider]}'s list of requests was read {looks} times. The "
+                f"last time, it {missed}."
+            )
+        if missed is not None:
+            logger.info("The list of requests %s", missed)
+            return _look_later(next_attempt, unclear, looks)
+        found = self.ledger.find(sent.job_id, sent.number)
+        if not (found and found.request_id and found.accepted_at):
+            raise RuntimeError("The ledger has another outcome for a request that was found.")
+        logger.info("Found request %s of %s", found.request_id, found.provider)
+        ticket = found.ticket_for(found.request_id, found.accepted_at)
+        self._cancel_if_stopped(ticket, plan.job, provider)
+        return _accepted(ticket, next_attempt)
 
     def send(
         self,
@@ -205,10 +246,13 @@ class _Step:
         except Refusal as refusal:
             return self._refused(refusal, attempt, plan, next_attempt)
         except Unclear as unclear:
-            raise errors.SubmissionUnclear(
+            words = (
                 f"The request was sent to {TITLES[attempt.provider]}, and whether it was accepted "
                 f"is unknown: {unclear}"
-            ) from None
+            )
+            if not provider.lists_requests:
+                raise errors.SubmissionUnclear(words) from None
+            return _look_later(next_attempt, words, looks=0)
         accepted_at = self.clock()
         self._record(attempt, request_id, accepted_at)
         ticket = attempt.ticket_for(request_id, accepted_at)
@@ -306,6 +350,15 @@ def _ask_again(next_attempt: NextAttempt, seconds: float) -> Submission:
     """Another call is still running: `tries` counts at least that one."""
     return Submission(
         wait_seconds=math.ceil(seconds), next=_later(next_attempt, max(1, next_attempt.tries))
+    )
+
+
+def _look_later(next_attempt: NextAttempt, unclear: str, looks: int) -> Submission:
+    """The state machine waits, and calls again: a function does not sleep."""
+    following = _later(next_attempt, max(1, next_attempt.tries))
+    return Submission(
+        wait_seconds=LOOK_WAIT_SECONDS[looks],
+        next=following.model_copy(update={"unclear": unclear, "looks": looks}),
     )
 
 
