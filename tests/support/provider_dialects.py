@@ -43,6 +43,11 @@ def cancel(provider: Provider) -> object:
     return provider.cancel(TICKET)
 
 
+def find(provider: Provider) -> object:
+    now = TICKET.submitted_at
+    return provider.find("a/model", list(PAYLOAD.values()), now, now, ())
+
+
 @dataclass(frozen=True)
 class Dialect:
     """How one provider says the things that all say."""
@@ -86,13 +91,21 @@ WAVESPEED = Dialect(
     make=WaveSpeed,
     endpoint="wavespeed-ai/wan-2.2/speech-to-video",
     submit_path="/api/v3/wavespeed-ai/wan-2.2/speech-to-video",
-    reads={ask: "/api/v3/predictions/r1/result", result: "/api/v3/predictions/r1/result"},
+    reads={
+        ask: "/api/v3/predictions/r1/result",
+        result: "/api/v3/predictions/r1/result",
+        find: "/api/v3/predictions",
+    },
     accepted=lambda request_id: {
         "code": 200,
         "message": "success",
         "data": {"id": request_id, "status": "created", "urls": {"get": "https://x.example/r1"}},
     },
-    in_state=lambda state: {"code": 200, "message": "success", "data": {"status": state}},
+    in_state=lambda state: {
+        "code": 200,
+        "message": "success",
+        "data": {"status": state, "items": [] if isinstance(state, str) else None},
+    },
     failed=lambda words: {"code": 200, "data": {"id": "r1", "status": "failed", "error": words}},
     completed=lambda url: {"code": 200, "data": {"status": "completed", "outputs": [url]}},
     error_in_200=lambda status: {"code": status, "message": "no", "data": None},
