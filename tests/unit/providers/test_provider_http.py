@@ -394,12 +394,14 @@ def test_error_or_no_state_inside_a_200_is_no_failed_render(dialect: Dialect, re
 
 
 @each_dialect
-@pytest.mark.parametrize("state", ["warming_up", "error", "success", 7])
+@pytest.mark.parametrize("state", ["warming_up", "paused", "success", 7])
 def test_unknown_state_counts_as_still_running_and_is_named(dialect: Dialect, state: str) -> None:
-    provider, _ = provider_of(dialect, answer(200, dialect.in_state(state)))
+    body = dialect.in_state(state)
+    assert isinstance(body, dict)
+    provider, _ = provider_of(dialect, answer(200, body | {"message": "Wake me."}))
     given = provider.ask(TICKET)
     assert given.state is RenderState.RENDERING
-    assert str(state) in given.message
+    assert given.message.endswith(f": {state}. Wake me.")
 
 
 @each_read
@@ -417,7 +419,10 @@ def test_forgotten_request_is_said_to_be_unknown(dialect: Dialect, read: Read) -
     for given in (
         answer(404, {"message": "no"}),
         answer(404, ""),
+        answer(410, {"message": "expired"}),
+        answer(410, "<html>Gone</html>"),
         answer(200, dialect.error_in_200(404)),
+        answer(200, dialect.error_in_200(410)),
     ):
         provider, _ = provider_of(dialect, given)
         with pytest.raises(UnknownRequest):

@@ -1,5 +1,6 @@
 """RunComfy's dialect: what is not the same for every provider (see test_provider_http)."""
 
+from contextlib import suppress
 from typing import Any
 
 import httpx
@@ -92,6 +93,12 @@ def test_refusal_says_the_providers_words(body: object, words: str) -> None:
         ("failed", RenderState.FAILED),
         ("cancelled", RenderState.CANCELLED),
         ("canceled", RenderState.CANCELLED),
+        ("waiting", RenderState.QUEUED),
+        ("starting", RenderState.QUEUED),
+        ("error", RenderState.FAILED),
+        ("timeout", RenderState.FAILED),
+        ("expired", RenderState.FAILED),
+        ("rejected", RenderState.FAILED),
         (" In-Progress ", RenderState.RENDERING),
         ("COMPLETED", RenderState.COMPLETED),
     ],
@@ -99,6 +106,30 @@ def test_refusal_says_the_providers_words(body: object, words: str) -> None:
 def test_states(status: str, state: RenderState) -> None:
     provider, _ = runcomfy(answer(200, {"request_id": "r1", "status": status}))
     assert provider.ask(TICKET).state is state
+
+
+@pytest.mark.parametrize("result", [answer(404, ""), answer(200, {"status": "expired"})])
+def test_failed_render_without_words_names_its_state(result: httpx.Response) -> None:
+    provider, _ = runcomfy(answer(200, {"status": "Expired"}), result)
+    assert provider.ask(TICKET).message == "RunComfy gives no reason but the state expired."
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"error_code": 401001},
+        {"error_code": 429001, "message": "slow down"},
+        {"error_code": 404001},
+        {"message": "Result is not ready yet"},
+        {"error": {"message": "Output video not available"}},
+    ],
+)
+def test_error_of_the_call_itself_is_no_failed_render(fields: dict[str, Any]) -> None:
+    provider, _ = runcomfy(answer(200, {"status": "error", **fields}))
+    with suppress(Unreachable, UnknownRequest):
+        assert provider.ask(TICKET).state is RenderState.RENDERING
+    with pytest.raises((Unreachable, UnknownRequest)):
+        provider.result(TICKET)
 
 
 def test_answer_says_the_place_in_the_queue() -> None:
@@ -110,6 +141,8 @@ def test_answer_says_the_place_in_the_queue() -> None:
     ("status_body", "result", "message"),
     [
         ({}, answer(200, {"status": "failed", "error": "face not found"}), "face not found"),
+        ({"status": "error"}, answer(200, {"status": "error", "error": "oom"}), "oom"),
+        ({"status": "rejected", "message": "no"}, answer(500, ""), "no"),
         ({}, answer(200, {"error": {"message": "face not found"}}), "face not found"),
         ({}, answer(200, {"status": "failed", "error_code": 500001, "message": "oom"}), "oom"),
         ({"error": "told at once"}, answer(500, ""), "told at once"),
@@ -186,6 +219,9 @@ def test_result_of_a_render_that_goes_on_is_not_taken(status: str, output: dict[
         ({"status": "failed", "error": {"details": "nsfw"}}, "failed", "moderated"),
         ({"status": "failed", "error": {"error_message": "no face"}}, "failed", "bad input"),
         ({"status": "failed"}, "failed", "other"),
+        ({"status": "error", "error": "The GPU went away"}, "failed", "other"),
+        ({"status": "error", "error_code": 500001, "message": "oom"}, "failed", "other"),
+        ({"status": "rejected", "message": "no face"}, "failed", "bad input"),
         ({"status": "failed", "output": {"video": ONE}}, "failed", "other"),
         ({"status": "succeeded", "output": {}, "error": "flagged"}, "failed", "moderated"),
         ({"error_code": 422003, "error_message": "flagged as unsafe"}, "failed", "moderated"),

@@ -16,6 +16,7 @@ from dropreel.model.provider import (
     RenderState,
     Result,
     Unclear,
+    UnknownRequest,
     Unreachable,
 )
 from tests.support.provider_dialects import PAYLOAD, TICKET, WAVESPEED, Network, answer, provider_of
@@ -200,6 +201,33 @@ def test_failed_render_says_why(body: object, message: str) -> None:
 def test_error_without_a_state_is_no_failed_render(body: object) -> None:
     with pytest.raises(Unreachable):
         wavespeed(answer(200, body))[0].ask(TICKET)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "prediction not found",
+        "Not found.",
+        "The task r1 does not exist",
+        "failed to get prediction: record not found",
+        "This prediction has been deleted.",
+        "no such task",
+    ],
+)
+@pytest.mark.parametrize("status", [200, 400])
+def test_400_that_says_not_found_means_a_forgotten_request(words: str, status: int) -> None:
+    provider, _ = wavespeed(answer(status, {"code": 400, "message": words, "data": None}))
+    for question in (provider.ask, provider.result):
+        with pytest.raises(UnknownRequest):
+            question(TICKET)
+
+
+@pytest.mark.parametrize(
+    "words", ["task r1: image file not found", "bad request", "invalid id", ""]
+)
+def test_other_400_is_no_forgotten_request(words: str) -> None:
+    with pytest.raises(Unreachable):
+        wavespeed(answer(400, {"code": 400, "message": words}))[0].ask(TICKET)
 
 
 # Where the video is

@@ -248,6 +248,19 @@ def test_deadline_cancels_and_names_the_last_state(answer: Answer | Exception, w
     assert provider.cancelled == ["req-1"]
 
 
+def test_deadline_repeats_the_last_words_of_a_provider_that_is_silent_then() -> None:
+    dreams = Answer(state=RenderState.RENDERING, message="Unknown: dreaming. Wake me.")
+    progress = poll_at(30, ScriptedProvider(answers=[dreams]), RENDERS)
+    for trouble in (Unreachable("HTTP 502"), UnknownRequest()):
+        progress = poll_at(60, ScriptedProvider(answers=[trouble]), progress)
+
+    with pytest.raises(RenderTimedOut, match=r"Unknown: dreaming\. Wake me\. HTTP 503"):
+        poll_at(RENDER_SECONDS, ScriptedProvider(answers=[Unreachable("HTTP 503")]), progress)
+
+    progress = poll_at(90, ScriptedProvider(answers=[RENDERING]), progress)
+    assert progress.message == ""
+
+
 def test_time_in_the_providers_queue_is_no_rendering_time() -> None:
     begun_seconds = QUEUE_SECONDS - 1
     progress = poll_at(begun_seconds, ScriptedProvider(answers=[RENDERING]))

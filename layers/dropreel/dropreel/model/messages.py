@@ -128,6 +128,7 @@ class Progress(_Message):
     unknown_since: datetime | None = Field(
         default=None, description="Since when the provider does not know the request."
     )
+    message: str = Field(default="", description="The provider's last words about the render.")
 
 
 class _Planned(_Message):

@@ -120,12 +120,17 @@ OrEmpty = BeforeValidator(_object)
 STATES: Mapping[str, RenderState] = {
     "queued": RenderState.QUEUED,
     "pending": RenderState.QUEUED,
+    "waiting": RenderState.QUEUED,
+    "starting": RenderState.QUEUED,
     "processing": RenderState.RENDERING,
     "in_progress": RenderState.RENDERING,
     "running": RenderState.RENDERING,
     "completed": RenderState.COMPLETED,
     "succeeded": RenderState.COMPLETED,
     "failed": RenderState.FAILED,
+    "timeout": RenderState.FAILED,
+    "expired": RenderState.FAILED,
+    "rejected": RenderState.FAILED,
     "cancelled": RenderState.CANCELLED,
     "canceled": RenderState.CANCELLED,
 }
@@ -265,6 +270,10 @@ class HttpProvider(Provider, Generic[A]):
         """Nothing is found at a provider that publishes no list."""
         return Lookup(listed=0, readable=0)
 
+    def means_unknown(self, status: int, words: str) -> bool:  # noqa: ARG002 - for dialects
+        """Whether an error about accepted work means that the provider does not know it."""
+        return status in (404, 410)
+
     def authorization(self, token: str) -> Mapping[str, str]:
         """The headers that carry the token."""
         return {"Authorization": f"Bearer {token}"}
@@ -292,10 +301,10 @@ class HttpProvider(Provider, Generic[A]):
         if status is None or (reply.is_2xx and reply.answer.state is not None):
             # A failed render may carry an error code: the state is the answer.
             return reply
-        if reply.means_failed_render and status != 404:
-            return reply
-        if status == 404:
+        if self.means_unknown(status, reply.words):
             raise UnknownRequest(f"{self.title} does not know the request.")
+        if reply.means_failed_render:
+            return reply
         raise self._unreachable(reply, status)
 
     def _ask(self, method: str, path: str, payload: Mapping[str, object] | None = None) -> Reply[A]:
@@ -307,10 +316,8 @@ class HttpProvider(Provider, Generic[A]):
 
     def _in_progress(self, reply: Reply[A], status: str) -> Answer:
         """For an unknown state: the render may still run."""
-        return Answer(
-            state=RenderState.RENDERING,
-            message=f"{self.title} reports a state that is not known: {reply.clean(status)}.",
-        )
+        reported = f"{self.title} reports a state that is not known: {reply.clean(status)}."
+        return Answer(state=RenderState.RENDERING, message=f"{reported} {reply.words}".rstrip())
 
     def _raise_unless_over(self, state: RenderState | None) -> None:
         if state in (RenderState.QUEUED, RenderState.RENDERING):

@@ -1,5 +1,6 @@
 """RunComfy's model API: submit, status, result, cancel. Its page describes answers loosely."""
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -31,9 +32,17 @@ from dropreel.providers.http import (
 )
 from dropreel.providers.words import cause_of, flat
 
-# Published: in_queue, in_progress, completed, cancelled. `error` and `success` are left out: they
-# may describe the answer, and a guess must not fail a render.
-_STATES = {**STATES, "in_queue": RenderState.QUEUED}
+# Published: in_queue, in_progress, completed, cancelled. Its clients of 2026 also wait on waiting
+# and starting, and stop at error, timeout, expired and rejected. `success` is left out: it may
+# describe the answer.
+_STATES = {**STATES, "in_queue": RenderState.QUEUED, "error": RenderState.FAILED}
+# An `error` with one of these codes, or with these words, is the call's own: no failed render.
+_ERRORS_OF_THE_CALL = (401, 402, 403, 404, 408, 410, 429)
+_NOT_READY = re.compile(
+    r"\b(?:results?|outputs?|videos?|request)\b.{0,20}"
+    r"\bnot (?:yet )?(?:ready|available|complete|completed|finished|found)\b",
+    re.IGNORECASE,
+)
 
 
 class _Output(BaseModel):
@@ -62,7 +71,13 @@ class _Answer(AnyAnswer):
 
     @property
     def state(self) -> RenderState | None:
-        return _STATES.get(plain_state(self.status))
+        state = plain_state(self.status)
+        return None if state == "error" and self._is_of_the_call else _STATES.get(state)
+
+    @property
+    def _is_of_the_call(self) -> bool:
+        words = flat(list(self.said))
+        return self.error_status in _ERRORS_OF_THE_CALL or _NOT_READY.search(words) is not None
 
     @property
     def is_cancelled(self) -> bool:
@@ -116,7 +131,7 @@ class RunComfy(HttpProvider[_Answer]):
         answer = reply.answer
         state = RenderState.FAILED if reply.means_failed_render else answer.state
         if state is RenderState.FAILED:
-            return _lost(state, reply.words or self._words_of_result(ticket))
+            return _lost(reply, state, reply.words or self._words_of_result(ticket))
         if state is RenderState.COMPLETED:
             try:
                 return self._outcome(ticket)[0]
@@ -143,7 +158,7 @@ class RunComfy(HttpProvider[_Answer]):
         if state is None:
             raise Unreachable("RunComfy answered without a result.")
         if state in (RenderState.FAILED, RenderState.CANCELLED):
-            return _lost(state, reply.words), None
+            return _lost(reply, state, reply.words), None
         return Answer(state=state), reply.answer.video_url
 
     def cancel(self, ticket: Ticket) -> bool:
@@ -173,10 +188,14 @@ class RunComfy(HttpProvider[_Answer]):
         return reply
 
 
-def _lost(state: RenderState, words: str) -> Answer:
+def _lost(reply: Reply[_Answer], state: RenderState, words: str) -> Answer:
     if state is RenderState.CANCELLED:
         return Answer(state=state, message=words)
-    return Answer(state=state, message=words or "RunComfy gives no reason.", cause=cause_of(words))
+    status = plain_state(reply.answer.status)
+    reason = f"RunComfy gives no reason but the state {status}."
+    if status in ("", "failed", "error"):
+        reason = "RunComfy gives no reason."
+    return Answer(state=state, message=words or reason, cause=cause_of(words))
 
 
 def _path(ticket: Ticket, what: str) -> str:

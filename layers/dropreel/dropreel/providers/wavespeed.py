@@ -44,7 +44,6 @@ from dropreel.providers.words import cause_of, flat
 _STATES = {
     **STATES,
     "created": RenderState.QUEUED,
-    "timeout": RenderState.FAILED,
     "deleted": RenderState.CANCELLED,
 }
 _REASONS = {
@@ -69,6 +68,16 @@ _CODE_IN_WORDS = re.compile(r"code\W{0,3}(\d{4})\b|^\W*(\d{4})\s*[:\])-]", re.IG
 
 PAGE_SIZE, MAX_PAGES = 100, 5
 """Of the list: its page allows at most 100 items; the pages of one look fit into one call."""
+
+# A 400 with such words is about the task, which it does not know: "prediction not found".
+_UNKNOWN_TASK = re.compile(
+    r"^(?!.*\b(?:image|audio|face|file|url|media)\b)"
+    r"(?:\W*not found\b"
+    r"|.*\b(?:prediction|task|request|record|id)s?\b.*"
+    r"\b(?:not found|not exist|no longer exists?|deleted)\b"
+    r"|.*\b(?:no such|unknown|cannot find) (?:prediction|task|request|record|id)\b)",
+    re.IGNORECASE,
+)
 
 # What a task may put out beside a video, such as its cover.
 _NO_VIDEO = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".mp3", ".wav", ".json", ".txt", ".zip")
@@ -259,6 +268,11 @@ class WaveSpeed(HttpProvider[_Envelope]):
         if reply.error_status is not None:
             raise self._unreachable(reply, reply.error_status)
         return reply
+
+    def means_unknown(self, status: int, words: str) -> bool:
+        return super().means_unknown(status, words) or (
+            status == 400 and _UNKNOWN_TASK.search(words) is not None
+        )
 
     def _get_task(self, ticket: Ticket) -> Reply[_Envelope]:
         # Not the answer's own urls.get, which could point anywhere.

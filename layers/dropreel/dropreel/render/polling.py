@@ -51,6 +51,7 @@ def poll(
     before = render.progress or Progress(state=RenderState.QUEUED, wait_seconds=0)
     retry_after_seconds = 0.0
     unknown_since: datetime | None = None
+    trouble = ""
     if render.progress is None:
         # Submit may have failed to record it, and a new run of the job would pay again.
         ledger.confirm(render.plan.job.id, ticket)
@@ -59,22 +60,24 @@ def poll(
     try:
         answer = provider.ask(ticket)
     except Unreachable as silence:
-        answer = Answer(state=before.state, message=str(silence))
+        answer, trouble = Answer(state=before.state, message=before.message), str(silence)
         retry_after_seconds = silence.retry_after_seconds
         unknown_since = before.unknown_since  # neither confirmed nor refuted
     except UnknownRequest:
         unknown_since = before.unknown_since or clock()
         _give_up_if_forgotten(render, ledger, unknown_since, clock())
-        answer = Answer(state=before.state, message="The request is not known there at present.")
+        answer = Answer(state=before.state, message=before.message)
+        trouble = "The request is not known there at present."
     now = clock()
-    logger.info("Request %s is %s. %s", ticket.request_id, answer.state, answer.message)
+    words = " ".join(filter(None, (answer.message, trouble)))
+    logger.info("Request %s is %s. %s", ticket.request_id, answer.state, words)
 
     is_rendering = answer.state is RenderState.RENDERING
     rendering_since = before.rendering_since or (now if is_rendering else None)
     left_seconds = _left_seconds(render, rendering_since, now)
     if answer.state is RenderState.CANCELLED and left_seconds <= 0:
         # An earlier call cancelled it and was cut off.
-        return _end_overdue(render, answer, rendering_since, ledger, cancelled=True)
+        return _end_overdue(render, answer.state, words, rendering_since, ledger, cancelled=True)
     if answer.state in (RenderState.FAILED, RenderState.CANCELLED):
         following = _record_loss(render, answer, ledger)
         return Progress(state=answer.state, wait_seconds=0, next=following)
@@ -88,7 +91,9 @@ def poll(
         )
     if left_seconds <= 0:
         cancelled = _cancel(provider, ticket)
-        return _end_overdue(render, answer, rendering_since, ledger, cancelled=cancelled)
+        return _end_overdue(
+            render, answer.state, words, rendering_since, ledger, cancelled=cancelled
+        )
     wait_seconds = next_wait_seconds(
         (now - _begun_at(render)).total_seconds(), retry_after_seconds=retry_after_seconds
     )
@@ -97,6 +102,7 @@ def poll(
         wait_seconds=min(wait_seconds, math.ceil(left_seconds)),
         rendering_since=rendering_since,
         unknown_since=unknown_since,
+        message=answer.message,
     )
 
 
@@ -143,7 +149,8 @@ def _record_loss(render: ActiveRender, answer: Answer, ledger: Ledger) -> NextAt
 
 def _end_overdue(
     render: ActiveRender,
-    answer: Answer,
+    state: RenderState,
+    words: str,
     rendering_since: datetime | None,
     ledger: Ledger,
     *,
@@ -157,7 +164,7 @@ def _end_overdue(
     limit_seconds = ticket.queue_timeout_seconds if is_queued else ticket.render_timeout_seconds
     late = RenderTimedOut(
         f"{TITLES[ticket.provider]} had not finished request {ticket.request_id} after "
-        f"{limit_seconds / 60:g} minutes (state: {answer.state}). {answer.message}".rstrip()
+        f"{limit_seconds / 60:g} minutes (state: {state}). {words}".rstrip()
     )
     if not cancelled:
         raise late
