@@ -268,6 +268,7 @@ def manifest(job: Job = JOB, started_at: datetime = NOON) -> str:
             duration_seconds=None,
             width=64,
             height=48,
+            has_audio=True,
             sha256="0" * 64,
         ),
         render=RenderSummary(

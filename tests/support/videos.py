@@ -12,8 +12,11 @@ WIDTH, HEIGHT = 64, 48
 
 
 @cache
-def tiny_video(movflags: str = "", container: str = "mp4") -> bytes:
-    """One second of H.264, 64 by 48 pixels; `faststart` puts the description first."""
+def tiny_video(
+    movflags: str = "", container: str = "mp4", *, seconds: float = 1, sound: bool = False
+) -> bytes:
+    """H.264, 64 by 48 pixels; `faststart` puts the description first. With `sound`, a silent track
+    of the same length."""
     options = {"movflags": movflags} if movflags else {}
     # A real file, because ffmpeg reads it again to move the description to the front.
     with TemporaryDirectory() as folder:
@@ -21,12 +24,18 @@ def tiny_video(movflags: str = "", container: str = "mp4") -> bytes:
         with av.open(path, "w", format=container, options=options) as out:
             stream = out.add_stream("libx264", rate=10)
             stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
-            for number in range(10):
+            voice = out.add_stream("aac", rate=8000, layout="mono") if sound else None
+            for number in range(round(seconds * 10)):
                 picture = av.VideoFrame(WIDTH, HEIGHT, "yuv420p")
                 for plane in picture.planes:
-                    plane.update(bytes([number * 20]) * plane.buffer_size)
+                    plane.update(bytes([number % 10 * 20]) * plane.buffer_size)
                 out.mux(stream.encode(picture))
             out.mux(stream.encode())
+            if voice:
+                silence = av.AudioFrame("fltp", "mono", round(seconds * 8000))
+                silence.rate, silence.pts = 8000, 0
+                silence.planes[0].update(bytes(silence.planes[0].buffer_size))
+                out.mux([*voice.encode(silence), *voice.encode()])
         return path.read_bytes()
 
 

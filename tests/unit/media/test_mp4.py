@@ -1,3 +1,4 @@
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -8,7 +9,7 @@ from dropreel.media.mp4 import Mp4Check, VideoFacts
 from dropreel.model.errors import ResultRefused
 from tests.support.videos import HEIGHT, WIDTH, box, tiny_sound, tiny_video
 
-FACTS = VideoFacts(duration_seconds=1.0, width=WIDTH, height=HEIGHT)
+FACTS = VideoFacts(duration_seconds=1.0, width=WIDTH, height=HEIGHT, has_audio=False)
 FTYP = box(b"ftyp", b"isom\0\0\0\0isom")
 LONG = b"\0\0\0\1"
 
@@ -53,9 +54,32 @@ def test_real_video_has_its_length_and_size(movflags: str) -> None:
     ids=["known", "not known"],
 )
 def test_fragmented_video_has_the_length_that_it_states(video: bytes, seconds: int | None) -> None:
-    facts = VideoFacts(duration_seconds=seconds, width=WIDTH, height=HEIGHT)
+    assert checked(video).facts() == replace(FACTS, duration_seconds=seconds)
 
-    assert checked(video).facts() == facts
+
+@pytest.mark.parametrize("movflags", ["", "faststart", "frag_keyframe+empty_moov"])
+@pytest.mark.parametrize("sound", [True, False])
+def test_sound_track_is_found(movflags: str, sound: bool) -> None:
+    assert checked(tiny_video(movflags, sound=sound)).facts().has_audio is sound
+
+
+def test_sound_track_without_a_sample_is_none() -> None:
+    video = tiny_video(sound=True)
+    at = video.rindex(b"stsz") + 12  # the sound track is the second
+    assert video[at : at + 4] != bytes(4)
+
+    silent = video[:at] + bytes(4) + video[at + 4 :]
+
+    assert not checked(silent).facts().has_audio
+
+
+def test_damaged_sound_track_leaves_the_pictures() -> None:
+    video = tiny_video(sound=True)
+    at = video.rindex(b"stsz") - 4
+
+    facts = checked(video[:at] + b"\0\xff\xff\xff" + video[at + 4 :]).facts()
+
+    assert facts == replace(FACTS, duration_seconds=facts.duration_seconds)
 
 
 def test_an_open_end_is_a_video_but_never_known_to_be_whole() -> None:

@@ -24,7 +24,7 @@ from dropreel.model.events import (
 )
 from dropreel.model.job import Input, Role
 from dropreel.model.ledger import AttemptState, Outcome
-from dropreel.model.messages import ActiveRender, NextAttempt, Progress
+from dropreel.model.messages import ActiveRender, NextAttempt, PlannedOffer, Progress
 from dropreel.model.provider import (
     Answer,
     FailureCause,
@@ -81,6 +81,7 @@ def test_video_and_manifest_lie_where_the_uploads_lay_without_the_url(bucket: Bu
         "duration_seconds": 1.0,
         "width": WIDTH,
         "height": HEIGHT,
+        "has_audio": False,
         "sha256": hashlib.sha256(body).hexdigest(),
         "nsfw": None,
     }
@@ -125,6 +126,78 @@ def test_manifest_says_what_was_changed_and_what_the_detector_found(bucket: Buck
     ready = delivered(bucket, provider=provider, render=render)
 
     assert (ready.changes, ready.video.nsfw) == (changes, True)
+
+
+FLASH = PlannedOffer(provider="runcomfy", endpoint="wan-ai/wan-2-6/flash/image-to-video", fields={})
+SILENT = "The video has no sound track, although it was made to a recording."
+
+
+def made_to(voice_seconds: float | None, offer: PlannedOffer = RUNCOMFY) -> ActiveRender:
+    """A render to a recording of that length."""
+    facts = PLAN.audio_facts
+    assert facts
+    voice = facts.model_copy(update={"duration_seconds": voice_seconds})
+    changes = {"route": (offer,), "audio_facts": None if voice_seconds is None else voice}
+    ticket = TICKET.model_copy(update={"provider": offer.provider, "endpoint": offer.endpoint})
+    plan = PLAN.model_copy(update=changes)
+    return UNDERWAY.model_copy(update={"plan": plan, "ticket": ticket})
+
+
+def other_length(voice_seconds: float) -> tuple[str, ...]:
+    return (f"The video is 10.0 seconds long, and its recording {voice_seconds:.1f} seconds.",)
+
+
+@pytest.mark.parametrize(
+    ("voice_seconds", "offer", "sound", "warnings"),
+    [
+        (10, RUNCOMFY, True, ()),
+        (10.5, RUNCOMFY, True, ()),
+        (9.5, RUNCOMFY, True, ()),
+        (10.6, RUNCOMFY, True, other_length(10.6)),
+        (9.4, RUNCOMFY, True, other_length(9.4)),
+        (8, RUNCOMFY, True, other_length(8)),
+        (10, RUNCOMFY, False, (SILENT,)),
+        (8, RUNCOMFY, False, (SILENT, *other_length(8))),
+        (None, FLASH, False, ()),
+        (None, FLASH, True, ()),
+        (10, FLASH, False, (SILENT,)),
+        (8, FLASH, True, ()),  # the job asked for 10 seconds
+        (12, FLASH, True, other_length(12)),
+    ],
+)
+def test_video_that_does_not_speak_its_recording_comes_with_warnings(
+    bucket: Bucket,
+    voice_seconds: float | None,
+    offer: PlannedOffer,
+    sound: bool,
+    warnings: tuple[str, ...],
+) -> None:
+    video = Fetches(tiny_video(seconds=10, sound=sound))
+
+    ready = delivered(bucket, video, render=made_to(voice_seconds, offer))
+
+    assert (ready.video.has_audio, ready.voice_seconds) == (sound, voice_seconds)
+    assert ready.warnings == warnings
+    assert bucket.manifest == ready
+
+
+@pytest.mark.parametrize(("voice_seconds", "warned"), [(10.52, False), (10.53, True)])
+def test_length_of_a_long_video_may_differ_by_a_twentieth(
+    bucket: Bucket, voice_seconds: float, warned: bool
+) -> None:
+    video = Fetches(tiny_video(seconds=10, sound=True))
+
+    ready = delivered(bucket, video, render=made_to(voice_seconds))
+
+    assert bool(ready.warnings) is warned
+
+
+def test_video_that_states_no_length_is_not_compared(bucket: Bucket) -> None:
+    video = Fetches(tiny_video("frag_keyframe+empty_moov", sound=True))
+
+    ready = delivered(bucket, video, render=made_to(8))
+
+    assert (ready.video.duration_seconds, ready.warnings) == (None, ())
 
 
 def test_manifest_passes_on_what_the_job_was_given(bucket: Bucket) -> None:

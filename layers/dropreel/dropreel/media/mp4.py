@@ -26,6 +26,7 @@ class VideoFacts:
     duration_seconds: float | None
     width: int
     height: int
+    has_audio: bool
 
 
 class Mp4Check:
@@ -111,7 +112,7 @@ def _brands(ftyp: bytearray) -> set[bytes]:
 
 
 def _facts(moov: memoryview) -> VideoFacts:
-    sample = next(_video_samples(moov), None)
+    sample = next((found[8:] for found in _tables(moov, b"vide", b"stsd")), None)
     if sample is None:
         raise _refused("it has no video track")
     # VisualSampleEntry: 8 bytes of box, 8 of SampleEntry, 16 reserved, then the size in pixels.
@@ -119,16 +120,27 @@ def _facts(moov: memoryview) -> VideoFacts:
     duration_seconds = _duration_seconds(moov)
     if not (width and height) or duration_seconds == 0:
         raise _refused("it does not say how large or how long it is")
-    return VideoFacts(duration_seconds, width, height)
+    return VideoFacts(duration_seconds, width, height, _has_audio(moov))
 
 
-def _video_samples(moov: memoryview) -> Iterator[memoryview]:
-    """The first sample description of each video track."""
+def _has_audio(moov: memoryview) -> bool:
+    """Whether a sound track has samples; those of a fragmented MP4 are not counted in `moov`."""
+    try:
+        if next(_find(moov, b"mvex"), None) is not None:
+            return next(_tables(moov, b"soun", b"stsd"), None) is not None
+        sizes = (size for kind in (b"stsz", b"stz2") for size in _tables(moov, b"soun", kind))
+        return any(any(size[8:12]) for size in sizes)  # the number of samples
+    except ResultRefused:
+        return False  # a damaged sound track is no reason to lose the pictures
+
+
+def _tables(moov: memoryview, track_kind: bytes, kind: bytes) -> Iterator[memoryview]:
+    """The tables of a kind in the tracks of a kind."""
     for track in _find(moov, b"trak"):
         for media in _find(track, b"mdia"):
-            is_video = any(bytes(handler[8:12]) == b"vide" for handler in _find(media, b"hdlr"))
-            for description in _find(media, b"minf", b"stbl", b"stsd") if is_video else ():
-                yield description[8:]
+            handlers = _find(media, b"hdlr")
+            if any(bytes(handler[8:12]) == track_kind for handler in handlers):
+                yield from _find(media, b"minf", b"stbl", kind)
 
 
 def _duration_seconds(moov: memoryview) -> float | None:

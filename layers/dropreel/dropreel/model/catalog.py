@@ -282,3 +282,11 @@ def offer_of(provider: ProviderName, endpoint: str) -> Offer:
             if (offer.provider, offer.endpoint) == (provider, endpoint):
                 return offer
     raise KeyError(endpoint)
+
+
+def has_own_duration(provider: ProviderName, endpoint: str) -> bool:
+    """Whether jobs ask the endpoint for a duration; else a video is as long as its recording."""
+    try:
+        return offer_of(provider, endpoint).option("duration") is not None
+    except KeyError:
+        return False  # a newer catalog does not have it any more

@@ -153,6 +153,11 @@ class DeliveredVideo(_Published):
     duration_seconds: float | None = Field(description="Null when the video does not state it.")
     width: int = Field(description="In pixels.")
     height: int = Field(description="In pixels.")
+    has_audio: bool | None = Field(
+        default=None,
+        description="Whether it has a sound track. Null only when an earlier version of Dropreel "
+        "delivered it.",
+    )
     sha256: str = Field(pattern="^[0-9a-f]{64}$", description="Of the video's bytes, in hex.")
     nsfw: bool | None = Field(
         default=None,
@@ -209,6 +214,15 @@ class VideoReady(_Published):
         description="The keys of uploads with the job's name whose ending Dropreel does not know.",
     )
     video: DeliveredVideo
+    voice_seconds: float | None = Field(
+        default=None,
+        description="How long the recording is that was sent; null when none was sent.",
+    )
+    warnings: tuple[str, ...] = Field(
+        default=(),
+        description="What may be wrong with the video, in sentences: it was made to a recording, "
+        "and has no sound track or another length.",
+    )
     manifest: StoredFile = Field(description="The manifest: a file with this same `detail`.")
     render: RenderSummary
     estimated_usd: float | None = Field(description=_ESTIMATED_USD)

@@ -6,14 +6,14 @@ video stays at the provider until the job is run again: it would contradict the 
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from typing import NamedTuple, Protocol
 
 from dropreel.media.mp4 import Mp4Check
-from dropreel.model.catalog import ProviderName
+from dropreel.model.catalog import ProviderName, has_own_duration
 from dropreel.model.errors import (
     ExecutionAborted,
     RequestForgotten,
@@ -33,7 +33,14 @@ from dropreel.model.events import (
 from dropreel.model.job import Job
 from dropreel.model.ledger import Ledger, Outcome, Run
 from dropreel.model.messages import ActiveRender
-from dropreel.model.provider import Provider, RenderLost, Result, UnknownRequest, Unreachable
+from dropreel.model.provider import (
+    Provider,
+    RenderLost,
+    Result,
+    Ticket,
+    UnknownRequest,
+    Unreachable,
+)
 from dropreel.outcome.ownership import (
     AnsweredDrop,
     is_same_run,
@@ -42,8 +49,11 @@ from dropreel.outcome.ownership import (
     remove_error_file,
 )
 from dropreel.render.attempts import code_of_loss, loss_of, summary, total_usd
+from dropreel.runtime.log import logger
 
 _PART_BYTES = 8 * 1024**2
+_MAY_DIFFER_SECONDS = 0.5  # a video from its recording, or more if the recording is long
+_MAY_DIFFER_SHARE = 0.05
 
 
 class Upload(Protocol):
@@ -116,12 +126,17 @@ def deliver(
         provider = providers(render.ticket.provider)
         begun = clock()
         video = _copy(render, place, provider, storage, fetch, ledger=ledger, is_late=is_late)
+        voice, warnings = render.plan.audio_facts, tuple(_warnings(render, video))
+        for warning in warnings:
+            logger.warning(warning)
         ready = VideoReady(
             job=JobSummary.of(job, render.started_at),
             inputs=UsedInput.all_of(job, render.plan.sha256),
             changes=render.plan.changes,
             ignored=job.ignored,
             video=video,
+            voice_seconds=voice.duration_seconds if voice else None,
+            warnings=warnings,
             manifest=StoredFile(bucket=place.bucket, key=place.manifest_key),
             render=_summary(render, attempts, copying_seconds=clock() - begun),
             estimated_usd=total_usd(attempts),
@@ -282,6 +297,7 @@ class VideoCopy:
             duration_seconds=facts.duration_seconds,
             width=facts.width,
             height=facts.height,
+            has_audio=facts.has_audio,
             sha256=self._sha256.hexdigest(),
             nsfw=nsfw,
         )
@@ -294,6 +310,29 @@ class VideoCopy:
     def _send_part(self) -> None:
         self._upload.add(bytes(self._part))
         self._part.clear()
+
+
+def _warnings(render: ActiveRender, video: DeliveredVideo) -> Iterator[str]:
+    """How the video differs from one that speaks the recording that was sent."""
+    voice = render.plan.audio_facts
+    if voice and not video.has_audio:
+        yield "The video has no sound track, although it was made to a recording."
+    if voice and _differs(video.duration_seconds, voice.duration_seconds, render.ticket):
+        yield (
+            f"The video is {video.duration_seconds:.1f} seconds long, and its recording "
+            f"{voice.duration_seconds:.1f} seconds."
+        )
+
+
+def _differs(video_seconds: float | None, voice_seconds: float, ticket: Ticket) -> bool:
+    """Whether the lengths differ. Where the job asks for a duration, a longer video is as asked."""
+    if video_seconds is None:
+        return False
+    allowed_seconds = max(_MAY_DIFFER_SECONDS, _MAY_DIFFER_SHARE * voice_seconds)
+    longer_seconds = round(video_seconds - voice_seconds, 3)
+    if longer_seconds > allowed_seconds:
+        return not has_own_duration(ticket.provider, ticket.endpoint)
+    return longer_seconds < -allowed_seconds
 
 
 def _attempts(render: ActiveRender, ledger: Ledger) -> tuple[AttemptSummary, ...]:
