@@ -135,7 +135,7 @@ def deliver(
             changes=render.plan.changes,
             ignored=job.ignored,
             video=video,
-            voice_seconds=voice.duration_seconds if voice else None,
+            voice_seconds=round(voice.duration_seconds, 3) if voice else None,
             warnings=warnings,
             manifest=StoredFile(bucket=place.bucket, key=place.manifest_key),
             render=_summary(render, attempts, copying_seconds=clock() - begun),

@@ -100,7 +100,7 @@ class Download:
         """Write an answer's bytes into the sink."""
         if response.status_code != 200:
             raise _unavailable(f"the server answered {response.status_code}")
-        _check_kind(response)
+        _check_label(response)
         declared_bytes, received_bytes = _declared_bytes(response), 0
         self._check_size(declared_bytes or 0)
         if declared_bytes == 0:
@@ -128,15 +128,13 @@ def _unavailable(why: str) -> ResultUnavailable:
     return ResultUnavailable(f"The finished video could not be fetched: {why}.")
 
 
-def _check_kind(response: httpx.Response) -> None:
-    """Refuse what is declared as no video. Delivery checks the bytes later."""
-    kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-    encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
-    # A header can hold a secret: neither is repeated.
-    if not (kind.startswith("video/") or kind in ("", "application/mp4") or "octet-stream" in kind):
+def _check_label(response: httpx.Response) -> None:
+    """Refuse a page or a document. Labels of good videos can be wrong in any other way, also the
+    `Content-Encoding`: the sink checks the bytes as they come."""
+    kind = response.headers.get("Content-Type", "").partition(";")[0].lower()
+    if any(label in kind for label in ("html", "json", "xml")):
+        # A header can hold a secret: it is not repeated.
         raise ResultRefused("What the provider offers as the video says it is something else.")
-    if encoding not in ("", "identity"):
-        raise ResultRefused("What the provider offers as the video is packed.")
 
 
 def _declared_bytes(response: httpx.Response) -> int | None:

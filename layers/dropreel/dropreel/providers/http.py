@@ -8,7 +8,7 @@ type is no error by itself.
 import re
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -88,20 +88,9 @@ def _text(value: object) -> str:
     return str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""
 
 
-def url_in(value: object) -> str:
-    """The URL in an output: a string, or `{"url": ...}`; empty without one."""
-    if isinstance(value, dict):
-        value = value.get("url")
-    return value.strip() if isinstance(value, str) else ""
-
-
 def plain_state(state: str) -> str:
     """A state as the pages spell it."""
     return state.strip().lower().replace("-", "_").replace(" ", "_")
-
-
-def _urls(value: object) -> Iterable[str]:
-    return map(url_in, value) if isinstance(value, list) else ()
 
 
 def _object(value: object) -> object:
@@ -110,9 +99,6 @@ def _object(value: object) -> object:
 
 Text = Annotated[str, BeforeValidator(_text)]
 """A string or a number; anything else counts as empty."""
-
-Urls = Annotated[tuple[str, ...], BeforeValidator(_urls)]
-"""The URLs of a list; anything else has none."""
 
 OrEmpty = BeforeValidator(_object)
 """For a model inside an answer: anything but an object counts as empty."""

@@ -2,10 +2,8 @@
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Any
 from urllib.parse import quote
-
-from pydantic import BaseModel, BeforeValidator
 
 from dropreel.model.catalog import TITLES
 from dropreel.model.provider import (
@@ -22,14 +20,12 @@ from dropreel.providers.http import (
     STATES,
     AnyAnswer,
     HttpProvider,
-    OrEmpty,
     Reply,
     Text,
-    Urls,
     is_about_the_request,
     plain_state,
-    url_in,
 )
+from dropreel.providers.outputs import video_urls
 from dropreel.providers.words import cause_of, flat
 
 # Published: in_queue, in_progress, completed, cancelled. Its clients of 2026 also wait on waiting
@@ -45,19 +41,16 @@ _NOT_READY = re.compile(
 )
 
 
-class _Output(BaseModel):
-    """A result's output: one video, or several, or (for other models) images."""
-
-    video: Annotated[str, BeforeValidator(url_in)] = ""
-    videos: Urls = ()
-
-
 class _Answer(AnyAnswer):
     request_id: Text = ""
     status: Text = ""
     outcome: Text = ""
     queue_position: Text = ""
-    output: Annotated[_Output, OrEmpty] = _Output()
+    output: Any = None
+    outputs: Any = None
+    video: Any = None
+    videos: Any = None
+    video_url: Any = None
     error_code: Text = ""
     error: Any = None
     error_message: Any = None
@@ -85,9 +78,9 @@ class _Answer(AnyAnswer):
 
     @property
     def error_status(self) -> int | None:
-        """`error_code` is the status and three more digits: 401001."""
+        """`error_code` is the status and three more digits: 401001. It can be a word, too."""
         code = self.error_code.strip()
-        if not code.strip("0"):
+        if not code.strip("0") or code.lower() in ("none", "null", "ok", "success"):
             return None
         status = code[:3]
         return int(status) if status.isascii() and status.isdigit() else 0
@@ -98,8 +91,9 @@ class _Answer(AnyAnswer):
         return code, self.message, self.error_message, self.error, self.detail, self.details
 
     @property
-    def video_url(self) -> str | None:
-        return next(filter(None, (self.output.video, *self.output.videos)), None)
+    def first_video(self) -> str | None:
+        found = [self.video, self.videos, self.video_url, self.output, self.outputs]
+        return next(iter(video_urls(found)), None)
 
     @property
     def outcome_of_result(self) -> RenderState | None:
@@ -107,10 +101,11 @@ class _Answer(AnyAnswer):
         call's own."""
         if self.state not in (RenderState.COMPLETED, None):
             return self.state
-        if self.video_url is None and (words := flat([self.error, self.error_message])):
+        if self.first_video is None and (words := flat([self.error, self.error_message])):
             is_of_the_files = cause_of(words) in (FailureCause.MODERATED, FailureCause.BAD_INPUT)
             return RenderState.FAILED if is_of_the_files else None
-        if self.state is None and "output" not in self.model_fields_set:
+        has_output = self.first_video or {"output", "outputs"} & self.model_fields_set
+        if self.state is None and not has_output:
             return None
         return RenderState.COMPLETED
 
@@ -159,7 +154,7 @@ class RunComfy(HttpProvider[_Answer]):
             raise Unreachable("RunComfy answered without a result.")
         if state in (RenderState.FAILED, RenderState.CANCELLED):
             return _lost(reply, state, reply.words), None
-        return Answer(state=state), reply.answer.video_url
+        return Answer(state=state), reply.answer.first_video
 
     def cancel(self, ticket: Ticket) -> bool:
         """A cancellation can be accepted before it is done, and a second one can be an error:

@@ -12,9 +12,9 @@ import re
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
-from pydantic import BaseModel, BeforeValidator, model_validator
+from pydantic import AliasChoices, BaseModel, BeforeValidator, Field, model_validator
 
 from dropreel.model.catalog import TITLES
 from dropreel.model.provider import (
@@ -34,10 +34,10 @@ from dropreel.providers.http import (
     OrEmpty,
     Reply,
     Text,
-    Urls,
     plain_state,
 )
 from dropreel.providers.listing import files_in
+from dropreel.providers.outputs import video_urls
 from dropreel.providers.words import cause_of, flat
 
 # Published: created, processing, completed, failed. Its client knows cancelled, timeout, deleted.
@@ -79,9 +79,6 @@ _UNKNOWN_TASK = re.compile(
     re.IGNORECASE,
 )
 
-# What a task may put out beside a video, such as its cover.
-_NO_VIDEO = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".mp3", ".wav", ".json", ".txt", ".zip")
-
 
 def _number(code: str) -> int:
     code = code.strip()
@@ -117,20 +114,32 @@ def _listed(found: object) -> list[object] | None:
     return [it for it in found if isinstance(it, dict)] if isinstance(found, list) else None
 
 
+Code = Annotated[Text, Field(validation_alias=AliasChoices("code", "error_code"))]
+
+
 class _Task(BaseModel, frozen=True):
     """`data`: the task, which is also called a prediction; or a page of the list."""
 
     id: Text = ""
     status: Text = ""
-    code: Text = ""
+    code: Code = ""
     error: Any = None
-    outputs: Urls = ()
+    outputs: Any = None
+    output: Any = None
+    video: Any = None
+    videos: Any = None
+    video_url: Any = None
     has_nsfw_contents: Annotated[tuple[bool, ...], BeforeValidator(_booleans)] = ()
     items: Annotated[tuple[_Listed, ...] | None, BeforeValidator(_listed)] = None
 
+    @property
+    def first_video(self) -> str | None:
+        found = [self.outputs, self.video, self.videos, self.video_url, self.output]
+        return next(iter(video_urls(found)), None)
+
 
 class _Envelope(AnyAnswer):
-    code: Text = ""
+    code: Code = ""
     message: Any = None
     error_message: Any = None
     error: Any = None
@@ -182,6 +191,7 @@ class _Envelope(AnyAnswer):
         message = flat(self.message)
         says_nothing = message.lower().strip(".") in ("success", "ok")
         return (
+            *(code for code in (self.data.code, self.code) if re.search("[A-Za-z]", code)),
             self.data.error,
             "" if says_nothing else message,
             self.error_message,
@@ -220,10 +230,10 @@ class WaveSpeed(HttpProvider[_Envelope]):
         if answer.state is RenderState.CANCELLED:
             raise RenderLost(Answer(state=answer.state, message=_reason(reply)))
         task = answer.data
-        if answer.state is None and not task.outputs:
+        if answer.state is None and not task.first_video:
             raise Unreachable("WaveSpeed answered without a result.")
         return Result(
-            video_url=next(filter(_may_be_video, task.outputs), None),
+            video_url=task.first_video,
             nsfw=any(task.has_nsfw_contents) if task.has_nsfw_contents else None,
         )
 
@@ -295,13 +305,6 @@ def _failure(reply: Reply[_Envelope]) -> Answer:
     if cause is FailureCause.OTHER:
         cause = cause_of(words)
     return Answer(state=RenderState.FAILED, message=message, cause=cause)
-
-
-def _may_be_video(url: str) -> bool:
-    try:
-        return bool(url) and not urlsplit(url).path.lower().endswith(_NO_VIDEO)
-    except ValueError:
-        return True  # the download decides
 
 
 Dialect = WaveSpeed
