@@ -35,5 +35,6 @@ def handler(render: ActiveRender, context: LambdaContext) -> VideoReady:
         video_bucket=settings.video_bucket,
         answered_drop=drops.answered_drop,
         version=settings.dropreel_version,
+        delete_record=settings.delete_after_delivery == "true",
         now=partial(datetime.now, UTC),
     )

@@ -162,6 +162,7 @@ def delivered(
     ledger: MemoryLedger | None = None,
     render: ActiveRender = UNDERWAY,
     drop: AnsweredDrop | None = None,
+    delete_record: bool = False,
 ) -> VideoReady:
     ticks = iter([100.0, 103.21])
     return deliver(
@@ -171,6 +172,7 @@ def delivered(
         storage=bucket,
         fetch=fetch or Fetches(),
         version="1.2.3",
+        delete_record=delete_record,
         video_bucket=VIDEOS,
         answered_drop=lambda job: drop,
         now=lambda: DELIVERED_AT,

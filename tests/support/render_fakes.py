@@ -139,6 +139,7 @@ class ScriptedProvider:
         self.looked_for: list[tuple[str, Collection[str], datetime, datetime, Collection[str]]] = []
         self.submitted: list[tuple[str, Mapping[str, object]]] = []
         self.cancelled: list[str] = []
+        self.forgotten: list[str] = []
 
     def submit(self, endpoint: str, payload: Mapping[str, object]) -> str:
         self.submitted.append((endpoint, payload))
@@ -160,6 +161,10 @@ class ScriptedProvider:
     ) -> Lookup:
         self.looked_for.append((endpoint, urls, since, until, known))
         return _next(self._lookups)
+
+    def forget(self, ticket: Ticket) -> bool:
+        self.forgotten.append(ticket.request_id)
+        return True
 
     def cancel(self, ticket: Ticket) -> bool:
         self.cancelled.append(ticket.request_id)

@@ -31,6 +31,7 @@ from dropreel.model.provider import (
     RenderLost,
     RenderState,
     Result,
+    Ticket,
     UnknownRequest,
     Unreachable,
 )
@@ -655,3 +656,80 @@ def test_job_that_answers_a_later_drop_comes_after_the_jobs_between(
     ready = delivered(bucket, render=DROPPED_RENDER, drop=drop)
 
     assert (ready.video.key == JOB.video_key) is (answered_after == 20)
+
+
+# The provider's record
+
+
+class Forgetful(Results):
+    """Knows no request any more once it was told to forget it."""
+
+    def __init__(self, ledger: MemoryLedger, fault: Exception | None = None) -> None:
+        super().__init__()
+        self.ledger, self.fault = ledger, fault
+
+    def forget(self, ticket: Ticket) -> bool:
+        outcome = self.ledger.outcome(JOB, NOON)
+        assert outcome and isinstance(outcome.detail, VideoReady), "not before the outcome"
+        self.answer = UnknownRequest()
+        if self.fault:
+            raise self.fault
+        return super().forget(ticket)
+
+
+def test_record_is_kept_unless_the_operator_wants_it_deleted(bucket: Bucket) -> None:
+    provider = Results()
+
+    delivered(bucket, provider=provider)
+
+    assert provider.forgotten == []
+
+
+def test_record_is_deleted_after_the_delivery_and_not_needed_again(bucket: Bucket) -> None:
+    ledger = MemoryLedger()
+    provider = Forgetful(ledger)
+
+    ready = delivered(bucket, provider=provider, ledger=ledger, delete_record=True)
+    assert provider.forgotten == ["req-1"]
+
+    again = delivered(bucket, provider=provider, ledger=ledger, delete_record=True)
+    assert again == ready
+
+    of_rerun = delivered(
+        bucket, provider=provider, ledger=ledger, render=SECOND_RUN, delete_record=True
+    )
+    assert of_rerun.video == ready.video
+
+
+def test_call_that_comes_again_needs_no_record_when_a_later_video_took_the_place(
+    bucket: Bucket,
+) -> None:
+    ledger = MemoryLedger()
+    provider = Forgetful(ledger)
+    ready = delivered(bucket, provider=provider, ledger=ledger, delete_record=True)
+    delivered(bucket, render=NEWER)
+
+    assert delivered(bucket, provider=provider, ledger=ledger, delete_record=True) == ready
+    assert OWN_KEYS.isdisjoint(bucket.objects)
+
+
+@pytest.mark.parametrize("fault", [Unreachable("HTTP 500"), RuntimeError("no"), KeyError("x")])
+def test_record_that_cannot_be_deleted_fails_no_delivery(bucket: Bucket, fault: Exception) -> None:
+    ledger = MemoryLedger()
+
+    ready = delivered(bucket, provider=Forgetful(ledger, fault), ledger=ledger, delete_record=True)
+
+    assert bucket.manifest == ready
+
+
+@pytest.mark.parametrize("concluded", [True, False])
+def test_record_of_a_failed_delivery_is_kept(bucket: Bucket, concluded: bool) -> None:
+    ledger, provider = MemoryLedger(), Results()
+    if concluded:
+        ledger.end(JOB, NOON, FAILED, NOON)
+
+    fetch = Fetches(error=None if concluded else ResultUnavailable("It broke."))
+    with pytest.raises((ExecutionAborted, ResultUnavailable)):
+        delivered(bucket, fetch, provider=provider, ledger=ledger, delete_record=True)
+
+    assert provider.forgotten == []

@@ -323,3 +323,9 @@ def test_cancelled_is_what_the_state_says(
     provider, network = runcomfy(given, state)
     assert provider.cancel(TICKET) is cancelled
     assert [call.method for call in network.calls] == ["POST", "GET"]
+
+
+def test_nothing_can_be_deleted_and_nobody_is_asked() -> None:
+    provider, network = runcomfy(answer(200, {}))
+    assert provider.forget(TICKET) is False
+    assert not network.calls

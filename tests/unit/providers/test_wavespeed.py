@@ -408,3 +408,40 @@ def test_list_is_read_page_after_page_up_to_a_bound() -> None:
 def test_list_without_an_answer_finds_nothing(unusable: httpx.Response | Exception) -> None:
     with pytest.raises(Unreachable):
         find(wavespeed(unusable)[0])
+
+
+# Deleting a record
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        answer(200, {"code": 200, "message": "success", "data": {"deleted_count": 1}}),
+        answer(200, {"code": 200, "data": None}),
+        answer(204, ""),
+        answer(404, {"message": "prediction not found"}),
+        answer(400, {"code": 400, "message": "prediction not found"}),
+    ],
+)
+def test_record_is_deleted_by_its_id(given: httpx.Response) -> None:
+    provider, network = wavespeed(given)
+
+    assert provider.forget(TICKET) is True
+
+    (call,) = network.calls
+    assert (call.method, call.url.path) == ("POST", "/api/v3/predictions/delete")
+    assert json.loads(call.content) == {"ids": ["r1"]}
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        answer(500, ""),
+        answer(403, {"message": "no"}),
+        answer(200, {"code": 500, "message": "internal"}),
+        httpx.ReadTimeout("no"),
+    ],
+)
+def test_record_that_is_not_deleted_is_an_error(given: httpx.Response | Exception) -> None:
+    with pytest.raises(Unreachable):
+        wavespeed(given)[0].forget(TICKET)

@@ -27,6 +27,7 @@ from dropreel.model.provider import (
     Unreachable,
 )
 from dropreel.render.polling import poll
+from tests.support.conclusion_bench import READY
 from tests.support.render_fakes import (
     JOB,
     NOON,
@@ -259,6 +260,19 @@ def test_deadline_repeats_the_last_words_of_a_provider_that_is_silent_then() -> 
 
     progress = poll_at(90, ScriptedProvider(answers=[RENDERING]), progress)
     assert progress.message == ""
+
+
+def test_resumed_render_that_was_delivered_needs_no_record_at_the_provider() -> None:
+    ledger, slots = accepted(), FakeSlots()
+    ledger.end(JOB, NOON, READY, NOON)
+    deleted = ScriptedProvider(answers=[Answer(state=RenderState.CANCELLED, message="Deleted.")])
+
+    progress = poll_at(5, deleted, plan=RESUMED, ledger=ledger, slots=slots)
+
+    assert progress.state is RenderState.COMPLETED
+    assert slots.returned == [(JOB.id, 1)]
+    with pytest.raises(RenderCancelled):
+        poll_at(5, deleted, plan=RESUMED, ledger=accepted())
 
 
 def test_time_in_the_providers_queue_is_no_rendering_time() -> None:

@@ -158,3 +158,7 @@ class Provider(Protocol):
 
         Requests in `known` do not count. Raises `Unreachable`.
         """
+
+    def forget(self, ticket: Ticket) -> bool:
+        """Delete the provider's record of a delivered render, with its inputs. True when it is
+        gone; False when the provider publishes no way. Raises `Unreachable`."""

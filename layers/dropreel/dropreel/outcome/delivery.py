@@ -101,6 +101,7 @@ def deliver(
     video_bucket: str,
     answered_drop: Callable[[Job], AnsweredDrop | None],
     version: str,
+    delete_record: bool = False,
     now: Callable[[], datetime],
     clock: Callable[[], float] = time.monotonic,
 ) -> VideoReady:
@@ -111,7 +112,8 @@ def deliver(
     copies nothing again. Raises `ResultMissing`, `ResultUnavailable`, `ResultRefused`,
     `RequestForgotten`, `Overtaken`, or poll's errors when the result says that the render failed;
     then it leaves neither a new object nor an open upload. Raises `ExecutionAborted` when conclude
-    has ended the run.
+    has ended the run. With `delete_record`, the provider's record is deleted afterwards, if it can
+    be; nothing after that needs it.
     """
     job = render.plan.job
     is_late = partial(_is_late, render, storage, video_bucket, answered_drop)
@@ -121,6 +123,8 @@ def deliver(
         summary_of_run = JobSummary.of(job, render.started_at)
         ready = ready.model_copy(update={"job": summary_of_run, "ended_at": now()})
         _write_manifest(ready, place, storage)
+    if ready is None:
+        ready = _delivered_by_this_run(render, ledger)
     if ready is None:
         attempts = _attempts(render, ledger)
         provider = providers(render.ticket.provider)
@@ -151,6 +155,8 @@ def deliver(
         _write_manifest(outcome.detail, place, storage)
     if not place.is_late:
         remove_error_file(storage, video_bucket, job, render.started_at)
+    if delete_record and outcome.detail.render.request_id == render.ticket.request_id:
+        _delete_record(render.ticket, providers)
     return outcome.detail
 
 
@@ -201,6 +207,23 @@ def _delivered_before(
         return None
     current = storage.current_version(place.bucket, place.video_key)
     return ready if current == ready.video.version_id else None
+
+
+def _delivered_by_this_run(render: ActiveRender, ledger: Ledger) -> VideoReady | None:
+    """What an earlier call wrote as the outcome. By now, the video of a later job may be in place
+    of its video, and the provider's record may be deleted."""
+    outcome = ledger.outcome(render.plan.job, render.started_at)
+    return outcome.detail if outcome and isinstance(outcome.detail, VideoReady) else None
+
+
+def _delete_record(ticket: Ticket, providers: Callable[[ProviderName], Provider]) -> None:
+    """The video is delivered: no failure here may fail the job."""
+    try:
+        is_gone = providers(ticket.provider).forget(ticket)
+    except Exception:
+        logger.exception("The record of request %s could not be deleted", ticket.request_id)
+    else:
+        logger.info("The record of request %s is deleted: %s", ticket.request_id, is_gone)
 
 
 def _copy(

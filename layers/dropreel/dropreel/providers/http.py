@@ -256,6 +256,10 @@ class HttpProvider(Provider, Generic[A]):
         """Nothing is found at a provider that publishes no list."""
         return Lookup(listed=0, readable=0)
 
+    def forget(self, ticket: Ticket) -> bool:  # noqa: ARG002 - for dialects that can
+        """False: nothing is deleted at a provider that publishes no way to."""
+        return False
+
     def means_unknown(self, status: int, words: str) -> bool:  # noqa: ARG002 - for dialects
         """Whether an error about accepted work means that the provider does not know it."""
         return status in (404, 410)

@@ -279,6 +279,14 @@ class WaveSpeed(HttpProvider[_Envelope]):
             raise self._unreachable(reply, reply.error_status)
         return reply
 
+    def forget(self, ticket: Ticket) -> bool:
+        """As its command line client does it (`deletePredictions`, 2026)."""
+        reply = self._ask("POST", "/api/v3/predictions/delete", {"ids": [ticket.request_id]})
+        status = reply.error_status
+        if status is None or self.means_unknown(status, reply.words):
+            return True
+        raise self._unreachable(reply, status)
+
     def means_unknown(self, status: int, words: str) -> bool:
         return super().means_unknown(status, words) or (
             status == 400 and _UNKNOWN_TASK.search(words) is not None

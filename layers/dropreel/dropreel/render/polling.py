@@ -23,6 +23,7 @@ from dropreel.model.provider import (
 )
 from dropreel.model.timing import next_wait_seconds
 from dropreel.render.attempts import after_loss, after_timeout, code_of_loss, loss_of
+from dropreel.render.resumption import is_delivered
 from dropreel.runtime.log import logger
 
 _FORGOTTEN_AFTER_SECONDS = 300
@@ -58,7 +59,9 @@ def poll(
         if render.plan.resume:
             ledger.resume(render.plan, clock())  # conclude needs to know what this run waits for
     try:
-        answer = provider.ask(ticket)
+        # The provider's record of a delivered render may be deleted.
+        is_done = _is_delivered(render, ledger)
+        answer = Answer(state=RenderState.COMPLETED) if is_done else provider.ask(ticket)
     except Unreachable as silence:
         answer, trouble = Answer(state=before.state, message=before.message), str(silence)
         retry_after_seconds = silence.retry_after_seconds
@@ -104,6 +107,14 @@ def poll(
         unknown_since=unknown_since,
         message=answer.message,
     )
+
+
+def _is_delivered(render: ActiveRender, ledger: Ledger) -> bool:
+    """Whether an earlier run delivered the video. Only the first poll of a resumed render looks."""
+    if render.progress or not render.plan.resume:
+        return False
+    attempt = ledger.find(render.job.id, render.ticket.attempt)
+    return attempt is not None and is_delivered(attempt, render.job, ledger)
 
 
 def _begun_at(render: ActiveRender) -> datetime:

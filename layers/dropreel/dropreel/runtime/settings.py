@@ -178,6 +178,9 @@ def _url(given: object) -> str:
 class DeliverSettings(LenientSettings):
     dropreel_version: str
     video_bucket: str
+    delete_after_delivery: Literal["false", "true"] = Field(
+        default="false", description="Whether to delete the provider's record of a delivered video."
+    )
 
 
 class AnnounceSettings(Settings):
