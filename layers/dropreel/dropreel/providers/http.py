@@ -35,7 +35,7 @@ from dropreel.model.provider import (
 from dropreel.model.timing import retry_after_seconds
 from dropreel.providers.deadline import Deadline, DeadlineTransport
 from dropreel.providers.tokens import Token, TokenUnreadable
-from dropreel.providers.words import cause_of, clean, flat, surely_moderated
+from dropreel.providers.words import cause_of, clean, flat, means_no_credit, surely_moderated
 
 # Answers have a few hundred bytes.
 _MAX_ANSWER_BYTES = 1_048_576
@@ -70,6 +70,7 @@ _MEANINGS = {
     413: _REQUEST_REFUSED,
     429: _Meaning(errors.ProviderThrottled, "takes no more requests for now", again=True),
 }
+_OF_THE_TOKEN = re.compile(r"token|key|credential", re.IGNORECASE)
 _FAULTS_OF_FILES = (FailureCause.MODERATED, FailureCause.BAD_INPUT)
 _MODERATED = _Meaning(errors.RenderModerated, "does not render this")
 
@@ -324,10 +325,14 @@ class HttpProvider(Provider, Generic[A]):
             return Unclear(self._sentence("answered with an error and a request id", reply, status))
         meaning = _MEANINGS.get(status) or (_REQUEST_REFUSED if reply.has_error_fields else None)
         statuses = (status, reply.answer.error_status or status)
+        if status == 0 and means_no_credit(reply.words):  # in a 200, under a word for a code
+            meaning, statuses = _MEANINGS[402], (402, 402)
         if meaning is None or not all(map(_refuses, statuses)):
             return Unclear(self._sentence("answered with an error", reply, status))
         if status != 401:
             meaning = _meaning_of_words(status, reply.words) or meaning
+        elif means_no_credit(reply.words) and not _OF_THE_TOKEN.search(reply.words):
+            meaning = _MEANINGS[402]
         return Refusal(
             meaning.error.__name__,
             self._sentence(meaning.sentence, reply, status),

@@ -52,6 +52,7 @@ class _Answer(AnyAnswer):
     videos: Any = None
     video_url: Any = None
     error_code: Text = ""
+    code: Text = ""
     error: Any = None
     error_message: Any = None
     message: Any = None
@@ -87,8 +88,8 @@ class _Answer(AnyAnswer):
 
     @property
     def said(self) -> tuple[object, ...]:
-        code = self.error_code if not self.error_code.strip().isdigit() else ""
-        return code, self.message, self.error_message, self.error, self.detail, self.details
+        codes = (code for code in (self.error_code, self.code) if not code.strip().isdigit())
+        return *codes, self.message, self.error_message, self.error, self.detail, self.details
 
     @property
     def first_video(self) -> str | None:

@@ -163,12 +163,20 @@ _NOT_CHARGED = (
 
 _NO_CREDIT = (
     r"(?:\b(?:insufficient|no|low|exhausted|lacks?|out of|zero|negative|exceed\w*)"
-    r"|(?:\bnot|n't)(?: have)? enough)\W+"
+    r"|(?:\bnot|n't)(?: have)? (?:enough|sufficient)"
+    r"|\b(?:need|requires?|purchase|buy)\b(?: at least \d+)?|\b0)\W+"
     r"(?:\w+\W+){0,2}?(?:credit|balance|fund)s?\b(?!\W+card)"
     r"|\b(?:credit|balance|fund)s?\b\W+(?:\w+\W+){0,3}?"
     r"(?:insufficient|low|exhausted|depleted|empty|not enough|negative|used up|run out|expired)\b"
-    r"|\btop.?up\b|\brecharge\b|\bpayment\W+(?:\w+\W+)?required|arrear|\boverdue\b|\bunpaid\b"
-    r"|\bpast due\b|\btrial\W+(?:\w+\W+)?(?:credit|account|plan|ended|expired)"
+    r"|(?<!white )\bbalance\b\W+(?:\w+\W+){0,2}?0(?:\.0+)?\b(?!\.)"
+    r"|(?<!white )\bbalance\b.{0,30}\b(?:less|lower) than\b|\boutstanding balance\b"
+    r"|\btop.?up\b|\brecharge\b|\bplease deposit\b|\bno money\b|\bcard was declined\b"
+    r"|\bpayment\W+(?:\w+\W+)?(?:required|failed)|\bpayment method\b|\bnon.?payment\b"
+    r"|arrear|\boverdue\b|\bunpaid\b|\bpast due\b|\bnot purchased\b"
+    r"|\b(?:spend|spending|credit) limit\b|\bplease subscribe\b|\bactive subscription\b"
+    r"|\btrial\W+(?:\w+\W+)?(?:credit|account|plan|user|ended|expired)"
+    r"|\bpaid (?:plan|account|user|subscription|basis)"
+    r"|^(?!.*\b(?:rate|minute|requests|concurren\w*)\b).*\bfree\W(?:plan|tier|quota)\b"
     r"|\bupgrade your plan|\bgood standing\b|\bbilling\b"
     r"|\badd (?:\w+ )?(?:credit|fund)s?\b|\binsufficient quota\b"
 )
