@@ -1,5 +1,6 @@
 """The deliver function against S3 (moto) and a real server that misbehaves in every known way."""
 
+import gzip
 import hashlib
 import importlib.util
 import json
@@ -22,8 +23,9 @@ from dropreel.model.errors import ExecutionAborted, FinalAnswer, ResultRefused, 
 from dropreel.model.events import VideoReady
 from dropreel.model.ledger import Outcome
 from dropreel.model.messages import ActiveRender, NextAttempt, Plan, Progress
-from dropreel.model.provider import RenderState, Result
+from dropreel.model.provider import RenderState, Result, Ticket
 from dropreel.providers.download import Download
+from dropreel.runtime.settings import DeliverSettings
 from local.standin_videos import StandInsToo
 from tests.support.final_answers import ends_in
 from tests.support.render_account import create_ledger_table
@@ -296,6 +298,25 @@ def test_a_delivered_run_has_its_outcome_in_the_ledger(
     assert app.ledger.outcome(render.job, NOON) == Outcome(detail=VideoReady.model_validate(ready))
 
 
+@pytest.mark.parametrize(("setting", "forgotten"), [("false", []), ("true", [TICKET])])
+def test_the_operator_decides_whether_the_record_is_deleted(
+    app: ModuleType,
+    server: Server,
+    monkeypatch: pytest.MonkeyPatch,
+    setting: str,
+    forgotten: list[Ticket],
+) -> None:
+    server.answers = [answer()]
+    monkeypatch.setenv("DELETE_AFTER_DELIVERY", setting)
+    monkeypatch.setattr(app, "settings", DeliverSettings.from_environment())
+    deleted: list[Ticket] = []
+    monkeypatch.setattr(app.provider_of("runcomfy", None), "forget", deleted.append, raising=False)
+
+    run(app)
+
+    assert deleted == forgotten
+
+
 def test_a_run_that_was_concluded_meanwhile_brings_no_video(
     app: ModuleType, server: Server, s3: "S3Client"
 ) -> None:
@@ -370,6 +391,8 @@ def test_the_older_video_of_two_leaves_the_newer_one_alone(
         pytest.param([chunked(VIDEO, finished=True)], id="chunked without length"),
         pytest.param([answer(length=None)], id="neither length nor chunks"),
         pytest.param([redirect("/elsewhere"), answer()], id="redirect"),
+        pytest.param([answer(kind="text/plain; charset=utf-8")], id="called text"),
+        pytest.param([answer(headers={"Content-Encoding": "gzip"})], id="called packed"),
     ],
 )
 def test_a_video_is_copied_however_it_is_sent(
@@ -425,6 +448,10 @@ def test_a_fault_of_the_download_leaves_nothing_behind_and_the_next_call_deliver
         pytest.param(answer(length=len(VIDEO) - 1), id="length too small"),
         pytest.param(answer(kind="text/html", body=b"<html>"), id="HTML page"),
         pytest.param(answer(body=b"<html>Sorry</html>"), id="HTML called video"),
+        pytest.param(answer(kind="text/plain", body=b"Sorry, try later"), id="a text"),
+        pytest.param(
+            answer(headers={"Content-Encoding": "gzip"}, body=gzip.compress(VIDEO)), id="packed"
+        ),
         pytest.param(chunked(b"", finished=True), id="zero bytes, chunked"),
         pytest.param(answer(length=LIMIT_BYTES + 1), id="over the limit, sized"),
         pytest.param(endless, id="over the limit, endless"),
