@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
+from dropreel.aws.table import spend_key
 from dropreel.model.ledger import Admitted, RunClosed
 from dropreel.model.messages import NextAttempt, PlannedOffer
+from dropreel.model.provider import Ticket
 from dropreel.render.admission import Granting, Refund, RunId
 from dropreel.render.spending import Limits
 from dropreel.runtime.log import logger
@@ -25,6 +27,7 @@ from tests.support.admission_fakes import (
     ledger_table,
     request_of,
 )
+from tests.support.render_account import LEDGER
 from tests.support.render_fakes import NOON, RUNCOMFY, WAVESPEED
 
 USD = Decimal("0.105")  # of a render by WaveSpeed's offer
@@ -362,6 +365,105 @@ def test_killed_while_it_leaves_spends_nothing_twice(at: Account, killed: str) -
 
     assert at.spent == 0
     assert (at.holders, at.waiting) == ({}, [])
+
+
+# What a render really cost
+
+
+def _delivered(at: Account, estimated_usd: float | None = float(USD)) -> Ticket:
+    """Anna's first attempt, accepted by WaveSpeed."""
+    begun = at.ledger.begin(ANNA.id, NextAttempt(), WAVESPEED, NOON, estimated_usd=estimated_usd)
+    assert begun
+    at.write(begun, "accepted")
+    accepted = at.ledger.find(ANNA.id, 1)
+    assert accepted
+    assert accepted.ticket
+    return accepted.ticket
+
+
+def _charged(at: Account) -> Decimal:
+    """By the run: its open charge and what it keeps."""
+    (run,) = (item for item in at.items(f"job#{ANNA.id}") if item["sk"]["S"] == "run#001")
+    fields = ("charged_usd", "kept_usd")
+    return sum((Decimal(run[name]["N"]) for name in fields if name in run), Decimal(0))
+
+
+@pytest.mark.parametrize("has_left", [False, True])
+@pytest.mark.parametrize("actual_usd", [0, 0.01, 0.105, 0.3])
+def test_the_days_spend_is_corrected_once_by_what_was_charged(
+    at: Account, actual_usd: float, has_left: bool
+) -> None:
+    at.admit(ANNA, route=(WAVESPEED,))
+    ticket = _delivered(at)
+    if has_left:
+        at.admission.leave(ANNA)
+
+    for usd in (actual_usd, actual_usd, 5):
+        at.clock.now += timedelta(hours=3)
+        at.ledger.settle(ANNA.id, ticket, usd)
+    at.clock.now = NOON
+    at.admission.leave(ANNA)
+
+    assert at.spent == _charged(at) == Decimal(str(actual_usd))
+    assert at.renders == 1
+    assert at.ledger.attempts(ANNA.id)[0].actual_usd == actual_usd
+
+
+def test_charge_without_an_estimate_is_added_to_the_day(at: Account) -> None:
+    at.admit(ANNA, route=(RUNCOMFY,))
+    at.ledger.settle(ANNA.id, _delivered(at, estimated_usd=None), 0.3)
+
+    assert at.spent == _charged(at) == Decimal("0.3")
+
+
+def test_render_that_leaves_during_the_correction_is_corrected(at: Account) -> None:
+    at.admit(ANNA, route=(WAVESPEED,))
+    ticket = _delivered(at)
+    left: list[bool] = []
+
+    def leave(**_: object) -> None:
+        if not left:
+            left.append(True)
+            at.admission.leave(ANNA)
+
+    at.dynamodb.meta.events.register("before-call.dynamodb.TransactWriteItems", leave)
+    at.ledger.settle(ANNA.id, ticket, 0.3)
+
+    assert left
+    assert at.spent == _charged(at) == Decimal("0.3")
+
+
+def test_correction_whose_answer_is_lost_is_made_once(at: Account) -> None:
+    at.admit(ANNA, route=(WAVESPEED,))
+    ticket = _delivered(at)
+    at.fail_once("after-call.dynamodb", OSError("the answer is lost"))
+
+    with pytest.raises(OSError, match="lost"):
+        at.ledger.settle(ANNA.id, ticket, 0.3)
+    at.ledger.settle(ANNA.id, ticket, 0.3)
+
+    assert at.spent == Decimal("0.3")
+
+
+def test_attempt_of_another_request_corrects_nothing(at: Account) -> None:
+    at.admit(ANNA, route=(WAVESPEED,))
+    ticket = _delivered(at).model_copy(update={"request_id": "another"})
+
+    at.ledger.settle(ANNA.id, ticket, 0.3)
+
+    assert at.spent == USD
+    assert at.ledger.attempts(ANNA.id)[0].actual_usd is None
+
+
+def test_forgotten_day_is_not_made_negative(at: Account) -> None:
+    at.admit(ANNA, route=(WAVESPEED,))
+    ticket = _delivered(at)
+    at.dynamodb.delete_item(TableName=LEDGER, Key=spend_key(NOON.date()))
+
+    at.ledger.settle(ANNA.id, ticket, 0.01)
+
+    assert at.spent == 0
+    assert at.ledger.attempts(ANNA.id)[0].actual_usd == 0.01
 
 
 # Offers without a price, under a limit

@@ -140,6 +140,8 @@ class ScriptedProvider:
         self.submitted: list[tuple[str, Mapping[str, object]]] = []
         self.cancelled: list[str] = []
         self.forgotten: list[str] = []
+        self.billed: list[str] = []
+        self.costs: list[float | Exception | None] = [None]
 
     def submit(self, endpoint: str, payload: Mapping[str, object]) -> str:
         self.submitted.append((endpoint, payload))
@@ -161,6 +163,10 @@ class ScriptedProvider:
     ) -> Lookup:
         self.looked_for.append((endpoint, urls, since, until, known))
         return _next(self._lookups)
+
+    def cost(self, ticket: Ticket) -> float | None:
+        self.billed.append(ticket.request_id)
+        return _next(self.costs)
 
     def forget(self, ticket: Ticket) -> bool:
         self.forgotten.append(ticket.request_id)
@@ -278,6 +284,13 @@ class MemoryLedger:
                     "request_id": ticket.request_id,
                     "accepted_at": ticket.submitted_at,
                 }
+            )
+
+    def settle(self, job_id: str, ticket: Ticket, actual_usd: float) -> None:
+        there = self.find(job_id, ticket.attempt)
+        if there and there.actual_usd is None and there.request_id == ticket.request_id:
+            self._attempts[job_id, ticket.attempt] = there.model_copy(
+                update={"actual_usd": actual_usd}
             )
 
     def is_closed(self, job: Job) -> bool:

@@ -5,6 +5,7 @@ import json
 from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import yaml
@@ -256,6 +257,66 @@ def test_manifest_lists_each_attempt_with_its_outcome(bucket: Bucket) -> None:
         told("VideoReady", "", "req-2", 2, estimated_usd=0.25),
     )
     assert ready.estimated_usd == 0.25
+
+
+def rendered(estimated_usd: float | None = 0.25) -> MemoryLedger:
+    ledger = MemoryLedger()
+    begun = ledger.begin(JOB.id, NextAttempt(), RUNCOMFY, NOON, estimated_usd=estimated_usd)
+    assert begun
+    ledger.accept(begun, TICKET.request_id, NOON)
+    return ledger
+
+
+@pytest.mark.parametrize(
+    ("in_result", "billed", "asked", "actual_usd"),
+    [
+        (0.21, None, [], 0.21),
+        (0.0, 0.3, [], 0.0),
+        (None, 0.3, ["req-1"], 0.3),
+        (None, None, ["req-1"], None),  # the bill is late
+        (None, Unreachable("no answer"), ["req-1"], None),
+        (None, ValueError("a fault of ours"), ["req-1"], None),
+    ],
+)
+def test_what_the_provider_charged_is_in_event_manifest_and_ledger(
+    bucket: Bucket,
+    in_result: float | None,
+    billed: float | Exception | None,
+    asked: list[str],
+    actual_usd: float | None,
+) -> None:
+    ledger, provider = rendered(), Results(Result(video_url=URL, actual_usd=in_result))
+    provider.costs = [billed]
+
+    ready = delivered(bucket, provider=provider, ledger=ledger)
+
+    assert (ready.actual_usd, ready.estimated_usd) == (actual_usd, 0.25)
+    assert ready.render.attempts[0].actual_usd == actual_usd
+    assert bucket.manifest == ready
+    assert ledger.attempts(JOB.id)[0].actual_usd == actual_usd
+    assert provider.billed == asked
+
+
+def test_cost_that_the_ledger_has_is_not_asked_for_again(bucket: Bucket) -> None:
+    ledger, provider = rendered(), Results()
+    ledger.settle(JOB.id, TICKET, 0.3)
+
+    ready = delivered(bucket, provider=provider, ledger=ledger)
+
+    assert (ready.actual_usd, provider.billed) == (0.3, [])
+
+
+def test_repeated_call_notes_the_cost_that_the_first_could_not(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger, provider = rendered(), Results(Result(video_url=URL, actual_usd=0.3))
+    with monkeypatch.context() as patched:
+        patched.setattr(ledger, "settle", Mock(side_effect=OSError("DynamoDB is away")))
+        first = delivered(bucket, provider=provider, ledger=ledger)
+    assert ledger.attempts(JOB.id)[0].actual_usd is None
+
+    assert delivered(bucket, provider=provider, ledger=ledger) == first
+    assert ledger.attempts(JOB.id)[0].actual_usd == 0.3
 
 
 def test_large_video_goes_up_in_parts_of_which_only_the_last_is_small(bucket: Bucket) -> None:

@@ -329,3 +329,33 @@ def test_nothing_can_be_deleted_and_nobody_is_asked() -> None:
     provider, network = runcomfy(answer(200, {}))
     assert provider.forget(TICKET) is False
     assert not network.calls
+
+
+# What it cost
+
+
+@pytest.mark.parametrize(
+    ("cost", "usd"),
+    [
+        (0.21, 0.21),
+        ("0.21", 0.21),
+        (0, 0),
+        (None, None),
+        (-1, None),
+        (True, None),
+        ("free", None),
+        ("Infinity", None),
+        ({"amount": 1}, None),
+    ],
+)
+def test_result_says_what_was_charged_and_only_deliver_asks(
+    cost: object, usd: float | None
+) -> None:
+    done = {"status": "completed", "output": {"video": "https://cdn.example/1.mp4"}, "cost": cost}
+    provider, network = runcomfy(answer(200, done))
+
+    assert provider.result(TICKET).actual_usd == usd
+    provider.ask(TICKET)
+    assert provider.cost(TICKET) is None
+    asked = [call.url.query for call in network.calls]
+    assert asked == [b"include_cost=true", b"", b""]

@@ -445,3 +445,49 @@ def test_record_is_deleted_by_its_id(given: httpx.Response) -> None:
 def test_record_that_is_not_deleted_is_an_error(given: httpx.Response | Exception) -> None:
     with pytest.raises(Unreachable):
         wavespeed(given)[0].forget(TICKET)
+
+
+# What it cost
+
+
+def bill(price: object, uuid: str = "r1", billing_type: str = "deduct") -> dict[str, object]:
+    return {"billing_type": billing_type, "price": price, "prediction": {"uuid": uuid}}
+
+
+@pytest.mark.parametrize(
+    ("items", "usd"),
+    [
+        ([bill(0.15)], 0.15),
+        ([bill("0.15")], 0.15),
+        ([bill(0)], 0),
+        ([bill(0.1), bill(0.2)], 0.3),
+        ([bill(9, uuid="r2"), bill(0.15)], 0.15),
+        ([bill(9, uuid="r2")], None),
+        ([], None),
+        (None, None),
+        ([bill(0.15), bill(0.15, billing_type="refund")], None),
+        ([bill(0.15), bill(None)], None),
+        ([bill(-1)], None),
+        ([bill("NaN")], None),
+        ([bill(True)], None),
+        ([{"price": 0.15}, {"price": 0.15, "prediction": "r1"}], None),
+    ],
+)
+def test_cost_is_the_sum_of_the_bills_of_this_prediction(items: object, usd: float | None) -> None:
+    provider, network = wavespeed(answer(200, {"code": 200, "data": {"items": items}}))
+
+    assert provider.cost(TICKET) == usd
+    (call,) = network.calls
+    assert (call.method, call.url.path) == ("POST", "/api/v3/billings/search")
+    assert json.loads(call.content)["prediction_uuids"] == ["r1"]
+
+
+@pytest.mark.parametrize(
+    "failed", [answer(500), answer(200, {"code": 404, "message": "no"}), httpx.ReadTimeout("late")]
+)
+def test_cost_without_an_answer_is_asked_for_once(failed: httpx.Response | Exception) -> None:
+    provider, network = wavespeed(failed)
+
+    with pytest.raises(Unreachable):
+        provider.cost(TICKET)
+    assert len(network.calls) == 1

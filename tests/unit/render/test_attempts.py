@@ -6,7 +6,13 @@ from dropreel.model.events import AttemptSummary
 from dropreel.model.ledger import Attempt, AttemptState
 from dropreel.model.messages import NextAttempt, Plan
 from dropreel.model.provider import Answer, FailureCause, RenderState, Ticket
-from dropreel.render.attempts import after_loss, after_refusal, summary, total_usd
+from dropreel.render.attempts import (
+    after_loss,
+    after_refusal,
+    summary,
+    total_actual_usd,
+    total_usd,
+)
 from tests.support.render_fakes import JOB, NOON, ONE_OFFER, PLAN, RUNCOMFY, TICKET, WAVESPEED
 
 FIFTH_FIRST = PLAN.model_copy(update={"first_attempt": 5})
@@ -172,3 +178,26 @@ def test_total_is_unknown_when_one_price_is(each: list[float | None], total: flo
     attempts = [one.model_copy(update={"estimated_usd": usd}) for usd in each]
 
     assert total_usd(attempts) == total
+
+
+@pytest.mark.parametrize(
+    ("each", "total"),
+    [
+        ([], 0),
+        ([(0, None), (0.2, 0.1)], 0.1),  # the first was refused: nothing is charged
+        ([(0, 0.3)], 0.3),
+        ([(None, 0.1), (0.2, 0.2)], 0.3),
+        ([(0.2, None), (0.2, 0.1)], None),  # the first may be paid
+        ([(None, None)], None),
+    ],
+)
+def test_total_of_charges_is_unknown_when_one_is(
+    each: list[tuple[float | None, float | None]], total: float | None
+) -> None:
+    one = summary(attempt(1, AttemptState.ACCEPTED))
+    attempts = [
+        one.model_copy(update={"estimated_usd": estimated, "actual_usd": actual})
+        for estimated, actual in each
+    ]
+
+    assert total_actual_usd(attempts) == total

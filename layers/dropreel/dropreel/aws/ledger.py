@@ -5,6 +5,7 @@ import math
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -15,6 +16,7 @@ from dropreel.aws.table import (
     outcome_key,
     retry_on_conflict,
     run_key,
+    spend_key,
     transact,
 )
 from dropreel.model.catalog import ProviderName
@@ -33,7 +35,7 @@ from dropreel.model.provider import QUEUE_TIMEOUT_SECONDS, RENDER_TIMEOUT_SECOND
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
-    from mypy_boto3_dynamodb.type_defs import AttributeValueTypeDef
+    from mypy_boto3_dynamodb.type_defs import AttributeValueTypeDef, TransactWriteItemTypeDef
 
     Item = dict[str, AttributeValueTypeDef]
 
@@ -163,6 +165,96 @@ class DynamoDBLedger:
                 _texts({"state": AttemptState.ACCEPTED} | _accepted(ticket)),
                 "#state = :begun AND attribute_not_exists(#request_id)",
             )
+
+    def settle(self, job_id: str, ticket: Ticket, actual_usd: float) -> None:
+        actual = Decimal(str(actual_usd))
+        for _ in range(_MAX_RACES):
+            attempt = self.find(job_id, ticket.attempt)
+            if (
+                attempt is None
+                or attempt.actual_usd is not None
+                or attempt.state is not AttemptState.ACCEPTED
+                or attempt.request_id != ticket.request_id
+            ):
+                return
+            note = self._note_cost(attempt, actual)
+            if not transact(self._client, note, *self._correct_spending(attempt, actual)):
+                return
+        raise RuntimeError("Other calls changed the run between each two writes.")
+
+    def _note_cost(self, attempt: Attempt, actual: Decimal) -> "TransactWriteItemTypeDef":
+        return {
+            "Update": {
+                "TableName": self._table,
+                "Key": attempt_key(attempt.job_id, attempt.number),
+                "UpdateExpression": "SET actual_usd = :usd",
+                "ConditionExpression": "#state = :accepted AND request_id = :request_id"
+                " AND attribute_not_exists(actual_usd)",
+                "ExpressionAttributeNames": {"#state": "state"},
+                "ExpressionAttributeValues": {
+                    ":usd": {"S": str(actual)},
+                    ":accepted": {"S": AttemptState.ACCEPTED},
+                    ":request_id": {"S": attempt.request_id or ""},
+                },
+            }
+        }
+
+    def _correct_spending(
+        self, attempt: Attempt, actual: Decimal
+    ) -> "list[TransactWriteItemTypeDef]":
+        """Of the run that was charged for the attempt, and of its day. Empty when the run has
+        been charged for a later attempt since, or the day is forgotten."""
+        key = run_key(attempt.job_id, attempt.run)
+        run = self._get(key)
+        if "admitted_at" not in run or run.get("attempt") != {"N": str(attempt.number)}:
+            return []
+        seen = {
+            name: run[name] for name in ("charged_on", "charged_usd", "kept_usd") if name in run
+        }
+        if "charged_on" in run:  # its charge is still open
+            field, before = "charged_usd", Decimal(run.get("charged_usd", {"N": "0"})["N"])
+            estimated = before
+        else:
+            field, before = "kept_usd", Decimal(run.get("kept_usd", {"N": "0"})["N"])
+            estimated = Decimal(str(attempt.estimated_usd or 0))
+        difference = actual - estimated
+        day_key = spend_key(datetime.fromisoformat(run["admitted_at"]["S"]).date())
+        spent = self._get(day_key)
+        if not spent or Decimal(spent.get("spent_usd", {"N": "0"})["N"]) + difference < 0:
+            return []
+        unchanged = (
+            f"{name} = :{name}" if name in seen else f"attribute_not_exists({name})"
+            for name in ("charged_on", "charged_usd", "kept_usd")
+        )
+        values = {f":{name}": value for name, value in seen.items()}
+        return [
+            {
+                "Update": {
+                    "TableName": self._table,
+                    "Key": key,
+                    "UpdateExpression": f"SET {field} = :corrected",
+                    "ConditionExpression": " AND ".join(("attempt = :attempt", *unchanged)),
+                    "ExpressionAttributeValues": {
+                        ":attempt": {"N": str(attempt.number)},
+                        ":corrected": {"N": str(before + difference)},
+                        **values,
+                    },
+                }
+            },
+            {
+                "Update": {
+                    "TableName": self._table,
+                    "Key": day_key,
+                    "UpdateExpression": "ADD spent_usd :difference",
+                    "ConditionExpression": "attribute_exists(pk)"
+                    + (" AND spent_usd >= :at_least" if difference < 0 else ""),
+                    "ExpressionAttributeValues": {
+                        ":difference": {"N": str(difference)},
+                        **({":at_least": {"N": str(-difference)}} if difference < 0 else {}),
+                    },
+                }
+            },
+        ]
 
     @retry_on_conflict
     def _update(self, key: "Item", fields: "Item", condition: str) -> None:

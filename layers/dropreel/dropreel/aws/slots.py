@@ -12,7 +12,7 @@ from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
 from pydantic import TypeAdapter
 
 from dropreel.aws import clients
-from dropreel.aws.table import KEPT, attempt_key, retry_on_conflict, run_key, transact
+from dropreel.aws.table import KEPT, attempt_key, retry_on_conflict, run_key, spend_key, transact
 from dropreel.model.catalog import ProviderName
 from dropreel.model.ledger import AttemptState
 from dropreel.model.messages import Plan
@@ -51,7 +51,7 @@ class DynamoDBSlots:
         return tuple(map(_lease, self._all_of(f"slots#{provider}")))
 
     def day(self, day: date) -> Day:
-        item = self._get(_spend_key(day))
+        item = self._get(spend_key(day))
         return Day(int(item.get("renders", 0)), Decimal(item.get("spent_usd", 0)))
 
     def _get(self, key: "Item") -> dict[str, Any]:
@@ -218,7 +218,7 @@ class DynamoDBSlots:
         charge = {"ConditionExpression": " AND ".join(conditions)} if conditions else {}
         return {
             "Update": self._on(
-                _spend_key(day),
+                spend_key(day),
                 UpdateExpression=f"ADD {', '.join(added)} SET expires_at = :expires_at",
                 ExpressionAttributeValues=_values_named(**values),
                 **charge,
@@ -316,7 +316,7 @@ class DynamoDBSlots:
         if refund is not Refund.NOTHING:
             back = {"usd": -(run_state.charged_usd or 0), "renders": -(refund is Refund.ALL)}
             update = self._on(
-                _spend_key(day),
+                spend_key(day),
                 UpdateExpression="ADD renders :renders, spent_usd :usd",
                 ExpressionAttributeValues=_values_named(**back),
             )
@@ -395,10 +395,6 @@ def _slot_key(provider: ProviderName, slot: int) -> "Item":
 
 def _queue_item_key(provider: ProviderName, queue_key: str) -> "Item":
     return _values(pk=f"waiters#{provider}", sk=queue_key)
-
-
-def _spend_key(day: date) -> "Item":
-    return _values(pk="spend", sk=day.isoformat())
 
 
 def _waiter(item: dict[str, Any]) -> Waiter:

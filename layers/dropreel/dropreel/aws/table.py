@@ -3,7 +3,7 @@
 import random
 import time
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import date, timedelta
 from functools import wraps
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
@@ -69,6 +69,10 @@ def attempt_key(job_id: str, number: int) -> "dict[str, AttributeValueTypeDef]":
 
 def run_key(job_id: str, number: int) -> "dict[str, AttributeValueTypeDef]":
     return {"pk": {"S": f"job#{job_id}"}, "sk": {"S": f"run#{number:03}"}}
+
+
+def spend_key(day: date) -> "dict[str, AttributeValueTypeDef]":
+    return {"pk": {"S": "spend"}, "sk": {"S": day.isoformat()}}
 
 
 def outcome_key(job_id: str, number: int) -> "dict[str, AttributeValueTypeDef]":

@@ -179,6 +179,10 @@ class AttemptSummary(_Published):
         description="What may be paid for it: 0 when the provider refused it, could not render it, "
         "or cancelled it. Null when the price is not known.",
     )
+    actual_usd: float | None = Field(
+        default=None,
+        description="What the provider charged for it; null when that is not known in time.",
+    )
 
 
 class RenderSummary(_Published):
@@ -226,6 +230,11 @@ class VideoReady(_Published):
     manifest: StoredFile = Field(description="The manifest: a file with this same `detail`.")
     render: RenderSummary
     estimated_usd: float | None = Field(description=_ESTIMATED_USD)
+    actual_usd: float | None = Field(
+        default=None,
+        description="What the providers charged for these attempts, in all; null when that is not "
+        "known in time.",
+    )
     ended_at: AwareDatetime = Field(description="When the video was there.")
     dropreel_version: str = Field(default="", description="Of the stack that delivered it.")
 

@@ -47,6 +47,7 @@ class Attempt(BaseModel, frozen=True):
     )
     message: str = Field(default="", description="The same in words, without any URL.")
     estimated_usd: float | None = Field(default=None, description="What it was expected to cost.")
+    actual_usd: float | None = Field(default=None, description="What the provider charged.")
     queue_timeout_seconds: float = QUEUE_TIMEOUT_SECONDS
     render_timeout_seconds: float = RENDER_TIMEOUT_SECONDS
 
@@ -159,6 +160,10 @@ class Ledger(Protocol):
 
     def confirm(self, job_id: str, ticket: Ticket) -> None:
         """The provider accepted it, and the ledger could not be written at the time."""
+
+    def settle(self, job_id: str, ticket: Ticket, actual_usd: float) -> None:
+        """Note what the provider charged for a delivered attempt, and correct what its day has
+        spent by the difference. May be repeated: the first time counts."""
 
     def is_closed(self, job: Job) -> bool:
         """Whether conclude has begun for the run."""

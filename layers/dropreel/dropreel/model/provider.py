@@ -70,6 +70,9 @@ class Result(BaseModel, frozen=True):
     nsfw: bool | None = Field(
         default=None, description="The provider's detector's result; None when it has none."
     )
+    actual_usd: float | None = Field(
+        default=None, description="What was charged; None when the result does not say."
+    )
 
 
 class Lookup(BaseModel, frozen=True):
@@ -158,6 +161,10 @@ class Provider(Protocol):
 
         Requests in `known` do not count. Raises `Unreachable`.
         """
+
+    def cost(self, ticket: Ticket) -> float | None:
+        """The US dollars charged for a completed render, by one short call. None when there is no
+        bill yet, or the provider publishes no way. Raises `Unreachable`."""
 
     def forget(self, ticket: Ticket) -> bool:
         """Delete the provider's record of a delivered render, with its inputs. True when it is

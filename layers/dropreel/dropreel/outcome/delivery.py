@@ -31,7 +31,7 @@ from dropreel.model.events import (
     VideoReady,
 )
 from dropreel.model.job import Job
-from dropreel.model.ledger import Ledger, Outcome, Run
+from dropreel.model.ledger import Attempt, Ledger, Outcome, Run
 from dropreel.model.messages import ActiveRender
 from dropreel.model.provider import (
     Provider,
@@ -48,7 +48,7 @@ from dropreel.outcome.ownership import (
     read,
     remove_error_file,
 )
-from dropreel.render.attempts import code_of_loss, loss_of, summary, total_usd
+from dropreel.render.attempts import code_of_loss, loss_of, summary, total_actual_usd, total_usd
 from dropreel.runtime.log import logger
 
 _PART_BYTES = 8 * 1024**2
@@ -126,10 +126,14 @@ def deliver(
     if ready is None:
         ready = _delivered_by_this_run(render, ledger)
     if ready is None:
-        attempts = _attempts(render, ledger)
+        recorded = ledger.attempts(job.id)
         provider = providers(render.ticket.provider)
         begun = clock()
-        video = _copy(render, place, provider, storage, fetch, ledger=ledger, is_late=is_late)
+        result = _result(render, provider, ledger)
+        video = _copy(render, result, place, storage, fetch, ledger=ledger, is_late=is_late)
+        copying_seconds = clock() - begun
+        actual_usd = _actual_usd(render.ticket, recorded, result, provider)
+        attempts = _attempts(render, recorded, actual_usd)
         voice, warnings = render.plan.audio_facts, tuple(_warnings(render, video))
         for warning in warnings:
             logger.warning(warning)
@@ -142,8 +146,9 @@ def deliver(
             voice_seconds=round(voice.duration_seconds, 3) if voice else None,
             warnings=warnings,
             manifest=StoredFile(bucket=place.bucket, key=place.manifest_key),
-            render=_summary(render, attempts, copying_seconds=clock() - begun),
+            render=_summary(render, attempts, copying_seconds),
             estimated_usd=total_usd(attempts),
+            actual_usd=total_actual_usd(attempts),
             ended_at=now(),
             dropreel_version=version,
         )
@@ -155,6 +160,7 @@ def deliver(
         _write_manifest(outcome.detail, place, storage)
     if not place.is_late:
         remove_error_file(storage, video_bucket, job, render.started_at)
+    _settle(render, outcome.detail, ledger)
     if delete_record and outcome.detail.render.request_id == render.ticket.request_id:
         _delete_record(render.ticket, providers)
     return outcome.detail
@@ -216,6 +222,33 @@ def _delivered_by_this_run(render: ActiveRender, ledger: Ledger) -> VideoReady |
     return outcome.detail if outcome and isinstance(outcome.detail, VideoReady) else None
 
 
+def _actual_usd(
+    ticket: Ticket, attempts: tuple[Attempt, ...], result: Result, provider: Provider
+) -> float | None:
+    """What was charged, as far as the ledger, the result or one question says it."""
+    noted = (it.actual_usd for it in attempts if it.number == ticket.attempt)
+    for usd in (*noted, result.actual_usd):
+        if usd is not None:
+            return usd
+    try:
+        return provider.cost(ticket)
+    except Exception as err:
+        logger.warning("What request %s cost is not known: %s", ticket.request_id, err)
+        return None
+
+
+def _settle(render: ActiveRender, ready: VideoReady, ledger: Ledger) -> None:
+    """The video is delivered: no failure here may fail the job."""
+    ticket = render.ticket
+    for attempt in ready.render.attempts:
+        is_ours = (attempt.number, attempt.request_id) == (ticket.attempt, ticket.request_id)
+        if is_ours and attempt.actual_usd is not None:
+            try:
+                ledger.settle(render.plan.job.id, ticket, attempt.actual_usd)
+            except Exception:
+                logger.exception("The cost of request %s is not in the ledger", ticket.request_id)
+
+
 def _delete_record(ticket: Ticket, providers: Callable[[ProviderName], Provider]) -> None:
     """The video is delivered: no failure here may fail the job."""
     try:
@@ -228,8 +261,8 @@ def _delete_record(ticket: Ticket, providers: Callable[[ProviderName], Provider]
 
 def _copy(
     render: ActiveRender,
+    result: Result,
     place: _Place,
-    provider: Provider,
     storage: VideoStore,
     fetch: Fetch,
     *,
@@ -237,7 +270,6 @@ def _copy(
     is_late: Callable[[], bool],
 ) -> DeliveredVideo:
     bucket, key = place.bucket, place.video_key
-    result = _result(render, provider, ledger)
     if result.video_url is None:
         raise ResultMissing("The render completed, but its output offers no video.")
     copy = VideoCopy(storage.begin_upload(bucket, key, "video/mp4"))
@@ -358,11 +390,12 @@ def _differs(video_seconds: float | None, voice_seconds: float, ticket: Ticket) 
     return longer_seconds < -allowed_seconds
 
 
-def _attempts(render: ActiveRender, ledger: Ledger) -> tuple[AttemptSummary, ...]:
+def _attempts(
+    render: ActiveRender, attempts: tuple[Attempt, ...], actual_usd: float | None
+) -> tuple[AttemptSummary, ...]:
     """The earlier attempts, then the one that made the video. An earlier one that is still accepted
     made the video before, which was to be made again."""
     ticket, ready = render.ticket, VideoReady.__name__
-    attempts = ledger.attempts(render.plan.job.id)
     earlier = (summary(attempt, ready) for attempt in attempts if attempt.number < ticket.attempt)
     estimates = {attempt.number: attempt.estimated_usd for attempt in attempts}
     delivered = AttemptSummary(
@@ -372,6 +405,7 @@ def _attempts(render: ActiveRender, ledger: Ledger) -> tuple[AttemptSummary, ...
         request_id=ticket.request_id,
         outcome=ready,
         estimated_usd=estimates.get(ticket.attempt),
+        actual_usd=actual_usd,
     )
     return (*earlier, delivered)
 

@@ -39,12 +39,15 @@ from dropreel.providers.words import cause_of, clean, flat, means_no_credit, sur
 
 # Answers have a few hundred bytes.
 _MAX_ANSWER_BYTES = 1_048_576
+_MAX_USD = 10_000  # no render costs as much; excludes infinity, too
 # RunComfy's own client takes [a-zA-Z0-9_-]{1,128}; other services put dots and colons into theirs.
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 CONNECT_SECONDS = 5
 ANSWER_SECONDS = 20
 """For a question, which can be asked again."""
+COST_ANSWER_SECONDS = 3
+"""For what a render cost: a video waits for this answer."""
 SUBMISSION_ANSWER_SECONDS = 60
 """For a submission, which cannot be sent again: work that is accepted late costs the same.
 WaveSpeed's own client reads the answer for 60 s, RunComfy's for 90 s, others for 120 s."""
@@ -89,6 +92,16 @@ def _text(value: object) -> str:
     return str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""
 
 
+def _usd(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        usd = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return usd if 0 <= usd < _MAX_USD else None
+
+
 def plain_state(state: str) -> str:
     """A state as the pages spell it."""
     return state.strip().lower().replace("-", "_").replace(" ", "_")
@@ -100,6 +113,9 @@ def _object(value: object) -> object:
 
 Text = Annotated[str, BeforeValidator(_text)]
 """A string or a number; anything else counts as empty."""
+
+Usd = Annotated[float | None, BeforeValidator(_usd)]
+"""An amount of US dollars; anything that cannot be one counts as missing."""
 
 OrEmpty = BeforeValidator(_object)
 """For a model inside an answer: anything but an object counts as empty."""
@@ -257,6 +273,10 @@ class HttpProvider(Provider, Generic[A]):
         """Nothing is found at a provider that publishes no list."""
         return Lookup(listed=0, readable=0)
 
+    def cost(self, ticket: Ticket) -> float | None:  # noqa: ARG002 - for dialects that can
+        """None: a provider that publishes no bills says nothing, or says it in the result."""
+        return None
+
     def forget(self, ticket: Ticket) -> bool:  # noqa: ARG002 - for dialects that can
         """False: nothing is deleted at a provider that publishes no way to."""
         return False
@@ -298,10 +318,16 @@ class HttpProvider(Provider, Generic[A]):
             return reply
         raise self._unreachable(reply, status)
 
-    def _ask(self, method: str, path: str, payload: Mapping[str, object] | None = None) -> Reply[A]:
+    def _ask(
+        self,
+        method: str,
+        path: str,
+        payload: Mapping[str, object] | None = None,
+        answer_seconds: float = 0,
+    ) -> Reply[A]:
         """Any answer about accepted work, also an error. Raises `Unreachable`."""
         try:
-            return self._call(method, path, payload)
+            return self._call(method, path, payload, answer_seconds)
         except (_NotSent, _NoReply) as err:
             raise Unreachable(str(err)) from None
 

@@ -22,6 +22,7 @@ from dropreel.providers.http import (
     HttpProvider,
     Reply,
     Text,
+    Usd,
     is_about_the_request,
     plain_state,
 )
@@ -58,6 +59,7 @@ class _Answer(AnyAnswer):
     message: Any = None
     detail: Any = None
     details: Any = None
+    cost: Usd = None
 
     @property
     def accepted_id(self) -> str:
@@ -130,7 +132,7 @@ class RunComfy(HttpProvider[_Answer]):
             return _lost(reply, state, reply.words or self._words_of_result(ticket))
         if state is RenderState.COMPLETED:
             try:
-                return self._outcome(ticket)[0]
+                return self._outcome(ticket, "result")[0]
             except (Unreachable, UnknownRequest):
                 return Answer(state=state)  # deliver asks for the result again
         if state is RenderState.QUEUED and answer.queue_position:
@@ -141,21 +143,22 @@ class RunComfy(HttpProvider[_Answer]):
         return self._in_progress(reply, answer.status)
 
     def result(self, ticket: Ticket) -> Result:
-        outcome, video_url = self._outcome(ticket)
+        """With `include_cost`, as RunComfy's public MCP client asks (2026)."""
+        outcome, answer = self._outcome(ticket, "result?include_cost=true")
         self._raise_unless_over(outcome.state)
         if outcome.state is not RenderState.COMPLETED:
             raise RenderLost(outcome)
-        return Result(video_url=video_url)
+        return Result(video_url=answer.first_video, actual_usd=answer.cost)
 
-    def _outcome(self, ticket: Ticket) -> tuple[Answer, str | None]:
-        """The result's outcome, and the URL of its first video, if it has one."""
-        reply = self._get(_path(ticket, "result"))
+    def _outcome(self, ticket: Ticket, what: str) -> tuple[Answer, _Answer]:
+        """The result's outcome, and the result."""
+        reply = self._get(_path(ticket, what))
         state = RenderState.FAILED if reply.means_failed_render else reply.answer.outcome_of_result
         if state is None:
             raise Unreachable("RunComfy answered without a result.")
         if state in (RenderState.FAILED, RenderState.CANCELLED):
-            return _lost(reply, state, reply.words), None
-        return Answer(state=state), reply.answer.first_video
+            return _lost(reply, state, reply.words), reply.answer
+        return Answer(state=state), reply.answer
 
     def cancel(self, ticket: Ticket) -> bool:
         """A cancellation can be accepted before it is done, and a second one can be an error:

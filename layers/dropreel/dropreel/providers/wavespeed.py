@@ -28,12 +28,14 @@ from dropreel.model.provider import (
     Unreachable,
 )
 from dropreel.providers.http import (
+    COST_ANSWER_SECONDS,
     STATES,
     AnyAnswer,
     HttpProvider,
     OrEmpty,
     Reply,
     Text,
+    Usd,
     plain_state,
 )
 from dropreel.providers.listing import files_in
@@ -97,13 +99,20 @@ def _time(found: object) -> datetime | None:
     return time.replace(tzinfo=UTC) if time and time.tzinfo is None else time
 
 
+class _BilledTask(BaseModel, frozen=True):
+    uuid: Text = ""
+
+
 class _Listed(BaseModel, frozen=True):
-    """A task in the list."""
+    """A task in the list, or a bill."""
 
     id: Text = ""
     created_at: Annotated[datetime | None, BeforeValidator(_time)] = None
     inputs: Any = None
     input: Any = None  # the same, by the same types
+    billing_type: Text = ""
+    price: Usd = None
+    prediction: Annotated[_BilledTask, OrEmpty] = _BilledTask()
 
     def is_of(self, since: datetime, until: datetime) -> bool:
         """True also without a time: the list was asked for that time."""
@@ -278,6 +287,19 @@ class WaveSpeed(HttpProvider[_Envelope]):
         if reply.error_status is not None:
             raise self._unreachable(reply, reply.error_status)
         return reply
+
+    def cost(self, ticket: Ticket) -> float | None:
+        """From the page "WaveSpeedAI: Billings" (wavespeed.ai/docs/docs-common-api/billings,
+        November 2026). A bill of another type, such as a refund, leaves the sum unknown."""
+        asked = {"prediction_uuids": [ticket.request_id], "page": 1, "page_size": 10}
+        reply = self._ask("POST", "/api/v3/billings/search", asked, COST_ANSWER_SECONDS)
+        if reply.error_status is not None:
+            raise self._unreachable(reply, reply.error_status)
+        items = reply.answer.data.items or ()
+        bills = [item for item in items if item.prediction.uuid == ticket.request_id]
+        prices = [bill.price for bill in bills if bill.billing_type in ("", "deduct")]
+        known = [price for price in prices if price is not None]
+        return round(sum(known), 6) if known and len(known) == len(bills) else None
 
     def forget(self, ticket: Ticket) -> bool:
         """As its command line client does it (`deletePredictions`, 2026)."""

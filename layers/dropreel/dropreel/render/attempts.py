@@ -129,6 +129,7 @@ def summary(
         outcome=outcome,
         message=message,
         estimated_usd=attempt.estimated_usd if _may_be_paid(attempt) else 0,
+        actual_usd=attempt.actual_usd,
     )
 
 
@@ -139,6 +140,18 @@ def _may_be_paid(attempt: Attempt) -> bool:
 
 def total_usd(attempts: Iterable[AttemptSummary]) -> float | None:
     """What may be paid for them, in all. None when a price is not known."""
-    each = [attempt.estimated_usd for attempt in attempts]
+    return _total(attempt.estimated_usd for attempt in attempts)
+
+
+def total_actual_usd(attempts: Iterable[AttemptSummary]) -> float | None:
+    """What was charged for them, in all. None when that is not known of one that may be paid."""
+    return _total(
+        0 if attempt.actual_usd is None and attempt.estimated_usd == 0 else attempt.actual_usd
+        for attempt in attempts
+    )
+
+
+def _total(amounts: Iterable[float | None]) -> float | None:
+    each = [*amounts]
     known = [usd for usd in each if usd is not None]
     return round(math.fsum(known), 6) if len(known) == len(each) else None
