@@ -75,7 +75,7 @@ RUNCOMFY = Dialect(
     submit_path="/v1/models/wan-ai/wan-2-2/speech-to-video",
     reads={
         ask: "/v1/requests/r1/status",
-        result: "/v1/requests/r1/result",
+        result: "/v1/requests/r1/result?include_cost=true",
         cancel: "/v1/requests/r1/cancel",
     },
     accepted=lambda request_id: {"request_id": request_id, "status_url": "https://x.example/r1"},
