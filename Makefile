@@ -156,11 +156,14 @@ rerun: .venv/dev/.made ## run failed jobs again, paying nothing twice: ID= or FA
 sweep: .venv/dev/.made ## do now what the daily sweep does: start and conclude what events missed
 	@$(OPERATE) sweep --stack "$$STACK"
 
+prices: .venv/dev/.made ## ask the providers what a second costs, and print the parameter to set
+	@$(OPERATE) prices --stack "$$STACK"
+
 redrive-uploads: .venv/dev/.made ## send uploads that intake failed on through intake again
 	@$(OPERATE) redrive-uploads --stack "$$STACK"
 
 clean: down ## remove what was built, and the environments
 	rm -rf out .aws-sam .venv
 
-.PHONY: demo up down test test-all types hunt lint format events picture bench-burst bench-cold bench-deliver \
+.PHONY: demo up down test test-all types hunt lint format events prices picture bench-burst bench-cold bench-deliver \
     bench-drops bench-intake bench-latency build deploy token rerun sweep redrive-uploads clean

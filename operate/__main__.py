@@ -13,6 +13,7 @@ import typer
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, NoRegionError
 from rich.console import Console
 
+from operate import prices as price_list
 from operate import tokens
 from operate.errors import OperateError
 from operate.redrive import redrive
@@ -92,6 +93,17 @@ def sweep(stack: StackName = "dropreel") -> None:
     with Console(stderr=True).status("Sweeping ..."):
         sweep_now(function)
     typer.echo("Started: the sweep checks 120 uploads a minute.")
+
+
+@app.command()
+@plain_errors()
+def prices(stack: StackName = "dropreel") -> None:
+    """Ask the providers what a second of each offer costs, and print the parameter to set."""
+    accounts, owners = price_list.settings_of(outputs_of(stack)["SweepFunctionName"])
+    with Console(stderr=True).status("Asking the providers ..."):
+        found = price_list.prices(price_list.Asking(accounts, price_list.token_in), owners)
+    Console().print(price_list.table(found))
+    typer.echo(price_list.parameter_for(found))
 
 
 @app.command()

@@ -1,5 +1,6 @@
 """The operator's commands: what they ask of AWS, and what they say. Secrets Manager is moto's."""
 
+import json
 import os
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
@@ -24,6 +25,7 @@ PLAIN = {"SweepFunctionName": "dropreel-sweep", "IntakeDeadLettersUrl": QUEUE}
 COMMANDS = (
     ["token"],
     ["sweep"],
+    ["prices"],
     ["redrive-uploads"],
     ["rerun", "--failed-since", "1h"],
 )
@@ -333,3 +335,53 @@ def test_make_passes_its_variables_on(target: list[str], arguments: list[str]) -
     )
 
     assert ran.stdout.splitlines() == arguments
+
+
+# prices
+
+
+def test_prices_print_the_parameter_to_set_and_need_no_token(account: Account) -> None:
+    account.deploy(PLAIN)
+    secret = account.secrets.create_secret(Name="no token in it")["ARN"]
+    limits = {"url": "https://api.provider.example", "secret": secret, "max_in_flight": 1}
+    variables = {
+        "PROVIDERS": json.dumps({"runcomfy": limits, "wavespeed": limits}),
+        "USD_PER_SECOND": "wan-ai/wan-2-2/speech-to-video:480p=0.04",
+    }
+    account.answer(
+        "lambda",
+        "get_function_configuration",
+        {"Environment": {"Variables": variables}},
+        {"FunctionName": "dropreel-sweep"},
+    )
+
+    said = operate("prices")
+
+    assert said.exit_code == 0, said.output
+    *table, parameter = said.stdout.splitlines()
+    assert "0.04" in "".join(table)
+    assert parameter == f"UsdPerSecond={variables['USD_PER_SECOND']}"
+
+
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        ({}, "dropreel-sweep has no readable PROVIDERS."),
+        ({"PROVIDERS": "{}", "USD_PER_SECOND": "x"}, "UsdPerSecond cannot be used"),
+    ],
+)
+def test_prices_without_readable_settings_say_so(
+    account: Account, variables: dict[str, str], words: str
+) -> None:
+    account.deploy(PLAIN)
+    account.answer(
+        "lambda",
+        "get_function_configuration",
+        {"Environment": {"Variables": variables}},
+        {"FunctionName": "dropreel-sweep"},
+    )
+
+    said = operate("prices")
+
+    assert said.exit_code == 1
+    assert words in said.stderr
