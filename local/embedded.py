@@ -371,7 +371,7 @@ def _deploy(
     client(environment, "s3").create_bucket(
         Bucket="sam-artifacts", CreateBucketConfiguration={"LocationConstraint": REGION}
     )
-    overrides = [f"{name}={value}" for name, value in parameters.items()]
+    overrides = [f"{name}='{value}'" for name, value in parameters.items()]
     _sam(
         home,
         [

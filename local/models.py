@@ -22,7 +22,7 @@ def table() -> str:
             name = f"`{model.name}`{f': {model.does}' if place == 0 else ', next offer'}"
             cells = (
                 name,
-                TITLES[offer.provider],
+                f"{TITLES[offer.provider]}{'' if offer.on else ', off by default'}",
                 _picture(offer.image),
                 _voice(offer.audio),
                 _options(offer),
@@ -91,6 +91,10 @@ def _option(option: Option) -> str:
 
 def _price(offer: Offer) -> str:
     prices = [f"${usd:g} a second of {name}" for name, usd in offer.usd_per_second.items()]
+    if offer.billed_in_whole_seconds:
+        prices.append("in whole seconds")
+    if offer.billed_at_least_seconds:
+        prices.append(f"at least {offer.billed_at_least_seconds}")
     return ", ".join(prices) or "not published"
 
 

@@ -10,8 +10,10 @@ from dropreel.aws.ledger import DynamoDBLedger
 from dropreel.aws.s3 import S3Storage
 from dropreel.aws.uploads import UsedUploads
 from dropreel.media import codecs
+from dropreel.model.catalog import in_service
 from dropreel.model.job import Job
 from dropreel.model.messages import Plan, Repetition
+from dropreel.model.overrides import catalog_with
 from dropreel.outcome.repetition import Repetitions
 from dropreel.providers.tokens import configured
 from dropreel.render import resumption
@@ -21,6 +23,7 @@ from dropreel.runtime.settings import PrepareSettings
 from dropreel.runtime.step import step
 
 settings = PrepareSettings.from_environment()
+catalog = in_service(catalog_with(settings.catalog_overrides))
 ledger = DynamoDBLedger(settings.ledger_table)
 files = S3Storage()
 versioning = Versioning(files)
@@ -40,8 +43,9 @@ def handler(job: Job, context: LambdaContext) -> Plan | Repetition:
             job,
             files,
             configured(settings),
-            Codecs(codecs.PICTURE, codecs.SOUND),
+            Codecs(codecs.PICTURE, codecs.sound(catalog)),
             lambda: context.get_remaining_time_in_millis() / 1000,
+            catalog=catalog,
         )
 
     return repetitions.plan(job, lambda: resumption.plan(job, ledger, fresh))

@@ -24,14 +24,18 @@ MODEL = "wan-2.2-speech-to-video"
 PORTRAIT = PROJECT / "samples/portrait.png"
 SPEECH = PROJECT / "samples/speech.mp3"
 
-PRICES = ",".join(
-    f"{offer.endpoint}:{resolution}={DAILY_LIMIT_USD if here == TOO_DEAR else 0.05}"
-    for model in MODELS.values()
-    for offer in model.route
-    for option in offer.options
-    if option.name == "resolution"
-    for resolution in option.values
-    if (here := (offer.endpoint, resolution))
+OVERRIDES = json.dumps(
+    {
+        offer.endpoint: {
+            "usd_per_second": {
+                resolution: DAILY_LIMIT_USD if (offer.endpoint, resolution) == TOO_DEAR else 0.05
+                for resolution in option.values
+            }
+        }
+        for model in MODELS.values()
+        for offer in model.route
+        if offer.on and (option := offer.option("resolution"))
+    }
 )
 """Beside a limit, what has no price is passed over. One is more than a day may cost."""
 
@@ -242,7 +246,7 @@ def stack() -> Iterator[Stack]:
             "WaveSpeedMaxSubmitsPerMinute": "60",
             "DailyRenderLimit": "1000",
             "DailySpendLimitUsd": str(DAILY_LIMIT_USD),
-            "UsdPerSecond": PRICES,
+            "CatalogOverrides": OVERRIDES,
         },
         max_wait_seconds=1,
         say=lambda _: None,

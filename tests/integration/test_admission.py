@@ -434,7 +434,7 @@ def test_transaction_is_tried_again(
 
     assert failed
     assert (at.notified, at.waiting) == (notified, waiting)
-    assert (at.renders, at.spent) == (renders, renders * Decimal("0.105"))
+    assert (at.renders, at.spent) == (renders, renders * Decimal("0.12"))
 
 
 # What is kept, and what it costs to look

@@ -27,11 +27,10 @@ from hypothesis.stateful import (
 
 from dropreel.aws.ledger import DynamoDBLedger
 from dropreel.aws.slots import DynamoDBSlots
-from dropreel.model.catalog import TITLES, ProviderName
+from dropreel.model.catalog import MODELS, TITLES, Offer, ProviderName
 from dropreel.model.job import Job
 from dropreel.model.ledger import Attempt
 from dropreel.model.messages import NextAttempt
-from dropreel.model.prices import billed
 from dropreel.render.attempts import NOT_SUBMITTED
 from tests.support.admission_fakes import (
     FakeExecutions,
@@ -42,12 +41,12 @@ from tests.support.admission_fakes import (
     write_outcome,
 )
 from tests.support.render_account import create_ledger_table
-from tests.support.render_fakes import PLAN, RUNCOMFY, WAVESPEED, FakeClock
+from tests.support.render_fakes import RUNCOMFY, WAVESPEED, FakeClock
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
-# In 720p, of which no page says the price: the owner may, and may not.
+MODEL = MODELS["wan-2.2-speech-to-video"]
 ROUTE = (WAVESPEED.model_copy(update={"fields": {"resolution": "720p"}}), RUNCOMFY)
 USD = {"wavespeed": Decimal("0.15"), "runcomfy": Decimal("0.1")}
 SECONDS = 3.5  # of the fakes' recording
@@ -179,12 +178,18 @@ class Machine(RuleBasedStateMachine):
             in_flight={it: 0 if it is paused else self.slots for it in TITLES},
             daily_renders=self.limit_renders,
             daily_usd=self.limit_usd,
-            prices={
-                (render.endpoint, render.resolution): float(self.usd[render.provider]) / SECONDS
-                for render in billed(PLAN.model_copy(update={"route": ROUTE}))
-                if render.provider in self.usd
-            },
+            catalog={"of ROUTE": MODEL.model_copy(update={"route": tuple(self._offers())})},
         )
+
+    def _offers(self) -> Iterator[Offer]:
+        """Of the route: a render costs what `usd` says."""
+        for offer in MODEL.route:
+            usd = self.usd.get(offer.provider)
+            prices = {} if usd is None else dict.fromkeys(("480p", "720p"), float(usd) / SECONDS)
+            yield Offer.model_validate(
+                offer.model_dump(exclude={"billed_in_whole_seconds", "billed_at_least_seconds"})
+                | {"usd_per_second": prices}
+            )
 
     # What happens in an account
 

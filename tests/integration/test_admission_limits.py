@@ -11,6 +11,7 @@ import pytest
 from dropreel.aws.table import spend_key
 from dropreel.model.ledger import Admitted, RunClosed
 from dropreel.model.messages import NextAttempt, PlannedOffer
+from dropreel.model.overrides import Override, catalog_with
 from dropreel.model.provider import Ticket
 from dropreel.render.admission import Granting, Refund, RunId
 from dropreel.render.spending import Limits
@@ -30,9 +31,9 @@ from tests.support.admission_fakes import (
 from tests.support.render_account import LEDGER
 from tests.support.render_fakes import NOON, RUNCOMFY, WAVESPEED
 
-USD = Decimal("0.105")  # of a render by WaveSpeed's offer
-LARGE = WAVESPEED.model_copy(update={"fields": {"resolution": "720p"}})  # no page has its price
-DEAR = {(WAVESPEED.endpoint, "720p"): 1}  # USD a second
+USD = Decimal("0.12")  # of a render by WaveSpeed's offer
+LARGE = WAVESPEED.model_copy(update={"fields": {"resolution": "1080p"}})  # no page has its price
+DEAR = catalog_with({WAVESPEED.endpoint: Override(usd_per_second={"1080p": 1})})
 RUNCOMFY_PAUSED = {"runcomfy": 0, "wavespeed": 2}
 
 
@@ -107,7 +108,7 @@ def test_over_the_limit_a_job_fails_when_the_owner_says_so(
 def test_job_dearer_than_a_day_waits_for_a_higher_limit_behind_all_others(
     at: Account, log: StringIO
 ) -> None:
-    at.open(in_flight=2, daily_usd="0.3", prices=DEAR)
+    at.open(in_flight=2, daily_usd="0.3", catalog=DEAR)
     at.line_up(ANNA, DORA, route=(LARGE,))
     for minute, job in ((2, BEN), (3, CLEO)):
         at.admit(job, route=(WAVESPEED,), minute=minute)
@@ -118,11 +119,11 @@ def test_job_dearer_than_a_day_waits_for_a_higher_limit_behind_all_others(
     assert "Waits until DailySpendLimitUsd is raised" in logged
     assert ANNA.id in logged
 
-    at.open(in_flight=4, daily_usd="9", prices=DEAR)
+    at.open(in_flight=4, daily_usd="9", catalog=DEAR)
     at.admission.serve_waiting("a minute later")
 
     assert at.notified == ["ben", "cleo", "anna", "dora"]
-    assert at.spent == 2 * USD + 2 * Decimal("3.5")
+    assert at.spent == 2 * USD + 2 * 4
 
 
 def test_job_that_is_set_aside_and_called_again_waits_once(at: Account) -> None:
@@ -140,7 +141,7 @@ def test_job_that_is_set_aside_and_called_again_waits_once(at: Account) -> None:
 
 
 def test_spending_limit_keeps_the_order_of_the_queue(at: Account) -> None:
-    at.open(in_flight=2, daily_usd="0.42")
+    at.open(in_flight=2, daily_usd="0.48")
     at.line_up(ANNA, BEN, CLEO, DORA, route=(WAVESPEED,))
     anna = RunId.of(ANNA)
     assert at.slots.free(anna, at.slots.run_state(anna), NOON)  # and then it is killed
@@ -230,7 +231,7 @@ def test_run_that_submitted_nothing_pays_nothing_for_an_earlier_run(at: Account)
 
 
 def test_refund_of_an_ended_holder_serves_the_other_queue(at: Account) -> None:
-    at.open(daily_usd="0.2", prices=RUNCOMFY_PRICED)
+    at.open(daily_usd="0.2", catalog=RUNCOMFY_PRICED)
     at.admit(ANNA, route=(WAVESPEED,))
     at.admit(BEN, route=(RUNCOMFY,), minute=1)
     at.executions.end(ANNA.execution_name)  # and its event is lost
@@ -241,7 +242,7 @@ def test_refund_of_an_ended_holder_serves_the_other_queue(at: Account) -> None:
 
 
 def test_refund_of_an_ended_waiter_serves_the_other_queue(at: Account) -> None:
-    at.open(daily_usd="0.2", prices=RUNCOMFY_PRICED)
+    at.open(daily_usd="0.2", catalog=RUNCOMFY_PRICED)
     at.line_up(ANNA, CLEO, route=(WAVESPEED,))
     at.admit(BEN, route=(RUNCOMFY,), minute=2)
     at.executions.end(CLEO.execution_name)
@@ -469,7 +470,7 @@ def test_forgotten_day_is_not_made_negative(at: Account) -> None:
 # Offers without a price, under a limit
 
 
-@pytest.mark.parametrize(("daily_usd", "offer", "usd"), [(None, 0, None), ("10", 1, 0.105)])
+@pytest.mark.parametrize(("daily_usd", "offer", "usd"), [(None, 0, None), ("10", 1, 0.12)])
 def test_offer_without_a_price_is_passed_over_only_under_a_limit(
     at: Account, daily_usd: str | None, offer: int, usd: float | None
 ) -> None:
@@ -488,7 +489,7 @@ def test_when_no_offer_is_left_all_are_named_that_have_no_price(at: Account) -> 
     assert at.refused == {"anna": "PriceUnknown"}
     (message,) = at.executions.messages
     assert f"{RUNCOMFY.endpoint} in 480p" in message
-    assert f"{WAVESPEED.endpoint} in 720p" in message
+    assert f"{WAVESPEED.endpoint} in 1080p" in message
     assert at.waiting == []
 
 
@@ -520,7 +521,7 @@ def test_new_spending_limit_moves_waiters_to_offers_with_a_price(at: Account) ->
 
 def test_job_that_is_admitted_goes_on_though_its_price_is_taken_away(at: Account) -> None:
     """Step Functions lost the answer of admit, and calls again."""
-    at.open(daily_usd="10", prices=RUNCOMFY_PRICED)
+    at.open(daily_usd="10", catalog=RUNCOMFY_PRICED)
     at.admit(ANNA, route=(RUNCOMFY,))
     at.open(daily_usd="10")
 
@@ -531,13 +532,13 @@ def test_job_that_is_admitted_goes_on_though_its_price_is_taken_away(at: Account
 
 def test_render_costs_what_its_price_is_when_it_is_served(at: Account) -> None:
     at.line_up(ANNA, BEN, route=(WAVESPEED,))
-    at.open(prices={(WAVESPEED.endpoint, "480p"): 1})
+    at.open(catalog=catalog_with({WAVESPEED.endpoint: Override(usd_per_second={"480p": 1})}))
 
     at.admission.rendered(ANNA, 1)
 
     assert at.notified == ["anna", "ben"]
-    assert at.spent == USD + Decimal("3.5")
-    assert at.ledger.admitted(BEN, 1) == Admitted(offer=0, estimated_usd=3.5)
+    assert at.spent == USD + 4
+    assert at.ledger.admitted(BEN, 1) == Admitted(offer=0, estimated_usd=4)
 
 
 # A day's renders
@@ -572,7 +573,7 @@ def test_job_over_the_daily_renders_waits_for_midnight_and_is_logged(
 def test_job_of_a_paused_provider_waits_when_it_can_go_nowhere_else(at: Account) -> None:
     at.open(in_flight=RUNCOMFY_PAUSED)
     at.admit(ANNA, route=(RUNCOMFY,))
-    at.open(in_flight=RUNCOMFY_PAUSED, daily_usd="10", prices=RUNCOMFY_PRICED)
+    at.open(in_flight=RUNCOMFY_PAUSED, daily_usd="10", catalog=RUNCOMFY_PRICED)
     at.admit(BEN, route=(RUNCOMFY, LARGE), minute=1)  # there it has no price
     assert at.notified == []
 

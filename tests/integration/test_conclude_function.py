@@ -99,7 +99,7 @@ def test_failure_after_the_delivery_is_answered_with_the_video(account: RenderAc
 @pytest.mark.parametrize(
     ("variable", "value", "named"),
     [
-        ("USD_PER_SECOND", "480p=0,04", 'UsdPerSecond is "480p=0,04".'),
+        ("CATALOG_OVERRIDES", "480p=0,04", 'CatalogOverrides is "480p=0,04".'),
         ("DAILY_SPEND_LIMIT_USD", "0,04", 'DailySpendLimitUsd is "0,04".'),
         ("PROVIDERS", providers(runcomfy={"max_in_flight": -1}), 'RunComfyMaxInFlight is "-1".'),
         ("PROVIDERS", providers(runcomfy={"url": "runcomfy.net"}), 'RunComfyUrl is "runcomfy.net"'),

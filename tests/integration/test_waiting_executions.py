@@ -34,7 +34,7 @@ EXECUTION = (
     "arn:aws:states:eu-central-1:123456789012:execution:dropreel-render:anna-0123456789abcdef"
 )
 TOKEN = "AQCEAAAAKgAAAAMAAAAAAAAAAe+/=="
-SPENT = SpendLimitReached("Today's limit of 7.50 USD leaves no room for 0.105 USD.")
+SPENT = SpendLimitReached("Today's limit of 7.50 USD leaves no room for 0.12 USD.")
 
 Give = Callable[[WaitingExecutions], bool]
 

@@ -12,12 +12,12 @@ from moto import mock_aws
 
 from dropreel.aws.ledger import DynamoDBLedger
 from dropreel.aws.slots import DynamoDBSlots
-from dropreel.model.catalog import TITLES, ProviderName
+from dropreel.model.catalog import MODELS, TITLES, Catalog, ProviderName
 from dropreel.model.errors import DropreelError
 from dropreel.model.job import Job
 from dropreel.model.ledger import Attempt, Ledger
 from dropreel.model.messages import AdmitRequest, NextAttempt, Plan, PlannedOffer
-from dropreel.model.prices import CATALOG_ONLY, Prices
+from dropreel.model.overrides import Override, catalog_with
 from dropreel.render.admission import Admission, Lease, Slots, Waiter
 from dropreel.render.spending import Limits
 from tests.support.render_account import LEDGER, REGION, create_ledger_table
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 LEASE = timedelta(hours=4)
 LATER = NOON + timedelta(seconds=30, microseconds=250)
-RUNCOMFY_PRICED: Prices = {(RUNCOMFY.endpoint, "480p"): 0.1 / 3.5}
-"""RunComfy's render of the fakes' recording costs 0.1 USD; WaveSpeed's 0.105 by the catalog."""
+RUNCOMFY_PRICED = catalog_with({RUNCOMFY.endpoint: Override(usd_per_second={"480p": 0.1 / 3.5})})
+"""RunComfy's render of the fakes' recording costs 0.1 USD; WaveSpeed's 0.12 by the catalog."""
 
 
 class FakeExecutions:
@@ -111,7 +111,7 @@ def admission_with(
     daily_renders: int | None = None,
     daily_usd: str | None = None,
     on_daily_usd: Literal["wait", "fail"] = "wait",
-    prices: Prices = CATALOG_ONLY,
+    catalog: Catalog = MODELS,
 ) -> Admission:
     return Admission(
         slots=slots,
@@ -124,7 +124,7 @@ def admission_with(
             daily_renders=daily_renders,
             daily_usd=Decimal(daily_usd) if daily_usd else None,
             on_daily_usd=on_daily_usd,
-            prices=prices,
+            catalog=catalog,
         ),
     )
 

@@ -50,7 +50,7 @@ EXAMPLES = {
     for name in ("video-ready", "video-failed", "render-failed", "upload-incomplete")
 }
 OPTIONS = b'{"resolution": "480p", "labels": {"customer": "4711"}}'
-PRICES = "wan-ai/wan-2-2/speech-to-video:480p=0.02"
+PRICES = '{"wan-ai/wan-2-2/speech-to-video": {"usd_per_second": {"480p": 0.02}}}'
 PORTRAIT = (PROJECT / "samples/portrait.png").read_bytes()
 SPEECH = (PROJECT / "samples/speech.mp3").read_bytes()
 
@@ -201,7 +201,7 @@ def account() -> Iterator[Account]:
             "QUEUE_URL": boto3.client("sqs").create_queue(QueueName="intake")["QueueUrl"],
             "STATE_MACHINE_ARN": engine.create_machine(),
             "UPLOAD_BUCKET": UPLOADS,
-            "USD_PER_SECOND": PRICES,
+            "CATALOG_OVERRIDES": PRICES,
             "VIDEO_BUCKET": VIDEOS,
         }
         for name, value in variables.items():

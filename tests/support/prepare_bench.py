@@ -17,7 +17,15 @@ from pydantic import BaseModel
 from dropreel.media.opened import Copy, MediumRefused, PictureFacts, SoundFacts
 from dropreel.media.shut_in import Codec, Opened
 from dropreel.media.source import Source, buffered
-from dropreel.model.catalog import TITLES, AudioLimits, ImageLimits, OptionValue
+from dropreel.model.catalog import (
+    MODELS,
+    TITLES,
+    AudioLimits,
+    Catalog,
+    ImageLimits,
+    OptionValue,
+    in_service,
+)
 from dropreel.model.errors import InputGone, InputRejected, Reason
 from dropreel.model.job import Input, Job, Role
 from dropreel.model.messages import Plan
@@ -118,6 +126,7 @@ class Asked(TypedDict, total=False):
     options: dict[str, OptionValue]
     problems: tuple[Reason, ...]
     configured: frozenset[str]
+    catalog: Catalog
 
 
 def prepared(
@@ -138,9 +147,10 @@ def prepared(
         for key, content in contents.items()
     ]
     configured = asked.pop("configured", frozenset(TITLES))
+    catalog = in_service(asked.pop("catalog", MODELS))
     said = {"id": "anna-1", "bucket": "u", "folder": "team/", "stem": "anna", "model": SPEECH}
     job = Job.model_validate(said | {"inputs": inputs} | asked)
-    return prepare(job, bucket, configured, codecs, lambda: 60.0)
+    return prepare(job, bucket, configured, codecs, lambda: 60.0, catalog=catalog)
 
 
 def plan_of(contents: dict[str, bytes], **asked: Unpack[Asked]) -> tuple[Plan, Bucket]:

@@ -1,5 +1,6 @@
 """An owner's settings as limits of admission."""
 
+import json
 from collections.abc import Iterator
 from datetime import timedelta
 from decimal import Decimal
@@ -8,7 +9,7 @@ from typing import Any
 import pytest
 
 from dropreel.aws.wiring import limits_of
-from dropreel.model.catalog import TITLES, ProviderName
+from dropreel.model.catalog import MODELS, TITLES, ProviderName, offer_of
 from dropreel.render.spending import Limits
 from dropreel.runtime.settings import AdmissionSettings
 from tests.support.render_fakes import ENVIRONMENT, providers
@@ -72,7 +73,7 @@ def test_without_a_setting_spending_is_unlimited_and_renders_are_not() -> None:
     unset = limits_of(AdmissionSettings.model_validate(ENVIRONMENT))
 
     assert (unset.daily_renders, unset.daily_usd, unset.on_daily_usd) == (200, None, "wait")
-    assert unset.prices == {}
+    assert unset.catalog == MODELS
 
 
 @pytest.mark.parametrize(("renders", "daily_renders"), [("70", 70), ("0", None)])
@@ -83,9 +84,11 @@ def test_a_day_may_have_as_many_renders_as_its_setting_says_and_any_at_zero(
 
 
 def test_prices_are_the_owners() -> None:
-    setting = {"USD_PER_SECOND": "wan-ai/wan-2-2/speech-to-video:480p=0.04"}
+    endpoint = "wan-ai/wan-2-2/speech-to-video"
+    setting = {"CATALOG_OVERRIDES": json.dumps({endpoint: {"usd_per_second": {"480p": 0.04}}})}
 
-    assert limits(setting).prices == {("wan-ai/wan-2-2/speech-to-video", "480p"): 0.04}
+    priced = offer_of("runcomfy", endpoint, limits(setting).catalog)
+    assert priced.usd_per_second == {"480p": 0.04}
 
 
 @EACH_PROVIDER

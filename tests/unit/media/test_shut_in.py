@@ -14,12 +14,11 @@ from typing import BinaryIO
 
 import pytest
 
-from dropreel.media import shut_in, source
-from dropreel.media.codecs import SOUND
+from dropreel.media import codecs, shut_in, source
 from dropreel.media.opened import Copy, Fault, MediumRefused, PictureFacts
 from dropreel.media.shut_in import Codec, Opened, opened
 from dropreel.media.source import RangedFile, Source, buffered
-from dropreel.model.catalog import AudioFormat, AudioLimits, ImageFormat, ImageLimits
+from dropreel.model.catalog import MODELS, AudioFormat, AudioLimits, ImageFormat, ImageLimits
 from dropreel.model.errors import InputGone
 from tests.support.media_samples import tone
 
@@ -158,7 +157,10 @@ def test_sound_reads_only_its_part_of_the_source(monkeypatch: pytest.MonkeyPatch
     upload = Uploaded(tone("flac", "flac"))
     limits = AudioLimits(formats=(AudioFormat.WAV,), required=True)
 
-    with TemporaryFile() as into, opened(SOUND, upload.source, into, lambda: 60) as sound:
+    with (
+        TemporaryFile() as into,
+        opened(codecs.sound(MODELS), upload.source, into, lambda: 60) as sound,
+    ):
         assert sound.facts.duration_seconds == 4
         assert sound.write(limits).format is AudioFormat.WAV
 

@@ -5,6 +5,7 @@ table.
 """
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,18 +17,24 @@ from dropreel.model.catalog import MODELS, TITLES, Offer, Option, OptionValue, o
 from dropreel.render import options
 
 PAGES = Path(__file__).parents[2] / "support" / "pages"
-SPEECH, IMAGE, FLASH = (
+SPEECH, IMAGE, FLASH, TALK = (
     "wan-2.2-speech-to-video",
     "wan-2.2-image-to-video",
     "wan-2.6-flash-image-to-video",
+    "infinitetalk",
 )
 OFFERS = [
     (SPEECH, 0, "runcomfy.speech-to-video"),
     (SPEECH, 1, "wavespeed.speech-to-video"),
+    (SPEECH, 2, "wavespeed.infinitetalk"),
+    (TALK, 0, "wavespeed.infinitetalk"),
     (IMAGE, 0, "runcomfy.image-to-video"),
     (IMAGE, 0, "runcomfy.image-to-video.2"),  # the same endpoint has two pages
     (FLASH, 0, "runcomfy.flash-image-to-video"),
 ]
+LEFT_OUT = {"mask_image"}
+"""The fields for a second picture: a job has one."""
+
 each_page = pytest.mark.parametrize(("model", "place", "page"), OFFERS)
 
 
@@ -63,7 +70,9 @@ def test_fields_are_those_of_the_page(model: str, place: int, page: str) -> None
     schema = schema_of(page)
 
     media = {offer.image_field, offer.audio_field} - {None}
-    assert media | {option.field for option in offer.options} == set(schema["properties"])
+    assert (
+        media | {option.field for option in offer.options} == set(schema["properties"]) - LEFT_OUT
+    )
     required = {option.field for option in offer.options if option.required} | {offer.image_field}
     if offer.audio and offer.audio.required:
         required.add(offer.audio_field or "")
@@ -203,7 +212,7 @@ def test_every_payload_keeps_the_schema_of_its_page(model: str, place: int, page
         for value in values_of(option):
             asked = {**needed, option.name: value}
             reasons = options.objections(
-                MODELS[model], offer, asked, lambda name: "anna.json", TITLES
+                MODELS[model], offer, asked, lambda name: "anna.json", TITLES, catalog=MODELS
             )
             assert not list(reasons)
             validator.validate({**options.fields(offer, asked), **media})
@@ -220,5 +229,20 @@ def test_every_offer_is_found_by_its_endpoint() -> None:
 
 
 def test_price_of_the_page() -> None:
-    # "$0.15 per 5 seconds video generation (480p)"
-    assert offer_for(SPEECH, 1).usd_per_second == {"480p": 0.15 / 5}
+    # "$0.15 per 5 seconds video generation (480p)"; the newer page: $0.30 for 720p
+    prices = {"480p": 0.15 / 5, "720p": 0.3 / 5}
+    assert [offer_for(SPEECH, place).usd_per_second for place in (1, 2)] == [prices, prices]
+
+
+def test_every_price_has_its_source_and_the_year() -> None:
+    for model, place, _ in OFFERS:
+        offer = offer_for(model, place)
+        assert bool(offer.usd_per_second) == bool(
+            re.search(r"read in \w+ 20\d\d", offer.price_source)
+        )
+
+
+def test_only_infinitetalk_is_off_and_at_both_places() -> None:
+    off = {(model, place) for model, place, _ in OFFERS if not offer_for(model, place).on}
+
+    assert off == {(SPEECH, 2), (TALK, 0)}

@@ -1,143 +1,75 @@
-"""Prices that an owner sets go before the catalog's, and none of them is ever passed over."""
+"""What a render is estimated to cost, as the provider bills its seconds."""
 
 from decimal import Decimal
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from dropreel.model import prices
 from dropreel.model.catalog import MODELS, Offer, OptionValue
 from dropreel.model.messages import AudioFacts, Plan, PlannedOffer
-from dropreel.model.prices import (
-    CATALOG_ONLY,
-    Billed,
-    Prices,
-    PricesUnreadable,
-    billed,
-    estimated_usd,
-    prices_in,
-)
+from dropreel.model.overrides import NO_OVERRIDES, Override, Overrides, catalog_with
+from dropreel.model.prices import Billed, billed, estimated_usd
 from dropreel.render import options
 from tests.support.render_fakes import PLAN
 
 RUNCOMFY = "wan-ai/wan-2-2/speech-to-video"
 WAVESPEED = "wavespeed-ai/wan-2.2/speech-to-video"
-
-
-PRICED = [
-    (one.endpoint, str(resolution))
-    for model in MODELS.values()
-    for one in model.route
-    if (option := one.option("resolution"))
-    for resolution in option.values
-]
-SPELLED = st.integers(0, 99_999_999).map(lambda millionths: f"{millionths / 1e6:.6f}")
-
-
-@given(st.dictionaries(st.sampled_from(PRICED), SPELLED), st.sampled_from(["", " ", "\n "]))
-def test_each_price_is_read_as_it_is_written(wanted: dict[tuple[str, str], str], gap: str) -> None:
-    parameter = ",".join(f"{gap}{':'.join(of)}={usd}{gap}" for of, usd in wanted.items())
-
-    assert dict(prices_in(parameter)) == {of: float(usd) for of, usd in wanted.items()}
-
-
-@given(st.text(st.sampled_from(f"{RUNCOMFY}:480p=0.03,;$ x"), max_size=60) | st.text())
-def test_anything_else_is_refused_in_words(parameter: str) -> None:
-    """Whatever is accepted says exactly what was written, so nothing was passed over."""
-    try:
-        read = prices_in(parameter)
-    except PricesUnreadable as error:
-        assert str(error).startswith("UsdPerSecond cannot be used: ")
-    else:
-        assert len(read) == (parameter.count(",") + 1 if parameter.strip() else 0)
-
-
-@given(
-    st.lists(st.sampled_from(PRICED), min_size=1, max_size=4, unique=True),
-    st.data(),
-)
-def test_one_slip_anywhere_spoils_it_all(right: list[tuple[str, str]], data: st.DataObject) -> None:
-    entries = [f"{':'.join(of)}=0.03" for of in right]
-    place = data.draw(st.integers(0, len(entries)))
-    slip = data.draw(st.sampled_from(["", "x", f"{RUNCOMFY}:4k=1", f"{RUNCOMFY}:480p=-1"]))
-    entries.insert(place, slip)
-
-    with pytest.raises(PricesUnreadable):
-        prices_in(",".join(entries))
+INFINITETALK = "wavespeed-ai/infinitetalk"
+OURS = {
+    WAVESPEED: Override(usd_per_second={"480p": 0.05}),
+    RUNCOMFY: Override(usd_per_second={"720p": 0}),
+}
 
 
 @pytest.mark.parametrize(
-    ("entry", "words"),
+    ("endpoint", "resolution", "overrides", "usd"),
     [
-        (f"{RUNCOMFY}:480p", "is not <endpoint>:<resolution>=<USD>"),
-        (f"{RUNCOMFY}=0.03", "is not <endpoint>:<resolution>=<USD>"),
-        (":480p=0.03", "is not <endpoint>:<resolution>=<USD>"),
-        (f"{RUNCOMFY}:480p=", "is not <endpoint>:<resolution>=<USD>"),
-        (f"{RUNCOMFY}:480p=0.03,", '"" is not <endpoint>:<resolution>=<USD>'),
-        (f"{RUNCOMFY}:480p=0,03", '"03" is not <endpoint>:<resolution>=<USD>'),
-        (f"{RUNCOMFY}:480p=$0.03", 'is "$0.03", not a number such as 0.03'),
-        (f"{RUNCOMFY}:480p=nan", "not a number"),
-        (f"{RUNCOMFY}:480p=1e400", "not a number"),
-        (f"{RUNCOMFY}:480p=-0.03", "not a number"),
-        (f"{RUNCOMFY}:480p=٣", "not a number"),
-        (f"{RUNCOMFY}:480p=12345", "not a number"),
-        ("wan-3:480p=0.03", f'no offer has the endpoint "wan-3"; the endpoints are {RUNCOMFY}'),
-        (f"{RUNCOMFY}:480P=0.03", 'has no resolution "480P", only 480p, 720p'),
-        (f"{RUNCOMFY}:1080p=0.03", 'has no resolution "1080p", only 480p, 720p'),
-        (f"{RUNCOMFY}:480p=1,{RUNCOMFY}:480p=1", f"{RUNCOMFY}:480p has two prices"),
-    ],
-)
-def test_a_fault_is_named(entry: str, words: str) -> None:
-    with pytest.raises(PricesUnreadable) as fault:
-        prices_in(entry)
-
-    assert words in str(fault.value)
-
-
-def test_all_faults_are_named_at_once() -> None:
-    with pytest.raises(PricesUnreadable) as fault:
-        prices_in(f"a:480p=1,{WAVESPEED}:480p=0.05,{RUNCOMFY}:4k=1")
-
-    assert 'endpoint "a"' in str(fault.value)
-    assert 'resolution "4k"' in str(fault.value)
-    assert WAVESPEED not in str(fault.value).partition(";")[0]
-
-
-def test_every_offer_can_be_priced() -> None:
-    endpoints = {one.endpoint for model in MODELS.values() for one in model.route}
-
-    assert set(prices._resolutions()) == endpoints
-    assert len(endpoints) == sum(len(model.route) for model in MODELS.values())
-
-
-OURS = prices_in(f"{WAVESPEED}:480p=0.05,{RUNCOMFY}:720p=0")
-
-
-@pytest.mark.parametrize(
-    ("endpoint", "resolution", "prices", "usd"),
-    [
-        (WAVESPEED, "480p", CATALOG_ONLY, "0.3"),
+        (WAVESPEED, "480p", NO_OVERRIDES, "0.3"),
         (WAVESPEED, "480p", OURS, "0.5"),  # the owner goes before the catalog
-        (WAVESPEED, "720p", OURS, None),  # no price of another resolution is taken
+        (WAVESPEED, "720p", OURS, "0.6"),  # the catalog has the other resolution
         (RUNCOMFY, "720p", OURS, "0"),
         (RUNCOMFY, "480p", OURS, None),
         ("an-endpoint-of-the-past", "480p", OURS, None),
     ],
 )
 def test_a_render_costs_its_seconds_times_the_price_of_its_resolution(
-    endpoint: str, resolution: str, prices: Prices, usd: str | None
+    endpoint: str, resolution: str, overrides: Overrides, usd: str | None
 ) -> None:
-    provider = "wavespeed" if endpoint == WAVESPEED else "runcomfy"
-    render = Billed(provider=provider, endpoint=endpoint, resolution=resolution, video_seconds=10)
+    render = of(endpoint, resolution, 10)
 
-    assert estimated_usd(render, prices) == (None if usd is None else Decimal(usd))
+    wanted = None if usd is None else Decimal(usd)
+    assert estimated_usd(render, catalog_with(overrides)) == wanted
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "video_seconds", "billed_seconds"),
+    [
+        (WAVESPEED, 10, 10),
+        (WAVESPEED, 9.01, 10),  # "rounded up to whole seconds"
+        (WAVESPEED, 0.5, 3),  # "the minimum billed duration is 3 seconds"
+        (INFINITETALK, 3, 5),  # "with a 5-second minimum"
+        (INFINITETALK, 5.5, 6),
+        (RUNCOMFY, 9.5, 9.5),  # its page says nothing of the kind
+    ],
+)
+def test_seconds_are_billed_as_the_page_of_the_offer_says(
+    endpoint: str, video_seconds: float, billed_seconds: float
+) -> None:
+    catalog = catalog_with({endpoint: Override(usd_per_second={"480p": 1})})
+
+    usd = estimated_usd(of(endpoint, "480p", video_seconds), catalog)
+
+    assert usd == Decimal(str(billed_seconds))
+
+
+def of(endpoint: str, resolution: str, video_seconds: float | None) -> Billed:
+    provider = "wavespeed" if endpoint.startswith("wavespeed") else "runcomfy"
+    return Billed(
+        provider=provider, endpoint=endpoint, resolution=resolution, video_seconds=video_seconds
+    )
 
 
 def test_nothing_is_said_of_a_video_whose_length_is_not_known() -> None:
-    render = Billed(provider="wavespeed", endpoint=WAVESPEED, resolution="480p", video_seconds=None)
-
-    assert estimated_usd(render, CATALOG_ONLY) is None
+    assert estimated_usd(of(WAVESPEED, "480p", None), MODELS) is None
 
 
 @pytest.mark.parametrize(

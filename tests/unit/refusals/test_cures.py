@@ -14,7 +14,7 @@ from botocore.stub import Stubber
 from dropreel.aws.s3 import S3Storage
 from dropreel.inbox import job_file as job_file_parser
 from dropreel.inbox.json_faults import MISTAKES
-from dropreel.model.catalog import TITLES
+from dropreel.model.catalog import MODELS, TITLES, in_service
 from dropreel.model.errors import InputRejected, Reason
 from dropreel.model.job import Input, Role
 from dropreel.model.uploads import Unreadable
@@ -24,6 +24,7 @@ from tests.support.cure_lines import PACKAGE, cures_not_run
 from tests.support.intake_fakes import Step, World
 from tests.support.prepare_bench import FAKES, Bucket, in_this_process
 
+SPEECH = "wan-2.2-speech-to-video"
 IMAGE, FLASH = "wan-2.2-image-to-video", "wan-2.6-flash-image-to-video"
 BOTH, RUNCOMFY = frozenset(TITLES), frozenset({"runcomfy"})
 PICTURE, VOICE = "512 x 512 jpeg", "2.5 s mp3"
@@ -302,6 +303,12 @@ CASES: dict[str, Case] = {
         [("team/b.jpg", PICTURE), (JSON, {"image": "b.jpg"})],
     ),
     # Options that the model does not take
+    "a model that is off": Case(
+        [(JSON, {"model": "infinitetalk"}), *PAIR],
+        'the model "infinitetalk", which is off',
+        f'Set "model" to "{SPEECH}", "{IMAGE}" or "{FLASH}", and drop a file of the job again',
+        [(JSON, {"model": SPEECH})],
+    ),
     "an option of another model": Case(
         [(JSON, {"duration": 5}), *PAIR],
         "the option duration",
@@ -432,7 +439,7 @@ def answer(
     bucket = Bucket({given.key: world.bodies[given.version_id] for given in job.inputs})
     bucket.refused |= {reason.file: reason for reason in unreadable}
     try:
-        prepare(job, bucket, configured, FAKES, lambda: 60.0)
+        prepare(job, bucket, configured, FAKES, lambda: 60.0, catalog=in_service(MODELS))
     except InputRejected as refused:
         return refused.reasons
     return ()

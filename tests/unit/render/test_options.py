@@ -2,11 +2,13 @@
 
 import pytest
 
-from dropreel.model.catalog import MODELS, TITLES, Offer, OptionValue
+from dropreel.model.catalog import MODELS as CATALOG
+from dropreel.model.catalog import TITLES, Offer, OptionValue, in_service
 from dropreel.model.errors import Reason
 from dropreel.model.job import Job
 from dropreel.render import options
 
+MODELS = in_service(CATALOG)
 SPEECH = MODELS["wan-2.2-speech-to-video"]
 IMAGE = MODELS["wan-2.2-image-to-video"]
 FLASH = MODELS["wan-2.6-flash-image-to-video"]
@@ -19,7 +21,9 @@ def judged(offer: Offer, **asked: OptionValue) -> list[Reason]:
     needed = PROMPTED if model.needs_prompt else {}
     everything = {**needed, **asked}
     return list(
-        options.objections(model, offer, everything, lambda name: f"file of {name}", TITLES)
+        options.objections(
+            model, offer, everything, lambda name: f"file of {name}", TITLES, catalog=MODELS
+        )
     )
 
 
@@ -127,7 +131,9 @@ def test_length_counts_characters_not_bytes(
 
 
 def test_missing_prompt_says_where_to_write_it() -> None:
-    (reason,) = options.objections(IMAGE, IMAGE.route[0], {}, lambda name: "inbox/anna.png", TITLES)
+    (reason,) = options.objections(
+        IMAGE, IMAGE.route[0], {}, lambda name: "inbox/anna.png", TITLES, catalog=MODELS
+    )
 
     assert (reason.rule, reason.found) == ("a prompt", "no prompt")
     assert (

@@ -353,20 +353,20 @@ def test_account_refusal_goes_to_the_next_offer_at_once() -> None:
 
 def test_the_offer_that_was_admitted_is_asked_and_its_estimate_is_noted() -> None:
     bench = Bench.of("req-1")
-    bench.ledger.admits[1] = Admitted(offer=1, estimated_usd=0.105)
+    bench.ledger.admits[1] = Admitted(offer=1, estimated_usd=0.12)
 
     submission = bench.submit()
 
     assert (bench.runcomfy.submitted, len(bench.wavespeed.submitted)) == ([], 1)
     assert submission.ticket
     assert (submission.ticket.offer, submission.next.offer) == (1, 1)
-    assert (bench.attempt.provider, bench.attempt.estimated_usd) == (WAVESPEED.provider, 0.105)
+    assert (bench.attempt.provider, bench.attempt.estimated_usd) == (WAVESPEED.provider, 0.12)
 
 
 def test_offer_that_admission_passed_over_is_not_asked_later() -> None:
     bench = Bench.of("req-1")
     bench.wavespeed = ScriptedProvider("wavespeed", submissions=[NO_CREDIT])
-    bench.ledger.admits[1] = Admitted(offer=1, estimated_usd=0.105)
+    bench.ledger.admits[1] = Admitted(offer=1, estimated_usd=0.12)
 
     with pytest.raises(errors.NoCredit):
         bench.submit()

@@ -12,6 +12,7 @@ from dropreel.runtime.settings import (
     ConcludeSettings,
     IntakeSettings,
     LenientSettings,
+    PrepareSettings,
     Settings,
     SubmitSettings,
     SweepSettings,
@@ -28,7 +29,6 @@ WHOLE = (
         "MAX_RECEIVES": "5",
     }
 )
-ENDPOINT = "wan-ai/wan-2-2/speech-to-video"
 
 
 @pytest.fixture
@@ -59,8 +59,13 @@ def test_a_missing_variable_is_named_and_nothing_else_is_shown(
         (AdmissionSettings, "DAILY_SPEND_LIMIT_USD", "0,04", "valid decimal"),
         (AdmissionSettings, "DAILY_SPEND_LIMIT_USD", "NaN", "finite"),
         (AdmissionSettings, "ON_SPEND_LIMIT", "stop", "'wait' or 'fail'"),
-        (AdmissionSettings, "USD_PER_SECOND", f"{ENDPOINT}:480p=0,04", "<endpoint>:<resolution>"),
-        (AdmissionSettings, "USD_PER_SECOND", "wan-3:480p=1", 'no offer has the endpoint "wan-3"'),
+        (AdmissionSettings, "CATALOG_OVERRIDES", "480p=0,04", "not JSON"),
+        (
+            PrepareSettings,
+            "CATALOG_OVERRIDES",
+            '{"wan-3": {}}',
+            'no offer has the endpoint "wan-3"',
+        ),
         (SubmitSettings, "RENDER_TIMEOUT_MINUTES", "nan", "finite"),
         (SubmitSettings, "PROVIDERS", "none", "JSON"),
         (IntakeSettings, "INCOMPLETE_AFTER_MINUTES", "1h", "valid number"),
@@ -112,7 +117,7 @@ def test_all_unreadable_settings_are_named_at_once(environment: pytest.MonkeyPat
 
 
 @given(
-    st.sampled_from(["PROVIDERS", "DAILY_SPEND_LIMIT_USD", "USD_PER_SECOND"]),
+    st.sampled_from(["PROVIDERS", "DAILY_SPEND_LIMIT_USD", "CATALOG_OVERRIDES"]),
     st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=300)
     | st.recursive(
         st.none() | st.integers() | st.text(),
@@ -140,7 +145,7 @@ def test_any_value_is_read_or_named(variable: str, value: str) -> None:
     ("variable", "value"),
     [
         ("DAILY_SPEND_LIMIT_USD", "0,04"),
-        ("USD_PER_SECOND", "0,04"),
+        ("CATALOG_OVERRIDES", "0,04"),
         ("PROVIDERS", providers(runcomfy={"max_in_flight": -1})),
         ("PROVIDERS", providers(runcomfy={"url": "https://"})),
         ("RENDER_TIMEOUT_MINUTES", "an hour"),

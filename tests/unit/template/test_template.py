@@ -1,5 +1,6 @@
 """Rules that hold for the whole template."""
 
+import json
 import re
 import time
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from dropreel.aws import clients
 from dropreel.aws.ledger import DynamoDBLedger
 from dropreel.inbox import sweep as inbox_sweep
 from dropreel.media import shut_in
-from dropreel.model import prices
+from dropreel.model import overrides
 from dropreel.model.catalog import MODELS, TITLES
 from dropreel.model.messages import NextAttempt, PlannedOffer
 from dropreel.model.provider import Unclear, Unreachable
@@ -430,7 +431,7 @@ def assert_same_bounds(name: str, field: FieldInfo, asked: dict[str, Any]) -> No
         assert (bounds["ge"], bounds["le"]) == (asked["MinValue"], asked["MaxValue"]), name
     elif "AllowedValues" in asked and name != "model":
         assert list(get_args(field.annotation)) == asked["AllowedValues"]
-    elif "AllowedPattern" in asked and name != "usd_per_second":
+    elif "AllowedPattern" in asked and name != "catalog_overrides":
         assert bounds["pattern"] == asked["AllowedPattern"]
 
 
@@ -440,23 +441,60 @@ def vars_of(constraint: object) -> dict[str, Any]:
     return {name: getattr(constraint, name) for name in names if hasattr(constraint, name)}
 
 
-def test_a_price_is_taken_at_deploy_if_and_only_if_it_can_be_read() -> None:
-    pattern = PARAMETERS["UsdPerSecond"]["AllowedPattern"]
-    every = prices._resolutions().items()
-    priced = [f"{endpoint}:{resolution}" for endpoint, all_of in every for resolution in all_of]
-    one, two, *_ = priced
-    readable = ["", " ", f"{one}=0.04", ",".join(f"{it}=1" for it in priced)]
-    readable += [f" {one}=0 , {two}=9999.12345678 "]
-    for text in readable:
-        assert len(prices.prices_in(text)) == text.count("=")
-        assert re.search(pattern, text), text
-    unreadable = [f"{it}=0.04" for it in ("wan-3:480p", "wan-ai/wan-2-2/speech-to-video:4k")]
-    unreadable += [f"{one}{it}" for it in ("=0,04", "=", "", "=-1", "=.5", "=$1", "=1e3", "=1,")]
-    unreadable += [f",{one}=1", "0.04", *(f"{one}=1{gap}{two}=1" for gap in (";", " ", ",,"))]
-    for text in unreadable:
-        with pytest.raises(prices.PricesUnreadable):
-            prices.prices_in(text)
-        assert not re.search(pattern, text), text
+def test_overrides_that_can_be_read_are_taken_at_deploy() -> None:
+    asked = PARAMETERS["CatalogOverrides"]
+    every = {
+        offer.endpoint: {
+            "on": True,
+            "usd_per_second": {
+                str(value): 0.04
+                for option in offer.options
+                if option.name == "resolution"
+                for value in option.values
+            },
+        }
+        for model in MODELS.values()
+        for offer in model.route
+    }
+    names = [name for name in overrides.Override.model_fields if "_at_" in name]
+    limits = {"wan-ai/wan-2-2/speech-to-video": dict.fromkeys(names, 9)}
+    texts = ["", " ", "{}", json.dumps(every), json.dumps(limits, indent=2)]
+    for text in texts:
+        assert len(overrides.overrides_in(text)) == text.count("-to-video") + text.count("talk")
+        assert re.search(asked["AllowedPattern"], text), text
+        assert len(text) <= asked["MaxLength"]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        '"on": 1',
+        '"on": true,',
+        '"on": true "image_at_most_pixels": 9',
+        '"off": true',
+        '"usd_per_second": 0.04',
+        '"usd_per_second": {"480p": "0.04"}',
+        '"usd_per_second": {"480p": 0,04}',
+        '"usd_per_second": {"480p": -1}',
+        '"usd_per_second": {"480p": 1e3}',
+        '"usd_per_second": {"4k": 1}',
+        '"audio_at_most_seconds": null',
+        "on: true",
+    ],
+)
+def test_a_slip_in_the_overrides_is_refused_at_deploy(fields: str) -> None:
+    pattern = PARAMETERS["CatalogOverrides"]["AllowedPattern"]
+
+    assert not re.search(pattern, f'{{"wan-ai/wan-2-2/speech-to-video": {{{fields}}}}}')
+
+
+@pytest.mark.parametrize(
+    "text", ['{"wan-3": {}}', "0.04", "true", "wan-ai/wan-2-2/speech-to-video:480p=0.04", "{"]
+)
+def test_overrides_of_another_form_are_refused_at_deploy_and_by_the_code(text: str) -> None:
+    assert not re.search(PARAMETERS["CatalogOverrides"]["AllowedPattern"], text)
+    with pytest.raises(overrides.OverridesUnreadable):
+        overrides.overrides_in(text)
 
 
 def test_the_version_is_the_changelogs_latest() -> None:

@@ -6,6 +6,7 @@ from functools import partial
 from dropreel.aws.ledger import DynamoDBLedger
 from dropreel.aws.slots import DynamoDBSlots
 from dropreel.aws.task_tokens import WaitingExecutions
+from dropreel.model.overrides import catalog_with
 from dropreel.model.timing import THROTTLE_PATIENCE_SECONDS
 from dropreel.render.admission import Admission
 from dropreel.render.spending import Limits
@@ -34,7 +35,7 @@ def limits_of(settings: AdmissionSettings) -> Limits:
         daily_renders=settings.daily_render_limit or None,
         daily_usd=settings.daily_spend_limit_usd or None,
         on_daily_usd=settings.on_spend_limit,
-        prices=settings.usd_per_second,
+        catalog=catalog_with(settings.catalog_overrides),
     )
 
 

@@ -6,6 +6,7 @@ megabyte is read as 1,000,000 bytes, the smaller of the two readings, so that wh
 passes there.
 """
 
+import math
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Literal
@@ -58,6 +59,11 @@ class AudioLimits(_Data):
     duration_under_seconds: float | None = None
     size_under_bytes: int | None = None
 
+    @property
+    def longest_seconds(self) -> float:
+        """0 where the provider publishes no bound."""
+        return self.duration_at_most_seconds or self.duration_under_seconds or 0
+
 
 class Option(_Data):
     """A parameter of an offer other than the picture and the voice."""
@@ -99,6 +105,22 @@ class Offer(_Data):
         default_factory=dict,
         description="Of finished video, by resolution; empty if the provider publishes no price.",
     )
+    price_source: str = Field(default="", description="The page, and when we read it.")
+    billed_in_whole_seconds: bool = Field(
+        default=False, description="Whether a second that has begun is billed as a whole one."
+    )
+    billed_at_least_seconds: int = 0
+    render_seconds_per_second: float = Field(
+        default=0,
+        description="How long a second of video may take to render. The render timeout and the "
+        "slot's lease are at least this long for the job's voice. 0 if nothing is published.",
+    )
+    on: bool = Field(default=True, description="Whether jobs go to it. CatalogOverrides decides.")
+
+    def billed_seconds(self, video_seconds: float) -> float:
+        """The seconds to pay for."""
+        begun = math.ceil(video_seconds) if self.billed_in_whole_seconds else video_seconds
+        return max(begun, self.billed_at_least_seconds)
 
     def option(self, name: str) -> Option | None:
         """The option with a name in the user's spelling."""
@@ -125,6 +147,9 @@ class Model(_Data):
         options = [offer.option("prompt") for offer in self.route]
         return all(option and option.required for option in options)
 
+
+Catalog = Mapping[str, Model]
+"""Models by name."""
 
 _UPPER_CASE = {"480p": "480P", "720p": "720P", "1080p": "1080P"}
 
@@ -160,26 +185,63 @@ _RUNCOMFY_S2V = Offer(
     ),
 )
 
-# WaveSpeedAI: Wan 2.2 Speech To Video. The page names no formats, sizes or pixels, so we send the
-# most common formats.
+# WaveSpeedAI's pages name no formats, sizes or pixels, so we send the most common formats.
+_COMMON_IMAGE = ImageLimits(formats=(ImageFormat.JPEG, ImageFormat.PNG, ImageFormat.WEBP))
+_COMMON_AUDIO = (AudioFormat.WAV, AudioFormat.MP3)
+
+_WAVESPEED_TALK_OPTIONS = (
+    Option(name="prompt", kind="string"),
+    Option(name="resolution", kind="string", values=("480p", "720p"), default="480p"),
+    Option(name="seed", kind="integer", at_least=-1, at_most=2_147_483_647, default=-1),
+)
+
+# A newer page says "up to 10 minutes". CatalogOverrides can say so, too.
 _WAVESPEED_S2V = Offer(
     provider="wavespeed",
     endpoint="wavespeed-ai/wan-2.2/speech-to-video",
     page="WaveSpeedAI: Wan 2.2 Speech To Video",
     image_field="image",
-    image=ImageLimits(formats=(ImageFormat.JPEG, ImageFormat.PNG, ImageFormat.WEBP)),
+    image=_COMMON_IMAGE,
     audio_field="audio",
     audio=AudioLimits(
-        formats=(AudioFormat.WAV, AudioFormat.MP3),
+        formats=_COMMON_AUDIO,
         required=True,
         duration_at_most_seconds=120,  # "supports a maximum generation length of 120 seconds"
     ),
-    options=(
-        Option(name="prompt", kind="string"),
-        Option(name="resolution", kind="string", values=("480p", "720p"), default="480p"),
-        Option(name="seed", kind="integer", at_least=-1, at_most=2_147_483_647, default=-1),
+    options=_WAVESPEED_TALK_OPTIONS,
+    # "$0.15 per 5 seconds (480p)"; the newer page has $0.30 for 720p, "rounded up to whole
+    # seconds", and "the minimum billed duration is 3 seconds".
+    usd_per_second={"480p": 0.03, "720p": 0.06},
+    price_source="WaveSpeedAI: Wan 2.2 Speech To Video, the newer page, read in November 2026",
+    billed_in_whole_seconds=True,
+    billed_at_least_seconds=3,
+)
+
+# Off by default: its page is not among those that we have whole. The range of the seed is that of
+# the page above. Its field `mask_image` (which parts may move) is left out: a job has one picture.
+_WAVESPEED_INFINITETALK = Offer(
+    provider="wavespeed",
+    endpoint="wavespeed-ai/infinitetalk",
+    page="WaveSpeedAI: Infinitetalk",
+    image_field="image",
+    image=_COMMON_IMAGE,
+    audio_field="audio",
+    audio=AudioLimits(
+        formats=_COMMON_AUDIO,
+        required=True,
+        duration_at_most_seconds=600,  # "Max clip length per job: up to 10 minutes"
     ),
-    usd_per_second={"480p": 0.03},  # "$0.15 per 5 seconds (480p)"
+    options=_WAVESPEED_TALK_OPTIONS,
+    # "480p | $0.15", "720p | $0.30" for 5 seconds; "Billed duration = video length in seconds
+    # (rounded up), with a 5-second minimum"
+    usd_per_second={"480p": 0.03, "720p": 0.06},
+    price_source="WaveSpeedAI: Infinitetalk, read in November 2026",
+    billed_in_whole_seconds=True,
+    billed_at_least_seconds=5,
+    # The page of Infinitetalk Fast Multi: "approximately 10-30 seconds of wall time per 1 second
+    # of video"
+    render_seconds_per_second=30,
+    on=False,
 )
 
 # This model has two pages. One allows a prompt of 800 characters, the other only of fewer: the
@@ -253,13 +315,13 @@ _RUNCOMFY_FLASH = Offer(
     ),
 )
 
-MODELS: Mapping[str, Model] = {
+MODELS: Catalog = {
     model.name: model
     for model in (
         Model(
             name="wan-2.2-speech-to-video",
             does="a picture speaks or sings a recording",
-            route=(_RUNCOMFY_S2V, _WAVESPEED_S2V),
+            route=(_RUNCOMFY_S2V, _WAVESPEED_S2V, _WAVESPEED_INFINITETALK),
         ),
         Model(
             name="wan-2.2-image-to-video",
@@ -271,13 +333,30 @@ MODELS: Mapping[str, Model] = {
             does="a picture moves as the prompt says, to a recording if there is one",
             route=(_RUNCOMFY_FLASH,),
         ),
+        Model(
+            name="infinitetalk",
+            does="a picture speaks or sings a recording of up to ten minutes",
+            route=(_WAVESPEED_INFINITETALK,),
+        ),
     )
 }
 
 
-def offer_of(provider: ProviderName, endpoint: str) -> Offer:
+def in_service(catalog: Catalog) -> Catalog:
+    """The offers that are on, and the models that have one."""
+    routes = {
+        name: tuple(offer for offer in model.route if offer.on) for name, model in catalog.items()
+    }
+    return {
+        name: catalog[name].model_copy(update={"route": route})
+        for name, route in routes.items()
+        if route
+    }
+
+
+def offer_of(provider: ProviderName, endpoint: str, catalog: Catalog = MODELS) -> Offer:
     """The offer behind a provider's endpoint. Raises `KeyError`."""
-    for model in MODELS.values():
+    for model in catalog.values():
         for offer in model.route:
             if (offer.provider, offer.endpoint) == (provider, endpoint):
                 return offer

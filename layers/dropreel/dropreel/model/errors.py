@@ -211,8 +211,8 @@ class PriceUnknown(DropreelError):
 
     retryable = True
     advice = (
-        "Ask your operator to set the price in the parameter UsdPerSecond, or DailySpendLimitUsd "
-        f"to 0. Then {_AGAIN}."
+        "Ask your operator to set the price in the parameter CatalogOverrides, or "
+        f"DailySpendLimitUsd to 0. Then {_AGAIN}."
     )
 
 

@@ -369,7 +369,7 @@ class Admission:
     def _serve_one(self, waiter: Waiter, free: FreeSlot, by: str, now: datetime) -> Served:
         if moved := self._move_on(waiter):
             return moved
-        usd = estimated_usd(waiter.route[waiter.offer], self.limits.prices)
+        usd = estimated_usd(waiter.route[waiter.offer], self.limits.catalog)
         if held := self._hold_if_over_limit(waiter, usd, now):
             return held
         if free.expired and not self._take_back_expired(free.expired, now):

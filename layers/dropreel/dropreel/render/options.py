@@ -8,7 +8,15 @@ import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 from dropreel.media.fitting import listed
-from dropreel.model.catalog import MODELS, TITLES, Model, Offer, Option, OptionValue, ProviderName
+from dropreel.model.catalog import (
+    TITLES,
+    Catalog,
+    Model,
+    Offer,
+    Option,
+    OptionValue,
+    ProviderName,
+)
 from dropreel.model.errors import Reason
 from dropreel.model.job import Job
 
@@ -39,9 +47,11 @@ def objections(
     asked: Mapping[str, OptionValue],
     file_of: Callable[[str], str],
     configured: Collection[ProviderName],
+    *,
+    catalog: Catalog,
 ) -> Iterator[Reason]:
     """Why the offer does not take them. `file_of` names the file that sets an option; `configured`
-    are the providers that can be asked."""
+    are the providers that can be asked. `catalog` has the models that a cure may name."""
     for required in offer.options:
         if required.required and required.name not in asked:
             yield Reason(
@@ -59,7 +69,7 @@ def objections(
         if option := offer.option(name):
             yield from _value_objections(option, value, file_of(name))
         elif name not in to_choose:
-            yield _unknown(model, offer, name, value, file_of(name))
+            yield _unknown(model, offer, name, value, file_of(name), catalog=catalog)
 
 
 def _choice(route: Sequence[Offer], asked: Iterable[str]) -> dict[str, list[str]]:
@@ -91,12 +101,16 @@ def _choose(choice: Mapping[str, Sequence[str]], file_of: Callable[[str], str]) 
 _THE_PROMPT = 'the .txt file, or "prompt" in the .json file'
 
 
-def _unknown(model: Model, offer: Offer, name: str, value: OptionValue, file: str) -> Reason:
+def _unknown(
+    model: Model, offer: Offer, name: str, value: OptionValue, file: str, *, catalog: Catalog
+) -> Reason:
     known = [option.name for option in offer.options]
     cure = f"Leave {name} out."
     if name == PROMPT:
         cure = f"Remove the prompt: {_THE_PROMPT}."
-    if not any(other.option(name) for other in model.route) and (takers := _takers(name, value)):
+    if not any(other.option(name) for other in model.route) and (
+        takers := _takers(catalog, name, value)
+    ):
         listed_takers = listed([json.dumps(taker) for taker in takers], "or")
         cure = f'Leave {name} out, or set "model" to {listed_takers}, which takes it.'
     return Reason(
@@ -107,11 +121,11 @@ def _unknown(model: Model, offer: Offer, name: str, value: OptionValue, file: st
     )
 
 
-def _takers(name: str, value: OptionValue) -> list[str]:
+def _takers(catalog: Catalog, name: str, value: OptionValue) -> list[str]:
     """The models that take an option with this value."""
     return [
         model.name
-        for model in MODELS.values()
+        for model in catalog.values()
         for options in [[offer.option(name) for offer in model.route]]
         if any(one and not any(_value_objections(one, value, "")) for one in options)
     ]

@@ -22,9 +22,9 @@ from dropreel.media.opened import Copy, Fault, MediumRefused, PictureFacts, Soun
 from dropreel.media.shut_in import Codec, Opened, opened
 from dropreel.media.source import Source
 from dropreel.model.catalog import (
-    MODELS,
     TITLES,
     AudioFormat,
+    Catalog,
     ImageFormat,
     Model,
     Offer,
@@ -79,13 +79,18 @@ def prepare(
     configured: Collection[ProviderName],
     codecs: Codecs,
     seconds_left: Callable[[], float],
+    *,
+    catalog: Catalog,
 ) -> Plan:
     """The offers of the job's model that take all its files and options, and the copies for them.
 
-    `configured` are the providers that have a token. Raises `InputRejected` with the reasons of
-    every offer when none takes the job, `TokenMissing` and `InputGone`.
+    `catalog` has the offers that are on, `configured` the providers that have a token. Raises
+    `InputRejected` with the reasons of every offer when none takes the job, `TokenMissing` and
+    `InputGone`.
     """
-    model = MODELS[job.model]
+    if job.model not in catalog:
+        raise InputRejected((*job.problems, _model_is_off(job, catalog)))
+    model = catalog[job.model]
     if not any(offer.provider in configured for offer in model.route):
         names = [TITLES[name] for name in dict.fromkeys(offer.provider for offer in model.route)]
         raise TokenMissing(f"No token is stored for {listed(names, 'or')}.")
@@ -97,13 +102,13 @@ def prepare(
             sound.open(stack)
         elif model.needs_audio:
             sound.require()
-        judge = _Judge(job, uploads, picture, sound, configured)
+        judge = _Judge(job, uploads, picture, sound, catalog, configured)
         verdicts = [(offer, tuple(judge.objections(model, offer))) for offer in model.route]
         route = judge.fitting_together(
             [o for o, reasons in verdicts if not reasons and o.provider in configured]
         )
         if job.problems or not route:
-            reasons = () if route else _reasons(job, verdicts, configured)
+            reasons = () if route else _reasons(job, model, verdicts, configured)
             raise InputRejected((*job.problems, *reasons))
         asked = options.asked_of(job)
         image_limits, audio_limits = strictest(route)
@@ -264,6 +269,7 @@ class _Judge:
     uploads: PinnedUploads
     picture: _Medium[PictureFacts]
     sound: _Medium[SoundFacts]
+    catalog: Catalog
     configured: Collection[ProviderName]
 
     def objections(self, model: Model, offer: Offer) -> Iterator[Reason]:
@@ -271,7 +277,7 @@ class _Judge:
         yield from self.picture.faults
         given = self.job.of(Role.AUDIO)
         if offer.audio is None and given:
-            takers = [f'"{model.name}"' for model in MODELS.values() if model.takes_audio]
+            takers = [f'"{model.name}"' for model in self.catalog.values() if model.takes_audio]
             for recording in given:
                 yield Reason(
                     file=recording.key,
@@ -284,7 +290,12 @@ class _Judge:
             yield from self.sound.faults
         yield from self._media_objections([offer])
         yield from options.objections(
-            model, offer, options.asked_of(self.job), self._file_of, self.configured
+            model,
+            offer,
+            options.asked_of(self.job),
+            self._file_of,
+            self.configured,
+            catalog=self.catalog,
         )
 
     def fitting_together(self, offers: Sequence[Offer]) -> list[Offer]:
@@ -362,11 +373,21 @@ def _miscount(job: Job, given: Sequence[Input], noun: str) -> Iterator[Reason]:
 # The refusal
 
 
+def _model_is_off(job: Job, catalog: Catalog) -> Reason:
+    others = listed([f'"{name}"' for name in catalog], "or")
+    return Reason(
+        file=next((given.key for given in job.of(Role.OPTIONS)), _first_file(job)),
+        rule="a model with an offer that is on",
+        found=f'the model "{job.model}", which is off',
+        cure=f'Set "model" to {others}, and drop a file of the job again. Or ask your operator to '
+        "turn an offer of this model on in the parameter CatalogOverrides.",
+    )
+
+
 def _reasons(
-    job: Job, verdicts: Sequence[_Verdict], configured: Collection[ProviderName]
+    job: Job, model: Model, verdicts: Sequence[_Verdict], configured: Collection[ProviderName]
 ) -> tuple[Reason, ...]:
     """Every reason once, file by file: with its offer, unless all offers of the model have it."""
-    model = MODELS[job.model]
     found: list[Reason] = []
     for reason in dict.fromkeys(reason for _, reasons in verdicts for reason in reasons):
         objecting = [offer for offer, reasons in verdicts if reason in reasons]

@@ -1,15 +1,15 @@
 """The owner's limits: renders at once, renders and dollars a day, and which offer to ask."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import Enum, auto
 from typing import Literal, NamedTuple
 
-from dropreel.model.catalog import ProviderName
+from dropreel.model.catalog import MODELS, Catalog, ProviderName
 from dropreel.model.errors import PriceUnknown, SpendLimitReached
-from dropreel.model.prices import CATALOG_ONLY, Billed, Prices, estimated_usd
+from dropreel.model.prices import Billed, estimated_usd
 
 
 class Day(NamedTuple):
@@ -35,7 +35,7 @@ class Limits:
     daily_renders: int | None = None
     daily_usd: Decimal | None = None
     on_daily_usd: Literal["wait", "fail"] = "wait"
-    prices: Prices = CATALOG_ONLY
+    catalog: Catalog = field(default_factory=lambda: MODELS)  # has the prices
 
     def room_for(self, usd: Decimal | None, day: Day) -> Room:
         if self.daily_renders and day.renders >= self.daily_renders:
@@ -69,4 +69,4 @@ class Limits:
         )
 
     def _lacks_price(self, render: Billed) -> bool:
-        return bool(self.daily_usd) and estimated_usd(render, self.prices) is None
+        return bool(self.daily_usd) and estimated_usd(render, self.catalog) is None

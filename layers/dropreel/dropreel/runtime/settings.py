@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, Json, PlainValidator, Validat
 from dropreel.model.catalog import TITLES, ProviderName
 from dropreel.model.errors import SettingUnreadable
 from dropreel.model.job import INBOX
-from dropreel.model.prices import CATALOG_ONLY, Prices, prices_in
+from dropreel.model.overrides import NO_OVERRIDES, Overrides, overrides_in
 from dropreel.runtime.log import logger
 
 if TYPE_CHECKING:
@@ -110,8 +110,19 @@ class ProviderSettings(Settings):
     providers: Json[dict[ProviderName, ProviderAccount]]
 
 
+_CatalogOverrides = Annotated[
+    Overrides,
+    PlainValidator(overrides_in),
+    Field(
+        default_factory=lambda: NO_OVERRIDES,
+        description="Prices, limits and offers that replace the catalog's, as JSON.",
+    ),
+]
+
+
 class PrepareSettings(ProviderSettings):
     video_bucket: str
+    catalog_overrides: _CatalogOverrides
 
 
 class SubmitSettings(ProviderSettings):
@@ -128,11 +139,7 @@ class AdmissionSettings(SubmitSettings):
         default=Decimal(0), ge=0, le=1_000_000, description="0 is no limit."
     )
     on_spend_limit: Literal["wait", "fail"] = "wait"
-    usd_per_second: Annotated[Prices, PlainValidator(prices_in)] = Field(
-        default_factory=lambda: CATALOG_ONLY,
-        description="Prices of finished video as `<endpoint>:<resolution>=<USD>`, with commas "
-        "between. They replace the catalog's.",
-    )
+    catalog_overrides: _CatalogOverrides
 
 
 class LenientSettings(AdmissionSettings):
