@@ -152,6 +152,25 @@ def test_what_may_take_longer_lengthens_the_lease_by_as_much(
     }
 
 
+def test_a_lease_outlives_the_longest_voice_of_an_offer_that_is_on() -> None:
+    """Its page says how long a second takes to render: 30 s for each of at most 600."""
+    before = limits().lease
+    on = {"CATALOG_OVERRIDES": '{"wavespeed-ai/infinitetalk": {"on": true}}'}
+
+    after = limits(on).lease
+
+    assert after["wavespeed"] - before["wavespeed"] == timedelta(seconds=30 * 600, minutes=-40)
+    assert after["runcomfy"] == before["runcomfy"]
+
+
+def test_a_lease_is_not_longer_than_the_longest_render_timeout() -> None:
+    longer = '{"wavespeed-ai/infinitetalk": {"on": true, "audio_at_most_seconds": 3600}}'
+
+    longest = limits({"CATALOG_OVERRIDES": longer, "RENDER_TIMEOUT_MINUTES": "600"}).lease
+
+    assert longest == limits({"RENDER_TIMEOUT_MINUTES": "600"}).lease
+
+
 def trouble() -> timedelta:
     """All the waits after faults of a submission and a poll, with the jitter at its worst.
 

@@ -16,6 +16,7 @@ from dropreel.model.catalog import MODELS, TITLES, ImageFormat, Model, OptionVal
 from dropreel.model.errors import ErrorReport, InputGone, InputRejected, Reason, TokenMissing
 from dropreel.model.job import Input, Role
 from dropreel.model.messages import AudioFacts, ImageFacts, Plan
+from dropreel.model.overrides import Override, Overrides, catalog_with
 from dropreel.render import prepare as preparing
 from tests.support.prepare_bench import (
     SPEECH,
@@ -174,6 +175,29 @@ def test_offers_that_no_one_copy_can_serve_do_not_share_a_route(
     models = {SPEECH: Model(name=SPEECH, does="", route=route)}
 
     assert route_of(plan_of(GOOD, catalog=models)[0]) == ["runcomfy"]
+
+
+TALK, S2V = "wavespeed-ai/infinitetalk", "wavespeed-ai/wan-2.2/speech-to-video"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "seconds", "endpoints"),
+    [
+        ({}, 120, [S2V]),
+        ({S2V: Override(audio_at_most_seconds=600)}, 600, [S2V]),
+        ({TALK: Override(on=True)}, 120, [S2V, TALK]),
+        ({TALK: Override(on=True)}, 600, [TALK]),
+        ({TALK: Override(on=True), S2V: Override(on=False)}, 120, [TALK]),
+    ],
+)
+def test_the_route_is_that_of_the_owners_limits_and_offers(
+    overrides: Overrides, seconds: int, endpoints: list[str]
+) -> None:
+    contents = GOOD | {VOICE: f"{seconds} s mp3".encode()}
+
+    plan, _ = plan_of(contents, catalog=catalog_with(overrides))
+
+    assert [offer.endpoint for offer in plan.route] == endpoints
 
 
 # Refusals

@@ -180,6 +180,34 @@ def test_presigned_inputs_live_no_longer_than_the_offer_needs(
     assert bench.uploads.valid_seconds == {valid_seconds}
 
 
+@pytest.mark.parametrize(
+    ("endpoint", "voice_seconds", "render_minutes"),
+    [
+        ("wavespeed-ai/infinitetalk", 60, 60),  # 30 minutes: the parameter gives more
+        ("wavespeed-ai/infinitetalk", 600, 300),  # 30 s for each second
+        ("wavespeed-ai/infinitetalk", 3600, 600),  # as long as the parameter may be
+        (WAVESPEED.endpoint, 600, 60),  # nothing is published of it
+    ],
+)
+def test_a_long_voice_gets_the_time_that_its_offer_takes_to_render(
+    endpoint: str, voice_seconds: float, render_minutes: float
+) -> None:
+    assert PLAN.audio_facts
+    plan = PLAN.model_copy(
+        update={
+            "route": (WAVESPEED.model_copy(update={"endpoint": endpoint}),),
+            "audio_facts": PLAN.audio_facts.model_copy(update={"duration_seconds": voice_seconds}),
+        }
+    )
+    bench = Bench.of(plan=plan)
+
+    ticket = bench.submit().ticket
+
+    assert ticket
+    assert ticket.render_timeout_seconds == render_minutes * 60
+    assert bench.uploads.valid_seconds == {min(2 * 3600 + render_minutes * 60, 6 * 3600)}
+
+
 def test_second_call_for_an_accepted_attempt_gets_the_same_ticket() -> None:
     bench = Bench.of("req-1", "req-2")
     first = bench.submit()

@@ -17,7 +17,7 @@ from dropreel.aws import clients
 from dropreel.aws.ledger import DynamoDBLedger
 from dropreel.inbox import sweep as inbox_sweep
 from dropreel.media import shut_in
-from dropreel.model import overrides
+from dropreel.model import catalog, overrides
 from dropreel.model.catalog import MODELS, TITLES
 from dropreel.model.messages import NextAttempt, PlannedOffer
 from dropreel.model.provider import Unclear, Unreachable
@@ -360,7 +360,8 @@ def test_polls_are_tried_again_for_as_long_as_a_render_may_take(retrier: dict[st
 
 
 def _render_may_take_seconds() -> float:
-    minutes = (PARAMETERS[f"{what}TimeoutMinutes"]["MaxValue"] for what in ("Queue", "Render"))
+    minutes = [PARAMETERS[f"{what}TimeoutMinutes"]["MaxValue"] for what in ("Queue", "Render")]
+    assert minutes[1] * 60 == catalog.MAX_RENDER_TIMEOUT_SECONDS
     return float(sum(minutes)) * 60
 
 

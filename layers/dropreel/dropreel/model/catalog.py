@@ -17,6 +17,9 @@ OptionValue = str | int | bool
 ProviderName = str
 """In settings, secrets and the ledger; also the name of the provider's module in `providers/`."""
 
+MAX_RENDER_TIMEOUT_SECONDS = 600 * 60.0
+"""As RenderTimeoutMinutes: a poll is about nine of the 25,000 events that an execution may have."""
+
 TITLES: Mapping[ProviderName, str] = {"runcomfy": "RunComfy", "wavespeed": "WaveSpeed"}
 """For people. The template's parameters begin with them: `RunComfyMaxInFlight`."""
 
@@ -121,6 +124,12 @@ class Offer(_Data):
         """The seconds to pay for."""
         begun = math.ceil(video_seconds) if self.billed_in_whole_seconds else video_seconds
         return max(begun, self.billed_at_least_seconds)
+
+    def render_timeout_seconds(self, least_seconds: float, voice_seconds: float) -> float:
+        """How long a render of this voice may take: at least `least_seconds`, and longer where the
+        provider says that it takes longer."""
+        needed_seconds = self.render_seconds_per_second * voice_seconds
+        return min(max(least_seconds, needed_seconds), MAX_RENDER_TIMEOUT_SECONDS)
 
     def option(self, name: str) -> Option | None:
         """The option with a name in the user's spelling."""

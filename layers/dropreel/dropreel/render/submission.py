@@ -93,7 +93,8 @@ def submit(
         next_attempt = next_attempt.model_copy(update={"offer": admitted.offer})
     offer = plan.route[next_attempt.offer]
     provider = providers(offer.provider)
-    payload = _payload(plan, offer, uploads, _url_valid_seconds(settings))
+    render_timeout_seconds = _render_timeout_seconds(plan, offer, settings)
+    payload = _payload(plan, offer, uploads, _url_valid_seconds(settings, render_timeout_seconds))
     if seconds_left() < CALL_NEEDS_SECONDS:
         return step.out_of_time(next_attempt)
     if wait := step.take_turn(next_attempt, offer.provider):
@@ -106,7 +107,7 @@ def submit(
             clock(),
             run=plan.job.run,
             queue_timeout_seconds=settings.queue_timeout_minutes * 60,
-            render_timeout_seconds=settings.render_timeout_minutes * 60,
+            render_timeout_seconds=render_timeout_seconds,
             estimated_usd=admitted.estimated_usd if admitted else None,
         )
     except RunClosed:
@@ -116,9 +117,15 @@ def submit(
     return step.send(attempt, plan, next_attempt, payload, provider)
 
 
-def _url_valid_seconds(settings: SubmitSettings) -> int:
+def _render_timeout_seconds(plan: Plan, offer: PlannedOffer, settings: SubmitSettings) -> float:
+    voice_seconds = plan.audio_facts.duration_seconds if plan.audio_facts else 0
+    known = offer_of(offer.provider, offer.endpoint)
+    return known.render_timeout_seconds(settings.render_timeout_minutes * 60, voice_seconds)
+
+
+def _url_valid_seconds(settings: SubmitSettings, render_timeout_seconds: float) -> int:
     """A provider may fetch the inputs late: when the render leaves its queue, or during it."""
-    needed_seconds = 60 * (settings.queue_timeout_minutes + settings.render_timeout_minutes)
+    needed_seconds = 60 * settings.queue_timeout_minutes + render_timeout_seconds
     return min(math.ceil(needed_seconds), MAX_URL_SECONDS)
 
 
