@@ -103,7 +103,8 @@ def prices(stack: StackName = "dropreel") -> None:
     with Console(stderr=True).status("Asking the providers ..."):
         found = price_list.prices(price_list.Asking(accounts, price_list.token_in), owners)
     Console().print(price_list.table(found))
-    typer.echo(price_list.parameter_for(found))
+    typer.echo("To set in a file such as parameters.yaml (see docs/deploying.md):", err=True)
+    typer.echo(price_list.parameter_for(found, owners))
 
 
 @app.command()

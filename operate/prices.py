@@ -18,7 +18,13 @@ from rich.table import Table
 from rich.text import Text
 
 from dropreel.model.catalog import MODELS, Offer
-from dropreel.model.prices import Prices, PricesUnreadable, prices_in
+from dropreel.model.overrides import (
+    Overrides,
+    OverridesUnreadable,
+    overrides_in,
+    parameter_of,
+    with_prices,
+)
 from dropreel.runtime.settings import ProviderAccount
 from operate.errors import OperateError
 from operate.stack import PATIENT
@@ -51,13 +57,13 @@ class Price:
 Ask = Callable[[Offer, str], float | None]
 
 
-def prices(ask: Ask, owners: Prices) -> tuple[Price, ...]:
+def prices(ask: Ask, owners: Overrides) -> tuple[Price, ...]:
     """For each offer of the catalog at each of its resolutions."""
     offers = {(one.provider, one.endpoint): one for model in MODELS.values() for one in model.route}
     return tuple(_prices(offers.values(), ask, owners))
 
 
-def _prices(offers: Any, ask: Ask, owners: Prices) -> Iterator[Price]:  # noqa: ANN401
+def _prices(offers: Any, ask: Ask, owners: Overrides) -> Iterator[Price]:  # noqa: ANN401
     for offer in offers:
         option = offer.option("resolution")
         for resolution in map(str, option.values if option else ()):
@@ -66,19 +72,17 @@ def _prices(offers: Any, ask: Ask, owners: Prices) -> Iterator[Price]:  # noqa: 
                 endpoint=offer.endpoint,
                 resolution=resolution,
                 catalog=offer.usd_per_second.get(resolution),
-                parameter=owners.get((offer.endpoint, resolution)),
+                parameter=owners[offer.endpoint].usd_per_second.get(resolution)
+                if offer.endpoint in owners
+                else None,
                 asked=ask(offer, resolution),
             )
 
 
-def parameter_for(found: Sequence[Price]) -> str:
-    """The parameter to set, as `<name>=<value>`."""
-    entries = (
-        f"{one.endpoint}:{one.resolution}={one.to_set:.8f}".rstrip("0").rstrip(".")
-        for one in found
-        if one.to_set is not None
-    )
-    return f"UsdPerSecond={','.join(entries)}"
+def parameter_for(found: Sequence[Price], owners: Overrides) -> str:
+    """The parameter to set, as a line of a YAML file. Limits and `on` stay as they are."""
+    to_set = {(one.endpoint, one.resolution): one.to_set for one in found if one.to_set is not None}
+    return f"CatalogOverrides: '{parameter_of(with_prices(owners, to_set))}'"
 
 
 def table(found: Sequence[Price]) -> Table:
@@ -167,14 +171,14 @@ def _wavespeed(offer: Offer, resolution: str) -> _Way:
 # The stack
 
 
-def settings_of(function: str) -> tuple[dict[str, ProviderAccount], Prices]:
-    """The accounts and the owner's prices, from a function's environment. Raises `OperateError`."""
+def settings_of(function: str) -> tuple[dict[str, ProviderAccount], Overrides]:
+    """The accounts and the overrides, from a function's environment. Raises `OperateError`."""
     found = boto3.client("lambda", config=PATIENT).get_function_configuration(FunctionName=function)
     variables = found.get("Environment", {}).get("Variables", {})
     try:
         accounts = _ACCOUNTS.validate_python(json.loads(variables["PROVIDERS"]))
-        return accounts, prices_in(variables.get("USD_PER_SECOND", ""))
-    except PricesUnreadable as error:
+        return accounts, overrides_in(variables.get("CATALOG_OVERRIDES", ""))
+    except OverridesUnreadable as error:
         raise OperateError(str(error)) from None
     except (KeyError, ValueError, ValidationError):
         raise OperateError(f"{function} has no readable PROVIDERS.") from None

@@ -14,7 +14,7 @@ from dropreel.model.overrides import (
     catalog_with,
     overrides_in,
     parameter_of,
-    with_price,
+    with_prices,
 )
 
 RUNCOMFY = "wan-ai/wan-2-2/speech-to-video"
@@ -49,8 +49,8 @@ def overridden(endpoint: str, **fields: object) -> Offer:
 def test_what_is_to_be_set_is_read_as_the_same_overrides(wanted: dict[str, Any]) -> None:
     read = overrides_in(json.dumps(wanted))
 
-    assert dict(overrides_in(parameter_of(read))) == dict(read)
     assert {endpoint: it.model_dump(exclude_unset=True) for endpoint, it in read.items()} == wanted
+    assert catalog_with(overrides_in(parameter_of(read))) == catalog_with(read)
 
 
 @given(st.text(st.sampled_from('{}[]:,"on0.3true e\\')) | st.text())
@@ -145,10 +145,13 @@ def test_an_offer_that_is_off_is_in_no_route_and_a_model_without_offers_is_gone(
     assert "wan-2.2-image-to-video" not in models
 
 
-def test_a_price_is_added_to_what_is_set() -> None:
-    before = overrides_in(f'{{"{TALK}": {{"on": true, "usd_per_second": {{"480p": 1}}}}}}')
+def test_prices_take_the_place_of_all_prices_and_of_nothing_else() -> None:
+    before = overrides_in(
+        f'{{"{TALK}": {{"on": true, "usd_per_second": {{"480p": 1, "720p": 2}}}},'
+        f' "{WAVESPEED}": {{"usd_per_second": {{"480p": 1}}}}}}'
+    )
 
-    after = with_price(with_price(before, TALK, "480p", 0.02), RUNCOMFY, "720p", 0.5)
+    after = with_prices(before, {(TALK, "480p"): 0.02, (RUNCOMFY, "720p"): 0.5})
 
     assert json.loads(parameter_of(after)) == {
         TALK: {"on": True, "usd_per_second": {"480p": 0.02}},

@@ -346,7 +346,7 @@ def test_prices_print_the_parameter_to_set_and_need_no_token(account: Account) -
     limits = {"url": "https://api.provider.example", "secret": secret, "max_in_flight": 1}
     variables = {
         "PROVIDERS": json.dumps({"runcomfy": limits, "wavespeed": limits}),
-        "USD_PER_SECOND": "wan-ai/wan-2-2/speech-to-video:480p=0.04",
+        "CATALOG_OVERRIDES": '{"wavespeed-ai/infinitetalk": {"usd_per_second": {"480p": 0.04}}}',
     }
     account.answer(
         "lambda",
@@ -360,14 +360,14 @@ def test_prices_print_the_parameter_to_set_and_need_no_token(account: Account) -
     assert said.exit_code == 0, said.output
     *table, parameter = said.stdout.splitlines()
     assert "0.04" in "".join(table)
-    assert parameter == f"UsdPerSecond={variables['USD_PER_SECOND']}"
+    assert parameter == f"CatalogOverrides: '{variables['CATALOG_OVERRIDES']}'"
 
 
 @pytest.mark.parametrize(
     ("variables", "words"),
     [
         ({}, "dropreel-sweep has no readable PROVIDERS."),
-        ({"PROVIDERS": "{}", "USD_PER_SECOND": "x"}, "UsdPerSecond cannot be used"),
+        ({"PROVIDERS": "{}", "CATALOG_OVERRIDES": "x"}, "CatalogOverrides cannot be used"),
     ],
 )
 def test_prices_without_readable_settings_say_so(

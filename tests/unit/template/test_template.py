@@ -448,7 +448,7 @@ def test_overrides_that_can_be_read_are_taken_at_deploy() -> None:
         offer.endpoint: {
             "on": True,
             "usd_per_second": {
-                str(value): 0.04
+                str(value): 0.00001234
                 for option in offer.options
                 if option.name == "resolution"
                 for value in option.values

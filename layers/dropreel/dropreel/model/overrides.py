@@ -123,19 +123,23 @@ def overrides_in(parameter: str) -> Overrides:
 def parameter_of(overrides: Overrides) -> str:
     """The text to set as `CatalogOverrides`: what `overrides_in` reads as the same overrides."""
     fields = {
-        endpoint: override.model_dump(exclude_unset=True, exclude_none=True)
+        endpoint: override.model_dump(exclude_defaults=True)
         for endpoint, override in overrides.items()
     }
-    return json.dumps(fields) if fields else ""
+    return json.dumps({endpoint: it for endpoint, it in fields.items() if it})
 
 
-def with_price(overrides: Overrides, endpoint: str, resolution: str, usd: float) -> Overrides:
-    """The overrides with this price of a second in place of another one."""
-    before = overrides.get(endpoint, Override())
-    prices = before.usd_per_second | {resolution: usd}
-    return MappingProxyType(
-        {**overrides, endpoint: before.model_copy(update={"usd_per_second": prices})}
-    )
+def with_prices(overrides: Overrides, prices: Mapping[tuple[str, str], float]) -> Overrides:
+    """The overrides with these prices of a second, by endpoint and resolution, in place of all
+    that they had."""
+    return {
+        endpoint: overrides.get(endpoint, Override()).model_copy(
+            update={
+                "usd_per_second": {at: usd for (of, at), usd in prices.items() if of == endpoint}
+            }
+        )
+        for endpoint in dict.fromkeys([*overrides, *(endpoint for endpoint, _ in prices)])
+    }
 
 
 def _faults(invalid: ValidationError) -> Iterator[str]:

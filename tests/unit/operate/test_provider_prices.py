@@ -5,9 +5,10 @@ from typing import Any
 
 import httpx
 import pytest
+import yaml
 
 from dropreel.model.catalog import MODELS, Offer
-from dropreel.model.prices import prices_in
+from dropreel.model.overrides import Override, overrides_in
 from dropreel.runtime.settings import ProviderAccount
 from operate.prices import Asking, Price, parameter_for, prices
 
@@ -16,7 +17,7 @@ ACCOUNTS = {
     name: ProviderAccount(url=f"https://{name}.example", secret=name, max_in_flight=1)
     for name in ("runcomfy", "wavespeed")
 }
-RUNCOMFY, WAVESPEED = MODELS["wan-2.2-speech-to-video"].route
+RUNCOMFY, WAVESPEED, _ = MODELS["wan-2.2-speech-to-video"].route
 
 
 def answering(body: object, status: int = 200) -> tuple[Asking, list[httpx.Request]]:
@@ -90,9 +91,28 @@ def test_parameter_has_what_the_catalog_does_not_have(
 
 @pytest.mark.parametrize("usd", [0, 0.00000001, 0.06, 10, 9999])
 def test_printed_parameter_can_be_read_by_the_stack(usd: float) -> None:
-    found = prices(lambda _offer, _resolution: usd, {})
+    owners = {
+        WAVESPEED.endpoint: Override(on=False, usd_per_second={"480p": 1}),
+        RUNCOMFY.endpoint: Override(audio_at_most_seconds=30),
+    }
+    found = prices(lambda _offer, _resolution: usd, owners)
 
-    name, _, value = parameter_for(found).partition("=")
+    [(name, value)] = yaml.safe_load(parameter_for(found, owners)).items()
 
-    assert name == "UsdPerSecond"
-    assert prices_in(value) == {(one.endpoint, one.resolution): usd for one in found}
+    assert name == "CatalogOverrides"
+    read = overrides_in(value)
+    assert {
+        (endpoint, resolution): price
+        for endpoint, override in read.items()
+        for resolution, price in override.usd_per_second.items()
+    } == {(one.endpoint, one.resolution): usd for one in found if one.catalog != usd}
+    assert read[WAVESPEED.endpoint].on is False
+    assert read[RUNCOMFY.endpoint].audio_at_most_seconds == 30
+
+
+def test_nothing_is_to_be_set_where_the_catalog_is_right() -> None:
+    owners = {WAVESPEED.endpoint: Override(usd_per_second={"480p": 1})}
+    found = prices(lambda offer, resolution: offer.usd_per_second.get(resolution, 0), owners)
+    right = [one for one in found if one.catalog is not None]
+
+    assert parameter_for(right, owners) == "CatalogOverrides: '{}'"
