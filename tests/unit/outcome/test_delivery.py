@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Callable
 from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -304,6 +305,38 @@ def test_cost_that_the_ledger_has_is_not_asked_for_again(bucket: Bucket) -> None
     ready = delivered(bucket, provider=provider, ledger=ledger)
 
     assert (ready.actual_usd, provider.billed) == (0.3, [])
+
+
+class SlowToBill(Results):
+    """Something happens while it says what a render cost."""
+
+    def __init__(self, meanwhile: Callable[[], object]) -> None:
+        super().__init__()
+        self.meanwhile = meanwhile
+
+    def cost(self, ticket: Ticket) -> float | None:
+        self.meanwhile()
+        return super().cost(ticket)
+
+
+def test_later_video_keeps_its_names_while_the_cost_is_asked_for(bucket: Bucket) -> None:
+    with pytest.raises(Overtaken):
+        delivered(bucket, provider=SlowToBill(lambda: delivered(bucket, render=NEWER)))
+
+    assert bucket.manifest.job.id == CORRECTED.id
+
+
+def test_run_that_is_concluded_while_the_cost_is_asked_for_leaves_nothing(bucket: Bucket) -> None:
+    ledger = rendered()
+
+    def conclude() -> None:
+        ledger.close(JOB, NOON)
+        ledger.end(JOB, NOON, FAILED, NOON)
+
+    with pytest.raises(ExecutionAborted):
+        delivered(bucket, provider=SlowToBill(conclude), ledger=ledger)
+
+    assert not bucket.objects
 
 
 def test_repeated_call_notes_the_cost_that_the_first_could_not(
@@ -781,6 +814,30 @@ def test_record_that_cannot_be_deleted_fails_no_delivery(bucket: Bucket, fault: 
     ready = delivered(bucket, provider=Forgetful(ledger, fault), ledger=ledger, delete_record=True)
 
     assert bucket.manifest == ready
+
+
+@pytest.mark.parametrize(
+    "missing",
+    [
+        RenderLost(Answer(state=RenderState.CANCELLED, message="It was deleted at WaveSpeed.")),
+        UnknownRequest(),
+    ],
+)
+def test_call_that_meets_the_deleted_record_loses_nothing(
+    bucket: Bucket, missing: Exception
+) -> None:
+    ledger = rendered()
+
+    class DeletedMeanwhile(Results):
+        def result(self, ticket: Ticket) -> Result:
+            delivered(bucket, ledger=ledger, delete_record=True)
+            raise missing
+
+    with pytest.raises(Overtaken):
+        delivered(bucket, provider=DeletedMeanwhile(), ledger=ledger, delete_record=True)
+
+    assert ledger.attempts(JOB.id)[0].state is AttemptState.ACCEPTED
+    assert delivered(bucket, ledger=ledger, delete_record=True) == bucket.manifest
 
 
 @pytest.mark.parametrize("concluded", [True, False])

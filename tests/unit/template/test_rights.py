@@ -103,7 +103,7 @@ RIGHTS: dict[str, dict[str, str]] = {
         "UploadBucket": "s3: ListBucket ListBucketVersions",
         "UploadBucket/inbox/*": "s3: GetObject GetObjectVersion",
         "UploadBucket/work/*": "s3: GetObject GetObjectVersion",
-        "Ledger": "dynamodb: ConditionCheckItem GetItem PutItem UpdateItem",
+        "Ledger": "dynamodb: ConditionCheckItem GetItem PutItem Query UpdateItem",
     },
     "Poll": {**OF_EVERY_FUNCTION, **OF_WHO_CALLS_PROVIDERS, **OF_ADMISSION},
     "Deliver": {

@@ -88,7 +88,7 @@ class Fetch(Protocol):
 
 
 class Overtaken(Exception):
-    """A later job's video arrived during the copy. A retry puts this one next to it."""
+    """During this call, another one delivered: a later job, or this run itself. A retry sees it."""
 
 
 def deliver(
@@ -130,9 +130,10 @@ def deliver(
         provider = providers(render.ticket.provider)
         begun = clock()
         result = _result(render, provider, ledger)
+        # Before the copy: between its last look at the ledger and the manifest, nothing is slow.
+        actual_usd = _actual_usd(render.ticket, recorded, result, provider)
         video = _copy(render, result, place, storage, fetch, ledger=ledger, is_late=is_late)
         copying_seconds = clock() - begun
-        actual_usd = _actual_usd(render.ticket, recorded, result, provider)
         attempts = _attempts(render, recorded, actual_usd)
         voice, warnings = render.plan.audio_facts, tuple(_warnings(render, video))
         for warning in warnings:
@@ -290,14 +291,16 @@ def _result(render: ActiveRender, provider: Provider, ledger: Ledger) -> Result:
     ticket = render.ticket
     try:
         return provider.result(ticket)
-    except RenderLost as lost:
-        loss = loss_of(lost.answer, ticket)
+    except (RenderLost, UnknownRequest) as missing:
+        if _delivered_by_this_run(render, ledger):  # by a call that has deleted the record since
+            raise Overtaken("Another call of this run delivered the video.") from None
+        if isinstance(missing, UnknownRequest):
+            raise RequestForgotten(
+                "The provider no longer knows the request whose video is to be fetched."
+            ) from None
+        loss = loss_of(missing.answer, ticket)
         ledger.lose(render.plan.job.id, ticket, code_of_loss(loss), loss.message)
         raise loss from None
-    except UnknownRequest:
-        raise RequestForgotten(
-            "The provider no longer knows the request whose video is to be fetched."
-        ) from None
     except Unreachable:
         raise ResultUnavailable("The provider did not say where the finished video is.") from None
 

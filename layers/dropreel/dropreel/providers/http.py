@@ -47,7 +47,7 @@ CONNECT_SECONDS = 5
 ANSWER_SECONDS = 20
 """For a question, which can be asked again."""
 COST_ANSWER_SECONDS = 3
-"""For what a render cost: a video waits for this answer."""
+"""For what a render cost, and to delete it: a video waits for this answer."""
 SUBMISSION_ANSWER_SECONDS = 60
 """For a submission, which cannot be sent again: work that is accepted late costs the same.
 WaveSpeed's own client reads the answer for 60 s, RunComfy's for 90 s, others for 120 s."""

@@ -303,7 +303,9 @@ class WaveSpeed(HttpProvider[_Envelope]):
 
     def forget(self, ticket: Ticket) -> bool:
         """As its command line client does it (`deletePredictions`, 2026)."""
-        reply = self._ask("POST", "/api/v3/predictions/delete", {"ids": [ticket.request_id]})
+        reply = self._ask(
+            "POST", "/api/v3/predictions/delete", {"ids": [ticket.request_id]}, COST_ANSWER_SECONDS
+        )
         status = reply.error_status
         if status is None or self.means_unknown(status, reply.words):
             return True
