@@ -1,6 +1,8 @@
 """Admission under the owner's limits: spend and renders a day, missing prices, paused providers."""
 
+import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 from io import StringIO
@@ -9,6 +11,7 @@ from typing import Any
 import pytest
 
 from dropreel.aws.table import spend_key
+from dropreel.aws.wiring import limits_of
 from dropreel.model.ledger import Admitted, RunClosed
 from dropreel.model.messages import NextAttempt, PlannedOffer
 from dropreel.model.overrides import Override, catalog_with
@@ -16,6 +19,7 @@ from dropreel.model.provider import Ticket
 from dropreel.render.admission import Granting, Refund, RunId
 from dropreel.render.spending import Limits
 from dropreel.runtime.log import logger
+from dropreel.runtime.settings import LenientSettings
 from tests.support.admission_fakes import (
     ANNA,
     BEN,
@@ -29,7 +33,7 @@ from tests.support.admission_fakes import (
     request_of,
 )
 from tests.support.render_account import LEDGER
-from tests.support.render_fakes import NOON, RUNCOMFY, WAVESPEED
+from tests.support.render_fakes import ENVIRONMENT, NOON, RUNCOMFY, WAVESPEED
 
 USD = Decimal("0.12")  # of a render by WaveSpeed's offer
 LARGE = WAVESPEED.model_copy(update={"fields": {"resolution": "1080p"}})  # no page has its price
@@ -599,6 +603,30 @@ def test_waiters_of_a_paused_provider_move_within_a_minute(at: Account) -> None:
     at.open()
     at.admission.serve_waiting("resumed")
     assert at.notified == ["anna", "cleo", "ben"]
+
+
+def test_unreadable_prices_end_and_move_no_job_that_waits(
+    at: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at.open(daily_usd="0.15", catalog=RUNCOMFY_PRICED)
+    at.line_up(ANNA, BEN, route=(RUNCOMFY,))
+    at.admit(CLEO, minute=2)
+    unreadable = {RUNCOMFY.endpoint: {"usd_per_second": {"480p": 0.02, "1080p": 0.1}}}
+    for name, text in {
+        **ENVIRONMENT,
+        "DAILY_SPEND_LIMIT_USD": "1",
+        "CATALOG_OVERRIDES": json.dumps(unreadable),
+    }.items():
+        monkeypatch.setenv(name, text)
+
+    limits = limits_of(LenientSettings.from_environment())
+    at.admission = replace(at.admission, limits=limits)
+    at.admission.serve_waiting("a minute later")
+
+    assert (at.notified, at.refused) == (["anna"], {})
+    at.open(in_flight=3, catalog=RUNCOMFY_PRICED)
+    at.admission.serve_waiting("corrected")
+    assert at.holders == {"runcomfy": ["anna", "ben", "cleo"]}
 
 
 def test_waiter_with_a_newer_token_is_not_moved(at: Account) -> None:

@@ -159,7 +159,9 @@ class LenientSettings(AdmissionSettings):
         if variables - set(os.environ):
             raise unreadable
         logger.error("No job is admitted until this is corrected. %s", unreadable.message)
-        readable = {name: text for name, text in os.environ.items() if name not in variables}
+        # Prices may be among the unreadable: no job that waits may end for want of one.
+        left_out = {*variables, "DAILY_SPEND_LIMIT_USD"}
+        readable = {name: text for name, text in os.environ.items() if name not in left_out}
         paused = _all_paused(os.environ.get("PROVIDERS", ""))
         return cls.model_validate({**readable, "PROVIDERS": json.dumps(paused)})
 
