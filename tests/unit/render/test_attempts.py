@@ -17,6 +17,8 @@ from tests.support.render_fakes import JOB, NOON, ONE_OFFER, PLAN, RUNCOMFY, TIC
 
 FIFTH_FIRST = PLAN.model_copy(update={"first_attempt": 5})
 THREE_OFFERS = PLAN.model_copy(update={"route": (*PLAN.route, RUNCOMFY)})
+ACCOUNT_TWICE = PLAN.model_copy(update={"route": (RUNCOMFY, RUNCOMFY, WAVESPEED)})
+ONE_ACCOUNT = PLAN.model_copy(update={"route": (RUNCOMFY, RUNCOMFY)})
 ACCOUNT = ["TokenMissing", "TokenRejected", "NoCredit", "ProviderThrottled", "ProviderUnavailable"]
 
 
@@ -25,6 +27,7 @@ def failed(cause: FailureCause) -> Answer:
 
 
 FAILED, UNREADABLE = failed(FailureCause.OTHER), failed(FailureCause.MEDIA_UNREADABLE)
+EMPTY = failed(FailureCause.NO_CREDIT)
 CANCELLED = Answer(state=RenderState.CANCELLED)
 
 
@@ -68,6 +71,8 @@ def test_only_refusals_of_the_account_go_to_the_next_offer(code: str) -> None:
     [
         pytest.param(ONE_OFFER, refused(1, 0), None, id="the route ends"),
         pytest.param(THREE_OFFERS, refused(2, 1), None, id="a run submits twice"),
+        pytest.param(ACCOUNT_TWICE, refused(1, 0), next_attempt(2, 2), id="of another account"),
+        pytest.param(ONE_ACCOUNT, refused(1, 0), None, id="there is no other account"),
         pytest.param(FIFTH_FIRST, refused(5, 0), next_attempt(6, 1), id="a later run has its own"),
         pytest.param(FIFTH_FIRST, refused(6, 0), None, id="a later run has no more than that"),
     ],
@@ -86,6 +91,9 @@ def test_refusals_go_on_until_the_route_or_the_submissions_end(
         pytest.param(PLAN, ticket(1, 0), UNREADABLE, next_attempt(2, 0), id="fresh URLs"),
         pytest.param(PLAN, ticket(1, 0), failed(FailureCause.MODERATED), None, id="moderated"),
         pytest.param(PLAN, ticket(1, 0), failed(FailureCause.BAD_INPUT), None, id="bad input"),
+        pytest.param(ACCOUNT_TWICE, ticket(1, 0), EMPTY, next_attempt(2, 2), id="other account"),
+        pytest.param(ONE_ACCOUNT, ticket(1, 0), EMPTY, None, id="no other account"),
+        pytest.param(ACCOUNT_TWICE, ticket(1, 0), FAILED, next_attempt(2, 1), id="same account"),
         pytest.param(PLAN, ticket(2, 1), FAILED, None, id="two submissions"),
         pytest.param(PLAN, ticket(1, 0), CANCELLED, None, id="cancelled by somebody"),
     ],

@@ -12,7 +12,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from dropreel.model import catalog
-from dropreel.model.catalog import MODELS, TITLES, ImageFormat, Model, OptionValue
+from dropreel.model.catalog import MODELS, TITLES, Catalog, ImageFormat, Model, OptionValue
 from dropreel.model.errors import ErrorReport, InputGone, InputRejected, Reason, TokenMissing
 from dropreel.model.job import Input, Role
 from dropreel.model.messages import AudioFacts, ImageFacts, Plan
@@ -198,6 +198,33 @@ def test_the_route_is_that_of_the_owners_limits_and_offers(
     plan, _ = plan_of(contents, catalog=catalog_with(overrides))
 
     assert [offer.endpoint for offer in plan.route] == endpoints
+
+
+def all_off(*endpoints: str) -> Catalog:
+    every = {offer.endpoint for model in MODELS.values() for offer in model.route}
+    return catalog_with(dict.fromkeys(endpoints or every, Override(on=False)))
+
+
+def test_a_model_that_is_off_is_answered_where_it_was_asked_for() -> None:
+    contents = {**GOOD, OPTIONS: b'{"resolution": "480p"}', DEFAULTS: b'{"model": "infinitetalk"}'}
+
+    [reason] = refusal(contents, model="infinitetalk").reasons
+
+    assert reason.file == DEFAULTS
+    assert f'Set "model" to "{SPEECH}" or "{FLASH}" in {DEFAULTS}, and drop' in reason.cure
+
+    [reason] = refusal(GOOD, model="infinitetalk").reasons  # the stack's own model
+    assert "in anna.json, and drop that file" in reason.cure
+
+
+def test_without_another_model_only_the_operator_can_help() -> None:
+    [reason] = refusal(GOOD, catalog=all_off()).reasons
+    assert reason.cure.startswith("Ask your operator to turn this model on")
+
+    takes_sound = [o.endpoint for m in MODELS.values() if m.takes_audio for o in m.route]
+    [reason] = refusal(GOOD, catalog=all_off(*takes_sound), model=IMAGE, prompt="x").reasons
+    assert reason.cure.startswith("Without the recording: ")
+    assert "With it" not in reason.cure
 
 
 # Refusals

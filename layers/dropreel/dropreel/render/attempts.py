@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterable
 
 from dropreel.model import errors
-from dropreel.model.catalog import TITLES
+from dropreel.model.catalog import TITLES, ProviderName
 from dropreel.model.errors import DropreelError
 from dropreel.model.events import AttemptSummary
 from dropreel.model.ledger import Attempt, AttemptState
@@ -40,10 +40,10 @@ def is_account_refusal(code: str | None) -> bool:
 
 
 def after_refusal(plan: Plan, attempt: Attempt, code: str) -> NextAttempt | None:
-    """The attempt after a definite refusal: on the route's next offer."""
+    """The attempt after a definite refusal: on the route's next offer of another account."""
     if not is_account_refusal(code):
         return None
-    return _next(plan, attempt.number + 1, attempt.offer + 1)
+    return _next(plan, attempt.number + 1, _elsewhere(plan, attempt.provider, attempt.offer))
 
 
 def after_loss(
@@ -63,7 +63,7 @@ def after_loss(
         case FailureCause.MEDIA_UNREADABLE:
             offer = ticket.offer  # with fresh URLs
         case FailureCause.NO_CREDIT:
-            offer = ticket.offer + 1  # the same account would refuse again
+            offer = _elsewhere(plan, ticket.provider, ticket.offer)
         case FailureCause.OTHER:
             offer = min(ticket.offer + 1, len(plan.route) - 1)
         case FailureCause.MODERATED | FailureCause.BAD_INPUT:
@@ -102,6 +102,12 @@ def code_of_loss(loss: DropreelError) -> str:
     was refused, so an accepted render that lacked credit is recorded as `RenderFailed`."""
     recorded = errors.RenderFailed if isinstance(loss, errors.NoCredit) else type(loss)
     return recorded.__name__
+
+
+def _elsewhere(plan: Plan, provider: ProviderName, offer: int) -> int:
+    """The next offer of another provider: the same account would refuse again."""
+    later = range(offer + 1, len(plan.route))
+    return next((it for it in later if plan.route[it].provider != provider), len(plan.route))
 
 
 def _next(plan: Plan, attempt: int, offer: int) -> NextAttempt | None:

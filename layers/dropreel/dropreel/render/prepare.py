@@ -88,21 +88,21 @@ def prepare(
     `InputRejected` with the reasons of every offer when none takes the job, `TokenMissing` and
     `InputGone`.
     """
+    picture = _Medium(job, Role.IMAGE, uploads, codecs.picture, seconds_left)
+    sound = _Medium(job, Role.AUDIO, uploads, codecs.sound, seconds_left)
+    judge = _Judge(job, uploads, picture, sound, catalog, configured)
     if job.model not in catalog:
-        raise InputRejected((*job.problems, _model_is_off(job, catalog)))
+        raise InputRejected((*job.problems, judge.model_is_off()))
     model = catalog[job.model]
     if not any(offer.provider in configured for offer in model.route):
         names = [TITLES[name] for name in dict.fromkeys(offer.provider for offer in model.route)]
         raise TokenMissing(f"No token is stored for {listed(names, 'or')}.")
     with ExitStack() as stack:
-        picture = _Medium(job, Role.IMAGE, uploads, codecs.picture, seconds_left)
-        sound = _Medium(job, Role.AUDIO, uploads, codecs.sound, seconds_left)
         picture.open(stack)
         if job.of(Role.AUDIO) and model.takes_audio:
             sound.open(stack)
         elif model.needs_audio:
             sound.require()
-        judge = _Judge(job, uploads, picture, sound, catalog, configured)
         verdicts = [(offer, tuple(judge.objections(model, offer))) for offer in model.route]
         route = judge.fitting_together(
             [o for o, reasons in verdicts if not reasons and o.provider in configured]
@@ -272,19 +272,38 @@ class _Judge:
     catalog: Catalog
     configured: Collection[ProviderName]
 
+    def model_is_off(self) -> Reason:
+        """The job's model has no offer that is on."""
+        file, has_recording = self._file_of("model"), bool(self.job.of(Role.AUDIO))
+        takers = [
+            f'"{model.name}"'
+            for model in self.catalog.values()
+            if (model.takes_audio if has_recording else not model.needs_audio)
+        ]
+        where = file if file.endswith(".json") else f"{self.job.stem}.json"
+        ask = "sk your operator to turn this model on in the parameter CatalogOverrides."
+        return Reason(
+            file=file,
+            rule="a model that is on",
+            found=f'the model "{self.job.model}", which is off',
+            cure=f'Set "model" to {listed(takers, "or")} in {where}, and drop that file. Or a{ask}'
+            if takers
+            else f"A{ask}",
+        )
+
     def objections(self, model: Model, offer: Offer) -> Iterator[Reason]:
         """Why an offer cannot take the job."""
         yield from self.picture.faults
         given = self.job.of(Role.AUDIO)
         if offer.audio is None and given:
             takers = [f'"{model.name}"' for model in self.catalog.values() if model.takes_audio]
+            with_it = f' With it: set "model" to {listed(takers, "or")}.' if takers else ""
             for recording in given:
                 yield Reason(
                     file=recording.key,
                     rule="no recording",
                     found="a recording",
-                    cure=f"Without the recording: {self._without(recording)}. "
-                    f'With it: set "model" to {listed(takers, "or")}.',
+                    cure=f"Without the recording: {self._without(recording)}.{with_it}",
                 )
         elif offer.audio and (given or offer.audio.required):
             yield from self.sound.faults
@@ -371,17 +390,6 @@ def _miscount(job: Job, given: Sequence[Input], noun: str) -> Iterator[Reason]:
 
 
 # The refusal
-
-
-def _model_is_off(job: Job, catalog: Catalog) -> Reason:
-    others = listed([f'"{name}"' for name in catalog], "or")
-    return Reason(
-        file=next((given.key for given in job.of(Role.OPTIONS)), _first_file(job)),
-        rule="a model with an offer that is on",
-        found=f'the model "{job.model}", which is off',
-        cure=f'Set "model" to {others}, and drop a file of the job again. Or ask your operator to '
-        "turn an offer of this model on in the parameter CatalogOverrides.",
-    )
 
 
 def _reasons(
