@@ -1,7 +1,9 @@
 """What the providers say that a second costs, beside the catalog and the owner's parameter.
 
 Their calls are free: RunComfy's `GET /v1/models/{id}` (by its public MCP client) and WaveSpeed's
-`POST /api/v3/model/price` (by its public SDK, both 2026). Nothing but this command asks them.
+`POST /api/v3/model/price` (by its public command line, both 2026). Nothing but this command asks
+them. An answer can be the least that a render costs, and not its usual price: neither call knows
+the recording. So an answer replaces a known price only if it is higher.
 """
 
 import json
@@ -50,7 +52,8 @@ class Price:
     @property
     def to_set(self) -> float | None:
         """What the parameter has to say: nothing where the catalog is right."""
-        best = self.parameter if self.asked is None else self.asked
+        known = self.catalog if self.parameter is None else self.parameter
+        best = max((usd for usd in (known, self.asked) if usd is not None), default=None)
         return None if best == self.catalog else best
 
 

@@ -12,7 +12,7 @@ MIN_SECONDS = 3
 """That page rounds up to whole seconds, "at least 3"."""
 
 UNKNOWN_SECONDS = 5
-"""A render whose length is not known yet: the page's unit, "$0.15 per 5 seconds"."""
+"""A guess for a render whose length is not known: the page's unit, "$0.15 per 5 seconds"."""
 
 BALANCE_USD = 100.0
 

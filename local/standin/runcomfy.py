@@ -1,7 +1,7 @@
 """RunComfy's dialect: the four endpoints of its pages, what its own clients call, its errors.
 
-The calls about models, costs and the balance are known from its public MCP client and command line
-(github.com/runcomfy-com, November 2026).
+The calls about models, costs and the balance are known from its public MCP client, command line
+and partner nodes (github.com/runcomfy-com, November 2026).
 """
 
 from collections.abc import Mapping

@@ -327,7 +327,7 @@ def _balance(_request: Request, _body: object) -> Response:
 
 
 def _price(_request: Request, body: object) -> Response:
-    """It does not fetch a voice: without a `duration`, five seconds are priced."""
+    """It does not fetch a voice: without a `duration`, five seconds are priced. That is a guess."""
     asked = _PriceQuestion.model_validate(body)
     offer = OFFERS.get(asked.model_id)
     if offer is None:

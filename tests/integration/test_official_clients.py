@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
+from wavespeed import Client
 
 from dropreel.model.catalog import ProviderName
 from local.standin.runcomfy import RunComfy
@@ -86,9 +87,8 @@ def files() -> Iterator[str]:
 @pytest.fixture
 def sdk(wavespeed: Api, monkeypatch: pytest.MonkeyPatch) -> Any:  # noqa: ANN401 - it has no types
     """Its client; only its address is not the default."""
-    package = pytest.importorskip("wavespeed", reason="WaveSpeed's SDK: see requirements/dev.in")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    return package.Client(api_key=TOKEN, base_url=wavespeed.url, retry_interval=0.01)
+    return Client(api_key=TOKEN, base_url=wavespeed.url, retry_interval=0.01)
 
 
 def inputs(sdk: Any) -> Json:  # noqa: ANN401
@@ -208,7 +208,7 @@ def test_wavespeed_bills_what_it_priced(wavespeed: Api, prediction: Json) -> Non
     assert wavespeed.post("/api/v3/model/price", {"model_id": "a/b"})["code"] == 404
 
 
-# What RunComfy's command line calls
+# What RunComfy's command line and partner nodes call
 
 
 def submit(runcomfy: Api, files: str) -> str:

@@ -76,7 +76,9 @@ def test_provider_without_a_token_is_not_asked() -> None:
         (0.03, None, 0.03, None),
         (0.03, None, 0.06, 0.06),
         (None, None, 0.06, 0.06),
-        (0.03, 0.05, 0.03, None),
+        (0.03, None, 0.018, None),  # the least that a render costs
+        (0.03, 0.05, 0.03, 0.05),
+        (0.03, 0.02, 0.03, None),
         (0.03, 0.05, 0.06, 0.06),
         (0.03, 0.05, None, 0.05),  # it stays
         (None, None, None, None),
@@ -105,14 +107,15 @@ def test_printed_parameter_can_be_read_by_the_stack(usd: float) -> None:
         (endpoint, resolution): price
         for endpoint, override in read.items()
         for resolution, price in override.usd_per_second.items()
-    } == {(one.endpoint, one.resolution): usd for one in found if one.catalog != usd}
+    } == {(one.endpoint, one.resolution): one.to_set for one in found if one.to_set is not None}
     assert read[WAVESPEED.endpoint].on is False
     assert read[RUNCOMFY.endpoint].audio_at_most_seconds == 30
 
 
-def test_nothing_is_to_be_set_where_the_catalog_is_right() -> None:
-    owners = {WAVESPEED.endpoint: Override(usd_per_second={"480p": 1})}
-    found = prices(lambda offer, resolution: offer.usd_per_second.get(resolution, 0), owners)
-    right = [one for one in found if one.catalog is not None]
+def test_no_price_is_to_be_set_where_the_catalog_is_right() -> None:
+    owners = {WAVESPEED.endpoint: Override(on=False, usd_per_second=WAVESPEED.usd_per_second)}
+    found = prices(lambda offer, resolution: offer.usd_per_second.get(resolution), owners)
 
-    assert parameter_for(right, owners) == "CatalogOverrides: '{}'"
+    assert yaml.safe_load(parameter_for(found, owners)) == {
+        "CatalogOverrides": f'{{"{WAVESPEED.endpoint}": {{"on": false}}}}'
+    }

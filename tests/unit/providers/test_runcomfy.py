@@ -339,7 +339,7 @@ def test_nothing_can_be_deleted_and_nobody_is_asked() -> None:
     [
         (0.21, 0.21),
         ("0.21", 0.21),
-        (0, 0),
+        (0, None),
         (None, None),
         (-1, None),
         (True, None),

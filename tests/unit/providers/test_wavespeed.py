@@ -433,6 +433,12 @@ def test_record_is_deleted_by_its_id(given: httpx.Response) -> None:
     assert json.loads(call.content) == {"ids": ["r1"]}
 
 
+def test_record_that_was_not_deleted_is_not_said_to_be() -> None:
+    nothing = answer(200, {"code": 200, "message": "success", "data": {"deleted_count": 0}})
+
+    assert wavespeed(nothing)[0].forget(TICKET) is False
+
+
 @pytest.mark.parametrize(
     "given",
     [
@@ -450,8 +456,15 @@ def test_record_that_is_not_deleted_is_an_error(given: httpx.Response | Exceptio
 # What it cost
 
 
-def bill(price: object, uuid: str = "r1", billing_type: str = "deduct") -> dict[str, object]:
-    return {"billing_type": billing_type, "price": price, "prediction": {"uuid": uuid}}
+def bill(
+    price: object, uuid: str = "r1", billing_type: str = "deduct", state: str = "done"
+) -> dict[str, object]:
+    return {
+        "billing_type": billing_type,
+        "price": price,
+        "order": {"state": state, "price": price},
+        "prediction": {"uuid": uuid},
+    }
 
 
 @pytest.mark.parametrize(
@@ -466,6 +479,8 @@ def bill(price: object, uuid: str = "r1", billing_type: str = "deduct") -> dict[
         ([], None),
         (None, None),
         ([bill(0.15), bill(0.15, billing_type="refund")], None),
+        ([bill(0.15, state="pre")], None),
+        ([bill(0.15, state="")], 0.15),
         ([bill(0.15), bill(None)], None),
         ([bill(-1)], None),
         ([bill("NaN")], None),

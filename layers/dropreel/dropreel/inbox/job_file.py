@@ -579,7 +579,11 @@ def _fields() -> dict[str, _Field]:
         "model": _Field(
             _one_of(tuple(MODELS)),
             Literal.__getitem__(tuple(MODELS)),
-            " ".join(f"{model.name}: {model.does}." for model in MODELS.values()),
+            " ".join(
+                f"{model.name}: {model.does}"
+                f"{'' if any(offer.on for offer in model.route) else ' (off by default)'}."
+                for model in MODELS.values()
+            ),
             tuple(MODELS),
         ),
         "prompt": _Field(

@@ -167,5 +167,5 @@ class Provider(Protocol):
         bill yet, or the provider publishes no way. Raises `Unreachable`."""
 
     def forget(self, ticket: Ticket) -> bool:
-        """Delete the provider's record of a delivered render, with its inputs. True when it is
-        gone; False when the provider publishes no way. Raises `Unreachable`."""
+        """Delete the provider's record of a delivered render. True when it is gone; False when the
+        provider deleted nothing, or publishes no way. Raises `Unreachable`."""

@@ -143,12 +143,13 @@ class RunComfy(HttpProvider[_Answer]):
         return self._in_progress(reply, answer.status)
 
     def result(self, ticket: Ticket) -> Result:
-        """With `include_cost`, as RunComfy's public MCP client asks (2026)."""
+        """With `include_cost`, as RunComfy's public partner nodes ask (runcomfy/client.py, 2026).
+        They ask again later: a cost of 0 may be one that is not known yet."""
         outcome, answer = self._outcome(ticket, "result?include_cost=true")
         self._raise_unless_over(outcome.state)
         if outcome.state is not RenderState.COMPLETED:
             raise RenderLost(outcome)
-        return Result(video_url=answer.first_video, actual_usd=answer.cost)
+        return Result(video_url=answer.first_video, actual_usd=answer.cost or None)
 
     def _outcome(self, ticket: Ticket, what: str) -> tuple[Answer, _Answer]:
         """The result's outcome, and the result."""

@@ -103,6 +103,10 @@ class _BilledTask(BaseModel, frozen=True):
     uuid: Text = ""
 
 
+class _Order(BaseModel, frozen=True):
+    state: Text = ""
+
+
 class _Listed(BaseModel, frozen=True):
     """A task in the list, or a bill."""
 
@@ -112,6 +116,7 @@ class _Listed(BaseModel, frozen=True):
     input: Any = None  # the same, by the same types
     billing_type: Text = ""
     price: Usd = None
+    order: Annotated[_Order, OrEmpty] = _Order()
     prediction: Annotated[_BilledTask, OrEmpty] = _BilledTask()
 
     def is_of(self, since: datetime, until: datetime) -> bool:
@@ -140,6 +145,7 @@ class _Task(BaseModel, frozen=True):
     video_url: Any = None
     has_nsfw_contents: Annotated[tuple[bool, ...], BeforeValidator(_booleans)] = ()
     items: Annotated[tuple[_Listed, ...] | None, BeforeValidator(_listed)] = None
+    deleted_count: Any = None
 
     @property
     def first_video(self) -> str | None:
@@ -290,25 +296,31 @@ class WaveSpeed(HttpProvider[_Envelope]):
 
     def cost(self, ticket: Ticket) -> float | None:
         """From the page "WaveSpeedAI: Billings" (wavespeed.ai/docs/docs-common-api/billings,
-        November 2026). A bill of another type, such as a refund, leaves the sum unknown."""
+        November 2026). A bill of another type, such as a refund, or of another state than `done`
+        leaves the sum unknown: its newer page also shows the state `pre`."""
         asked = {"prediction_uuids": [ticket.request_id], "page": 1, "page_size": 10}
         reply = self._ask("POST", "/api/v3/billings/search", asked, COST_ANSWER_SECONDS)
         if reply.error_status is not None:
             raise self._unreachable(reply, reply.error_status)
         items = reply.answer.data.items or ()
         bills = [item for item in items if item.prediction.uuid == ticket.request_id]
-        prices = [bill.price for bill in bills if bill.billing_type in ("", "deduct")]
+        prices = [
+            bill.price
+            for bill in bills
+            if bill.billing_type in ("", "deduct") and bill.order.state in ("", "done")
+        ]
         known = [price for price in prices if price is not None]
         return round(sum(known), 6) if known and len(known) == len(bills) else None
 
     def forget(self, ticket: Ticket) -> bool:
-        """As its command line client does it (`deletePredictions`, 2026)."""
+        """From the page "WaveSpeedAI: Delete Predictions" (wavespeed.ai/docs/delete-task, November
+        2026). It does not say what becomes of the files of the inputs."""
         reply = self._ask(
             "POST", "/api/v3/predictions/delete", {"ids": [ticket.request_id]}, COST_ANSWER_SECONDS
         )
         status = reply.error_status
         if status is None or self.means_unknown(status, reply.words):
-            return True
+            return bool(reply.answer.data.deleted_count != 0)
         raise self._unreachable(reply, status)
 
     def means_unknown(self, status: int, words: str) -> bool:
