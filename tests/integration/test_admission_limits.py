@@ -414,6 +414,44 @@ def test_the_days_spend_is_corrected_once_by_what_was_charged(
     assert at.ledger.attempts(ANNA.id)[0].actual_usd == actual_usd
 
 
+def _second(at: Account) -> Ticket:
+    """Anna's second attempt, accepted by WaveSpeed."""
+    begun = at.ledger.begin(
+        ANNA.id, NextAttempt(attempt=2), WAVESPEED, NOON, estimated_usd=float(USD)
+    )
+    assert begun
+    at.write(begun, "accepted")
+    accepted = at.ledger.find(ANNA.id, 2)
+    assert accepted
+    assert accepted.ticket
+    return accepted.ticket
+
+
+@pytest.mark.parametrize("has_left", [False, True])
+def test_only_the_delivered_attempt_of_two_is_corrected(at: Account, has_left: bool) -> None:
+    at.admit(ANNA, route=(WAVESPEED,))
+    _delivered(at)
+    at.admit(ANNA, route=(WAVESPEED,), attempt=2)
+    ticket = _second(at)
+    if has_left:
+        at.admission.leave(ANNA)
+
+    at.ledger.settle(ANNA.id, ticket, 0.01)
+    at.admission.leave(ANNA)
+
+    assert at.spent == _charged(at) == USD + Decimal("0.01")
+
+
+def test_an_earlier_attempt_corrects_no_later_charge(at: Account) -> None:
+    at.admit(ANNA, route=(WAVESPEED,))
+    first = _delivered(at)
+    at.admit(ANNA, route=(WAVESPEED,), attempt=2)
+
+    at.ledger.settle(ANNA.id, first, 0.01)
+
+    assert at.spent == USD + USD
+
+
 def test_charge_without_an_estimate_is_added_to_the_day(at: Account) -> None:
     at.admit(ANNA, route=(RUNCOMFY,))
     at.ledger.settle(ANNA.id, _delivered(at, estimated_usd=None), 0.3)

@@ -1,7 +1,9 @@
 """The prepare function against a versioned bucket, with what really opens the media."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
+from importlib.util import module_from_spec, spec_from_file_location
 from io import BytesIO
 from types import ModuleType
 
@@ -108,6 +110,32 @@ def good_job() -> Job:
 
 def prepare(app: ModuleType, job: Job) -> Plan:
     return Plan.model_validate(app.handler(job.model_dump(mode="json"), Context()))
+
+
+def test_long_voice_has_an_offer_once_the_owner_turns_one_on(
+    app: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    talk = "wavespeed-ai/infinitetalk"
+    job = job_of(
+        drop(Role.IMAGE, "inbox/anna.png", samples.picture("PNG")),
+        drop(Role.AUDIO, "inbox/anna.wav", samples.wav(130)),
+    )
+    with ends_in(InputRejected):
+        prepare(app, job)
+
+    monkeypatch.setenv("CATALOG_OVERRIDES", json.dumps({talk: {"on": True}}))
+    assert app.__file__
+    spec = spec_from_file_location("prepare_with_overrides", app.__file__)
+    assert spec
+    assert spec.loader
+    again = module_from_spec(spec)
+    spec.loader.exec_module(again)
+    monkeypatch.setattr(again, "configured", app.configured)
+
+    plan = prepare(again, job)
+    assert [offer.endpoint for offer in plan.route] == [talk]
+    assert plan.audio_facts
+    assert plan.audio_facts.duration_seconds == pytest.approx(130, abs=0.1)
 
 
 def test_photo_and_voice_memo_of_a_phone_become_what_the_offers_take(app: ModuleType) -> None:

@@ -298,6 +298,27 @@ def test_what_the_provider_charged_is_in_event_manifest_and_ledger(
     assert provider.billed == asked
 
 
+def test_each_paid_attempt_keeps_its_own_cost(bucket: Bucket) -> None:
+    ledger = rendered()
+    ledger.settle(JOB.id, TICKET, 0.5)  # made the video before, which is to be made again
+    begun = ledger.begin(JOB.id, NextAttempt(attempt=2), RUNCOMFY, NOON, estimated_usd=0.25)
+    assert begun
+    ledger.accept(begun, "req-2", NOON)
+    ticket = TICKET.model_copy(update={"request_id": "req-2", "attempt": 2})
+    provider = Results(Result(video_url=URL, actual_usd=0.2), asked_for="req-2")
+
+    ready = delivered(
+        bucket,
+        provider=provider,
+        ledger=ledger,
+        render=UNDERWAY.model_copy(update={"ticket": ticket}),
+    )
+
+    assert [attempt.actual_usd for attempt in ready.render.attempts] == [0.5, 0.2]
+    assert ready.actual_usd == 0.7
+    assert [attempt.actual_usd for attempt in ledger.attempts(JOB.id)] == [0.5, 0.2]
+
+
 def test_cost_that_the_ledger_has_is_not_asked_for_again(bucket: Bucket) -> None:
     ledger, provider = rendered(), Results()
     ledger.settle(JOB.id, TICKET, 0.3)
@@ -838,6 +859,24 @@ def test_call_that_meets_the_deleted_record_loses_nothing(
 
     assert ledger.attempts(JOB.id)[0].state is AttemptState.ACCEPTED
     assert delivered(bucket, ledger=ledger, delete_record=True) == bucket.manifest
+
+
+def test_record_of_another_render_than_the_delivered_one_is_kept(bucket: Bucket) -> None:
+    ledger, provider = rendered(), Results(asked_for="req-2")
+    ready = delivered(bucket, ledger=ledger)
+    bucket.objects.clear()
+    ticket = TICKET.model_copy(update={"request_id": "req-2", "attempt": 2})
+
+    again = delivered(
+        bucket,
+        provider=provider,
+        ledger=ledger,
+        render=UNDERWAY.model_copy(update={"ticket": ticket}),
+        delete_record=True,
+    )
+
+    assert again.render.request_id == ready.render.request_id
+    assert provider.forgotten == []
 
 
 @pytest.mark.parametrize("concluded", [True, False])

@@ -463,7 +463,11 @@ def test_overrides_that_can_be_read_are_taken_at_deploy() -> None:
     for text in texts:
         assert len(overrides.overrides_in(text)) == text.count("-to-video") + text.count("talk")
         assert re.search(asked["AllowedPattern"], text), text
-        assert len(text) <= asked["MaxLength"]
+        assert len(text) <= asked["MaxLength"] <= 2000  # of the 4 KB of all variables
+
+
+def test_no_record_is_deleted_unless_the_owner_says_so() -> None:
+    assert PARAMETERS["DeleteAfterDelivery"]["Default"] == "false"
 
 
 @pytest.mark.parametrize(
