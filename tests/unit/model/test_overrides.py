@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from dropreel.model.catalog import MODELS, Offer, in_service, offer_of
@@ -47,7 +47,11 @@ def overridden(endpoint: str, **fields: object) -> Offer:
 
 @given(st.dictionaries(st.sampled_from([RUNCOMFY, WAVESPEED, TALK]), SPOKEN))
 def test_what_is_to_be_set_is_read_as_the_same_overrides(wanted: dict[str, Any]) -> None:
-    read = overrides_in(json.dumps(wanted))
+    try:
+        read = overrides_in(json.dumps(wanted))
+    except OverridesUnreadable as contradictory:
+        assume("at least" not in str(contradictory))
+        raise
 
     assert {endpoint: it.model_dump(exclude_unset=True) for endpoint, it in read.items()} == wanted
     assert catalog_with(overrides_in(parameter_of(read))) == catalog_with(read)
@@ -84,6 +88,14 @@ def test_anything_else_is_refused_in_words(parameter: str) -> None:
             f'{{"{IMAGE}": {{"audio_at_most_seconds": 9}}}}',
             f"{IMAGE}: audio_at_most_seconds is set",
         ),
+        (
+            f'{{"{TALK}": {{"audio_at_least_seconds": 50, "audio_at_most_seconds": 5}}}}',
+            f"{TALK}: no recording has at least 50 and at most 5 seconds",
+        ),
+        (
+            f'{{"{RUNCOMFY}": {{"image_at_most_pixels": 300}}}}',
+            f"{RUNCOMFY}: no picture has at least 401 and at most 300 pixels",
+        ),
         (f'{{"{TALK}": {{}}, "{TALK}": {{"on": true}}}}', f'"{TALK}" stands there twice'),
         (f'{{"{TALK}": {{"on": true, "on": false}}}}', '"on" stands there twice'),
         ('{"\\ud800": {}}', "no offer has the endpoint"),
@@ -117,7 +129,7 @@ def test_all_faults_are_named_at_once() -> None:
         ),
         ("audio_at_most_bytes", 99, {"audio": {"size_under_bytes": 100}}),
         ("image_at_least_pixels", 100, {"image": {"side_over_pixels": 99}}),
-        ("image_at_most_pixels", 100, {"image": {"side_under_pixels": 101}}),
+        ("image_at_most_pixels", 500, {"image": {"side_under_pixels": 501}}),
         ("image_at_most_bytes", 9, {"image": {"size_at_most_bytes": 9, "size_under_bytes": None}}),
     ],
 )

@@ -167,6 +167,15 @@ def _misfits(offer: Offer, override: Override) -> Iterator[str]:
             if field.startswith("audio_"):
                 yield f"{field} is set, and the offer takes no recording"
 
+    image, audio = override.of(offer).image, override.of(offer).audio
+    least = audio.duration_at_least_seconds if audio else None
+    most = audio.longest_seconds if audio else None
+    if least and most and least > most:
+        yield f"no recording has at least {least:g} and at most {most:g} seconds"
+    over, under = image.side_over_pixels, image.side_under_pixels
+    if over and under and over + 1 > under - 1:
+        yield f"no picture has at least {over + 1} and at most {under - 1} pixels"
+
 
 def _without_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
     """A JSON object, unless a name stands in it twice: one of the values would be skipped."""
