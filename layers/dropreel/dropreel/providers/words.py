@@ -158,9 +158,19 @@ _TEXT_KEYS = (
 _HUMP = r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|_"
 # Providers add this to refusals of another kind.
 _NOT_CHARGED = (
-    r"\bno (?:credits?|balance)\W+(?:\w+\W+){0,2}?(?:charged|deducted|used|consumed|billed)\b"
+    r"\b(?:no|0|zero) (?:credits?|balance)\W+(?:\w+\W+){0,2}?"
+    r"(?:charged|deducted|used|consumed|billed)\b"
+    r"|\b(?:charged|deducted|used|consumed|billed|costs?):? (?:no|0|zero) credits?\b"
 )
 
+# An account without credit, and nothing else.
+_SURELY_NO_CREDIT = (
+    r"\b(?:insufficient|exhausted|out of|(?:not|n't)(?: have)? (?:enough|sufficient))\W+"
+    r"(?:\w+\W+)?(?:credit|balance|fund)s?\b(?!\W+card)"
+    r"|\b(?:credit|balance|fund)s?\W+(?:\w+\W+)?(?:insufficient|exhausted|not enough)\b"
+    r"|arrear|\bpayment required\b|\btrial credit|\binsufficient quota\b"
+    r"|\bfree tier (?:of the model )?(?:is|has been) exhausted\b"
+)
 _NO_CREDIT = (
     r"(?:\b(?:insufficient|no|low|exhausted|lacks?|out of|zero|negative|exceed\w*)"
     r"|(?:\bnot|n't)(?: have)? (?:enough|sufficient)"
@@ -172,13 +182,13 @@ _NO_CREDIT = (
     r"|(?<!white )\bbalance\b.{0,30}\b(?:less|lower) than\b|\boutstanding balance\b"
     r"|\btop.?up\b|\brecharge\b|\bplease deposit\b|\bno money\b|\bcard was declined\b"
     r"|\bpayment\W+(?:\w+\W+)?(?:required|failed)|\bpayment method\b|\bnon.?payment\b"
-    r"|arrear|\boverdue\b|\bunpaid\b|\bpast due\b|\bnot purchased\b"
+    r"|\boverdue\b|\bunpaid\b|\bpast due\b|\bnot purchased\b"
     r"|\b(?:spend|spending|credit) limit\b|\bplease subscribe\b|\bactive subscription\b"
     r"|\btrial\W+(?:\w+\W+)?(?:credit|account|plan|user|ended|expired)"
     r"|\bpaid (?:plan|account|user|subscription|basis)"
     r"|^(?!.*\b(?:rate|minute|requests|concurren\w*)\b).*\bfree\W(?:plan|tier|quota)\b"
     r"|\bupgrade your plan|\bgood standing\b|\bbilling\b"
-    r"|\badd (?:\w+ )?(?:credit|fund)s?\b|\binsufficient quota\b"
+    r"|\badd (?:\w+ )?(?:credit|fund)s?\b"
 )
 _MODERATED = (
     r"moderat(?:ion|ed|or)|\bnsfw\b|\bunsafe\b|\bflagged\b|\bfiltered\b|\binappropriate|\bprohibited\b"
@@ -201,6 +211,7 @@ _TECHNICAL = (
     r"\b(?:retry|retries|bucket|cache|caching|backoff|scaling|autoscaling|restart|routing|eviction"
     r"|scheduling|scheduler|iam|cors|timeout|network|pull|rate limit(?:ing)?|fair use)"
     r"\W+polic(?:y|ies)\b"
+    r"|\b(?:billing|payment|pricing|refund|credit)\W+polic(?:y|ies)\b"
     r"|\bdata inspection(?: process\b|\W+unable to (?:download|fetch|access|read))"
     r"|\b(?:thread|type|memory)\W+safety\b"
 )
@@ -254,13 +265,12 @@ _OF_THE_MACHINE = (
 
 def cause_of(words: str) -> FailureCause:
     """Why a render failed, if its words are clear; possible moderation counts as moderation."""
-    if surely_moderated(words):
+    lower = _plain(words)
+    sounds_moderated = re.search(_SOUNDS_MODERATED, re.sub(_TECHNICAL, "", lower))
+    if surely_moderated(words) or (sounds_moderated and not surely_no_credit(words)):
         return FailureCause.MODERATED
     if means_no_credit(words):
         return FailureCause.NO_CREDIT
-    lower = _plain(words)
-    if re.search(_SOUNDS_MODERATED, re.sub(_TECHNICAL, "", lower)):
-        return FailureCause.MODERATED
     is_about_media = re.search(_MEDIA, lower) and not re.search(_OF_THE_PROVIDER, lower)
     if (is_about_media and re.search(_UNREADABLE, lower)) or re.search(_OF_STORAGE, lower):
         return FailureCause.MEDIA_UNREADABLE
@@ -271,7 +281,12 @@ def cause_of(words: str) -> FailureCause:
 
 def means_no_credit(words: str) -> bool:
     """Whether a refusal means that the account lacks credit."""
-    return re.search(_NO_CREDIT, _plain(words)) is not None
+    return re.search(_NO_CREDIT, _plain(words)) is not None or surely_no_credit(words)
+
+
+def surely_no_credit(words: str) -> bool:
+    """Whether the words can mean nothing but an account without credit."""
+    return re.search(_SURELY_NO_CREDIT, _plain(words)) is not None
 
 
 def surely_moderated(words: str) -> bool:
