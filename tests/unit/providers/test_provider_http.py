@@ -88,6 +88,11 @@ def test_request_id_cannot_climb_out_of_its_path(dialect: Dialect) -> None:
 
 # What a submission's answer means
 
+
+def word_for_a_code(code: str, message: str) -> httpx.Response:
+    return answer(200, {"code": code, "error_code": code, "message": message})
+
+
 REFUSED: list[tuple[httpx.Response | Exception, str, bool]] = [
     (httpx.ConnectError("no"), "ProviderUnavailable", True),
     (httpx.ConnectTimeout("no"), "ProviderUnavailable", True),
@@ -116,6 +121,11 @@ REFUSED: list[tuple[httpx.Response | Exception, str, bool]] = [
     (answer(422, {"detail": "You need at least 30 credits to run this"}), "NoCredit", False),
     (answer(429, {"message": "The free tier of the model has been exhausted."}), "NoCredit", False),
     (answer(429, {"message": "Rate limit of the free plan"}), "ProviderThrottled", True),
+    (answer(429, {"message": "Free plan queue is full, wait"}), "ProviderThrottled", True),
+    (answer(429, {"message": "free plan: too many tasks queued"}), "ProviderThrottled", True),
+    (answer(429, {"message": "Upgrade your plan for more at once"}), "ProviderThrottled", True),
+    (answer(429, {"message": "Top up to raise your limits"}), "ProviderThrottled", True),
+    (word_for_a_code("E1", "no more: out of credits"), "NoCredit", False),
     (answer(422, {"message": "NSFW detected. No credits were charged."}), "RenderModerated", False),
     (answer(403, {"message": "nsfw_detected"}), "RenderModerated", False),
     (answer(403, "<html>forbidden</html>"), "TokenRejected", False),
@@ -181,6 +191,13 @@ UNCLEAR: list[httpx.Response | Exception] = [
     answer(503, {"code": 402, "error_code": 402001, "message": "no credit"}),
     answer(500, {"code": "Arrearage", "message": "Your account is in arrears"}),
     answer(200, {"code": "Oops", "error_code": "Oops", "message": "See your token's balance"}),
+    # Words about money, and no plain refusal.
+    word_for_a_code("InternalError", "billing service timed out"),
+    word_for_a_code("InternalError", "insufficient balance"),
+    word_for_a_code("Timeout", "The task is overdue, still processing"),
+    word_for_a_code("E1", "insufficient credit: the check timed out"),
+    word_for_a_code("ServiceUnavailable", "Payment required"),
+    word_for_a_code("E1", "Please add a payment method"),
     answer(400, {"code": 503, "error_code": 503001, "message": "unavailable"}),
     answer(422, {"code": 408, "error_code": 408001, "message": "timeout"}),
     # A client error that is not in the provider's words: a gateway's page.

@@ -35,7 +35,14 @@ from dropreel.model.provider import (
 from dropreel.model.timing import retry_after_seconds
 from dropreel.providers.deadline import Deadline, DeadlineTransport
 from dropreel.providers.tokens import Token, TokenUnreadable
-from dropreel.providers.words import cause_of, clean, flat, means_no_credit, surely_moderated
+from dropreel.providers.words import (
+    cause_of,
+    clean,
+    flat,
+    means_no_credit,
+    surely_moderated,
+    surely_no_credit,
+)
 
 # Answers have a few hundred bytes.
 _MAX_ANSWER_BYTES = 1_048_576
@@ -74,6 +81,8 @@ _MEANINGS = {
     429: _Meaning(errors.ProviderThrottled, "takes no more requests for now", again=True),
 }
 _OF_THE_TOKEN = re.compile(r"token|key|credential", re.IGNORECASE)
+# After such an error the work may have been accepted.
+_OF_A_SERVER = re.compile(r"internal|time.?out|timed out|unavailable", re.IGNORECASE)
 _FAULTS_OF_FILES = (FailureCause.MODERATED, FailureCause.BAD_INPUT)
 _MODERATED = _Meaning(errors.RenderModerated, "does not render this")
 
@@ -351,7 +360,8 @@ class HttpProvider(Provider, Generic[A]):
             return Unclear(self._sentence("answered with an error and a request id", reply, status))
         meaning = _MEANINGS.get(status) or (_REQUEST_REFUSED if reply.has_error_fields else None)
         statuses = (status, reply.answer.error_status or status)
-        if status == 0 and means_no_credit(reply.words):  # in a 200, under a word for a code
+        # In a 200, under a word for a code.
+        if status == 0 and surely_no_credit(reply.words) and not _OF_A_SERVER.search(reply.words):
             meaning, statuses = _MEANINGS[402], (402, 402)
         if meaning is None or not all(map(_refuses, statuses)):
             return Unclear(self._sentence("answered with an error", reply, status))
@@ -475,7 +485,7 @@ def _meaning_of_words(status: int, words: str) -> _Meaning | None:
             # A limit of the account can be called a policy, too.
             is_sure = status not in (402, 429) or surely_moderated(words)
             return _MODERATED if is_sure else None
-        case FailureCause.NO_CREDIT:
+        case FailureCause.NO_CREDIT if status != 429 or surely_no_credit(words):
             return _MEANINGS[402]
         case _:
             return None

@@ -162,15 +162,18 @@ _NOT_CHARGED = (
     r"(?:charged|deducted|used|consumed|billed)\b"
     r"|\b(?:charged|deducted|used|consumed|billed|costs?):? (?:no|0|zero) credits?\b"
 )
+_NOT_OF_MONEY = r"\b(?:white|colou?r|audio|stereo|channel) balance\b"
 
 # An account without credit, and nothing else.
 _SURELY_NO_CREDIT = (
     r"\b(?:insufficient|exhausted|out of|(?:not|n't)(?: have)? (?:enough|sufficient))\W+"
-    r"(?:\w+\W+)?(?:credit|balance|fund)s?\b(?!\W+card)"
+    r"(?:[a-z]+\W+)?(?:credit|balance|fund)s?\b(?!\W+card)"
     r"|\b(?:credit|balance|fund)s?\W+(?:\w+\W+)?(?:insufficient|exhausted|not enough)\b"
     r"|arrear|\bpayment required\b|\btrial credit|\binsufficient quota\b"
     r"|\bfree tier (?:of the model )?(?:is|has been) exhausted\b"
 )
+_FREE = r"\b(?:free\W(?:plan|tier|quota)|trial (?:plan|account|user))s?\b"
+_EXCLUDED = r"(?:\b(?:cannot|not|upgrade|exhausted)|n't)\b"
 _NO_CREDIT = (
     r"(?:\b(?:insufficient|no|low|exhausted|lacks?|out of|zero|negative|exceed\w*)"
     r"|(?:\bnot|n't)(?: have)? (?:enough|sufficient)"
@@ -178,15 +181,16 @@ _NO_CREDIT = (
     r"(?:\w+\W+){0,2}?(?:credit|balance|fund)s?\b(?!\W+card)"
     r"|\b(?:credit|balance|fund)s?\b\W+(?:\w+\W+){0,3}?"
     r"(?:insufficient|low|exhausted|depleted|empty|not enough|negative|used up|run out|expired)\b"
-    r"|(?<!white )\bbalance\b\W+(?:\w+\W+){0,2}?0(?:\.0+)?\b(?!\.)"
-    r"|(?<!white )\bbalance\b.{0,30}\b(?:less|lower) than\b|\boutstanding balance\b"
+    r"|\bbalance\b\W+(?:\w+\W+){0,2}?0(?:\.0+)?\b(?!\.)"
+    r"|\bbalance\b.{0,30}\b(?:less|lower) than\b|\boutstanding balance\b"
     r"|\btop.?up\b|\brecharge\b|\bplease deposit\b|\bno money\b|\bcard was declined\b"
     r"|\bpayment\W+(?:\w+\W+)?(?:required|failed)|\bpayment method\b|\bnon.?payment\b"
-    r"|\boverdue\b|\bunpaid\b|\bpast due\b|\bnot purchased\b"
+    r"|\b(?:account|bill|invoice|payment)s?\W+(?:\w+\W+)?overdue\b"
+    r"|\boverdue (?:bill|invoice|payment)|\bunpaid\b|\bpast due\b|\bnot purchased\b"
     r"|\b(?:spend|spending|credit) limit\b|\bplease subscribe\b|\bactive subscription\b"
-    r"|\btrial\W+(?:\w+\W+)?(?:credit|account|plan|user|ended|expired)"
+    r"|\btrial\W+(?:\w+\W+)?(?:credit|ended|expired)"
     r"|\bpaid (?:plan|account|user|subscription|basis)"
-    r"|^(?!.*\b(?:rate|minute|requests|concurren\w*)\b).*\bfree\W(?:plan|tier|quota)\b"
+    rf"|{_FREE}.{{0,60}}{_EXCLUDED}|{_EXCLUDED}.{{0,60}}{_FREE}"
     r"|\bupgrade your plan|\bgood standing\b|\bbilling\b"
     r"|\badd (?:\w+ )?(?:credit|fund)s?\b"
 )
@@ -281,7 +285,8 @@ def cause_of(words: str) -> FailureCause:
 
 def means_no_credit(words: str) -> bool:
     """Whether a refusal means that the account lacks credit."""
-    return re.search(_NO_CREDIT, _plain(words)) is not None or surely_no_credit(words)
+    of_money = re.sub(_NOT_OF_MONEY, "", _plain(words))
+    return re.search(_NO_CREDIT, of_money) is not None or surely_no_credit(words)
 
 
 def surely_no_credit(words: str) -> bool:
