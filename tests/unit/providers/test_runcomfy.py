@@ -122,6 +122,9 @@ def test_failed_render_without_words_names_its_state(result: httpx.Response) -> 
         {"error_code": 404001},
         {"message": "Result is not ready yet"},
         {"error": {"message": "Output video not available"}},
+        {"message": "Result not ready, try again."},
+        {"message": "The request is not complete yet"},
+        {"error": "output video not available yet"},
     ],
 )
 def test_error_of_the_call_itself_is_no_failed_render(fields: dict[str, Any]) -> None:
@@ -130,6 +133,54 @@ def test_error_of_the_call_itself_is_no_failed_render(fields: dict[str, Any]) ->
         assert provider.ask(TICKET).state is RenderState.RENDERING
     with pytest.raises((Unreachable, UnknownRequest)):
         provider.result(TICKET)
+
+
+VAGUE_ERRORS: list[dict[str, Any]] = [
+    {"error_code": 500001, "message": "Internal server error"},
+    {"error_code": 503001},
+    {"error_code": "InternalError"},
+    {"code": "InternalError", "message": "oom"},
+]
+
+
+@pytest.mark.parametrize("fields", VAGUE_ERRORS)
+@pytest.mark.parametrize(
+    ("given", "state"),
+    [
+        ({"status": "in_progress"}, RenderState.RENDERING),
+        ({"output": {"video": "https://cdn.example/1.mp4"}}, RenderState.COMPLETED),
+        ({"status": "failed", "error": "oom"}, RenderState.FAILED),
+        ({"status": "error", "error_code": 500001, "message": "oom"}, RenderState.FAILED),
+    ],
+)
+def test_error_that_can_be_the_servers_is_a_failed_render_if_the_result_says_so(
+    fields: dict[str, Any], given: dict[str, Any], state: RenderState
+) -> None:
+    provider, _ = runcomfy(answer(200, {"status": "error", **fields}), answer(200, given))
+    assert provider.ask(TICKET).state is state
+
+
+@pytest.mark.parametrize("fields", VAGUE_ERRORS)
+@pytest.mark.parametrize("given", [answer(500, {}), answer(404, ""), httpx.ReadTimeout("no")])
+def test_error_that_can_be_the_servers_is_no_failed_render_without_a_result(
+    fields: dict[str, Any], given: httpx.Response | Exception
+) -> None:
+    provider, _ = runcomfy(answer(200, {"status": "error", **fields}), given)
+    with pytest.raises(Unreachable):
+        provider.ask(TICKET)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "Request failed: face not found",
+        "video not available: content policy",
+        "The video was not completed: CUDA out of memory",
+    ],
+)
+def test_error_of_the_render_is_none_of_the_call(words: str) -> None:
+    provider, _ = runcomfy(answer(200, {"status": "error", "message": words}))
+    assert provider.ask(TICKET).state is RenderState.FAILED
 
 
 def test_answer_says_the_place_in_the_queue() -> None:

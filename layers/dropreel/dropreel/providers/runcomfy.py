@@ -33,11 +33,12 @@ from dropreel.providers.words import cause_of, flat
 # and starting, and stop at error, timeout, expired and rejected. `success` is left out: it may
 # describe the answer.
 _STATES = {**STATES, "in_queue": RenderState.QUEUED, "error": RenderState.FAILED}
-# An `error` with one of these codes, or with these words, is the call's own: no failed render.
+# An `error` with one of these codes, or with such a sentence, is the call's own: no failed render.
 _ERRORS_OF_THE_CALL = (401, 402, 403, 404, 408, 410, 429)
 _NOT_READY = re.compile(
-    r"\b(?:results?|outputs?|videos?|request)\b.{0,20}"
-    r"\bnot (?:yet )?(?:ready|available|complete|completed|finished|found)\b",
+    r"(?:the )?(?:(?:results?|outputs?|videos?|request) ){1,2}(?:is |are |was )?"
+    r"not (?:yet )?(?:ready|available|complete|completed|finished|found)(?: yet)?"
+    r"(?:\W+(?:please )?try again[\w ]*)?\W*",
     re.IGNORECASE,
 )
 
@@ -73,7 +74,15 @@ class _Answer(AnyAnswer):
     @property
     def _is_of_the_call(self) -> bool:
         words = flat(list(self.said))
-        return self.error_status in _ERRORS_OF_THE_CALL or _NOT_READY.search(words) is not None
+        return self.error_status in _ERRORS_OF_THE_CALL or _NOT_READY.fullmatch(words) is not None
+
+    @property
+    def may_be_of_the_server(self) -> bool:
+        """An `error` with a code of 5xx, or with a word for a code: only the result tells whether
+        the render failed."""
+        codes = filter(None, (self.error_code.strip(), self.code.strip()))
+        is_of_a_server = any(not code.isdigit() or code.startswith("5") for code in codes)
+        return plain_state(self.status) == "error" and is_of_a_server
 
     @property
     def is_cancelled(self) -> bool:
@@ -128,13 +137,15 @@ class RunComfy(HttpProvider[_Answer]):
         reply = self._get_status(ticket)
         answer = reply.answer
         state = RenderState.FAILED if reply.means_failed_render else answer.state
-        if state is RenderState.FAILED:
-            return _lost(reply, state, reply.words or self._words_of_result(ticket))
-        if state is RenderState.COMPLETED:
+        if state is RenderState.COMPLETED or answer.may_be_of_the_server:
             try:
                 return self._outcome(ticket, "result")[0]
             except (Unreachable, UnknownRequest):
+                if state is not RenderState.COMPLETED:
+                    raise self._unreachable(reply, answer.error_status or 0) from None
                 return Answer(state=state)  # deliver asks for the result again
+        if state is RenderState.FAILED:
+            return _lost(reply, state, reply.words or self._words_of_result(ticket))
         if state is RenderState.QUEUED and answer.queue_position:
             position = reply.clean(answer.queue_position)
             return Answer(state=state, message=f"Position {position} in the queue.")
