@@ -212,6 +212,11 @@ def test_error_without_a_state_is_no_failed_render(body: object) -> None:
         "failed to get prediction: record not found",
         "This prediction has been deleted.",
         "no such task",
+        "prediction could not be found",
+        "no prediction with id x",
+        "prediction has expired",
+        "Task abc123 not found",
+        "task does not exist",
     ],
 )
 @pytest.mark.parametrize("status", [200, 400])
@@ -223,11 +228,32 @@ def test_400_that_says_not_found_means_a_forgotten_request(words: str, status: i
 
 
 @pytest.mark.parametrize(
-    "words", ["task r1: image file not found", "bad request", "invalid id", ""]
+    "words",
+    [
+        "task r1: image file not found",
+        "bad request",
+        "invalid id",
+        "",
+        "Request failed: picture not found",
+        "request failed: image_url not found",
+        "Invalid request: parameter resolution not found",
+        "Invalid request: input photo not found",
+        "request body field audio_url not found",
+        "lora with id 5 not found",
+        "Model id not found",
+        "task input not found",
+    ],
 )
 def test_other_400_is_no_forgotten_request(words: str) -> None:
     with pytest.raises(Unreachable):
         wavespeed(answer(400, {"code": 400, "message": words}))[0].ask(TICKET)
+
+
+@pytest.mark.parametrize("data", [{"id": "r1"}, {"status": "failed"}])
+def test_400_with_the_task_in_it_is_no_forgotten_request(data: dict[str, str]) -> None:
+    body = {"code": 400, "message": "prediction not found", "data": data}
+    with pytest.raises(Unreachable):
+        wavespeed(answer(400, body))[0].ask(TICKET)
 
 
 # Where the video is

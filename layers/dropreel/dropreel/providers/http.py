@@ -290,9 +290,9 @@ class HttpProvider(Provider, Generic[A]):
         """False: nothing is deleted at a provider that publishes no way to."""
         return False
 
-    def means_unknown(self, status: int, words: str) -> bool:  # noqa: ARG002 - for dialects
+    def means_unknown(self, reply: Reply[A]) -> bool:
         """Whether an error about accepted work means that the provider does not know it."""
-        return status in (404, 410)
+        return reply.error_status in (404, 410)
 
     def authorization(self, token: str) -> Mapping[str, str]:
         """The headers that carry the token."""
@@ -321,7 +321,7 @@ class HttpProvider(Provider, Generic[A]):
         if status is None or (reply.is_2xx and reply.answer.state is not None):
             # A failed render may carry an error code: the state is the answer.
             return reply
-        if self.means_unknown(status, reply.words):
+        if self.means_unknown(reply):
             raise UnknownRequest(f"{self.title} does not know the request.")
         if reply.means_failed_render:
             return reply

@@ -71,13 +71,14 @@ _CODE_IN_WORDS = re.compile(r"code\W{0,3}(\d{4})\b|^\W*(\d{4})\s*[:\])-]", re.IG
 PAGE_SIZE, MAX_PAGES = 100, 5
 """Of the list: its page allows at most 100 items; the pages of one look fit into one call."""
 
-# A 400 with such words is about the task, which it does not know: "prediction not found".
+# A 400 with no other words is about the task, which WaveSpeed does not know.
+_TASK = r"(?:prediction|task|record)"
 _UNKNOWN_TASK = re.compile(
-    r"^(?!.*\b(?:image|audio|face|file|url|media)\b)"
-    r"(?:\W*not found\b"
-    r"|.*\b(?:prediction|task|request|record|id)s?\b.*"
-    r"\b(?:not found|not exist|no longer exists?|deleted)\b"
-    r"|.*\b(?:no such|unknown|cannot find) (?:prediction|task|request|record|id)\b)",
+    rf"(?:failed to \w+ (?:the )?{_TASK}: )?"
+    rf"(?:(?:(?:the |this )?{_TASK}(?: with)?(?: id)?(?: \S*\d\S*)? )?"
+    r"(?:(?:was |is |could )?not (?:be )?found|does not exist|no longer exists"
+    r"|(?:has |is |was )?(?:been )?(?:deleted|expired))"
+    rf"|(?:no such|unknown|cannot find|no) {_TASK}(?: with)?(?: id)?(?: \S+)?)\W*",
     re.IGNORECASE,
 )
 
@@ -319,14 +320,14 @@ class WaveSpeed(HttpProvider[_Envelope]):
             "POST", "/api/v3/predictions/delete", {"ids": [ticket.request_id]}, COST_ANSWER_SECONDS
         )
         status = reply.error_status
-        if status is None or self.means_unknown(status, reply.words):
+        if status is None or self.means_unknown(reply):
             return bool(reply.answer.data.deleted_count != 0)
         raise self._unreachable(reply, status)
 
-    def means_unknown(self, status: int, words: str) -> bool:
-        return super().means_unknown(status, words) or (
-            status == 400 and _UNKNOWN_TASK.search(words) is not None
-        )
+    def means_unknown(self, reply: Reply[_Envelope]) -> bool:
+        if reply.error_status != 400 or reply.answer.accepted_id or reply.answer.state:
+            return super().means_unknown(reply)
+        return _UNKNOWN_TASK.fullmatch(reply.words) is not None
 
     def _get_task(self, ticket: Ticket) -> Reply[_Envelope]:
         # Not the answer's own urls.get, which could point anywhere.
