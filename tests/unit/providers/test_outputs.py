@@ -32,6 +32,16 @@ SHAPES: list[dict[str, Any]] = [
     {"outputs": [COVER, {"video": {"url": ONE}}]},
     {"outputs": {"9": {"images": [{"url": TWO}], "videos": [{"url": ONE}]}}},
     {"outputs": {"3": {"text": ["https://a/b"]}, "9": {"videos": [{"url": ONE}]}}},
+    {"output": {"result": ONE}},
+    {"outputs": {"0": ONE}},
+    {"videos": {"0": ONE}},
+    {"video": {"uri": ONE}},
+    {"video": {"download_url": ONE}},
+    {"output_video": ONE},
+    {"outputs": {"12": {"images": [{"url": ONE}]}}},
+    {"outputs": ["https://cdn.example/logo", ONE]},
+    {"preview_video": ONE.replace("1.mp4", "preview.mp4"), "output": ONE},
+    {"input_video": ONE.replace("1.mp4", "in.mp4"), "result": ONE},
 ]
 
 
@@ -50,7 +60,9 @@ def test_each_dialect_finds_the_video(shape: dict[str, Any]) -> None:
     [
         ({"url": TWO, "video": ONE}, (ONE, TWO)),
         ({"videoUrl": ONE, "Images": [TWO]}, (ONE,)),
-        ([TWO, ONE], (TWO, ONE)),
+        ([TWO, ONE], (ONE, TWO)),
+        ({"images": [ONE], "video": TWO, "logs": ["see https://a/b.mp4"]}, (TWO, ONE)),
+        ({"inputs": {"video": ONE}, "input_video": ONE, "meta": {"input": [ONE]}}, ()),
         ([f" {ONE}\n"], (ONE,)),
         ({"cover_image": {"url": TWO}, "thumbnail": {"url": TWO}, "audio": {"url": TWO}}, ()),
         ({"inputs": {"video": TWO}, "mask": TWO, "logs": [TWO], "seed": TWO}, ()),

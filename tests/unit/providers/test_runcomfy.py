@@ -228,7 +228,10 @@ ONE, TWO = "https://cdn.example/1.mp4?s=1", "https://cdn.example/2.mp4?s=2"
         ({"output": {"videos": [{"url": TWO}]}}, TWO),
         ({"output": {"video": ONE}, "status": "succeeded"}, ONE),
         ({"output": {"video": ONE}, "status": "whatever"}, ONE),
-        ({"output": {"image": ONE, "images": [TWO]}}, None),
+        ({"output": {"image": "https://cdn.example/1", "images": ["https://a/2.png"]}}, None),
+        # ComfyUI lists a node's videos among its images.
+        ({"output": {"images": [TWO]}}, TWO),
+        ({"output": {}, "status_url": "https://a/requests/r1", "error": {"url": ONE}}, None),
         ({"output": {}}, None),
         ({"output": None, "status": "completed"}, None),
         ({"output": {"video": 7, "videos": ONE}}, ONE),

@@ -43,16 +43,13 @@ _NOT_READY = re.compile(
 )
 
 
-class _Answer(AnyAnswer):
+class _Answer(AnyAnswer, extra="allow"):
+    """Any other field may hold the video."""
+
     request_id: Text = ""
     status: Text = ""
     outcome: Text = ""
     queue_position: Text = ""
-    output: Any = None
-    outputs: Any = None
-    video: Any = None
-    videos: Any = None
-    video_url: Any = None
     error_code: Text = ""
     code: Text = ""
     error: Any = None
@@ -104,8 +101,7 @@ class _Answer(AnyAnswer):
 
     @property
     def first_video(self) -> str | None:
-        found = [self.video, self.videos, self.video_url, self.output, self.outputs]
-        return next(iter(video_urls(found)), None)
+        return next(iter(video_urls(self.model_extra)), None)
 
     @property
     def outcome_of_result(self) -> RenderState | None:

@@ -132,26 +132,21 @@ def _listed(found: object) -> list[object] | None:
 Code = Annotated[Text, Field(validation_alias=AliasChoices("code", "error_code"))]
 
 
-class _Task(BaseModel, frozen=True):
-    """`data`: the task, which is also called a prediction; or a page of the list."""
+class _Task(BaseModel, frozen=True, extra="allow"):
+    """`data`: the task, which is also called a prediction; or a page of the list. Any other field
+    may hold the video."""
 
     id: Text = ""
     status: Text = ""
     code: Code = ""
     error: Any = None
-    outputs: Any = None
-    output: Any = None
-    video: Any = None
-    videos: Any = None
-    video_url: Any = None
     has_nsfw_contents: Annotated[tuple[bool, ...], BeforeValidator(_booleans)] = ()
     items: Annotated[tuple[_Listed, ...] | None, BeforeValidator(_listed)] = None
     deleted_count: Any = None
 
     @property
     def first_video(self) -> str | None:
-        found = [self.outputs, self.video, self.videos, self.video_url, self.output]
-        return next(iter(video_urls(found)), None)
+        return next(iter(video_urls(self.model_extra)), None)
 
 
 class _Envelope(AnyAnswer):
