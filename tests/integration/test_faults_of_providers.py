@@ -363,7 +363,7 @@ def looked_until_something_else(
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
-        ({"do": "no_inputs"}, "did not show which files"),
+        ({"do": "no_inputs"}, "did not show the files of"),
         ({"do": "not_listed"}, "had no request"),
         ({"status": 503, "times": None}, "gave no answer"),
         ({"do": "malformed_json", "times": None}, "gave no answer"),

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dropreel.providers.listing import files_in
+from dropreel.providers.listing import files_in, hides_versions
 
 FILE = ("/work/anna-01/image.png", "v1")
 URL = "https://uploads.s3.amazonaws.com/work/anna-01/image.png?versionId=v1&X-Amz-Signature=1"
@@ -40,3 +40,16 @@ def test_other_texts_are_no_files(inputs: object) -> None:
 @pytest.mark.parametrize(("old", "new"), [("=v1", "=v2"), ("anna-01", "anna-02")])
 def test_other_version_or_path_is_another_file(old: str, new: str) -> None:
     assert not files_in(URL) & files_in(URL.replace(old, new))
+
+
+@pytest.mark.parametrize(
+    ("url", "hides"),
+    [
+        (URL, False),
+        (URL.split("?", maxsplit=1)[0], True),
+        (URL.replace("versionId=v1", "versionId="), True),
+        (URL.split("?", maxsplit=1)[0].replace("anna-01", "anna-02"), False),
+    ],
+)
+def test_url_of_our_file_without_its_version_shows_too_little(url: str, hides: bool) -> None:
+    assert hides_versions({"image": url}, files_in(URL)) is hides

@@ -393,6 +393,11 @@ def test_request_with_all_our_files_is_found(item: object) -> None:
         (listed(inputs={"image": URLS[0]}), Lookup(listed=1, readable=1)),
         (listed(inputs=None), Lookup(listed=1, readable=0)),
         (listed(inputs={}), Lookup(listed=1, readable=0)),
+        (
+            listed(inputs=[url.replace("versionId", "v") for url in URLS]),
+            Lookup(listed=1, readable=0),
+        ),
+        (listed(inputs={"image": "https://s3.example/other.png"}), Lookup(listed=1, readable=1)),
         (listed("r0"), Lookup(listed=1, readable=1)),
         (listed("../r1"), Lookup(listed=1, readable=1)),
         (listed(created_at="2026-11-20T11:59:59Z"), Lookup(listed=0, readable=0)),
@@ -409,6 +414,19 @@ def test_without_files_to_compare_nothing_is_found() -> None:
     assert provider.find(ENDPOINT, [], SINCE, UNTIL, ()).request_id is None
 
 
+def test_large_page_of_the_list_is_read() -> None:
+    other = listed("r2", inputs={"image": "data:image/png;base64," + "A" * 1_100_000})
+
+    assert find(wavespeed(page(other, listed()))[0]).request_id == "r1"
+
+
+@pytest.mark.parametrize(("taken", "count"), [(None, 1), ("", 1), (ENDPOINT, 1), ("a/model", 0)])
+def test_request_at_another_endpoint_does_not_count(taken: object, count: int) -> None:
+    provider, _ = wavespeed(page(listed("r0", model=taken)))
+
+    assert find(provider).listed == count
+
+
 def test_list_is_read_page_after_page_up_to_a_bound() -> None:
     full = page(*[{"id": str(number)} for number in range(100)])
     provider, network = wavespeed(full, page(listed()))
@@ -416,7 +434,7 @@ def test_list_is_read_page_after_page_up_to_a_bound() -> None:
     assert [json.loads(call.content)["page"] for call in network.calls] == [1, 2]
 
     provider, network = wavespeed(full)
-    assert find(provider) == Lookup(listed=500, readable=0)
+    assert find(provider) == Lookup(listed=500, readable=0, read_of_more=500)
     assert len(network.calls) == 5
 
 

@@ -87,7 +87,23 @@ def test_deleted_upload_hides_no_request_that_was_sent() -> None:
             NOTHING,
             "had no request of that time (wavespeed-ai/wan-2.2/speech-to-video, 11:59 to 12:",
         ),
-        (Lookup(listed=3, readable=0), "had 3 requests of that time and did not show which files"),
+        (
+            Lookup(listed=3, readable=1),
+            "had 3 requests of that time and did not show the files of 2 (",
+        ),
+        (
+            Lookup(listed=500, readable=500, read_of_more=500),
+            "had 500 requests of that time and only the newest 500 of all were read (",
+        ),
+        (
+            Lookup(listed=0, readable=0, read_of_more=500),
+            "had no request of that time and only the newest 500 of all were read (",
+        ),
+        (
+            Lookup(listed=9, readable=8, read_of_more=500),
+            "had 9 requests of that time and did not show the files of 1"
+            " and only the newest 500 of all were read (",
+        ),
         (Lookup(listed=1, readable=1), "had 1 request of that time and none with this job's files"),
         (UNREACHABLE, "gave no answer (WaveSpeed answered with an error (503))."),
     ],

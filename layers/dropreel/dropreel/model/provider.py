@@ -80,7 +80,10 @@ class Lookup(BaseModel, frozen=True):
 
     request_id: str | None = Field(default=None, description="Of the request with our files.")
     listed: int = Field(description="The requests for the endpoint in that time.")
-    readable: int = Field(description="Those among them that show their inputs.")
+    readable: int = Field(description="Those among them that show their files.")
+    read_of_more: int = Field(
+        default=0, description="How many entries were read of a longer list; 0 for a whole list."
+    )
 
 
 class RenderLost(Exception):

@@ -333,10 +333,11 @@ class HttpProvider(Provider, Generic[A]):
         path: str,
         payload: Mapping[str, object] | None = None,
         answer_seconds: float = 0,
+        max_bytes: int = _MAX_ANSWER_BYTES,
     ) -> Reply[A]:
         """Any answer about accepted work, also an error. Raises `Unreachable`."""
         try:
-            return self._call(method, path, payload, answer_seconds)
+            return self._call(method, path, payload, answer_seconds, max_bytes)
         except (_NotSent, _NoReply) as err:
             raise Unreachable(str(err)) from None
 
@@ -386,17 +387,20 @@ class HttpProvider(Provider, Generic[A]):
         path: str,
         payload: Mapping[str, object] | None = None,
         answer_seconds: float = 0,
+        max_bytes: int = _MAX_ANSWER_BYTES,
     ) -> Reply[A]:
         token = self._fetch_token(fresh=False)
         seconds = answer_seconds or self._timeout_seconds
-        reply = self._send(method, path, payload, token, seconds)
+        reply = self._send(method, path, payload, token, seconds, max_bytes=max_bytes)
         if reply.error_status != 401 or reply.is_contradictory:
             return reply
         try:
             rotated = self._fetch_token(fresh=True)
         except _NotSent:
             return reply
-        return reply if rotated == token else self._send(method, path, payload, rotated, seconds)
+        if rotated == token:
+            return reply
+        return self._send(method, path, payload, rotated, seconds, max_bytes=max_bytes)
 
     def _fetch_token(self, *, fresh: bool) -> str:
         try:
@@ -413,6 +417,8 @@ class HttpProvider(Provider, Generic[A]):
         payload: Mapping[str, object] | None,
         token: str,
         answer_seconds: float,
+        *,
+        max_bytes: int,
     ) -> Reply[A]:
         self._deadline.begin(CONNECT_SECONDS + answer_seconds)
         try:
@@ -423,7 +429,7 @@ class HttpProvider(Provider, Generic[A]):
                 headers=self.authorization(token),
                 timeout=httpx.Timeout(answer_seconds, connect=CONNECT_SECONDS),
             ) as response:
-                body = _body(response)
+                body = _body(response, max_bytes)
                 return Reply(
                     http_status=response.status_code,
                     answer=self._parsed(body),
@@ -491,7 +497,7 @@ def _meaning_of_words(status: int, words: str) -> _Meaning | None:
             return None
 
 
-def _body(response: httpx.Response) -> bytes:
+def _body(response: httpx.Response, max_bytes: int) -> bytes:
     """The body, unpacked if it is gzip; empty when it is too large, late, cut off or packed
     otherwise. The status counts without it."""
     # httpx would unpack nested encodings without a bound. Without this header it unpacks nothing.
@@ -500,19 +506,19 @@ def _body(response: httpx.Response) -> bytes:
     try:
         for chunk in response.iter_bytes():
             body += chunk
-            if len(body) > _MAX_ANSWER_BYTES:
+            if len(body) > max_bytes:
                 return b""
     except httpx.HTTPError:
         return b""
     if encoding in ("", "identity"):
         return bytes(body)
-    return _unzipped(bytes(body)) if encoding == "gzip" else b""
+    return _unzipped(bytes(body), max_bytes) if encoding == "gzip" else b""
 
 
-def _unzipped(body: bytes) -> bytes:
+def _unzipped(body: bytes, max_bytes: int) -> bytes:
     unpacking = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
     try:
-        plain = unpacking.decompress(body, _MAX_ANSWER_BYTES)
+        plain = unpacking.decompress(body, max_bytes)
     except zlib.error:
         return b""
     return plain if unpacking.eof and not unpacking.unused_data else b""

@@ -38,7 +38,7 @@ from dropreel.providers.http import (
     Usd,
     plain_state,
 )
-from dropreel.providers.listing import files_in
+from dropreel.providers.listing import files_in, hides_versions
 from dropreel.providers.outputs import video_urls
 from dropreel.providers.words import cause_of, flat
 
@@ -70,6 +70,7 @@ _CODE_IN_WORDS = re.compile(r"code\W{0,3}(\d{4})\b|^\W*(\d{4})\s*[:\])-]", re.IG
 
 PAGE_SIZE, MAX_PAGES = 100, 5
 """Of the list: its page allows at most 100 items; the pages of one look fit into one call."""
+_MAX_PAGE_BYTES = 16 * 1_048_576  # inputs can hold whole pictures
 
 # A 400 with no other words is about the task, which WaveSpeed does not know.
 _TASK = r"(?:prediction|task|record)"
@@ -112,6 +113,7 @@ class _Listed(BaseModel, frozen=True):
     """A task in the list, or a bill."""
 
     id: Text = ""
+    model: Text = ""
     created_at: Annotated[datetime | None, BeforeValidator(_time)] = None
     inputs: Any = None
     input: Any = None  # the same, by the same types
@@ -120,9 +122,10 @@ class _Listed(BaseModel, frozen=True):
     order: Annotated[_Order, OrEmpty] = _Order()
     prediction: Annotated[_BilledTask, OrEmpty] = _BilledTask()
 
-    def is_of(self, since: datetime, until: datetime) -> bool:
-        """True also without a time: the list was asked for that time."""
-        return self.created_at is None or since <= self.created_at <= until
+    def is_of(self, endpoint: str, since: datetime, until: datetime) -> bool:
+        """True also for what is missing: the list was asked for that endpoint and time."""
+        is_then = self.created_at is None or since <= self.created_at <= until
+        return is_then and self.model in ("", endpoint)
 
 
 def _listed(found: object) -> list[object] | None:
@@ -264,16 +267,17 @@ class WaveSpeed(HttpProvider[_Envelope]):
             if items is None:
                 raise Unreachable("WaveSpeed answered without a list.")
             for item in items:
-                if not item.is_of(since, until):
+                if not item.is_of(endpoint, since, until):
                     continue
                 inputs = [item.inputs, item.input]
-                listed, readable = listed + 1, readable + any(inputs)
+                is_readable = any(inputs) and not hides_versions(inputs, ours)
+                listed, readable = listed + 1, readable + is_readable
                 is_ours = bool(ours) and ours <= files_in(inputs)
                 if is_ours and item.id not in known and reply.is_usable_id(item.id):
                     return Lookup(request_id=item.id, listed=listed, readable=readable)
             if len(items) < PAGE_SIZE:
-                break
-        return Lookup(listed=listed, readable=readable)
+                return Lookup(listed=listed, readable=readable)
+        return Lookup(listed=listed, readable=readable, read_of_more=MAX_PAGES * PAGE_SIZE)
 
     def _get_page(
         self, page: int, endpoint: str, since: datetime, until: datetime
@@ -285,7 +289,7 @@ class WaveSpeed(HttpProvider[_Envelope]):
             "created_after": since.isoformat(),
             "created_before": until.isoformat(),
         }
-        reply = self._ask("POST", "/api/v3/predictions", asked)
+        reply = self._ask("POST", "/api/v3/predictions", asked, max_bytes=_MAX_PAGE_BYTES)
         if reply.error_status is not None:
             raise self._unreachable(reply, reply.error_status)
         return reply

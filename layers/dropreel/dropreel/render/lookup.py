@@ -44,9 +44,14 @@ def adopt(
 
 
 def _what_it_had(found: Lookup) -> str:
-    requests = f"{found.listed} request{'s' * (found.listed != 1)}"
-    if not found.listed:
-        return "had no request of that time"
-    if not found.readable:
-        return f"had {requests} of that time and did not show which files they have"
-    return f"had {requests} of that time and none with this job's files"
+    """That the job's files are not there is said only of a whole list that shows all files."""
+    requests = f"{found.listed or 'no'} request{'s' * (found.listed > 1)}"
+    unshown = found.listed - found.readable
+    said = [f"had {requests} of that time"]
+    if unshown:
+        said.append(f"did not show the files of {unshown}")
+    if found.read_of_more:
+        said.append(f"only the newest {found.read_of_more} of all were read")
+    if found.listed and len(said) == 1:
+        said.append("none with this job's files")
+    return " and ".join(said)
