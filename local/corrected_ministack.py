@@ -22,7 +22,7 @@ from typing import Any
 
 from ministack.app import main
 from ministack.core import lambda_runtime
-from ministack.services import lambda_svc, stepfunctions
+from ministack.services import lambda_svc, stepfunctions, sts
 
 VERSION = "1.5.33"
 
@@ -132,6 +132,27 @@ def _unpacked(attachment: Json) -> str:
     return str(folder)
 
 
+def lengthen_session_tokens(credentials: Function) -> Function:
+    """The session token of a function is as long as one in Lambda, with characters that a URL
+    encodes: 1,320 characters, 1,400 in a URL.
+
+    AWS's tokens have no fixed length: at most 4,096 bytes, and 1,000 to 1,500 are usual. They are
+    most of a presigned URL. MiniStack's have 64.
+    """
+
+    def lengthened(config: Json) -> Json:
+        short: Json = credentials(config)
+        if not (session := sts._sessions.get(short["AWS_ACCESS_KEY_ID"])):
+            return short  # without AUTH, nobody checks a token
+        # A key of its own: the first one is registered anew, with its short token, at each start.
+        access_key = f"ASIA{short['AWS_ACCESS_KEY_ID'][:3:-1]}"
+        token = f"{short['AWS_SESSION_TOKEN']}+/" * 20
+        sts.register_session(access_key, {**session, "SessionToken": token})
+        return {**short, "AWS_ACCESS_KEY_ID": access_key, "AWS_SESSION_TOKEN": token}
+
+    return lengthened
+
+
 def _replace(owner: object, name: str, signature: str, correction: Function) -> None:
     function = getattr(owner, name)
     if (found := str(inspect.signature(function))) != signature:
@@ -147,6 +168,8 @@ def correct() -> None:
     _replace(lambda_svc, "_execute_function_warm", execute, name_errors)
     _replace(stepfunctions, "_call_lambda", "(func_ref, event)", name_throttles)
     _replace(lambda_runtime.Worker, "_spawn", "(self)", share_layers)
+    credentials = "(config: dict) -> dict[str, str]"
+    _replace(lambda_runtime, "execution_credentials", credentials, lengthen_session_tokens)
 
 
 if __name__ == "__main__":

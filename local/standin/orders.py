@@ -8,6 +8,10 @@ from pydantic import JsonValue
 
 from dropreel.model.catalog import MODELS, Offer, Option, OptionValue, ProviderName
 
+MAX_URL_CHARACTERS = 2_048
+"""No provider of ours publishes a bound. This is the smallest that is usual for a URL in a schema
+(pydantic's `HttpUrl` has 2,083), and includes a session token."""
+
 _KINDS: Mapping[str, type] = {"string": str, "integer": int, "boolean": bool}
 
 
@@ -138,6 +142,10 @@ def _wrong_url(name: str, value: object) -> Iterator[Wrong]:
         yield Wrong(name, "Input should be a valid string", "string_type")
     elif not value.startswith(("https://", "http://")):
         yield Wrong(name, "Input should be a valid URL", "url_parsing")
+    elif len(value) > MAX_URL_CHARACTERS:
+        yield Wrong(
+            name, f"URL should have at most {MAX_URL_CHARACTERS} characters", "url_too_long"
+        )
 
 
 def _wrong_option(option: Option, value: object) -> Iterator[Wrong]:

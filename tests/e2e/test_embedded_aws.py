@@ -228,3 +228,38 @@ def test_another_ministack_does_not_start(change: str, words: str) -> None:
 
     assert ended.returncode == 1
     assert words in ended.stderr
+
+
+def test_a_session_token_is_as_long_as_in_lambda_and_counts() -> None:
+    code = """
+import os
+os.environ["AUTH"] = "true"
+from urllib.parse import quote
+import local.corrected_ministack as m
+from ministack.core.iam_evaluator import ResolvedCredential, resolve_credential
+m.correct()
+config = {
+    "FunctionArn": "arn:aws:lambda:eu-central-1:000000000000:function:submit",
+    "FunctionName": "submit",
+    "Role": "arn:aws:iam::000000000000:role/submit",
+}
+given = m.lambda_runtime.execution_credentials(config)
+assert given == m.lambda_runtime.execution_credentials(config)
+key, token = given["AWS_ACCESS_KEY_ID"], given["AWS_SESSION_TOKEN"]
+assert len(quote(token, safe="")) == 1400
+found = resolve_credential(key, "000000000000", token)
+assert isinstance(found, ResolvedCredential), found
+assert found.secret_access_key == given["AWS_SECRET_ACCESS_KEY"]
+assert found.principal_arn.endswith(":assumed-role/submit/submit")
+assert not isinstance(resolve_credential(key, "000000000000", token[:64]), ResolvedCredential)
+"""
+
+    ended = subprocess.run(
+        [str(ENVIRONMENTS / "aws/bin/python"), "-c", code],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert ended.returncode == 0, ended.stderr

@@ -101,6 +101,17 @@ def test_copies_are_named_after_the_job_and_what_they_are_each_time(
     assert bucket.types == {f"work/anna-1/{name}": kind for name, kind in types.items()}
 
 
+@pytest.mark.parametrize("name", ["安娜", "x" * 1000], ids=["not ASCII", "long"])
+def test_every_file_is_sent_under_a_short_ascii_key_also_one_that_could_go_as_it_is(
+    name: str,
+) -> None:
+    plan, _ = plan_of({f"inbox/{name}.jpg": b"512 x 512 jpeg", f"inbox/{name}.mp3": b"2.5 s mp3"})
+
+    assert plan.audio
+    assert plan.image.key == "work/anna-1/image.jpg"
+    assert plan.audio.key == "work/anna-1/audio.mp3"
+
+
 @pytest.mark.parametrize(
     ("contents", "asked", "route"),
     [

@@ -1,13 +1,14 @@
 """Presigned URLs are made without a call to AWS, so what they promise is read off them."""
 
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, quote, urlsplit
 
 import boto3
 import pytest
 
 from dropreel.aws.s3 import S3Storage
-from dropreel.model.job import Input, Role
+from dropreel.model.job import Input, Role, job_id
 from dropreel.render import submission
+from local.standin.orders import MAX_URL_CHARACTERS
 
 PICTURE = Input(role=Role.IMAGE, key="inbox/a b+c%/😀.png", version_id="v1", size_bytes=1)
 
@@ -43,6 +44,30 @@ def test_a_presigned_url_works_in_every_region(
     assert f"/{region}/s3/" in query["X-Amz-Credential"]
     assert query["X-Amz-Expires"] == "3600"
     assert query["versionId"] == PICTURE.version_id
+
+
+@pytest.mark.parametrize(
+    ("stem", "slug"),
+    [("a" * 1000, "a" * 63), ("安娜" * 150, "job"), ("é !" * 300, "e-" * 31 + "e")],
+)
+def test_the_longest_presigned_url_has_room_for_a_session_token(
+    monkeypatch: pytest.MonkeyPatch, stem: str, slug: str
+) -> None:
+    token = ("t" * 64 + "+/") * 20  # 1,400 characters in a URL
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "ap-southeast-7")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "A" * 20)
+    monkeypatch.setenv("AWS_SESSION_TOKEN", token)
+    id_of_the_job = job_id(stem, "wan-2.2-speech-to-video", (PICTURE,))
+    copy = Input(
+        role=Role.IMAGE, key=f"work/{id_of_the_job}/image.jpg", version_id="v" * 32, size_bytes=1
+    )
+
+    url = S3Storage().presigned_url("b" * 63, copy, submission.MAX_URL_SECONDS)
+
+    assert id_of_the_job.startswith(f"{slug}-")
+    assert url.isascii()
+    assert len(url) <= MAX_URL_CHARACTERS
+    assert len(url) - len(quote(token, safe="")) <= 540
 
 
 def test_a_provider_that_queues_has_hours_to_fetch_its_inputs() -> None:
