@@ -132,6 +132,12 @@ def test_losses_of_earlier_runs_do_not_count(
     assert after_loss(FIFTH_FIRST, now, FAILED, history) == following
 
 
+def test_files_that_were_not_fetched_are_sent_again_once_in_a_run() -> None:
+    both_lost = [attempt(1, AttemptState.LOST), attempt(2, AttemptState.LOST)]
+
+    assert after_loss(THREE_OFFERS, ticket(2, 0), UNREADABLE, both_lost) is None
+
+
 def test_repeated_question_gives_the_same_next_attempt() -> None:
     both_lost = [attempt(1, AttemptState.LOST), attempt(2, AttemptState.LOST)]
 

@@ -10,6 +10,7 @@ from dropreel.model.errors import (
     DropreelError,
     NoCredit,
     RenderCancelled,
+    RenderFailed,
     RenderModerated,
     RenderRejected,
     RenderTimedOut,
@@ -152,6 +153,22 @@ def test_loss_without_another_attempt_ends_the_job_in_the_providers_words(
 
     assert "req-1" in raised.value.message
     assert raised.value.message.endswith("Not like this.")
+
+
+def test_files_that_were_not_fetched_go_to_the_same_offer_once_and_then_end_the_job() -> None:
+    provider = ScriptedProvider(
+        answers=[FAILED.model_copy(update={"cause": FailureCause.MEDIA_UNREADABLE})] * 2
+    )
+    ledger = accepted()
+
+    following = poll_at(30, provider, ledger=ledger).next
+    assert following == NextAttempt(attempt=2, offer=0)
+
+    again = ledger.begin(JOB.id, following, RUNCOMFY, NOON)
+    assert again
+    ledger.accept(again, TICKET.request_id, NOON)
+    with pytest.raises(RenderFailed, match="could not fetch or read the files of the render"):
+        poll_at(60, provider, ledger=ledger, attempt=2)
 
 
 @pytest.mark.parametrize("recorded", [True, False])

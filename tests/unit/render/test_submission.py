@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime
+from itertools import count
 
 import pytest
 
@@ -178,6 +179,30 @@ def test_presigned_inputs_live_no_longer_than_the_offer_needs(
     bench.submit()
 
     assert bench.uploads.valid_seconds == {valid_seconds}
+
+
+class NumberedUploads(FakeUploads):
+    """No two URLs are the same, as with signatures of another time or of other credentials."""
+
+    numbers = count(1)
+
+    def presigned_url(self, bucket: str, pinned: Input, valid_seconds: int) -> str:
+        url = super().presigned_url(bucket, pinned, valid_seconds)
+        return f"{url}&number={next(self.numbers)}"
+
+
+def test_each_request_has_urls_that_were_signed_for_it() -> None:
+    bench = Bench.of(THROTTLED, "req-1", "req-2", uploads=NumberedUploads())
+
+    ticket = bench.submit_until(lambda submission: submission.ticket is not None).ticket
+    assert ticket
+    bench.ledger.lose(JOB.id, ticket, "RenderFailed", "The image could not be fetched.")
+    again = bench.submit(NextAttempt(attempt=2, offer=0)).ticket
+
+    assert again
+    assert (again.request_id, again.offer) == ("req-2", 0)
+    for field in ("image_url", "audio_url"):
+        assert len({sent[field] for _, sent in bench.runcomfy.submitted}) == 3
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,8 @@ def after_refusal(plan: Plan, attempt: Attempt, code: str) -> NextAttempt | None
 def after_loss(
     plan: Plan, ticket: Ticket, answer: Answer, attempts: Iterable[Attempt]
 ) -> NextAttempt | None:
-    """The attempt after a lost render. That may have been paid, so only once in a run.
+    """The attempt after a lost render. That may have been paid, so only once in a run: WaveSpeed
+    refunds what failed within three hours, and RunComfy publishes nothing of it.
 
     A resumed render may have a number below `plan.first_attempt`.
     """
@@ -61,7 +62,8 @@ def after_loss(
         return None
     match answer.cause:
         case FailureCause.MEDIA_UNREADABLE:
-            offer = ticket.offer  # with fresh URLs
+            # Its URLs may have ended with the credentials that signed them; submit signs new ones.
+            offer = ticket.offer
         case FailureCause.NO_CREDIT:
             offer = _elsewhere(plan, ticket.provider, ticket.offer)
         case FailureCause.OTHER:
@@ -93,6 +95,10 @@ def loss_of(answer: Answer, ticket: Ticket) -> DropreelError:
             )
         case FailureCause.NO_CREDIT:
             return errors.NoCredit(f"{provider} had no credit for {render}.{words}")
+        case FailureCause.MEDIA_UNREADABLE:
+            return errors.RenderFailed(
+                f"{provider} could not fetch or read the files of {render}.{words}"
+            )
         case _:
             return errors.RenderFailed(f"{provider} could not make {render}.{words}")
 
