@@ -14,6 +14,7 @@ from dropreel.model.job import Input, Role
 from dropreel.model.uploads import Unreadable
 
 PICTURE = Input(role=Role.IMAGE, key="inbox/anna.png", version_id="v1", size_bytes=10)
+KEY_ID = "1234abcd-12ab-34cd-56ef-1234567890ab"
 
 
 @pytest.fixture
@@ -57,6 +58,36 @@ def test_what_s3_refuses_for_good_is_an_answer(
     assert reason.file == PICTURE.key
     assert found in reason.found
     assert cure in reason.cure
+
+
+@pytest.mark.parametrize(
+    ("says", "found"),
+    [
+        (
+            "User: arn:aws:sts::111122223333:assumed-role/PrepareRole-x/dropreel-prepare is "
+            "not authorized to perform: kms:Decrypt on resource: "
+            f"arn:aws:kms:eu-central-1:111122223333:key/{KEY_ID} because no identity-based policy "
+            "allows the kms:Decrypt action",
+            f"its KMS key does: arn:aws:kms:eu-central-1:111122223333:key/{KEY_ID}",
+        ),
+        (
+            f"on resource: arn:aws-us-gov:kms:us-gov-west-1:111122223333:key/mrk-{KEY_ID}, no",
+            f"its KMS key does: arn:aws-us-gov:kms:us-gov-west-1:111122223333:key/mrk-{KEY_ID}",
+        ),
+        ("Access Denied", "most often, its KMS key does"),
+    ],
+)
+def test_the_key_that_denies_a_file_is_named(
+    s3: tuple[S3Storage, Stubber], says: str, found: str
+) -> None:
+    storage, stub = s3
+    stub.add_client_error("get_object", "AccessDenied", says, 403)
+
+    with pytest.raises(Unreadable) as raised:
+        storage.read("uploads", PICTURE)
+
+    assert raised.value.reason.found.endswith(found)
+    assert "assumed-role" not in raised.value.reason.found
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """S3, as Dropreel uses it: an adapter, and the only module that knows S3's API."""
 
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -32,6 +33,8 @@ _GONE = {"NoSuchKey", "NoSuchVersion", "404", "MethodNotAllowed"}
 _ARCHIVED = {"InvalidObjectState"}
 _WITH_CUSTOMER_KEY = {"InvalidRequest", "400"}  # SSE-C: we send nothing else that can be invalid
 _DENIED = {"AccessDenied", "403"}  # also without the right to use the file's KMS key
+# "... is not authorized to perform: kms:Decrypt on resource: arn:aws:kms:...:key/..., because ..."
+_KMS_KEY = re.compile(r"arn:[a-z-]+:kms:[a-z0-9-]+:\d{12}:key/[A-Za-z0-9-]+")
 _KMS = "KMS."
 _KMS_FOR_NOW = {"KMS.ThrottlingException", "KMS.LimitExceededException"}
 _DROP_AGAIN = "Drop the file again"
@@ -60,7 +63,7 @@ def _refusal(key: str, error: ClientError) -> Reason | None:
         found = "encrypted with a customer key (SSE-C), which Dropreel does not have"
         cure = f"{_DROP_AGAIN} without a customer key."
     elif code in _DENIED:
-        found = f"S3 denies Dropreel access to it ({code}); most often, its KMS key does"
+        found = f"S3 denies Dropreel access to it ({code}); {_denied_by(error)}"
         cure = (
             f"{_DROP_AGAIN} without a key of its own, or ask your operator to allow Dropreel's "
             "roles to read it and to use its KMS key (kms:Decrypt); then drop it again."
@@ -74,6 +77,11 @@ def _refusal(key: str, error: ClientError) -> Reason | None:
     else:
         return None
     return Reason(file=key, rule="a file that Dropreel can read in S3", found=found, cure=cure)
+
+
+def _denied_by(error: ClientError) -> str:
+    named = _KMS_KEY.search(error.response["Error"].get("Message", ""))
+    return f"its KMS key does: {named[0]}" if named else "most often, its KMS key does"
 
 
 def _is_clients_fault(error: ClientError) -> bool:
