@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 import boto3
 import pytest
+from botocore.exceptions import ClientError
 from botocore.stub import Stubber
 from moto import mock_aws
 
@@ -79,4 +80,34 @@ def test_an_event_that_is_not_taken_is_an_error() -> None:
         )
 
         with pytest.raises(EventNotTaken, match="Upload Incomplete: ThrottlingException"):
+            Bus("dropreel", events).announce(DetailType.UPLOAD_INCOMPLETE, DETAIL)
+
+
+def test_a_bus_that_denies_the_event_says_what_to_allow() -> None:
+    events = boto3.client(
+        "events", region_name=REGION, aws_access_key_id="test", aws_secret_access_key="test"
+    )
+    with Stubber(events) as stubber:
+        stubber.add_client_error(
+            "put_events",
+            "AccessDeniedException",
+            "User: arn:aws:sts::111122223333:assumed-role/announce/announce is not authorized to "
+            "perform: events:PutEvents with an explicit deny in a resource-based policy",
+            400,
+        )
+
+        with pytest.raises(
+            EventNotTaken, match=r"bus dropreel denies events:PutEvents.* resource policy"
+        ):
+            Bus("dropreel", events).announce(DetailType.UPLOAD_INCOMPLETE, DETAIL)
+
+
+def test_another_fault_of_the_bus_stays_itself() -> None:
+    events = boto3.client(
+        "events", region_name=REGION, aws_access_key_id="test", aws_secret_access_key="test"
+    )
+    with Stubber(events) as stubber:
+        stubber.add_client_error("put_events", "InternalException", "wait", 500)
+
+        with pytest.raises(ClientError, match="InternalException"):
             Bus("dropreel", events).announce(DetailType.UPLOAD_INCOMPLETE, DETAIL)
