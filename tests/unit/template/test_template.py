@@ -502,6 +502,20 @@ def test_overrides_of_another_form_are_refused_at_deploy_and_by_the_code(text: s
         overrides.overrides_in(text)
 
 
+def test_one_parameter_turns_tracing_off_everywhere() -> None:
+    (machine,) = of_type("AWS::Serverless::StateMachine").values()
+    functions = of_type("AWS::Serverless::Function").values()
+    modes = TEMPLATE["Parameters"]["Tracing"]["AllowedValues"]
+
+    assert TEMPLATE["Globals"]["Function"]["Tracing"] == {"Ref": "Tracing"}
+    assert not any("Tracing" in function for function in functions)
+    assert machine["Tracing"]["Enabled"] == {
+        "FindInMap": ["StateMachineTracing", "Enabled", {"Ref": "Tracing"}]
+    }
+    enabled = TEMPLATE["Mappings"]["StateMachineTracing"]["Enabled"]
+    assert {mode: enabled[mode] for mode in modes} == {"Active": "true", "PassThrough": "false"}
+
+
 def test_the_version_is_the_changelogs_latest() -> None:
     version = TEMPLATE["Mappings"]["Dropreel"]["Release"]["Version"]
 
