@@ -490,3 +490,29 @@ def test_the_nearest_file_that_says_a_field_wins(nearest_first: list[JobChoices]
     for choices in reversed(nearest_first):
         expected |= flat(choices)
     assert flat(merged) == expected
+
+
+NUMBERS = sorted(
+    {
+        option.name
+        for model in MODELS.values()
+        for offer in model.route
+        for option in offer.options
+        if option.kind == "integer"
+    }
+)
+
+
+@given(st.sampled_from(NUMBERS), st.integers(-(2**80), 2**80))
+@example("seed", 10**15 - 1)
+@example("seed", 2**53 + 1)
+@example("seed", -(2**53) - 1)
+def test_a_number_that_a_double_does_not_keep_is_refused(name: str, number: int) -> None:
+    choices, problems = said({name: number})
+
+    assert bool(problems) != bool(choices.options)
+    if choices.options:
+        assert choices.options == {name: number}
+        assert abs(number) < 10**15  # fewer than 2**53, also as 15 digits in a text
+    elif name == "seed":
+        assert abs(number) >= 10**15
