@@ -17,4 +17,5 @@ def sweep(function: str) -> None:
     """Raises `OperateError` if the function fails."""
     answer = boto3.client("lambda", config=_ONE_LONG_CALL).invoke(FunctionName=function)
     if error := answer.get("FunctionError"):
-        raise OperateError(f"The sweep failed ({error}): see the log group /aws/lambda/{function}")
+        name = function.partition(":")[0]  # without the alias
+        raise OperateError(f"The sweep failed ({error}): see the log group /aws/lambda/{name}")

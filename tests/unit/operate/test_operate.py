@@ -21,7 +21,7 @@ from operate.__main__ import app
 
 TOKEN = "rc-0123456789"
 QUEUE = "https://sqs.eu-central-1.amazonaws.com/123456789012/dead"
-PLAIN = {"SweepFunctionName": "dropreel-sweep", "IntakeDeadLettersUrl": QUEUE}
+PLAIN = {"SweepFunctionName": "dropreel-sweep:live", "IntakeDeadLettersUrl": QUEUE}
 COMMANDS = (
     ["token"],
     ["sweep"],
@@ -195,7 +195,7 @@ def test_a_sweep_is_waited_for(
     account: Account, response: dict[str, str], exit_code: int, words: str
 ) -> None:
     account.deploy(PLAIN)
-    account.answer("lambda", "invoke", response, {"FunctionName": "dropreel-sweep"})
+    account.answer("lambda", "invoke", response, {"FunctionName": "dropreel-sweep:live"})
 
     said = operate("sweep")
 
@@ -352,7 +352,7 @@ def test_prices_print_the_parameter_to_set_and_need_no_token(account: Account) -
         "lambda",
         "get_function_configuration",
         {"Environment": {"Variables": variables}},
-        {"FunctionName": "dropreel-sweep"},
+        {"FunctionName": "dropreel-sweep:live"},
     )
 
     said = operate("prices")
@@ -366,7 +366,7 @@ def test_prices_print_the_parameter_to_set_and_need_no_token(account: Account) -
 @pytest.mark.parametrize(
     ("variables", "words"),
     [
-        ({}, "dropreel-sweep has no readable PROVIDERS."),
+        ({}, "dropreel-sweep:live has no readable PROVIDERS."),
         ({"PROVIDERS": "{}", "CATALOG_OVERRIDES": "x"}, "CatalogOverrides cannot be used"),
     ],
 )
@@ -378,7 +378,7 @@ def test_prices_without_readable_settings_say_so(
         "lambda",
         "get_function_configuration",
         {"Environment": {"Variables": variables}},
-        {"FunctionName": "dropreel-sweep"},
+        {"FunctionName": "dropreel-sweep:live"},
     )
 
     said = operate("prices")

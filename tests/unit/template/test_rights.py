@@ -134,11 +134,13 @@ RIGHTS: dict[str, dict[str, str]] = {
         **OF_EVERY_FUNCTION,
         **OF_ADMISSION,
         "RenderStateMachine": "states: ListExecutions",
-        "ConcludeFunction": "lambda: InvokeFunction",
+        "ConcludeFunction.Alias": "lambda: InvokeFunction",
         "IntakeQueue": "sqs: SendMessage",
         "UndeliveredEvents": "sqs: SendMessage",  # what it fails on itself
     },
     "Render": {
+        **{f"{step}Function.Alias": "lambda: InvokeFunction" for step in TASKS},
+        # For executions of 0.1.0.
         **{f"{step}Function": "lambda: InvokeFunction" for step in TASKS},
         # As the pages "X-Ray and Step Functions" and "Logging using CloudWatch Logs" ask.
         "*": "logs: CreateLogDelivery DeleteLogDelivery DescribeLogGroups DescribeResourcePolicies "
@@ -217,7 +219,8 @@ def test_the_machine_may_do_exactly_what_its_definition_calls() -> None:
         for resource in as_list(statement["Resource"])
         if resource != "*"
     }
-    assert allowed == called
+    before_aliases = {(action, place.removesuffix(".Alias")) for action, place in called}
+    assert allowed == called | before_aliases
     assert machine["Role"] == {"GetAtt": "RenderRole.Arn"}
 
 
@@ -231,7 +234,7 @@ def _place(resource: Any) -> str:  # noqa: ANN401 - as YAML has it
         return resource
     ((how, what),) = resource.items()
     named = re.fullmatch(
-        {"Ref": r"(\w+)()", "GetAtt": r"(\w+)\.(?:Arn|Id)()", "Sub": r"\${(\w+)\.Arn}(/.+)"}[how],
+        {"Ref": r"([\w.]+)()", "GetAtt": r"(\w+)\.(?:Arn|Id)()", "Sub": r"\${(\w+)\.Arn}(/.+)"}[how],
         what,
     )
     assert named, resource

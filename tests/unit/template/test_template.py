@@ -194,8 +194,8 @@ def test_rules_may_write_where_they_deliver_and_their_dead_letters() -> None:
     assert set(rules) == {"UploadRule", "EndedRule", "SweepRule", "ServeRule"}
     for name, rule in rules.items():
         for target in rule["Targets"]:
-            written = [target["DeadLetterConfig"]["Arn"]["GetAtt"], target["Arn"]["GetAtt"]]
-            for queue in (arn for arn in written if "Function" not in arn):
+            written = (target["DeadLetterConfig"]["Arn"], target["Arn"])
+            for queue in (arn["GetAtt"] for arn in written if "GetAtt" in arn):
                 assert {"GetAtt": f"{name}.Arn"} in allowed[queue]
 
 
@@ -213,15 +213,16 @@ def test_a_dead_letter_queue_has_an_alarm_that_the_docs_explain(queue: str) -> N
 
 def test_the_minutes_rule_sends_what_the_sweep_function_expects() -> None:
     rules = of_type("AWS::Events::Rule")
-    (daily,), (minutely,) = rules["SweepRule"]["Targets"], rules["ServeRule"]["Targets"]
+    (hourly,), (minutely,) = rules["SweepRule"]["Targets"], rules["ServeRule"]["Targets"]
     handler = (PROJECT / "functions/sweep/app.py").read_text().replace("'", '"')
 
     assert minutely["Input"] in handler
-    assert "Input" not in daily
-    assert daily["Arn"] == minutely["Arn"] == {"GetAtt": "SweepFunction.Arn"}
+    assert "Input" not in hourly
+    assert hourly["Arn"] == minutely["Arn"] == {"Ref": "SweepFunction.Alias"}
     for rule in ("EndedRule", "SweepRule", "ServeRule"):
         permission = of_type("AWS::Lambda::Permission")[f"{rule}Permission"]
         assert permission["SourceArn"] == {"GetAtt": f"{rule}.Arn"}
+        assert permission["FunctionName"] == rules[rule]["Targets"][0]["Arn"]
         assert permission["Principal"] == "events.amazonaws.com"
 
 
