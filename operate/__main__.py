@@ -15,12 +15,14 @@ from rich.console import Console
 
 from operate import prices as price_list
 from operate import tokens
-from operate.errors import OperateError
+from operate.errors import OperateError, WrongUsage
 from operate.redrive import redrive
 from operate.rerun import asked_for
 from operate.rerun import rerun as run_again
 from operate.stack import DeployedStack, outputs_of
 from operate.sweep import sweep as sweep_now
+from operate.teardown import StandingStack
+from operate.teardown import teardown as tear_down
 from operate.terminal import harmless
 
 app = typer.Typer(
@@ -88,11 +90,32 @@ def token(
 @app.command()
 @plain_errors()
 def sweep(stack: StackName = "dropreel") -> None:
-    """Run the daily sweep now: it starts and concludes jobs whose events were lost."""
+    """Run the sweep now: it starts and concludes jobs whose events were lost."""
     function = outputs_of(stack)["SweepFunctionName"]
     with Console(stderr=True).status("Sweeping ..."):
         sweep_now(function)
     typer.echo("Started: the sweep checks 120 uploads a minute.")
+
+
+@app.command()
+@plain_errors()
+def teardown(
+    *,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    stack: StackName = "dropreel",
+) -> None:
+    """Stop intake and all jobs, wait until each has its error file and event, delete the stack."""
+    standing = StandingStack(stack)
+    typer.echo("These are kept:")
+    for kept in standing.kept():
+        typer.echo(f"  {kept.kind} {kept.name}")
+    typer.echo("All else is deleted, also the tokens. Jobs are stopped; renders may be paid.")
+    if not yes:
+        if not at_terminal():
+            raise WrongUsage("Nobody can be asked here. Give --yes (make teardown YES=1).")
+        typer.confirm(f"Delete the stack {stack}?", abort=True)
+    tear_down(standing, typer.echo)
+    typer.echo(f"The stack {stack} is deleted.")
 
 
 @app.command()
