@@ -137,6 +137,8 @@ build: .venv/sam/.made ## build for an account (arm64, or ARCHITECTURE=x86_64)
 
 deploy: build ## deploy into your account: [PARAMETERS="Key=value ..."] [STACK=name]
 	$(SAM)/sam deploy --stack-name $(STACK) --parameter-overrides Architecture=$(ARCHITECTURE) $(PARAMETERS)
+	@echo "Next: make token STACK=$(STACK)   (once for each provider)"
+	@echo "Then: make sweep STACK=$(STACK)   (after five minutes: S3 begins to send events only then)"
 
 PROVIDER ?= RunComfy
 STACK ?= dropreel
@@ -153,8 +155,11 @@ rerun: .venv/dev/.made ## run failed jobs again, paying nothing twice: ID= or FA
 	    $(if $(filter-out 0,$(DRY_RUN)),--dry-run) $(if $(filter-out 0,$(YES)),--yes) \
 	    $(if $(filter-out 0,$(AGAIN)),--again)
 
-sweep: .venv/dev/.made ## do now what the daily sweep does: start and conclude what events missed
+sweep: .venv/dev/.made ## do now what the hourly sweep does: start and conclude what events missed
 	@$(OPERATE) sweep --stack "$$STACK"
+
+teardown: .venv/dev/.made ## stop all jobs, then delete the stack; keeps buckets and ledger: [YES=1]
+	@$(OPERATE) teardown --stack "$$STACK" $(if $(filter-out 0,$(YES)),--yes)
 
 prices: .venv/dev/.made ## ask the providers what a second costs, and print the parameter to set
 	@$(OPERATE) prices --stack "$$STACK"
@@ -166,4 +171,4 @@ clean: down ## remove what was built, and the environments
 	rm -rf out .aws-sam .venv
 
 .PHONY: demo up down test test-all types hunt lint format events prices picture bench-burst bench-cold bench-deliver \
-    bench-drops bench-intake bench-latency build deploy token rerun sweep redrive-uploads clean
+    bench-drops bench-intake bench-latency build deploy token rerun sweep teardown redrive-uploads clean

@@ -1,4 +1,4 @@
-"""Run the daily sweep now."""
+"""Run the sweep now."""
 
 from typing import Final
 

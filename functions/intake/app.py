@@ -47,7 +47,11 @@ intake = Intake(
     shared_folders=settings.shared,
 )
 inbox_sweep = InboxSweep(
-    inbox=storage, notes=used, queue=queue, upload_bucket=settings.upload_bucket
+    inbox=storage,
+    notes=used,
+    queue=queue,
+    upload_bucket=settings.upload_bucket,
+    now=lambda: datetime.now(UTC),
 )
 
 

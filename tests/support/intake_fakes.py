@@ -79,7 +79,9 @@ class World:
             incomplete_after=incomplete_after,
             shared_folders=("faces/", "voices/"),
         )
-        self.inbox_sweep = InboxSweep(inbox=self, notes=self, queue=self, upload_bucket=UPLOADS)
+        self.inbox_sweep = InboxSweep(
+            inbox=self, notes=self, queue=self, upload_bucket=UPLOADS, now=lambda: self.time
+        )
 
     # What people do
 

@@ -50,7 +50,9 @@ class Inbox:
         self.seen: list[tuple[float, SeenUpload]] = []
         self.bookmarks: list[tuple[float, str]] = []
         self.asked_about = 0
-        self.sweep = InboxSweep(inbox=self, notes=self, queue=self, upload_bucket="uploads")
+        self.sweep = InboxSweep(
+            inbox=self, notes=self, queue=self, upload_bucket="uploads", now=lambda: NOON
+        )
 
     def page(self, bucket: str, prefix: str, after: str | None) -> Page:
         assert (bucket, prefix) == ("uploads", INBOX)
@@ -168,7 +170,9 @@ def test_sweep_of_another_bucket_stays_there() -> None:
     inbox.sweep.go_on(Sweep(sweep=SweepPosition(bucket="others")))
 
     ((_, message),) = inbox.bookmarks
-    assert message_in(message) == Sweep(sweep=SweepPosition(bucket="others", after="inbox/a"))
+    assert message_in(message) == Sweep(
+        sweep=SweepPosition(bucket="others", after="inbox/a", ends_at=NOON + timedelta(hours=1))
+    )
 
 
 def test_message_that_comes_twice_sends_the_same_again() -> None:
@@ -180,6 +184,16 @@ def test_message_that_comes_twice_sends_the_same_again() -> None:
 
     assert inbox.seen[:120] == inbox.seen[120:]
     assert inbox.bookmarks[0] == inbox.bookmarks[1]
+
+
+def test_a_sweep_ends_with_its_hour_because_the_next_one_goes_on() -> None:
+    inbox = Inbox(["inbox/a.png", "inbox/b.png"], keys_a_page=1)
+    soon = SweepPosition(ends_at=NOON + timedelta(seconds=1))
+
+    inbox.sweep.go_on(Sweep(sweep=soon))
+
+    assert inbox.seen
+    assert inbox.bookmarks == []
 
 
 # Executions that ended

@@ -234,7 +234,9 @@ def _place(resource: Any) -> str:  # noqa: ANN401 - as YAML has it
         return resource
     ((how, what),) = resource.items()
     named = re.fullmatch(
-        {"Ref": r"([\w.]+)()", "GetAtt": r"(\w+)\.(?:Arn|Id)()", "Sub": r"\${(\w+)\.Arn}(/.+)"}[how],
+        {"Ref": r"([\w.]+)()", "GetAtt": r"(\w+)\.(?:Arn|Id)()", "Sub": r"\${(\w+)\.Arn}(/.+)"}[
+            how
+        ],
         what,
     )
     assert named, resource

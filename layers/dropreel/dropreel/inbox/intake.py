@@ -318,6 +318,9 @@ class Intake:
         waited = self.now() - seen.first_seen
         left_seconds = (self.incomplete_after - waited).total_seconds()
         missing = pending_job.missing
+        if left_seconds > 0 and seen.swept:
+            logger.info("Incomplete: the next sweep will look again", missing=missing)
+            return
         if left_seconds > 0:
             delay_seconds = _delay_seconds(waited.total_seconds(), left_seconds)
             self.queue.send(seen, delay_seconds)

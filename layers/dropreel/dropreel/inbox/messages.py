@@ -29,6 +29,9 @@ class SweepPosition(BaseModel, frozen=True):
 
     bucket: str | None = Field(default=None, description="None is the upload bucket.")
     after: str | None = Field(default=None, description="The last key that was looked at.")
+    ends_at: AwareDatetime | None = Field(
+        default=None, description="When the next sweep takes over. Set by the first part."
+    )
 
 
 class Sweep(BaseModel, frozen=True):

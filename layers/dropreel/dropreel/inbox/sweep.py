@@ -3,8 +3,9 @@ answered, because its event was lost, or the rule was off, or it is older than D
 """
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from itertools import islice
 from typing import Protocol
 
@@ -17,6 +18,8 @@ from dropreel.runtime.log import logger
 SWEEP_UPLOADS_PER_MINUTE = 120
 """Leaves the intake function time for new drops; 170,000 uploads fit into a day. More jobs a minute
 would only wait for their slots."""
+
+_EVERY = timedelta(hours=1)  # the template's SweepRule
 
 _BATCH = 100  # DynamoDB's BatchGetItem
 
@@ -36,6 +39,8 @@ class Notes(Protocol):
 class InboxSweep:
     """Goes through the inbox at a bounded pace, one message of intake's queue at a time.
 
+    It ends with the hour: the next sweep passes over what is answered and goes on from there.
+
     A duplicate message forks the sweep; intake answers each upload once all the same.
     """
 
@@ -43,6 +48,7 @@ class InboxSweep:
     notes: Notes
     queue: MessageQueue
     upload_bucket: str
+    now: Callable[[], datetime]
 
     def go_on(self, sweep: Sweep) -> None:
         """Send the unanswered uploads of the next page, then the message for the rest."""
@@ -62,9 +68,11 @@ class InboxSweep:
             self.queue.send(seen_upload, 1 + math.floor(_seconds_for(number)))
         is_cut = len(found) == SWEEP_UPLOADS_PER_MINUTE
         after = found[-1].key if is_cut else page.goes_on_after
-        if after is not None:
-            rest = Sweep(sweep=position.model_copy(update={"after": after}))
-            self.queue.send(rest, max(math.ceil(_seconds_for(len(found))), 1))
+        ends_at = position.ends_at or _next_hour(self.now())
+        delay_seconds = max(math.ceil(_seconds_for(len(found))), 1)
+        if after is not None and self.now() + timedelta(seconds=delay_seconds) < ends_at:
+            rest = position.model_copy(update={"after": after, "ends_at": ends_at})
+            self.queue.send(Sweep(sweep=rest), delay_seconds)
         logger.info(
             "Swept a part of the inbox",
             listed=len(page.objects),
@@ -77,6 +85,10 @@ class InboxSweep:
             pins = {(one.key, one.version_id): one for one in uploads[first : first + _BATCH]}
             unanswered = self.notes.unanswered(bucket, pins)
             yield from (upload for pin, upload in pins.items() if pin in unanswered)
+
+
+def _next_hour(now: datetime) -> datetime:
+    return now.replace(minute=0, second=0, microsecond=0) + _EVERY
 
 
 def _seconds_for(uploads: int) -> float:
