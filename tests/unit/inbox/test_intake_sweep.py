@@ -75,7 +75,7 @@ def test_older_half_pair_is_announced_once_without_its_error_file(world: World) 
     {
         "a young half pair still has its time": (
             ["?a.png", SWEEP, 60, SWEEP],
-            ["60 incomplete a.png@1"],
+            ["70 incomplete a.png@1"],
         ),
         "an older half pair is told of": (["?a.png", 61, SWEEP], ["61 incomplete a.png@1"]),
         "the other half is found after all": (
