@@ -230,13 +230,14 @@ def test_the_minutes_rule_sends_what_the_sweep_function_expects() -> None:
     ("step", "dead_letters"), [("Conclude", "UnconcludedJobs"), ("Sweep", "UndeliveredEvents")]
 )
 def test_an_event_that_a_function_fails_on_is_kept(step: str, dead_letters: str) -> None:
-    function = of_type("AWS::Serverless::Function")[f"{step}Function"]
     queue = {"GetAtt": f"{dead_letters}.Arn"}
 
     # The most tries that Lambda offers; and six hours, which are its most, when no age is said.
-    assert function["EventInvokeConfig"] == {
+    assert of_type("AWS::Lambda::EventInvokeConfig")[f"{step}FunctionEventInvokeConfig"] == {
+        "FunctionName": {"Ref": f"{step}Function"},
+        "Qualifier": "$LATEST",
         "MaximumRetryAttempts": 2,
-        "DestinationConfig": {"OnFailure": {"Type": "SQS", "Destination": queue}},
+        "DestinationConfig": {"OnFailure": {"Destination": queue}},
     }
     assert queue in may(f"{step}Role", "sqs:SendMessage")
 
