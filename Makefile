@@ -70,14 +70,14 @@ down: environments ## stop it
 test: environments ## all tests: unit, integration, e2e
 	@$(DEV)/pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder
 
-test-all: test types hunt ## the tests, and what takes longer: types, the hunt, both architectures, the benches
+test-all: test types ways hunt ## the tests, and what takes longer: types, Terraform and CDK, the hunt, both architectures, the benches
 	@for one in arm64 x86_64; do $(MAKE) build ARCHITECTURE=$$one && $(DEV)/python -m tests.bench.layers || exit 1; done
 	@$(MAKE) bench-cold bench-deliver bench-latency bench-intake bench-drops bench-burst
 
 lint: environments ## ruff, mypy, the direction of imports, sam validate, cfn-lint
 	$(DEV)/ruff check
 	$(DEV)/ruff format --check
-	$(DEV)/mypy layers/dropreel/dropreel local operate tests
+	$(DEV)/mypy layers/dropreel/dropreel deploy local operate tests
 	$(DEV)/lint-imports --no-cache
 	@for handler in functions/*/app.py; do echo "mypy $$handler"; $(DEV)/mypy $$handler || exit 1; done
 	PATH="$(CURDIR)/$(SAM):$$PATH" $(SAM)/sam validate --lint --region us-east-1
@@ -92,6 +92,9 @@ events: environments ## write the schemas and examples in events/, and the READM
 	@$(DEV)/python -m tests.support.example_events
 	@$(DEV)/python -m local.models
 
+terraform: .venv/dev/.made ## write the Terraform module's variables and outputs, from the template
+	@$(DEV)/python -m deploy.terraform_module
+
 VIDEO ?= out/anna.mp4
 
 picture: environments ## draw docs/dropreel.png from a video of the demo: [VIDEO=out/anna.mp4]
@@ -99,6 +102,9 @@ picture: environments ## draw docs/dropreel.png from a video of the demo: [VIDEO
 
 types: environments ## check the TypeScript types that the events' schemas give; needs node
 	@$(DEV)/pytest tests/types
+
+ways: environments ## try the packaged template with Terraform and CDK; needs terraform and node: [PLUGINS=folder]
+	@PLUGINS="$(PLUGINS)" $(DEV)/pytest tests/ways
 
 EXAMPLES ?= 1000
 
@@ -127,18 +133,23 @@ bench-latency: environments ## measure the time from the last upload to the call
 
 N ?= 1000
 ARCHITECTURE ?= arm64
-PLATFORM := $(if $(filter arm64,$(ARCHITECTURE)),aarch64,x86_64)-manylinux_2_28
 PARAMETERS ?=
 
-build: .venv/sam/.made ## build for an account (arm64, or ARCHITECTURE=x86_64)
-	@python=$$(cat .venv/python-path); version=$$("$$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
-	UV="$(CURDIR)/$(UV)" LAYER_PLATFORM=$(PLATFORM) \
-	LAYER_COMPILER=$$([ "$$version" = 3.13 ] && echo "$$python") $(SAM)/sam build
+build: .venv/sam/.made .venv/dev/.made ## build for an account (arm64, or ARCHITECTURE=x86_64)
+	@$(DEV)/python -m deploy.build $(ARCHITECTURE)
 
-deploy: build ## deploy into your account: [PARAMETERS="Key=value ..."] [STACK=name]
-	$(SAM)/sam deploy --stack-name $(STACK) --parameter-overrides Architecture=$(ARCHITECTURE) $(PARAMETERS)
+stack-name: .venv/dev/.made
+	@$(DEV)/python -m deploy.stack_name "$(STACK)"
+
+deploy: stack-name build ## deploy into your account: [PARAMETERS="Key=value ..."] [STACK=name]
+	$(SAM)/sam deploy --stack-name "$(STACK)" --parameter-overrides Architecture=$(ARCHITECTURE) $(PARAMETERS)
 	@echo "Next: make token STACK=$(STACK)   (once for each provider)"
 	@echo "Then: make sweep STACK=$(STACK)   (after five minutes: S3 begins to send events only then)"
+
+PREFIX ?= dropreel
+
+package: stack-name build ## upload one template for Terraform, CDK and the console: BUCKET= [PREFIX= STACK= ARCHITECTURE=]
+	@$(DEV)/python -m deploy.package --bucket "$(BUCKET)" --prefix "$(PREFIX)" --stack "$(STACK)"
 
 PROVIDER ?= RunComfy
 STACK ?= dropreel
@@ -170,5 +181,5 @@ redrive-uploads: .venv/dev/.made ## send uploads that intake failed on through i
 clean: down ## remove what was built, and the environments
 	rm -rf out .aws-sam .venv
 
-.PHONY: demo up down test test-all types hunt lint format events prices picture bench-burst bench-cold bench-deliver \
-    bench-drops bench-intake bench-latency build deploy token rerun sweep teardown redrive-uploads clean
+.PHONY: demo up down test test-all types ways hunt lint format events terraform prices picture bench-burst bench-cold bench-deliver \
+    bench-drops bench-intake bench-latency build deploy package stack-name token rerun sweep teardown redrive-uploads clean

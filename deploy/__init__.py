@@ -1,0 +1,1 @@
+"""Building, packaging, and the ways to deploy: SAM, Terraform and CDK."""

@@ -1,0 +1,229 @@
+# Made by `make terraform` from template.yaml.
+
+variable "template_url" {
+  description = "The URL that `make package` printed. A new version has a new URL."
+  type        = string
+  nullable    = false
+}
+
+variable "stack_name" {
+  description = "The name of the stack. Its functions and its event bus carry it."
+  type        = string
+  default     = "dropreel"
+  nullable    = false
+  validation {
+    condition     = can(regex("^[A-Za-z][A-Za-z0-9-]{0,49}$", var.stack_name)) && var.stack_name != "default"
+    error_message = "At most 50 letters, digits and hyphens, beginning with a letter; not \"default\"."
+  }
+}
+
+variable "tags" {
+  description = "Tags of the stack. CloudFormation puts them on everything in it that takes tags."
+  type        = map(string)
+  default     = {}
+  nullable    = false
+}
+
+variable "model" {
+  description = "The model of jobs that do not name one."
+  type        = string
+  default     = "wan-2.2-speech-to-video"
+  nullable    = false
+  validation {
+    condition     = contains(["wan-2.2-speech-to-video", "wan-2.2-image-to-video", "wan-2.6-flash-image-to-video", "infinitetalk"], var.model)
+    error_message = "Model: one of wan-2.2-speech-to-video, wan-2.2-image-to-video, wan-2.6-flash-image-to-video, infinitetalk."
+  }
+}
+
+variable "settle_seconds" {
+  description = "How long the files of a job must have been still before it starts, counted from the newest of them."
+  type        = number
+  default     = 20
+  nullable    = false
+  validation {
+    condition     = var.settle_seconds >= 0 && var.settle_seconds <= 900
+    error_message = "SettleSeconds: at least 0 and at most 900."
+  }
+}
+
+variable "incomplete_after_minutes" {
+  description = "How long an upload waits for its partner before `Upload Incomplete` is sent."
+  type        = number
+  default     = 60
+  nullable    = false
+  validation {
+    condition     = var.incomplete_after_minutes >= 0 && var.incomplete_after_minutes <= 10080
+    error_message = "IncompleteAfterMinutes: at least 0 and at most 10080."
+  }
+}
+
+variable "shared_folders" {
+  description = "Folders below inbox/ whose files every job may name, such as faces/, with commas between. A job may name other files only in its own top folder."
+  type        = string
+  default     = ""
+  nullable    = false
+  validation {
+    condition     = can(regex("^(?:^(|[^/,. *][^,*]*/(,[^/,. *][^,*]*/)*)$)$", var.shared_folders))
+    error_message = "SharedFolders: folders below inbox/, each ending in /, with commas between, such as faces/,music/."
+  }
+}
+
+variable "queue_timeout_minutes" {
+  description = "How long a render may wait in the provider's own queue. Then it is cancelled, if the provider allows that, and the job goes to its next offer."
+  type        = number
+  default     = 120
+  nullable    = false
+  validation {
+    condition     = var.queue_timeout_minutes >= 1 && var.queue_timeout_minutes <= 600
+    error_message = "QueueTimeoutMinutes: at least 1 and at most 600."
+  }
+}
+
+variable "render_timeout_minutes" {
+  description = "How long a render may take after it has begun. A model that is known to be slow may take longer, by the length of the voice. A change applies to later submissions."
+  type        = number
+  default     = 60
+  nullable    = false
+  validation {
+    condition     = var.render_timeout_minutes >= 1 && var.render_timeout_minutes <= 600
+    error_message = "RenderTimeoutMinutes: at least 1 and at most 600."
+  }
+}
+
+variable "runcomfy_max_in_flight" {
+  description = "How many renders RunComfy may have at once. Other jobs wait, at no cost. 0 pauses it: the renders that it has are finished, and other jobs wait or go to the next offer."
+  type        = number
+  default     = 10
+  nullable    = false
+  validation {
+    condition     = var.runcomfy_max_in_flight >= 0 && var.runcomfy_max_in_flight <= 500
+    error_message = "RunComfyMaxInFlight: at least 0 and at most 500."
+  }
+}
+
+variable "wavespeed_max_in_flight" {
+  description = "How many renders WaveSpeedAI may have at once. Other jobs wait, at no cost. 0 pauses it: the renders that it has are finished, and other jobs wait or go to the next offer."
+  type        = number
+  default     = 2
+  nullable    = false
+  validation {
+    condition     = var.wavespeed_max_in_flight >= 0 && var.wavespeed_max_in_flight <= 500
+    error_message = "WaveSpeedMaxInFlight: at least 0 and at most 500."
+  }
+}
+
+variable "runcomfy_max_submits_per_minute" {
+  description = "How many requests for a render RunComfy gets in a minute. 0 is no limit."
+  type        = number
+  default     = 0
+  nullable    = false
+  validation {
+    condition     = var.runcomfy_max_submits_per_minute >= 0 && var.runcomfy_max_submits_per_minute <= 10000
+    error_message = "RunComfyMaxSubmitsPerMinute: at least 0 and at most 10000."
+  }
+}
+
+variable "wavespeed_max_submits_per_minute" {
+  description = "How many requests for a render WaveSpeedAI gets in a minute. 0 is no limit."
+  type        = number
+  default     = 2
+  nullable    = false
+  validation {
+    condition     = var.wavespeed_max_submits_per_minute >= 0 && var.wavespeed_max_submits_per_minute <= 10000
+    error_message = "WaveSpeedMaxSubmitsPerMinute: at least 0 and at most 10000."
+  }
+}
+
+variable "daily_render_limit" {
+  description = "How many renders may be submitted in a day (UTC), to all providers together. Other jobs wait for midnight UTC. 0 is no limit."
+  type        = number
+  default     = 200
+  nullable    = false
+  validation {
+    condition     = var.daily_render_limit >= 0 && var.daily_render_limit <= 1000000
+    error_message = "DailyRenderLimit: at least 0 and at most 1000000."
+  }
+}
+
+variable "daily_spend_limit_usd" {
+  description = "How many US dollars the renders of a day (UTC) may cost, by estimated prices. 0 is no limit. With a limit, an offer without a known price is not used: see CatalogOverrides."
+  type        = number
+  default     = 0
+  nullable    = false
+  validation {
+    condition     = var.daily_spend_limit_usd >= 0 && var.daily_spend_limit_usd <= 1000000
+    error_message = "DailySpendLimitUsd: at least 0 and at most 1000000."
+  }
+}
+
+variable "on_spend_limit" {
+  description = "What happens to a job above DailySpendLimitUsd."
+  type        = string
+  default     = "wait"
+  nullable    = false
+  validation {
+    condition     = contains(["wait", "fail"], var.on_spend_limit)
+    error_message = "OnSpendLimit: one of wait, fail."
+  }
+}
+
+variable "catalog_overrides" {
+  description = "What you know better than the table of models, as JSON: for each offer, its prices, its limits, and whether it is on. See docs/deploying.md."
+  type        = string
+  default     = ""
+  nullable    = false
+  validation {
+    condition     = length(var.catalog_overrides) <= 2000
+    error_message = "CatalogOverrides: must be JSON such as {\"wan-ai/wan-2-2/speech-to-video\": {\"usd_per_second\": {\"480p\": 0.04}}}."
+  }
+}
+
+variable "delete_after_delivery" {
+  description = "Whether a delivered render is deleted at the provider, with its picture and voice. Only WaveSpeedAI publishes a way to do it."
+  type        = bool
+  default     = false
+  nullable    = false
+}
+
+variable "log_retention_days" {
+  description = "How many days the logs are kept."
+  type        = number
+  default     = 30
+  nullable    = false
+  validation {
+    condition     = contains([1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1827, 3653], var.log_retention_days)
+    error_message = "LogRetentionDays: one of 1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1827, 3653."
+  }
+}
+
+variable "architecture" {
+  description = "The processor of the functions. The layers must be built for the same one (see Makefile)."
+  type        = string
+  default     = null # that of the packaged template
+  validation {
+    condition     = var.architecture == null ? true : contains(["arm64", "x86_64"], var.architecture)
+    error_message = "Architecture: one of arm64, x86_64."
+  }
+}
+
+locals {
+  parameters = {
+    Model                        = var.model
+    SettleSeconds                = var.settle_seconds
+    IncompleteAfterMinutes       = var.incomplete_after_minutes
+    SharedFolders                = var.shared_folders
+    QueueTimeoutMinutes          = var.queue_timeout_minutes
+    RenderTimeoutMinutes         = var.render_timeout_minutes
+    RunComfyMaxInFlight          = var.runcomfy_max_in_flight
+    WaveSpeedMaxInFlight         = var.wavespeed_max_in_flight
+    RunComfyMaxSubmitsPerMinute  = var.runcomfy_max_submits_per_minute
+    WaveSpeedMaxSubmitsPerMinute = var.wavespeed_max_submits_per_minute
+    DailyRenderLimit             = var.daily_render_limit
+    DailySpendLimitUsd           = var.daily_spend_limit_usd
+    OnSpendLimit                 = var.on_spend_limit
+    CatalogOverrides             = var.catalog_overrides
+    DeleteAfterDelivery          = var.delete_after_delivery
+    LogRetentionDays             = var.log_retention_days
+    Architecture                 = var.architecture
+  }
+}
