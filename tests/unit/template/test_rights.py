@@ -11,6 +11,7 @@ from tests.support.sam_template import (
     RESOURCES,
     TASKS,
     as_list,
+    may,
     of_type,
     statements,
 )
@@ -222,6 +223,25 @@ def test_the_machine_may_do_exactly_what_its_definition_calls() -> None:
     before_aliases = {(action, place.removesuffix(".Alias")) for action, place in called}
     assert allowed == called | before_aliases
     assert machine["Role"] == {"GetAtt": "RenderRole.Arn"}
+
+
+# As the page "Using Lambda with Amazon SQS" asks.
+OF_A_QUEUES_MAPPING = ("sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes")
+
+
+def test_a_function_may_take_from_each_queue_that_calls_it() -> None:
+    """The embedded AWS does not check it, and Lambda would make no mapping."""
+    mappings = [
+        (function["Role"]["GetAtt"].removesuffix(".Arn"), event["Properties"]["Queue"])
+        for function in of_type("AWS::Serverless::Function").values()
+        for event in function.get("Events", {}).values()
+        if event["Type"] == "SQS"
+    ]
+
+    assert mappings
+    for role, queue in mappings:
+        for action in OF_A_QUEUES_MAPPING:
+            assert queue in may(role, action), f"{role} lacks {action}"
 
 
 def _place(resource: Any) -> str:  # noqa: ANN401 - as YAML has it
