@@ -25,7 +25,8 @@ $(UV): requirements/uv.txt local/python.sh
 .venv/python-path: $(UV)
 	@sh local/python.sh $(UV) > $@.new && mv $@.new $@
 
-# One recipe for each environment: .venv/dev, .venv/aws, .venv/sam.
+# One recipe for each environment: .venv/dev, .venv/aws, .venv/sam; .venv/checkov and .venv/audit
+# are made only for the targets that need them.
 .venv/%/.made: requirements/%.txt .venv/python-path
 	@echo "Installing the $* environment ..."
 	@$(UV) venv -q --clear --python "$$(cat .venv/python-path)" .venv/$*
@@ -46,6 +47,8 @@ lock: $(UV) ## pin every dependency anew, with hashes
 	cd requirements && $(COMPILE) -c ../layers/dropreel/requirements.txt -c ../layers/media/requirements.txt dev.in -o dev.txt
 	cd requirements && $(COMPILE) aws.in -o aws.txt
 	cd requirements && $(COMPILE) sam.in -o sam.txt
+	cd requirements && $(COMPILE) checkov.in -o checkov.txt
+	cd requirements && $(COMPILE) audit.in -o audit.txt
 
 .PHONY: help environments lock
 
@@ -70,7 +73,7 @@ down: environments ## stop it
 test: environments ## all tests: unit, integration, e2e
 	@$(DEV)/pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder
 
-test-all: test types ways hunt ## the tests, and what takes longer: types, Terraform and CDK, the hunt, both architectures, the benches
+test-all: test types ways hunt checkov ## the tests, and what takes longer: types, Terraform and CDK, the scan, the hunt, both architectures, the benches
 	@for one in arm64 x86_64; do $(MAKE) build ARCHITECTURE=$$one && $(DEV)/python -m tests.bench.layers || exit 1; done
 	@$(MAKE) bench-cold bench-deliver bench-latency bench-intake bench-drops bench-burst
 
@@ -105,6 +108,26 @@ types: environments ## check the TypeScript types that the events' schemas give;
 
 ways: environments ## try the packaged template with Terraform and CDK; needs terraform and node: [PLUGINS=folder]
 	@PLUGINS="$(PLUGINS)" $(DEV)/pytest tests/ways
+
+checkov: environments .venv/checkov/.made ## scan the template; each finding is mended, or named in docs/security.md
+	@$(DEV)/python -m local.findings .venv/checkov/bin/checkov
+
+ALL_ENVIRONMENTS := dev aws sam checkov audit
+
+licences: environments .venv/checkov/.made .venv/audit/.made ## write NOTICE, with the licence of every locked library
+	@$(DEV)/python -m local.licences .venv/audit/bin/pip-licenses .venv/uv $(ALL_ENVIRONMENTS:%=.venv/%)
+
+audit: .venv/dev/.made .venv/audit/.made ## ask for known vulnerabilities of every locked library; needs PyPI itself
+	@$(DEV)/python -m local.vulnerabilities .venv/audit/bin/pip-audit
+
+sbom: .venv/audit/.made ## write what each layer has, as CycloneDX, to out/sbom/
+	@mkdir -p out/sbom
+	@for layer in dropreel media; do \
+	    $(UV) venv -q --clear --python "$$(cat .venv/python-path)" .venv/sbom-$$layer && \
+	    $(UV) pip install -q --python .venv/sbom-$$layer --require-hashes --no-deps -r layers/$$layer/requirements.txt && \
+	    .venv/audit/bin/cyclonedx-py environment .venv/sbom-$$layer/bin/python --output-reproducible \
+	        -o out/sbom/$$layer.cdx.json || exit 1; \
+	done
 
 EXAMPLES ?= 1000
 
@@ -181,5 +204,5 @@ redrive-uploads: .venv/dev/.made ## send uploads that intake failed on through i
 clean: down ## remove what was built, and the environments
 	rm -rf out .aws-sam .venv
 
-.PHONY: demo up down test test-all types ways hunt lint format events terraform prices picture bench-burst bench-cold bench-deliver \
+.PHONY: demo up down test test-all types ways checkov licences audit sbom hunt lint format events terraform prices picture bench-burst bench-cold bench-deliver \
     bench-drops bench-intake bench-latency build deploy package stack-name token rerun sweep teardown redrive-uploads clean

@@ -1,0 +1,62 @@
+"""The commands of docs/security.md that delete one person's data, run as they stand there."""
+
+import os
+import subprocess
+from pathlib import Path
+
+from local.embedded import ENVIRONMENTS, PROJECT
+from tests.e2e.conftest import Stack
+
+
+def test_the_commands_of_the_page_delete_one_persons_data(stack: Stack, tmp_path: Path) -> None:
+    person, others = "people/anna", ["people/annabel", "others/people/anna"]
+    for stem in (person, *others):
+        assert stack.event_of(stack.drop(stem))["detail-type"] == "Video Ready"
+    stack.upload(f"{person}.mp3", b"of another version")
+    assert left_of(stack, f"{person}.")
+
+    ended = subprocess.run(
+        ["sh", "-euc", commands()],
+        env=os.environ
+        | stack.environment
+        | {"NAME": person, "PATH": f"{ENVIRONMENTS / 'sam/bin'}:{os.environ['PATH']}"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert left_of(stack, f"{person}.") == []
+    for other in others:
+        assert len(left_of(stack, f"{other}.")) >= 8
+    assert list(tmp_path.iterdir()) == []
+
+
+def commands() -> str:
+    page = (PROJECT / "docs/security.md").read_text()
+    section = page.partition("\n## Delete one person's data\n")[2]
+    return section.partition("```sh\n")[2].partition("```")[0]
+
+
+def left_of(stack: Stack, name: str) -> list[str]:
+    """What is there of the files of a name: versions in both buckets, copies, items."""
+    output = f"output#{stack.environment['UPLOAD_BUCKET']}/{name.rstrip('.')}"
+    items = [
+        item
+        for item in stack.ledger("")
+        if f"inbox/{name}" in str(item) or item["pk"]["S"] == output
+    ]
+    jobs = {item["pk"]["S"].removeprefix("job#") for item in items if "plan" in item}
+    prefixes = [
+        (stack.environment["UPLOAD_BUCKET"], f"inbox/{name}"),
+        (stack.environment["VIDEO_BUCKET"], name),
+        *((stack.environment["UPLOAD_BUCKET"], f"work/{job}/") for job in jobs),
+    ]
+    pages = stack.client("s3").get_paginator("list_object_versions")
+    return [f"{item['pk']['S']} {item['sk']['S']}" for item in items] + [
+        f"{one['Key']} {one['VersionId']}"
+        for bucket, prefix in prefixes
+        for page in pages.paginate(Bucket=bucket, Prefix=prefix)
+        for one in (*page.get("Versions", ()), *page.get("DeleteMarkers", ()))
+    ]
