@@ -46,7 +46,7 @@ output "ledger_table" {
 }
 
 output "sweep_function_name" {
-  description = "The function behind `make sweep`. It also runs once a day."
+  description = "The function behind `make sweep`. It also runs every hour."
   value       = lookup(aws_cloudformation_stack.dropreel.outputs, "SweepFunctionName", null)
 }
 

@@ -179,7 +179,7 @@ variable "catalog_overrides" {
 }
 
 variable "delete_after_delivery" {
-  description = "Whether a delivered render is deleted at the provider, with its picture and voice. Only WaveSpeedAI publishes a way to do it."
+  description = "Whether the provider's record of a delivered render is deleted. Only WaveSpeedAI publishes a way to do it."
   type        = bool
   default     = false
   nullable    = false
@@ -206,6 +206,17 @@ variable "architecture" {
   }
 }
 
+variable "tracing" {
+  description = "Active: AWS X-Ray traces the functions and the state machine. PassThrough: nothing is traced anew, for a region without X-Ray."
+  type        = string
+  default     = "Active"
+  nullable    = false
+  validation {
+    condition     = contains(["Active", "PassThrough"], var.tracing)
+    error_message = "Tracing: one of Active, PassThrough."
+  }
+}
+
 locals {
   parameters = {
     Model                        = var.model
@@ -225,5 +236,6 @@ locals {
     DeleteAfterDelivery          = var.delete_after_delivery
     LogRetentionDays             = var.log_retention_days
     Architecture                 = var.architecture
+    Tracing                      = var.tracing
   }
 }

@@ -25,7 +25,12 @@ NAMES = [
     for property_ in resource.get("Properties", {})
     if re.fullmatch(r"(\w+)?Name", property_)
     and property_ not in {"PolicyName", "MetricName"}
-    and resource["Type"] not in {"AWS::Lambda::Permission", "AWS::Lambda::EventInvokeConfig"}
+    and resource["Type"]
+    not in {
+        "AWS::Lambda::Permission",
+        "AWS::Lambda::EventInvokeConfig",
+        "AWS::AppConfig::ConfigurationProfile",  # of an application with the stack's name
+    }
 ]
 
 

@@ -235,7 +235,7 @@ def test_an_event_that_a_function_fails_on_is_kept(step: str, dead_letters: str)
     # The most tries that Lambda offers; and six hours, which are its most, when no age is said.
     assert of_type("AWS::Lambda::EventInvokeConfig")[f"{step}FunctionEventInvokeConfig"] == {
         "FunctionName": {"Ref": f"{step}Function"},
-        "Qualifier": "$LATEST",
+        "Qualifier": {"Select": [7, {"Split": [":", {"Ref": f"{step}Function.Alias"}]}]},
         "MaximumRetryAttempts": 2,
         "DestinationConfig": {"OnFailure": {"Destination": queue}},
     }
