@@ -53,10 +53,8 @@ def lay_over(
 
 
 def _call_the_standins(variables: dict[str, Any], standins: Mapping[str, str]) -> None:
-    providers: str = variables["PROVIDERS"]["Fn::Sub"]
-    variables["PROVIDERS"]["Fn::Sub"] = _URL.sub(
-        lambda found: f"{found[1]}{json.dumps(standins[found[2]])}", providers
-    )
+    sub: list[Any] = variables["PROVIDERS"]["Fn::Sub"]
+    sub[0] = _URL.sub(lambda found: f"{found[1]}{json.dumps(standins[found[2]])}", sub[0])
 
 
 def _fetch_from_the_standins(

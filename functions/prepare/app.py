@@ -45,6 +45,7 @@ def handler(job: Job, context: LambdaContext) -> Plan | Repetition:
             configured(settings),
             Codecs(codecs.PICTURE, codecs.sound(catalog)),
             lambda: context.get_remaining_time_in_millis() / 1000,
+            work_bucket=settings.work_bucket,
             catalog=catalog,
         )
 

@@ -33,7 +33,13 @@ from tests.support.render_fakes import NOON, providers
 
 BUCKET = "dropreel-uploads"
 VIDEOS = "dropreel-videos"
-SETTINGS = {"LEDGER_TABLE": "ledger", "PROVIDERS": providers(), "VIDEO_BUCKET": VIDEOS}
+WORK = "dropreel-work"
+SETTINGS = {
+    "LEDGER_TABLE": "ledger",
+    "PROVIDERS": providers(),
+    "VIDEO_BUCKET": VIDEOS,
+    "WORK_BUCKET": WORK,
+}
 
 
 class Context:
@@ -54,7 +60,7 @@ def app(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
         monkeypatch.setenv(name, value)
     with mock_aws():
         s3 = boto3.client("s3")
-        for bucket in (BUCKET, VIDEOS):
+        for bucket in (BUCKET, VIDEOS, WORK):
             s3.create_bucket(
                 Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": "eu-west-1"}
             )
@@ -85,7 +91,7 @@ def delete(given: Input) -> None:
 
 def content_of(pinned: Input | None) -> bytes:
     assert pinned
-    got = boto3.client("s3").get_object(Bucket=BUCKET, Key=pinned.key, VersionId=pinned.version_id)
+    got = boto3.client("s3").get_object(Bucket=WORK, Key=pinned.key, VersionId=pinned.version_id)
     return got["Body"].read()
 
 
@@ -159,7 +165,7 @@ def test_photo_and_voice_memo_of_a_phone_become_what_the_offers_take(app: Module
         "The recording was converted",
         "Removed",
     ]
-    head = boto3.client("s3").head_object(Bucket=BUCKET, Key=plan.image.key)
+    head = boto3.client("s3").head_object(Bucket=WORK, Key=plan.image.key)
     assert head["ContentType"] == "image/jpeg"
     assert (content_of(again.image), content_of(again.audio)) == (picture, sound)
 

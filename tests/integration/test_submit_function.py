@@ -11,7 +11,7 @@ from dropreel.model.ledger import AttemptState
 from dropreel.model.messages import NextAttempt, Plan, Submission
 from dropreel.model.provider import Refusal, Unclear
 from tests.support.final_answers import ends_in
-from tests.support.render_account import LEDGER, UPLOADS, RenderAccount, render_account
+from tests.support.render_account import LEDGER, UPLOADS, WORK, RenderAccount, render_account
 from tests.support.render_fakes import IMAGE, JOB, PLAN, WAVESPEED, ScriptedProvider, providers
 
 THROTTLED = Refusal("ProviderThrottled", "Too many requests.", again=True)
@@ -180,7 +180,8 @@ def test_job_whose_version_was_deleted_is_not_sent(
 ) -> None:
     gone = plan.audio if of == "copy" else plan.job.only(Role.AUDIO)
     assert gone
-    account.s3.delete_object(Bucket=UPLOADS, Key=gone.key, VersionId=gone.version_id)
+    bucket = UPLOADS if gone in plan.job.inputs else WORK
+    account.s3.delete_object(Bucket=bucket, Key=gone.key, VersionId=gone.version_id)
     provider = ScriptedProvider(submissions=["req-1"])
 
     with ends_in(InputGone, gone.key):
@@ -190,7 +191,7 @@ def test_job_whose_version_was_deleted_is_not_sent(
 
 
 def archived(account: RenderAccount, key: str) -> str:
-    put = account.s3.put_object(Bucket=UPLOADS, Key=key, Body=b"cold", StorageClass="GLACIER")
+    put = account.s3.put_object(Bucket=WORK, Key=key, Body=b"cold", StorageClass="GLACIER")
     return put["VersionId"]
 
 

@@ -57,7 +57,7 @@ from local.standin.server import Dialect, Settings, Standin, running
 from tests.support import render_account, render_fakes
 from tests.support.admission_fakes import job_named
 from tests.support.environment import forget_clients
-from tests.support.render_account import ROOT, UPLOADS, RenderAccount
+from tests.support.render_account import ROOT, UPLOADS, WORK, RenderAccount
 from tests.support.standin_files import FILES
 
 if TYPE_CHECKING:
@@ -175,7 +175,8 @@ class FaultAccount:
         for provider, token in TOKENS.items():
             name = f"{provider}-token"
             secrets.create_secret(Name=name, SecretString=token)
-        self._voice = self._put(Role.AUDIO, "inbox/team/voice.wav", FILES["brief.wav"])
+        self._voice = self._put(UPLOADS, Role.AUDIO, "inbox/team/voice.wav", FILES["brief.wav"])
+        self._copy = self._put(WORK, Role.AUDIO, "work/voice.wav", FILES["brief.wav"])
         self.apps = {step: load_step(step) for step in ("submit", "poll")}
         for app in self.apps.values():
             assert hasattr(app, "datetime")
@@ -186,14 +187,15 @@ class FaultAccount:
     def drop_job(self, *route_of: ProviderName) -> Plan:
         """A job of its own, dropped and planned."""
         stem = f"job-{next(self._names)}"
-        picture = self._put(Role.IMAGE, f"inbox/team/{stem}.png", FILES["anna.png"])
+        picture = self._put(UPLOADS, Role.IMAGE, f"inbox/team/{stem}.png", FILES["anna.png"])
+        copy = self._put(WORK, Role.IMAGE, f"work/{stem}.png", FILES["anna.png"])
         job = job_named(stem).model_copy(update={"inputs": (picture, self._voice)})
         route = tuple(OFFERS[provider] for provider in route_of)
-        media = {"image": picture, "audio": self._voice}
+        media = {"image": copy, "audio": self._copy}
         return render_fakes.PLAN.model_copy(update={"job": job, "route": route, **media})
 
-    def _put(self, role: Role, key: str, body: bytes) -> Input:
-        put = self.s3.put_object(Bucket=UPLOADS, Key=key, Body=body)
+    def _put(self, bucket: str, role: Role, key: str, body: bytes) -> Input:
+        put = self.s3.put_object(Bucket=bucket, Key=key, Body=body)
         return Input(role=role, key=key, version_id=put["VersionId"], size_bytes=len(body))
 
     def rendered(self, provider: ProviderName) -> ActiveRender:

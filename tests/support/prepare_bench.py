@@ -150,7 +150,9 @@ def prepared(
     catalog = in_service(asked.pop("catalog", MODELS))
     said = {"id": "anna-1", "bucket": "u", "folder": "team/", "stem": "anna", "model": SPEECH}
     job = Job.model_validate(said | {"inputs": inputs} | asked)
-    return prepare(job, bucket, configured, codecs, lambda: 60.0, catalog=catalog)
+    return prepare(
+        job, bucket, configured, codecs, lambda: 60.0, work_bucket="work", catalog=catalog
+    )
 
 
 def plan_of(contents: dict[str, bytes], **asked: Unpack[Asked]) -> tuple[Plan, Bucket]:

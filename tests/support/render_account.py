@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 REGION: Final = "eu-central-1"
 UPLOADS, VIDEOS, BUS = "uploads", "videos", "dropreel"
+WORK = ENVIRONMENT["WORK_BUCKET"]
 LEDGER = ENVIRONMENT["LEDGER_TABLE"]
 
 
@@ -62,7 +63,7 @@ class RenderAccount:
         self.s3: S3Client = boto3.client("s3")
         self.dynamodb: DynamoDBClient = boto3.client("dynamodb")
         self._sqs: SQSClient = boto3.client("sqs")
-        for bucket in (UPLOADS, VIDEOS):
+        for bucket in (UPLOADS, VIDEOS, WORK):
             self.s3.create_bucket(
                 Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": REGION}
             )
@@ -93,14 +94,14 @@ class RenderAccount:
 
     def drop(self, plan: Plan) -> Plan:
         """Upload a job and its copies, and pin them to the versions they got."""
-        inputs = tuple(self._upload(given) for given in plan.job.inputs)
+        inputs = tuple(self._upload(UPLOADS, given) for given in plan.job.inputs)
         job = plan.job.model_copy(update={"bucket": UPLOADS, "inputs": inputs})
         copies = {"image": plan.image} | ({"audio": plan.audio} if plan.audio else {})
-        pinned = {name: self._upload(copy) for name, copy in copies.items()}
+        pinned = {name: self._upload(WORK, copy) for name, copy in copies.items()}
         return plan.model_copy(update={"job": job} | pinned)
 
-    def _upload(self, given: Input) -> Input:
-        put = self.s3.put_object(Bucket=UPLOADS, Key=given.key, Body=b"0" * given.size_bytes)
+    def _upload(self, bucket: str, given: Input) -> Input:
+        put = self.s3.put_object(Bucket=bucket, Key=given.key, Body=b"0" * given.size_bytes)
         return given.model_copy(update={"version_id": put["VersionId"]})
 
     def call(

@@ -100,6 +100,7 @@ ENVIRONMENT = {
     "LEDGER_TABLE": "ledger",
     "PROVIDERS": providers(),
     "STATE_MACHINE_ARN": "arn:aws:states:eu-central-1:123456789012:stateMachine:dropreel-render",
+    "WORK_BUCKET": "work",
 }
 SUBMIT_SETTINGS = SubmitSettings.model_validate(ENVIRONMENT)
 

@@ -23,7 +23,66 @@ def _short_form(loader: yaml.Loader, suffix: str, node: yaml.Node) -> dict[str, 
 
 _Loader.add_multi_constructor("!", _short_form)
 
-TEMPLATE = yaml.load((PROJECT / "template.yaml").read_text(), _Loader)
+WRITTEN = yaml.load((PROJECT / "template.yaml").read_text(), _Loader)
+"""The template with its conditions."""
+
+
+def made(**parameters: str) -> dict[str, Any]:
+    """The template as CloudFormation makes it of these parameters: conditions are decided, and a
+    `Ref` stays one. Raises `RuntimeError` with the sentence of the rule that refuses them."""
+    values = {name: it["Default"] for name, it in WRITTEN["Parameters"].items()} | parameters
+    for rule in WRITTEN["Rules"].values():
+        if "RuleCondition" not in rule or _holds(rule["RuleCondition"], values):
+            for assertion in rule["Assertions"]:
+                if not _holds(assertion["Assert"], values):
+                    raise RuntimeError(assertion["AssertDescription"])
+    decided = {name: _holds(it, values) for name, it in WRITTEN["Conditions"].items()}
+    kept = {
+        section: {
+            name: it
+            for name, it in WRITTEN[section].items()
+            if "Condition" not in it or decided[it["Condition"]]
+        }
+        for section in ("Resources", "Outputs")
+    }
+    template: dict[str, Any] = _decided(WRITTEN | kept, decided)
+    return template
+
+
+def _holds(condition: dict[str, Any], values: dict[str, str]) -> bool:
+    ((how, what),) = condition.items()
+    if how == "Not":
+        return not _holds(what[0], values)
+    if how in ("And", "Or"):
+        return (all if how == "And" else any)(_holds(one, values) for one in what)
+    assert how == "Equals"
+    one, other = (values[it["Ref"]] if isinstance(it, dict) else it for it in what)
+    return bool(one == other)
+
+
+_NO_VALUE = {"Ref": "AWS::NoValue"}
+
+
+def _decided(it: Any, decided: dict[str, bool]) -> Any:  # noqa: ANN401 - as YAML has it
+    if isinstance(it, list):
+        return [one for one in (_decided(one, decided) for one in it) if one != _NO_VALUE]
+    if not isinstance(it, dict):
+        return it
+    if set(it) == {"If"}:
+        condition, yes, no = it["If"]
+        return _decided(yes if decided[condition] else no, decided)
+    values = {key: _decided(one, decided) for key, one in it.items()}
+    if set(values) == {"Sub"} and isinstance(values["Sub"], list):
+        text, names = values["Sub"]
+        for name, value in names.items():
+            ((_, target),) = value.items()
+            text = text.replace(f"${{{name}}}", f"${{{target}}}")
+        return {"Sub": text}
+    return {key: one for key, one in values.items() if one != _NO_VALUE}
+
+
+TEMPLATE = made()
+"""As it is made with every default."""
 RESOURCES: dict[str, dict[str, Any]] = TEMPLATE["Resources"]
 DEFINITION: dict[str, Any] = yaml.safe_load((PROJECT / "statemachine/render.asl.yaml").read_text())
 

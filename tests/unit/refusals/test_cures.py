@@ -439,7 +439,15 @@ def answer(
     bucket = Bucket({given.key: world.bodies[given.version_id] for given in job.inputs})
     bucket.refused |= {reason.file: reason for reason in unreadable}
     try:
-        prepare(job, bucket, configured, FAKES, lambda: 60.0, catalog=in_service(MODELS))
+        prepare(
+            job,
+            bucket,
+            configured,
+            FAKES,
+            lambda: 60.0,
+            work_bucket="work",
+            catalog=in_service(MODELS),
+        )
     except InputRejected as refused:
         return refused.reasons
     return ()

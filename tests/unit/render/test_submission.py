@@ -103,7 +103,7 @@ def test_request_names_the_pinned_copies_by_urls_that_stay_out_of_the_answer(
     [(endpoint, sent)] = bench.runcomfy.submitted + bench.wavespeed.submitted
     assert endpoint == plan.route[0].endpoint
     assert sent == {
-        name: bench.uploads.presigned_url("uploads", said, 0) if isinstance(said, Input) else said
+        name: bench.uploads.presigned_url("work", said, 0) if isinstance(said, Input) else said
         for name, said in payload.items()
     }
     assert SECRET not in submission.model_dump_json()

@@ -67,16 +67,16 @@ OF_ADMISSION = {
 # Without the right to list, S3 answers "forbidden" for what is gone.
 OF_WHO_READS_PINS = {
     "UploadBucket": "s3: ListBucket ListBucketVersions",
-    "UploadBucket/inbox/*": "s3: GetObjectVersion",
+    "UploadBucket/${UploadPrefix}*": "s3: GetObjectVersion",
 }
 RIGHTS: dict[str, dict[str, str]] = {
     "Intake": {
         **OF_EVERY_FUNCTION,
         "IntakeQueue": "sqs: DeleteMessage GetQueueAttributes ReceiveMessage SendMessage",
-        "UploadBucket, where s3:prefix is inbox/*": "s3: ListBucketVersions",
+        "UploadBucket, where s3:prefix is ${UploadPrefix}*": "s3: ListBucketVersions",
         "UploadBucket": "s3: GetBucketVersioning",
-        "UploadBucket/inbox/*.???": "s3: GetObjectVersion",
-        "UploadBucket/inbox/*.????": "s3: GetObjectVersion",
+        "UploadBucket/${UploadPrefix}*.???": "s3: GetObjectVersion",
+        "UploadBucket/${UploadPrefix}*.????": "s3: GetObjectVersion",
         "Ledger": "dynamodb: BatchGetItem GetItem PutItem",
         "RenderStateMachine": "states: StartExecution",
         "EventBus": "events: PutEvents",
@@ -87,7 +87,7 @@ RIGHTS: dict[str, dict[str, str]] = {
     "Prepare": {
         **OF_EVERY_FUNCTION,
         **OF_WHO_READS_PINS,
-        "UploadBucket/work/*": "s3: PutObject",
+        "WorkBucket/work/*": "s3: PutObject",
         # No token: native codecs open people's files here.
         "RunComfyToken": "secretsmanager: DescribeSecret",
         "WaveSpeedToken": "secretsmanager: DescribeSecret",
@@ -105,6 +105,10 @@ RIGHTS: dict[str, dict[str, str]] = {
         "UploadBucket/inbox/*": "s3: GetObject GetObjectVersion",
         "UploadBucket/work/*": "s3: GetObject GetObjectVersion",
         "Ledger": "dynamodb: ConditionCheckItem GetItem PutItem Query UpdateItem",
+        "WorkBucket": "s3: ListBucket ListBucketVersions",
+        "UploadBucket/${UploadPrefix}*": "s3: GetObject GetObjectVersion",
+        "WorkBucket/work/*": "s3: GetObject GetObjectVersion",
+        "Ledger": "dynamodb: ConditionCheckItem GetItem PutItem UpdateItem",
     },
     "Poll": {**OF_EVERY_FUNCTION, **OF_WHO_CALLS_PROVIDERS, **OF_ADMISSION},
     "Deliver": {
@@ -163,7 +167,7 @@ def test_a_role_may_do_this_and_no_more(step: str) -> None:
                 given.setdefault(place, []).extend(as_list(statement["Action"]))
 
     assert {place: sorted(actions) for place, actions in given.items()} == {
-        place.format(step=step): sorted(_spelled_out(actions))
+        place.replace("{step}", step): sorted(_spelled_out(actions))
         for place, actions in RIGHTS[step].items()
     }
 
@@ -242,6 +246,7 @@ def test_a_function_may_take_from_each_queue_that_calls_it() -> None:
     for role, queue in mappings:
         for action in OF_A_QUEUES_MAPPING:
             assert queue in may(role, action), f"{role} lacks {action}"
+_ARN = r"arn:\${AWS::Partition}:(?:s3:::|dynamodb:[^/]+:table/)\${(\w+)}(.*)"
 
 
 def _place(resource: Any) -> str:  # noqa: ANN401 - as YAML has it
@@ -253,6 +258,8 @@ def _place(resource: Any) -> str:  # noqa: ANN401 - as YAML has it
     if isinstance(resource, str):
         return resource
     ((how, what),) = resource.items()
+    if how == "Sub" and (named := re.fullmatch(_ARN, what)):
+        return "".join(named.groups())
     named = re.fullmatch(
         {"Ref": r"([\w.]+)()", "GetAtt": r"(\w+)\.(?:Arn|Id)()", "Sub": r"\${(\w+)\.Arn}(/.+)"}[
             how
@@ -268,7 +275,7 @@ def _where(condition: dict[str, Any] | None) -> str:
         return ""
     ((how, ((key, value),)),) = ((how, tuple(it.items())) for how, it in condition.items())
     assert how == "StringLike"
-    return f", where {key} is {value}"
+    return f", where {key} is {value['Sub']}"
 
 
 def _spelled_out(actions: str) -> Iterator[str]:

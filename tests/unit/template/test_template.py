@@ -38,6 +38,7 @@ from tests.support.sam_template import (
     RESOURCES,
     TEMPLATE,
     as_list,
+    made,
     may,
     of_type,
     retry_waits_seconds,
@@ -73,7 +74,7 @@ def test_a_rule_tries_for_a_day_and_then_keeps_the_event(rule: str) -> None:
 def test_buckets_are_private_versioned_and_forget_unfinished_uploads() -> None:
     buckets = of_type("AWS::S3::Bucket")
 
-    assert set(buckets) == {"UploadBucket", "VideoBucket"}
+    assert set(buckets) == {"UploadBucket", "VideoBucket", "WorkBucket"}
     for bucket in buckets.values():
         assert bucket["VersioningConfiguration"]["Status"] == "Enabled"
         assert len(bucket["PublicAccessBlockConfiguration"]) == 4
@@ -85,7 +86,7 @@ def test_buckets_are_private_versioned_and_forget_unfinished_uploads() -> None:
         assert "Prefix" not in abort
 
 
-@pytest.mark.parametrize("bucket", ["UploadBucket", "VideoBucket"])
+@pytest.mark.parametrize("bucket", ["UploadBucket", "VideoBucket", "WorkBucket"])
 def test_a_bucket_and_its_objects_are_reached_over_tls_only(bucket: str) -> None:
     (policy,) = (
         policy["PolicyDocument"]["Statement"]
@@ -98,37 +99,132 @@ def test_a_bucket_and_its_objects_are_reached_over_tls_only(bucket: str) -> None
     assert (deny["Effect"], deny["Principal"], deny["Action"]) == ("Deny", "*", "s3:*")
     assert deny["Resource"] == places
     assert deny["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
-    assert "Conditions" not in TEMPLATE  # no switch opens anything
 
 
-def test_uploads_outlive_the_jobs_that_pinned_them_and_only_copies_expire() -> None:
-    rules = [
-        (bucket, rule.get("Prefix", ""), rule)
-        for bucket, properties in of_type("AWS::S3::Bucket").items()
-        for rule in properties["LifecycleConfiguration"]["Rules"]
-        if set(rule) - {"Id", "Status", "Prefix", "AbortIncompleteMultipartUpload"}
-    ]
-    replaced_days = {
-        (bucket, prefix): rule["NoncurrentVersionExpiration"]["NoncurrentDays"]
-        for bucket, prefix, rule in rules
-    }
-    expires_days = {
-        (bucket, prefix): rule["ExpirationInDays"]
-        for bucket, prefix, rule in rules
-        if {"ExpirationInDays", "ExpirationDate", "Transitions"} & set(rule)
+def expiries(template: dict[str, Any]) -> dict[str, tuple[Any, Any, Any]]:
+    """Of each bucket: its prefix, and the days of current and of replaced versions."""
+    return {
+        name: (
+            rule.get("Prefix"),
+            rule.get("ExpirationInDays"),
+            rule["NoncurrentVersionExpiration"]["NoncurrentDays"],
+        )
+        for name, bucket in template["Resources"].items()
+        if bucket["Type"] == "AWS::S3::Bucket"
+        for rule in bucket["Properties"]["LifecycleConfiguration"]["Rules"]
+        if "NoncurrentVersionExpiration" in rule
     }
 
-    assert all(rule["Status"] == "Enabled" for _, _, rule in rules)
-    # Of a versioned bucket's objects an expiration alone deletes nothing; and the copy that a
-    # job pinned is replaced when prepare was called twice at the same time.
-    assert set(replaced_days) == {("UploadBucket", "inbox/"), ("UploadBucket", "work/")}
-    assert set(expires_days) == {("UploadBucket", "work/")}
-    for days in (*replaced_days.values(), *expires_days.values()):
-        assert days * DAY_SECONDS > DEFINITION["TimeoutSeconds"]
+
+def test_only_copies_expire_by_default_and_replaced_uploads_outlive_their_jobs() -> None:
+    prefix, work = {"Ref": "UploadPrefix"}, {"Ref": "KeepWorkDays"}
+
+    assert expiries(TEMPLATE) == {
+        "UploadBucket": (prefix, None, 100),
+        "WorkBucket": (None, work, work),
+    }
+    assert DEFINITION["TimeoutSeconds"] < 100 * DAY_SECONDS
+
+
+def test_what_is_to_be_kept_for_some_days_expires_on_our_buckets() -> None:
+    kept = made(KeepUploadsDays="100", KeepVideosDays="400", KeepWorkDays="0")
+    uploads, videos = {"Ref": "KeepUploadsDays"}, {"Ref": "KeepVideosDays"}
+
+    assert expiries(kept) == {
+        "UploadBucket": ({"Ref": "UploadPrefix"}, uploads, 100),
+        "VideoBucket": (None, videos, videos),
+    }
+
+
+@pytest.mark.parametrize("what", ["Uploads", "Videos", "Work"])
+def test_nothing_expires_before_a_waiting_job_has_used_it(what: str) -> None:
+    taken = re.compile(PARAMETERS[f"Keep{what}Days"]["AllowedPattern"])
+
+    assert [days for days in range(200) if taken.search(str(days))] == [0, *range(100, 200)]
+    assert DEFINITION["TimeoutSeconds"] < 100 * DAY_SECONDS
+
+
+# What is there already
+
+THEIRS = {
+    "ExistingUploadBucket": "their-uploads",
+    "ExistingVideoBucket": "their-videos",
+    "ExistingEventBusArn": "arn:aws:events:eu-west-1:123456789012:event-bus/theirs",
+    "ExistingLedgerTable": "their-ledger",
+    "ExistingRunComfySecretArn": "arn:aws:secretsmanager:eu-west-1:123456789012:secret:a-AbCdEf",
+    "ExistingWaveSpeedSecretArn": "arn:aws:secretsmanager:eu-west-1:123456789012:secret:b-AbCdEf",
+}
+OURS = {
+    "ExistingUploadBucket": {"UploadBucket", "UploadBucketPolicy"},
+    "ExistingVideoBucket": {"VideoBucket", "VideoBucketPolicy"},
+    "ExistingEventBusArn": {"EventBus"},
+    "ExistingLedgerTable": {"Ledger"},
+    "ExistingRunComfySecretArn": {"RunComfyToken"},
+    "ExistingWaveSpeedSecretArn": {"WaveSpeedToken"},
+}
+
+
+@pytest.mark.parametrize("parameter", THEIRS)
+def test_what_is_there_is_used_and_not_configured(parameter: str) -> None:
+    template = made(**{parameter: THEIRS[parameter]})
+    text = json.dumps(template)
+
+    assert re.search(PARAMETERS[parameter]["AllowedPattern"], THEIRS[parameter])
+    assert set(RESOURCES) - set(template["Resources"]) == OURS[parameter]
+    for name in OURS[parameter]:  # nothing names what is not made
+        assert not re.search(rf'"(Ref|GetAtt)": "{name}[."]|\${{{name}[.}}]', text), name
+    assert re.search(rf'"Ref": "{parameter}"|\${{{parameter}}}', text)
+
+
+def test_their_buckets_rights_are_those_of_ours() -> None:
+    theirs = made(**THEIRS)["Resources"]
+    for name, role in RESOURCES.items():
+        if role["Type"] in ("AWS::IAM::Role", "AWS::IAM::Policy"):
+            text = json.dumps(role)
+            text = text.replace("${UploadBucket}", "${ExistingUploadBucket}")
+            text = text.replace("${VideoBucket}", "${ExistingVideoBucket}")
+            text = text.replace("${Ledger}", "${ExistingLedgerTable}")
+            text = text.replace('{"GetAtt": "EventBus.Arn"}', '{"Ref": "ExistingEventBusArn"}')
+            text = re.sub(r'{"GetAtt": "(\w+)Token.Id"}', r'{"Ref": "Existing\1SecretArn"}', text)
+            assert theirs[name] == json.loads(text), name
+
+
+def test_the_rule_hears_their_bucket_and_its_prefix_alone() -> None:
+    rule = made(**THEIRS)["Resources"]["UploadRule"]["Properties"]["EventPattern"]["detail"]
+
+    assert rule == {
+        "bucket": {"name": [{"Ref": "ExistingUploadBucket"}]},
+        "object": {"key": [{"prefix": {"Ref": "UploadPrefix"}}]},
+    }
 
 
 @pytest.mark.parametrize(
-    "kept", ["UploadBucket", "VideoBucket", "UploadBucketPolicy", "VideoBucketPolicy", "Ledger"]
+    ("parameters", "says"),
+    [
+        ({"ExistingUploadBucket": "a-b", "ExistingVideoBucket": "a-b"}, "the same bucket"),
+        ({"ExistingUploadBucket": "a-b", "KeepUploadsDays": "100"}, "KeepUploadsDays"),
+        ({"ExistingVideoBucket": "a-b", "KeepVideosDays": "100"}, "KeepVideosDays"),
+    ],
+)
+def test_a_wrong_combination_is_refused(parameters: dict[str, str], says: str) -> None:
+    with pytest.raises(RuntimeError, match=says):
+        made(**parameters)
+
+
+@pytest.mark.parametrize("prefix", ["", "inbox", "/inbox/", "a//b/", "*/", "${x}/", "../", "ä/"])
+def test_a_prefix_that_is_no_folder_is_refused(prefix: str) -> None:
+    pattern = PARAMETERS["UploadPrefix"]["AllowedPattern"]
+
+    assert not re.search(pattern, prefix)
+    assert re.search(pattern, "media/in box/")
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [
+        *(f"{it}Bucket{policy}" for it in ("Upload", "Video", "Work") for policy in ("", "Policy")),
+        "Ledger",
+    ],
 )
 def test_buckets_and_ledger_outlive_the_stack(kept: str) -> None:
     assert RESOURCES[kept]["DeletionPolicy"] == "RetainExceptOnCreate"

@@ -311,7 +311,7 @@ def _forbidden_path(key: str, kind: Role, path: str, shared_folders: Sequence[st
 
 
 _NOT_RELATIVE = re.compile(r"/|[A-Za-z][A-Za-z0-9+.-]*:/|data:|[^/]*\\")
-_IN_THE_INBOX = re.compile(rf"(s3://[^/]*)?/?{INBOX}(?P<path>.+)")
+_IN_THE_INBOX = re.compile(rf"(s3://[^/]*)?/?{re.escape(INBOX)}(?P<path>.+)")
 _ELSEWHERE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[/\\]|data:|\\\\")
 
 
@@ -347,7 +347,7 @@ def _wrong_path(key: str, kind: Role, path: str, shared_folders: Sequence[str]) 
     if meant and meant_key and not _may_name(meant_key, key, shared_folders):
         return _forbidden_path(key, kind, path, shared_folders)
     folder, _, json_file = key.rpartition("/")
-    depth = folder.count("/")
+    depth = key.removeprefix(INBOX).count("/")
     starts = f"Paths start in the folder of {json_file}"
     if meant and meant_key:
         cure = f"{starts}: write {_shown(meant)}."

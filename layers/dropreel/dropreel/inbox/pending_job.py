@@ -10,7 +10,7 @@ from dropreel.inbox.job_file import MAX_PROBLEMS, JobChoices
 from dropreel.inbox.pairing import MAX_FOLDERS, Group, Name, as_seen, name_of
 from dropreel.model.catalog import MODELS
 from dropreel.model.errors import Reason
-from dropreel.model.job import Job, Role, job_id
+from dropreel.model.job import INBOX, Job, Role, job_id
 from dropreel.model.uploads import ObjectVersion
 
 # Hundreds of files can share a stem (`.png`, `.Png`, ...). A job carries this many of each role, to
@@ -162,7 +162,7 @@ class PendingJob:
         if self.name.is_too_deep:
             yield Reason(
                 file=self.name.key,
-                rule=f"at most {MAX_FOLDERS} folders below inbox/",
+                rule=f"at most {MAX_FOLDERS} folders below {INBOX}",
                 found=f"{self.name.folder.count('/')} folders",
                 cure=f"Drop the files into a folder that is at most {MAX_FOLDERS} deep.",
             )

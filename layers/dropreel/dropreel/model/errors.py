@@ -154,8 +154,8 @@ class CopyUnreadable(DropreelError):
 
     retryable = True
     advice = (
-        "Ask your operator to end what archives, encrypts or denies the files under `work/` in the "
-        f"upload bucket, such as a lifecycle rule. Then {_AGAIN}."
+        "Ask your operator to end what archives, encrypts or denies the files in the work bucket, "
+        f"such as a lifecycle rule. Then {_AGAIN}."
     )
 
 

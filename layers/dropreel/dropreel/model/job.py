@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 import unicodedata
 from enum import StrEnum
@@ -12,7 +13,9 @@ from dropreel.model.catalog import OptionValue
 from dropreel.model.errors import Reason
 from dropreel.model.uploads import pin
 
-INBOX = "inbox/"
+INBOX = os.environ.get("UPLOAD_PREFIX", "inbox/")
+"""The prefix of all uploads, ending in `/`: the parameter UploadPrefix. One for a whole process."""
+
 MAX_KEY_BYTES = 1024  # S3: in UTF-8
 _MAX_EXECUTION_NAME = 80
 
@@ -50,7 +53,7 @@ class Job(BaseModel):
 
     id: str = Field(description="A slug of the stem and a digest; names its first execution.")
     bucket: str = Field(description="The upload bucket.")
-    folder: str = Field(description="The folders below `inbox/`, ending in `/`, or empty.")
+    folder: str = Field(description="The folders below the inbox, ending in `/`, or empty.")
     stem: str = Field(description="The file name that the uploads share, without its ending.")
     model: str = Field(description="The model that the user asks for.")
     prompt: str | None = None

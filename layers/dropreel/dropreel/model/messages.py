@@ -51,7 +51,7 @@ class Plan(_Message):
 
     job: Job
     route: tuple[PlannedOffer, ...] = Field(min_length=1, description="In order of preference.")
-    image: Input = Field(description="The copy that is sent, under `work/`.")
+    image: Input = Field(description="The copy that is sent, in the work bucket.")
     image_facts: ImageFacts
     audio: Input | None
     audio_facts: AudioFacts | None

@@ -1,7 +1,8 @@
 """Prepare: decode the files, choose the offers that take them, and write copies for these.
 
-The copies are under `work/`, named after the job: a second call writes the same again. A refusal
-lists every broken rule, in the words of people who have pictures and recordings, not codecs.
+The copies are in the work bucket, named after the job: a second call writes the same again. A
+refusal lists every broken rule, in the words of people who have pictures and recordings, not
+codecs.
 """
 
 import json
@@ -80,6 +81,7 @@ def prepare(
     codecs: Codecs,
     seconds_left: Callable[[], float],
     *,
+    work_bucket: str,
     catalog: Catalog,
 ) -> Plan:
     """The offers of the job's model that take all its files and options, and the copies for them.
@@ -88,8 +90,8 @@ def prepare(
     `InputRejected` with the reasons of every offer when none takes the job, `TokenMissing` and
     `InputGone`.
     """
-    picture = _Medium(job, Role.IMAGE, uploads, codecs.picture, seconds_left)
-    sound = _Medium(job, Role.AUDIO, uploads, codecs.sound, seconds_left)
+    picture = _Medium(job, Role.IMAGE, uploads, work_bucket, codecs.picture, seconds_left)
+    sound = _Medium(job, Role.AUDIO, uploads, work_bucket, codecs.sound, seconds_left)
     judge = _Judge(job, uploads, picture, sound, catalog, configured)
     if job.model not in catalog:
         raise InputRejected((*job.problems, judge.model_is_off()))
@@ -169,6 +171,7 @@ class _Medium(Generic[F]):
     job: Job
     role: Role
     uploads: PinnedUploads
+    work_bucket: str
     codec: Codec[F]
     seconds_left: Callable[[], float]
     facts: F | None = None
@@ -215,7 +218,7 @@ class _Medium(Generic[F]):
         key = f"{WORK}{self.job.id}/{self.role}.{ending}"
         size_bytes = self._into.seek(0, SEEK_END)
         self._into.seek(0)
-        version_id = self.uploads.put(self.job.bucket, key, self._into, content_type)
+        version_id = self.uploads.put(self.work_bucket, key, self._into, content_type)
         pinned = Input(role=self.role, key=key, version_id=version_id, size_bytes=size_bytes)
         return _Written(pinned, copy)
 

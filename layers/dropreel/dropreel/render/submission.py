@@ -94,7 +94,7 @@ def submit(
     offer = plan.route[next_attempt.offer]
     provider = providers(offer.provider)
     render_timeout_seconds = _render_timeout_seconds(plan, offer, settings)
-    payload = _payload(plan, offer, uploads, _url_valid_seconds(settings, render_timeout_seconds))
+    payload = _payload(plan, offer, uploads, settings, render_timeout_seconds)
     if seconds_left() < CALL_NEEDS_SECONDS:
         return step.out_of_time(next_attempt)
     if wait := step.take_turn(next_attempt, offer.provider):
@@ -130,22 +130,27 @@ def _url_valid_seconds(settings: SubmitSettings, render_timeout_seconds: float) 
 
 
 def _payload(
-    plan: Plan, offer: PlannedOffer, uploads: PresignedUploads, url_valid_seconds: int
+    plan: Plan,
+    offer: PlannedOffer,
+    uploads: PresignedUploads,
+    settings: SubmitSettings,
+    render_timeout_seconds: float,
 ) -> dict[str, OptionValue]:
     """The request's body. Its URLs grant access, so it goes to the provider and nowhere else."""
     media = _media(plan, offer.provider, offer.endpoint)
-    bucket = plan.job.bucket
     # To delete an upload is to withdraw the job, so not only the copies in `media` must exist.
-    uploaded = [given for given in plan.job.inputs if given.role is not Role.DEFAULTS]
-    needed = dict.fromkeys((*uploaded, *media.values()))
-    gone = [given.key for given in needed if not uploads.exists(bucket, given)]
+    needed = [
+        *((plan.job.bucket, it) for it in plan.job.inputs if it.role is not Role.DEFAULTS),
+        *((settings.work_bucket, copy) for copy in media.values()),
+    ]
+    gone = [given.key for bucket, given in needed if not uploads.exists(bucket, given)]
     if gone:
         raise errors.InputGone(
             f"Deleted before it could be sent to {TITLES[offer.provider]}: {', '.join(gone)}."
         )
     for given in media.values():
         try:  # a HEAD also finds what S3 refuses to read
-            with uploads.open(bucket, given) as copy:
+            with uploads.open(settings.work_bucket, given) as copy:
                 copy.read(1)
         except Unreadable as unreadable:
             raise errors.CopyUnreadable(
@@ -153,8 +158,9 @@ def _payload(
                 f"{plan.job.only(given.role).key}, so nothing was sent. It is "
                 f"{unreadable.reason.file}: {unreadable.reason.found}."
             ) from None
+    valid_seconds = _url_valid_seconds(settings, render_timeout_seconds)
     return offer.fields | {
-        field: uploads.presigned_url(bucket, given, url_valid_seconds)
+        field: uploads.presigned_url(settings.work_bucket, given, valid_seconds)
         for field, given in media.items()
     }
 
@@ -217,7 +223,7 @@ class _Step:
         if not provider.lists_requests:
             raise errors.SubmissionUnclear(unclear)
         urls = [
-            self.uploads.presigned_url(plan.job.bucket, given, 1)
+            self.uploads.presigned_url(self.settings.work_bucket, given, 1)
             for given in _media(plan, sent.provider, sent.endpoint).values()
         ]
         sent_by = sent.begun_at + timedelta(seconds=CALL_LIFE_SECONDS)

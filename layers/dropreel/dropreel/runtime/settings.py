@@ -95,7 +95,7 @@ class IntakeSettings(Settings):
     shared_folders: str = Field(
         default="",
         pattern=r"^(|[^/,. *][^,*]*/(,[^/,. *][^,*]*/)*)$",
-        description="Folders below `inbox/`, with commas between; every job may name their files.",
+        description="Folders below the inbox, with commas between; every job may name their files.",
     )
 
     @property
@@ -122,15 +122,20 @@ _CatalogOverrides = Annotated[
 
 class PrepareSettings(ProviderSettings):
     video_bucket: str
+    work_bucket: str
     catalog_overrides: _CatalogOverrides
 
 
-class SubmitSettings(ProviderSettings):
+class _TimeoutSettings(ProviderSettings):
     queue_timeout_minutes: _TimeoutMinutes = 120
     render_timeout_minutes: _TimeoutMinutes = 60
 
 
-class AdmissionSettings(SubmitSettings):
+class SubmitSettings(_TimeoutSettings):
+    work_bucket: str
+
+
+class AdmissionSettings(_TimeoutSettings):
     """For the functions that grant slots or give them back."""
 
     state_machine_arn: str
