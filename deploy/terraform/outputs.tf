@@ -6,13 +6,23 @@ output "version" {
 }
 
 output "upload_bucket" {
-  description = "Drop a picture and a voice of the same name here, under inbox/."
+  description = "Drop a picture and a voice of the same name here, under UploadPrefix."
   value       = lookup(aws_cloudformation_stack.dropreel.outputs, "UploadBucket", null)
 }
 
 output "video_bucket" {
   description = "Videos, manifests and error files come here."
   value       = lookup(aws_cloudformation_stack.dropreel.outputs, "VideoBucket", null)
+}
+
+output "upload_prefix" {
+  description = "The prefix in the upload bucket under which to drop."
+  value       = lookup(aws_cloudformation_stack.dropreel.outputs, "UploadPrefix", null)
+}
+
+output "work_bucket" {
+  description = "Copies that providers fetch. Nobody needs to look here."
+  value       = lookup(aws_cloudformation_stack.dropreel.outputs, "WorkBucket", null)
 }
 
 output "event_bus_name" {

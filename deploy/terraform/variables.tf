@@ -58,13 +58,13 @@ variable "incomplete_after_minutes" {
 }
 
 variable "shared_folders" {
-  description = "Folders below inbox/ whose files every job may name, such as faces/, with commas between. A job may name other files only in its own top folder."
+  description = "Folders below UploadPrefix whose files every job may name, such as faces/, with commas between. A job may name other files only in its own top folder."
   type        = string
   default     = ""
   nullable    = false
   validation {
     condition     = can(regex("^(?:^(|[^/,. *][^,*]*/(,[^/,. *][^,*]*/)*)$)$", var.shared_folders))
-    error_message = "SharedFolders: folders below inbox/, each ending in /, with commas between, such as faces/,music/."
+    error_message = "SharedFolders: folders below UploadPrefix, each ending in /, with commas between, such as faces/,music/."
   }
 }
 
@@ -185,6 +185,116 @@ variable "delete_after_delivery" {
   nullable    = false
 }
 
+variable "existing_upload_bucket" {
+  description = "A bucket of yours to drop into, instead of a new one. Its configuration is left alone: see docs/deploying.md for what you must switch on."
+  type        = string
+  default     = ""
+  nullable    = false
+  validation {
+    condition     = can(regex("^(?:^(|[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])$)$", var.existing_upload_bucket))
+    error_message = "ExistingUploadBucket: must be the name of a bucket."
+  }
+}
+
+variable "upload_prefix" {
+  description = "The prefix in the upload bucket under which people drop. Everything under it is theirs to drop and Dropreel's to render, also what was there before."
+  type        = string
+  default     = "inbox/"
+  nullable    = false
+  validation {
+    condition     = length(var.upload_prefix) <= 200 && can(regex("^(?:^([A-Za-z0-9_][A-Za-z0-9_ !.()=@+-]*/)+$)$", var.upload_prefix))
+    error_message = "UploadPrefix: must be folders such as media/inbox/, in ASCII, with / at the end."
+  }
+}
+
+variable "existing_video_bucket" {
+  description = "A bucket of yours for the videos, instead of a new one. It must be another one than the upload bucket, and versioned. Its configuration is left alone."
+  type        = string
+  default     = ""
+  nullable    = false
+  validation {
+    condition     = can(regex("^(?:^(|[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])$)$", var.existing_video_bucket))
+    error_message = "ExistingVideoBucket: must be the name of a bucket."
+  }
+}
+
+variable "existing_event_bus_arn" {
+  description = "A bus of yours for the events, instead of a new one."
+  type        = string
+  default     = ""
+  nullable    = false
+  validation {
+    condition     = can(regex("^(?:^(|arn:[a-z0-9-]+:events:[a-z0-9-]+:[0-9]{12}:event-bus/[A-Za-z0-9_.-]+)$)$", var.existing_event_bus_arn))
+    error_message = "ExistingEventBusArn: must be the ARN of an event bus."
+  }
+}
+
+variable "existing_ledger_table" {
+  description = "The ledger of an earlier stack of Dropreel that is deleted, instead of a new one. No two stacks may share one."
+  type        = string
+  default     = ""
+  nullable    = false
+  validation {
+    condition     = can(regex("^(?:^(|[A-Za-z0-9_.-]{3,255})$)$", var.existing_ledger_table))
+    error_message = "ExistingLedgerTable: must be the name of a table."
+  }
+}
+
+variable "existing_runcomfy_secret_arn" {
+  description = "A secret of yours that holds RunComfy's token as its plain text, instead of a new one."
+  type        = string
+  default     = ""
+  nullable    = false
+  validation {
+    condition     = can(regex("^(?:^(|arn:[a-z0-9-]+:secretsmanager:[a-z0-9-]+:[0-9]{12}:secret:[A-Za-z0-9/_+=.@-]+)$)$", var.existing_runcomfy_secret_arn))
+    error_message = "ExistingRunComfySecretArn: must be the whole ARN of a secret."
+  }
+}
+
+variable "existing_wavespeed_secret_arn" {
+  description = "A secret of yours that holds WaveSpeedAI's token as its plain text, instead of a new one."
+  type        = string
+  default     = ""
+  nullable    = false
+  validation {
+    condition     = can(regex("^(?:^(|arn:[a-z0-9-]+:secretsmanager:[a-z0-9-]+:[0-9]{12}:secret:[A-Za-z0-9/_+=.@-]+)$)$", var.existing_wavespeed_secret_arn))
+    error_message = "ExistingWaveSpeedSecretArn: must be the whole ARN of a secret."
+  }
+}
+
+variable "keep_uploads_days" {
+  description = "How many days an upload is kept in the bucket that this stack makes. 0 is for ever. Replaced and deleted versions are kept for 100 days more."
+  type        = string
+  default     = "0"
+  nullable    = false
+  validation {
+    condition     = can(regex("^(?:^(0|[1-9][0-9]{2,3})$)$", var.keep_uploads_days))
+    error_message = "KeepUploadsDays: must be 0, or 100 to 9999, because a job may wait for 90 days."
+  }
+}
+
+variable "keep_videos_days" {
+  description = "How many days videos, manifests and error files are kept in the bucket that this stack makes, and replaced and deleted versions of them as long again. 0 is for ever."
+  type        = string
+  default     = "0"
+  nullable    = false
+  validation {
+    condition     = can(regex("^(?:^(0|[1-9][0-9]{2,3})$)$", var.keep_videos_days))
+    error_message = "KeepVideosDays: must be 0, or 100 to 9999, because a job may wait for 90 days."
+  }
+}
+
+variable "keep_work_days" {
+  description = "How many days the copies that providers fetch are kept, and hidden versions as long again. 0 is for ever."
+  type        = string
+  default     = "100"
+  nullable    = false
+  validation {
+    condition     = can(regex("^(?:^(0|[1-9][0-9]{2,3})$)$", var.keep_work_days))
+    error_message = "KeepWorkDays: must be 0, or 100 to 9999, because a job may wait for 90 days."
+  }
+}
+
 variable "log_retention_days" {
   description = "How many days the logs are kept."
   type        = number
@@ -234,6 +344,16 @@ locals {
     OnSpendLimit                 = var.on_spend_limit
     CatalogOverrides             = var.catalog_overrides
     DeleteAfterDelivery          = var.delete_after_delivery
+    ExistingUploadBucket         = var.existing_upload_bucket
+    UploadPrefix                 = var.upload_prefix
+    ExistingVideoBucket          = var.existing_video_bucket
+    ExistingEventBusArn          = var.existing_event_bus_arn
+    ExistingLedgerTable          = var.existing_ledger_table
+    ExistingRunComfySecretArn    = var.existing_runcomfy_secret_arn
+    ExistingWaveSpeedSecretArn   = var.existing_wavespeed_secret_arn
+    KeepUploadsDays              = var.keep_uploads_days
+    KeepVideosDays               = var.keep_videos_days
+    KeepWorkDays                 = var.keep_work_days
     LogRetentionDays             = var.log_retention_days
     Architecture                 = var.architecture
     Tracing                      = var.tracing

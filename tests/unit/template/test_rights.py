@@ -102,13 +102,10 @@ RIGHTS: dict[str, dict[str, str]] = {
         **OF_EVERY_FUNCTION,
         **OF_WHO_CALLS_PROVIDERS,
         "UploadBucket": "s3: ListBucket ListBucketVersions",
-        "UploadBucket/inbox/*": "s3: GetObject GetObjectVersion",
-        "UploadBucket/work/*": "s3: GetObject GetObjectVersion",
-        "Ledger": "dynamodb: ConditionCheckItem GetItem PutItem Query UpdateItem",
         "WorkBucket": "s3: ListBucket ListBucketVersions",
         "UploadBucket/${UploadPrefix}*": "s3: GetObject GetObjectVersion",
         "WorkBucket/work/*": "s3: GetObject GetObjectVersion",
-        "Ledger": "dynamodb: ConditionCheckItem GetItem PutItem UpdateItem",
+        "Ledger": "dynamodb: ConditionCheckItem GetItem PutItem Query UpdateItem",
     },
     "Poll": {**OF_EVERY_FUNCTION, **OF_WHO_CALLS_PROVIDERS, **OF_ADMISSION},
     "Deliver": {
@@ -246,6 +243,8 @@ def test_a_function_may_take_from_each_queue_that_calls_it() -> None:
     for role, queue in mappings:
         for action in OF_A_QUEUES_MAPPING:
             assert queue in may(role, action), f"{role} lacks {action}"
+
+
 _ARN = r"arn:\${AWS::Partition}:(?:s3:::|dynamodb:[^/]+:table/)\${(\w+)}(.*)"
 
 
