@@ -207,6 +207,8 @@ def test_cause_of_a_failure_is_read_from_its_words(words: str, cause: FailureCau
         ("There is no account balance left", True),
         ("the prompt is too long", False),
         ("the image has a red top and a credit card in it", False),
+        ("Insufficient white balance in the picture", False),
+        ("out of color balance, image blurry", False),
     ],
 )
 def test_want_of_credit_is_read_from_a_refusals_words(words: str, about_credit: bool) -> None:

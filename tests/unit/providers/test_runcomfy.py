@@ -125,6 +125,12 @@ def test_failed_render_without_words_names_its_state(result: httpx.Response) -> 
         {"message": "Result not ready, try again."},
         {"message": "The request is not complete yet"},
         {"error": "output video not available yet"},
+        {"error": "Result not ready", "message": "Result not ready"},
+        {"code": "RESULT_NOT_READY", "message": "Result is not ready"},
+        {"message": "Result is not ready yet. Please poll again later."},
+        {"message": "The request is still in progress, result not ready"},
+        {"message": "Request is not completed, please wait"},
+        {"error_code": "409001", "message": "Job still running. Result not ready."},
     ],
 )
 def test_error_of_the_call_itself_is_no_failed_render(fields: dict[str, Any]) -> None:
@@ -141,6 +147,18 @@ VAGUE_ERRORS: list[dict[str, Any]] = [
     {"error_code": "InternalError"},
     {"code": "InternalError", "message": "oom"},
 ]
+
+
+@pytest.mark.parametrize("result", [answer(404, ""), answer(500, {}), answer(400, {})])
+def test_words_about_the_files_are_a_failed_render_whatever_the_code(
+    result: httpx.Response,
+) -> None:
+    flagged = {"error_code": "internal_policy_violation", "message": "Your image was flagged"}
+    provider, _ = runcomfy(answer(200, {"status": "error", **flagged}), result)
+
+    told = provider.ask(TICKET)
+
+    assert (told.state, told.cause) == (RenderState.FAILED, "moderated")
 
 
 @pytest.mark.parametrize("fields", VAGUE_ERRORS)
@@ -277,6 +295,11 @@ def test_result_of_a_render_that_goes_on_is_not_taken(status: str, output: dict[
         ({"status": "rejected", "message": "no face"}, "failed", "bad input"),
         ({"status": "failed", "output": {"video": ONE}}, "failed", "other"),
         ({"status": "succeeded", "output": {}, "error": "flagged"}, "failed", "moderated"),
+        (
+            {"status": "completed", "error": "flagged", "payload": {"audio": "https://s3/a.mp4"}},
+            "failed",
+            "moderated",
+        ),
         ({"error_code": 422003, "error_message": "flagged as unsafe"}, "failed", "moderated"),
         ({"error_code": 500001, "error_message": "content policy"}, "failed", "moderated"),
         ({"error_code": "DataInspectionFailed"}, "failed", "moderated"),

@@ -420,11 +420,11 @@ def test_large_page_of_the_list_is_read() -> None:
     assert find(wavespeed(page(other, listed()))[0]).request_id == "r1"
 
 
-@pytest.mark.parametrize(("taken", "count"), [(None, 1), ("", 1), (ENDPOINT, 1), ("a/model", 0)])
-def test_request_at_another_endpoint_does_not_count(taken: object, count: int) -> None:
-    provider, _ = wavespeed(page(listed("r0", model=taken)))
+@pytest.mark.parametrize("model", [None, ENDPOINT.upper(), "Wan 2.2 Speech To Video"])
+def test_request_with_our_files_is_ours_however_the_list_calls_its_model(model: object) -> None:
+    provider, _ = wavespeed(page(listed(model=model)))
 
-    assert find(provider).listed == count
+    assert find(provider).request_id == "r1"
 
 
 def test_list_is_read_page_after_page_up_to_a_bound() -> None:

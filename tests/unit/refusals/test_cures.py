@@ -306,7 +306,7 @@ CASES: dict[str, Case] = {
     "a model that is off": Case(
         [(JSON, {"model": "infinitetalk"}), *PAIR],
         'the model "infinitetalk", which is off',
-        f'Set "model" to "{SPEECH}" or "{FLASH}" in inbox/team/anna.json, and drop that file',
+        f'Set "model" to "{SPEECH}" or "{FLASH}" in inbox/team/anna.json, and drop a file of the',
         [(JSON, {"model": SPEECH})],
     ),
     "an option of another model": Case(

@@ -225,7 +225,7 @@ def test_a_model_that_is_off_is_answered_where_it_was_asked_for() -> None:
     assert f'Set "model" to "{SPEECH}" or "{FLASH}" in {DEFAULTS}, and drop' in reason.cure
 
     [reason] = refusal(GOOD, model="infinitetalk").reasons  # the stack's own model
-    assert "in anna.json, and drop that file" in reason.cure
+    assert "in inbox/team/anna.json, and drop a file of the job again" in reason.cure
 
 
 def test_without_another_model_only_the_operator_can_help() -> None:

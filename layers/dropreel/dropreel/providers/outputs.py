@@ -13,7 +13,7 @@ _MAX_DEPTH = 8
 # In order of preference, without `_` and capitals.
 _NAMES = ("video", "videos", "videourl", "videourls", "output", "outputs", "url")
 _OTHER_MEDIA = re.compile(r"image|audio|sound|voice|cover|thumb|poster|preview|mask|gif")
-_URL = re.compile(r"\s*https?://\S+\s*")
+_URL = re.compile(r"\s*https?://", re.IGNORECASE)
 _VIDEO_ENDINGS = (".mp4", ".mov", ".webm")
 _OTHER_ENDINGS = (
     *(".png", ".jpg", ".jpeg", ".webp", ".gif"),
@@ -27,8 +27,23 @@ def video_urls(output: object) -> tuple[str, ...]:
     >>> video_urls([{"cover": {"url": "https://a/1"}}, {"node": {"videos": [{"url": "https://a/2"}]}}])
     ('https://a/2',)
     """
+    return published_video_urls(output) or _by_rank(output)
+
+
+def published_video_urls(output: object) -> tuple[str, ...]:
+    """Only those under a name that pages and clients expect at the top."""
+    if not isinstance(output, dict):
+        return _by_rank(output)
+    return _by_rank({name: value for name, value in output.items() if _plain(name) in _NAMES})
+
+
+def _by_rank(output: object) -> tuple[str, ...]:
     ranked = [(_rank(url, is_named=is_named), url) for url, is_named in _urls(output)]
     return tuple(url for rank in range(3) for found, url in ranked if found == rank)
+
+
+def _plain(name: object) -> str:
+    return str(name).lower().replace("_", "")
 
 
 def _rank(url: str, *, is_named: bool) -> int | None:
@@ -46,7 +61,7 @@ def _urls(
     found: object, *, is_named: bool = True, is_other: bool = False, depth: int = 0
 ) -> Iterator[tuple[str, bool]]:
     """Each URL, and whether it is a video's by its name. In other media no name counts."""
-    if isinstance(found, str) and _URL.fullmatch(found):
+    if isinstance(found, str) and _URL.match(found):
         yield found.strip(), is_named
     if depth == _MAX_DEPTH:
         return
@@ -54,7 +69,7 @@ def _urls(
         for one in found:
             yield from _urls(one, is_named=is_named, is_other=is_other, depth=depth + 1)
     if isinstance(found, dict):
-        fields = {str(key).lower().replace("_", ""): value for key, value in found.items()}
+        fields = {_plain(key): value for key, value in found.items()}
         for name in (*_NAMES, *(name for name in fields if name not in _NAMES)):
             if "input" not in name:
                 in_other = is_other or _OTHER_MEDIA.search(name) is not None

@@ -26,21 +26,31 @@ from dropreel.providers.http import (
     is_about_the_request,
     plain_state,
 )
-from dropreel.providers.outputs import video_urls
+from dropreel.providers.outputs import published_video_urls, video_urls
 from dropreel.providers.words import cause_of, flat
 
 # Published: in_queue, in_progress, completed, cancelled. Its clients of 2026 also wait on waiting
 # and starting, and stop at error, timeout, expired and rejected. `success` is left out: it may
 # describe the answer.
 _STATES = {**STATES, "in_queue": RenderState.QUEUED, "error": RenderState.FAILED}
-# An `error` with one of these codes, or with such a sentence, is the call's own: no failed render.
+# An `error` with one of these codes, or with such words, is the call's own: no failed render.
 _ERRORS_OF_THE_CALL = (401, 402, 403, 404, 408, 410, 429)
 _NOT_READY = re.compile(
-    r"(?:the )?(?:(?:results?|outputs?|videos?|request) ){1,2}(?:is |are |was )?"
-    r"not (?:yet )?(?:ready|available|complete|completed|finished|found)(?: yet)?"
-    r"(?:\W+(?:please )?try again[\w ]*)?\W*",
+    r"\b(?:results?|outputs?|videos?|request|job|task|render)[ _](?:is |are |was )?"
+    r"not[ _](?:yet )?(?:ready|available|complete|completed|finished|found)\b"
+    r"|\bstill (?:running|in progress|processing|rendering|queued)\b",
     re.IGNORECASE,
 )
+_OF_A_FAILURE = re.compile(r"fail|error|crash|abort|exception|memory|cuda|gpu", re.IGNORECASE)
+_OF_THE_FILES = (FailureCause.MODERATED, FailureCause.BAD_INPUT)
+_OF_THE_SERVER = re.compile(r"^5\d|internal|time.?out|unavailable|server", re.IGNORECASE)
+
+
+def _is_not_ready(words: str) -> bool:
+    """Whether words say that a render goes on, and nothing of a failure: to wait for one that has
+    failed costs time, to give up one that goes on costs a second render."""
+    rest, found = _NOT_READY.subn("", words)
+    return found > 0 and not _OF_A_FAILURE.search(rest) and cause_of(rest) not in _OF_THE_FILES
 
 
 class _Answer(AnyAnswer, extra="allow"):
@@ -71,15 +81,17 @@ class _Answer(AnyAnswer, extra="allow"):
     @property
     def _is_of_the_call(self) -> bool:
         words = flat(list(self.said))
-        return self.error_status in _ERRORS_OF_THE_CALL or _NOT_READY.fullmatch(words) is not None
+        return self.error_status in _ERRORS_OF_THE_CALL or _is_not_ready(words)
 
     @property
     def may_be_of_the_server(self) -> bool:
-        """An `error` with a code of 5xx, or with a word for a code: only the result tells whether
-        the render failed."""
-        codes = filter(None, (self.error_code.strip(), self.code.strip()))
-        is_of_a_server = any(not code.isdigit() or code.startswith("5") for code in codes)
-        return plain_state(self.status) == "error" and is_of_a_server
+        """An `error` with the code of a server's fault, and no words about the files: only the
+        result tells whether the render failed."""
+        is_of_a_server = any(
+            _OF_THE_SERVER.search(code) for code in (self.error_code.strip(), self.code.strip())
+        )
+        is_of_the_files = cause_of(flat(list(self.said))) in _OF_THE_FILES
+        return plain_state(self.status) == "error" and is_of_a_server and not is_of_the_files
 
     @property
     def is_cancelled(self) -> bool:
@@ -109,9 +121,9 @@ class _Answer(AnyAnswer, extra="allow"):
         call's own."""
         if self.state not in (RenderState.COMPLETED, None):
             return self.state
-        if self.first_video is None and (words := flat([self.error, self.error_message])):
-            is_of_the_files = cause_of(words) in (FailureCause.MODERATED, FailureCause.BAD_INPUT)
-            return RenderState.FAILED if is_of_the_files else None
+        words = flat([self.error, self.error_message])
+        if words and not published_video_urls(self.model_extra):
+            return RenderState.FAILED if cause_of(words) in _OF_THE_FILES else None
         has_output = self.first_video or {"output", "outputs"} & self.model_fields_set
         if self.state is None and not has_output:
             return None

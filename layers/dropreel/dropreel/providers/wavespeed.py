@@ -113,7 +113,6 @@ class _Listed(BaseModel, frozen=True):
     """A task in the list, or a bill."""
 
     id: Text = ""
-    model: Text = ""
     created_at: Annotated[datetime | None, BeforeValidator(_time)] = None
     inputs: Any = None
     input: Any = None  # the same, by the same types
@@ -122,10 +121,9 @@ class _Listed(BaseModel, frozen=True):
     order: Annotated[_Order, OrEmpty] = _Order()
     prediction: Annotated[_BilledTask, OrEmpty] = _BilledTask()
 
-    def is_of(self, endpoint: str, since: datetime, until: datetime) -> bool:
-        """True also for what is missing: the list was asked for that endpoint and time."""
-        is_then = self.created_at is None or since <= self.created_at <= until
-        return is_then and self.model in ("", endpoint)
+    def is_of(self, since: datetime, until: datetime) -> bool:
+        """True also without a time: the list was asked for that time."""
+        return self.created_at is None or since <= self.created_at <= until
 
 
 def _listed(found: object) -> list[object] | None:
@@ -267,7 +265,7 @@ class WaveSpeed(HttpProvider[_Envelope]):
             if items is None:
                 raise Unreachable("WaveSpeed answered without a list.")
             for item in items:
-                if not item.is_of(endpoint, since, until):
+                if not item.is_of(since, until):
                     continue
                 inputs = [item.inputs, item.input]
                 is_readable = any(inputs) and not hides_versions(inputs, ours)

@@ -158,7 +158,7 @@ _TEXT_KEYS = (
 _HUMP = r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|_"
 # Providers add this to refusals of another kind.
 _NOT_CHARGED = (
-    r"\b(?:no|0|zero) (?:credits?|balance)\W+(?:\w+\W+){0,2}?"
+    r"\b(?:no|0|zero) (?:credits?|balance) (?:\w+ ){0,2}?"
     r"(?:charged|deducted|used|consumed|billed)\b"
     r"|\b(?:charged|deducted|used|consumed|billed|costs?):? (?:no|0|zero) credits?\b"
 )
@@ -169,11 +169,14 @@ _SURELY_NO_CREDIT = (
     r"\b(?:insufficient|exhausted|out of|(?:not|n't)(?: have)? (?:enough|sufficient))\W+"
     r"(?:[a-z]+\W+)?(?:credit|balance|fund)s?\b(?!\W+card)"
     r"|\b(?:credit|balance|fund)s?\W+(?:\w+\W+)?(?:insufficient|exhausted|not enough)\b"
+    r"|\bno (?:more )?credits?\b(?!\W+card)|\bunpaid\b"
+    r"|\bbalance (?:is |of )?(?:too low|zero|negative|0(?:\.0+)?\b(?!\.))"
+    r"|\bspend(?:ing)? limit (?:\w+ ){0,2}?(?:reached|exceeded)\b"
     r"|arrear|\bpayment required\b|\btrial credit|\binsufficient quota\b"
     r"|\bfree tier (?:of the model )?(?:is|has been) exhausted\b"
 )
 _FREE = r"\b(?:free\W(?:plan|tier|quota)|trial (?:plan|account|user))s?\b"
-_EXCLUDED = r"(?:\b(?:cannot|not|upgrade|exhausted)|n't)\b"
+_EXCLUDED = r"(?:\b(?:cannot|not|upgrade|exhausted|used up)|n't)\b"
 _NO_CREDIT = (
     r"(?:\b(?:insufficient|no|low|exhausted|lacks?|out of|zero|negative|exceed\w*)"
     r"|(?:\bnot|n't)(?: have)? (?:enough|sufficient)"
@@ -285,8 +288,7 @@ def cause_of(words: str) -> FailureCause:
 
 def means_no_credit(words: str) -> bool:
     """Whether a refusal means that the account lacks credit."""
-    of_money = re.sub(_NOT_OF_MONEY, "", _plain(words))
-    return re.search(_NO_CREDIT, of_money) is not None or surely_no_credit(words)
+    return re.search(_NO_CREDIT, _plain(words)) is not None or surely_no_credit(words)
 
 
 def surely_no_credit(words: str) -> bool:
@@ -300,4 +302,4 @@ def surely_moderated(words: str) -> bool:
 
 
 def _plain(words: str) -> str:
-    return re.sub(_NOT_CHARGED, "", re.sub(_HUMP, " ", words).lower())
+    return re.sub(f"{_NOT_CHARGED}|{_NOT_OF_MONEY}", "", re.sub(_HUMP, " ", words).lower())

@@ -283,13 +283,14 @@ class _Judge:
             for model in self.catalog.values()
             if (model.takes_audio if has_recording else not model.needs_audio)
         ]
-        where = file if file.endswith(".json") else f"{self.job.stem}.json"
+        where = file if file.endswith(".json") else f"{INBOX}{self.job.folder}{self.job.stem}.json"
         ask = "sk your operator to turn this model on in the parameter CatalogOverrides."
         return Reason(
             file=file,
             rule="a model that is on",
             found=f'the model "{self.job.model}", which is off',
-            cure=f'Set "model" to {listed(takers, "or")} in {where}, and drop that file. Or a{ask}'
+            cure=f'Set "model" to {listed(takers, "or")} in {where}, and drop a file of the '
+            f"job again. Or a{ask}"
             if takers
             else f"A{ask}",
         )
