@@ -262,6 +262,61 @@ variable "existing_wavespeed_secret_arn" {
   }
 }
 
+variable "kms_key_arn" {
+  description = "A key of yours for all that this stack makes to keep data, instead of AWS's own keys. docs/deploying.md has the key policy that it needs."
+  type        = string
+  default     = ""
+  nullable    = false
+  validation {
+    condition     = can(regex("^(?:^(|arn:[a-z0-9-]+:kms:[a-z0-9-]+:[0-9]{12}:key/[A-Za-z0-9-]+)$)$", var.kms_key_arn))
+    error_message = "KmsKeyArn: must be the ARN of a symmetric key in this region, not of an alias."
+  }
+}
+
+variable "permissions_boundary_arn" {
+  description = "A managed policy that bounds each role of this stack. It must allow what the roles do."
+  type        = string
+  default     = ""
+  nullable    = false
+  validation {
+    condition     = can(regex("^(?:^(|arn:[a-z0-9-]+:iam::([0-9]{12}|aws):policy/[A-Za-z0-9_+=,.@/-]+)$)$", var.permissions_boundary_arn))
+    error_message = "PermissionsBoundaryArn: must be the ARN of a managed policy."
+  }
+}
+
+variable "subnet_ids" {
+  description = "Subnets of yours to run the functions in. They need a way to the providers and to AWS: see docs/deploying.md."
+  type        = string
+  default     = ""
+  nullable    = false
+  validation {
+    condition     = can(regex("^(?:^(|subnet-[0-9a-f]{8,17}(,subnet-[0-9a-f]{8,17}){0,15})$)$", var.subnet_ids))
+    error_message = "SubnetIds: must be at most 16 ids of subnets, with commas between and no spaces."
+  }
+}
+
+variable "security_group_ids" {
+  description = "The security groups of the functions in SubnetIds. They must allow HTTPS to the outside."
+  type        = string
+  default     = ""
+  nullable    = false
+  validation {
+    condition     = can(regex("^(?:^(|sg-[0-9a-f]{8,17}(,sg-[0-9a-f]{8,17}){0,4})$)$", var.security_group_ids))
+    error_message = "SecurityGroupIds: must be at most 5 ids of security groups, with commas between and no spaces."
+  }
+}
+
+variable "access_log_bucket" {
+  description = "A bucket of yours that gets the access logs of the buckets that this stack makes. See docs/deploying.md for the policy that it needs."
+  type        = string
+  default     = ""
+  nullable    = false
+  validation {
+    condition     = can(regex("^(?:^(|[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])$)$", var.access_log_bucket))
+    error_message = "AccessLogBucket: must be the name of a bucket."
+  }
+}
+
 variable "keep_uploads_days" {
   description = "How many days an upload is kept in the bucket that this stack makes. 0 is for ever. Replaced and deleted versions are kept for 100 days more."
   type        = string
@@ -351,6 +406,11 @@ locals {
     ExistingLedgerTable          = var.existing_ledger_table
     ExistingRunComfySecretArn    = var.existing_runcomfy_secret_arn
     ExistingWaveSpeedSecretArn   = var.existing_wavespeed_secret_arn
+    KmsKeyArn                    = var.kms_key_arn
+    PermissionsBoundaryArn       = var.permissions_boundary_arn
+    SubnetIds                    = var.subnet_ids
+    SecurityGroupIds             = var.security_group_ids
+    AccessLogBucket              = var.access_log_bucket
     KeepUploadsDays              = var.keep_uploads_days
     KeepVideosDays               = var.keep_videos_days
     KeepWorkDays                 = var.keep_work_days

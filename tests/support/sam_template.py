@@ -55,6 +55,8 @@ def _holds(condition: dict[str, Any], values: dict[str, str]) -> bool:
         return not _holds(what[0], values)
     if how in ("And", "Or"):
         return (all if how == "And" else any)(_holds(one, values) for one in what)
+    if how == "Condition":
+        return _holds(WRITTEN["Conditions"][what], values)
     assert how == "Equals"
     one, other = (values[it["Ref"]] if isinstance(it, dict) else it for it in what)
     return bool(one == other)
