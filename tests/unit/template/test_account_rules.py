@@ -32,7 +32,7 @@ def resources(kind: str, **parameters: str) -> dict[str, dict[str, Any]]:
 # One key
 
 
-KEYED = {
+KEYED: dict[str, dict[str, Any]] = {
     "AWS::S3::Bucket": {
         "BucketEncryption": {
             "ServerSideEncryptionConfiguration": [
