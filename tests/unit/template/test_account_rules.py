@@ -205,7 +205,7 @@ def test_lambda_has_its_rights_to_interfaces_before_a_function_is_made() -> None
 
 
 def test_the_code_of_a_function_cannot_use_lambdas_rights_to_interfaces() -> None:
-    (policy,) = resources("AWS::IAM::ManagedPolicy", **NETWORK).values()
+    policy = resources("AWS::IAM::ManagedPolicy", **NETWORK)["NetworkInterfaces"]
     allow, deny = policy["PolicyDocument"]["Statement"]
 
     assert set(policy) == {"Description", "PolicyDocument"}
