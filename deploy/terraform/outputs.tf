@@ -25,6 +25,16 @@ output "work_bucket" {
   value       = lookup(aws_cloudformation_stack.dropreel.outputs, "WorkBucket", null)
 }
 
+output "uploader_policy_arn" {
+  description = "The policy for who drops files. It allows the folder that their tag dropreel-folder names."
+  value       = lookup(aws_cloudformation_stack.dropreel.outputs, "UploaderPolicyArn", null)
+}
+
+output "reader_policy_arn" {
+  description = "The policy for who reads videos. It allows the folder that their tag dropreel-folder names."
+  value       = lookup(aws_cloudformation_stack.dropreel.outputs, "ReaderPolicyArn", null)
+}
+
 output "event_bus_name" {
   description = "The bus of the events Video Ready, Video Failed and Upload Incomplete."
   value       = lookup(aws_cloudformation_stack.dropreel.outputs, "EventBusName", null)

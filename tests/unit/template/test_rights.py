@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from fnmatch import fnmatchcase
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from tests.support.sam_template import (
     RESOURCES,
     TASKS,
     as_list,
+    made,
     may,
     of_type,
     statements,
@@ -178,7 +180,91 @@ def test_no_role_has_rights_from_elsewhere() -> None:
     for kind in ("AWS::Serverless::Function", "AWS::Serverless::StateMachine"):
         assert not [name for name, it in of_type(kind).items() if "Policies" in it]
     kinds = {resource["Type"] for resource in RESOURCES.values()}
-    assert {kind for kind in kinds if "::IAM::" in kind} == {"AWS::IAM::Role", "AWS::IAM::Policy"}
+    assert {kind for kind in kinds if "::IAM::" in kind} == {
+        "AWS::IAM::Role",
+        "AWS::IAM::Policy",
+        "AWS::IAM::ManagedPolicy",
+    }
+    for policy in of_type("AWS::IAM::ManagedPolicy").values():
+        assert set(policy) == {"PolicyDocument"}  # attached to nobody, and never replaced
+
+
+# What IAM lets a tag's value hold, so no wildcard of a policy.
+TAG_VALUE = re.compile(r"[\w\s.:/=+@-]{0,256}")
+THEIR_FOLDER = "${aws:PrincipalTag/dropreel-folder}"
+OTHER_BUCKETS = {"ExistingUploadBucket": "theirs", "ExistingVideoBucket": "others"}
+
+
+def _allows(policy: str, folder: str | None, action: str, place: str, theirs: bool) -> bool:
+    """Whether a managed policy allows this to who has the tag. `place` is `bucket/key`, or for a
+    list `bucket?prefix`. IAM matches nothing by a variable that has no value."""
+    assert folder is None or TAG_VALUE.fullmatch(folder)
+    parameters = OTHER_BUCKETS if theirs else {}
+    ours = {"UploadBucket": "ours-up", "VideoBucket": "ours-out"}
+    values = {"AWS::Partition": "aws", "UploadPrefix": "in/box/"} | ours | parameters
+
+    def filled(text: str) -> str:
+        for name, value in values.items():
+            text = text.replace(f"${{{name}}}", value)
+        return text.replace("${!", "${")
+
+    bucket, _, prefix = place.partition("?")
+    resource = made(**parameters)["Resources"][policy]
+    for statement in resource["Properties"]["PolicyDocument"]["Statement"]:
+        assert statement["Effect"] == "Allow"
+        asked = {filled(statement["Resource"]["Sub"]): f"arn:aws:s3:::{bucket}"}
+        if "Condition" in statement:
+            ((how, where),) = statement["Condition"].items()
+            assert (how, set(where)) == ("StringLike", {"s3:prefix"})
+            asked[where["s3:prefix"]] = prefix
+        if folder is None and any(THEIR_FOLDER in pattern for pattern in asked):
+            continue
+        if action in as_list(statement["Action"]) and all(
+            fnmatchcase(it, pattern.replace(THEIR_FOLDER, folder or ""))
+            for pattern, it in asked.items()
+        ):
+            return True
+    return False
+
+
+@pytest.mark.parametrize("theirs", [False, True])
+def test_who_drops_and_who_reads_gets_their_own_top_folder(theirs: bool) -> None:
+    uploads, videos = ("theirs", "others") if theirs else ("ours-up", "ours-out")
+    dropped, put = f"{uploads}/in/box/anna/a.png", "s3:PutObject"
+    video, get = f"{videos}/anna/a.mp4", "s3:GetObject"
+    listed, look = f"{videos}?anna/", "s3:ListBucket"
+
+    for folder in ("anna", "ann", "anna2", "", None):
+        own = folder == "anna"
+        assert _allows("UploaderPolicy", folder, put, dropped, theirs) is own
+        assert _allows("ReaderPolicy", folder, get, video, theirs) is own
+        assert _allows("ReaderPolicy", folder, look, listed, theirs) is own
+    for beside in ("in/box/a.png", "anna/a.png", "in/box/ben/anna/a.png"):
+        assert not _allows("UploaderPolicy", "anna", put, f"{uploads}/{beside}", theirs)
+    for prefix in ("", "ann", "anna", "ben/"):
+        assert not _allows("ReaderPolicy", "anna", look, f"{videos}?{prefix}", theirs)
+    assert not _allows("UploaderPolicy", "anna", put, video, theirs)
+    assert not _allows("ReaderPolicy", "anna", get, dropped, theirs)
+
+
+def test_who_drops_and_who_reads_may_do_no_more() -> None:
+    may_do = {
+        name: {
+            action
+            for statement in policy["PolicyDocument"]["Statement"]
+            for action in as_list(statement["Action"])
+        }
+        for name, policy in of_type("AWS::IAM::ManagedPolicy").items()
+    }
+
+    assert may_do == {
+        "UploaderPolicy": {
+            "s3:PutObject",
+            "s3:AbortMultipartUpload",
+            "s3:ListMultipartUploadParts",
+        },
+        "ReaderPolicy": {"s3:GetObject", "s3:GetObjectVersion", "s3:ListBucket"},
+    }
 
 
 @pytest.mark.parametrize("step", RIGHTS)
