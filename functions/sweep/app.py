@@ -1,4 +1,4 @@
-"""Sweep does once a day what a lost event should have done, and gives each minute's free slots to
+"""Sweep does every hour what a lost event should have done, and gives each minute's free slots to
 the jobs that wait."""
 
 from datetime import UTC, datetime
@@ -10,13 +10,13 @@ from dropreel.aws.executions import ConcludeFunction, Executions
 from dropreel.aws.ledger import DynamoDBLedger
 from dropreel.aws.queue import IntakeQueue
 from dropreel.aws.wiring import admission_of
-from dropreel.outcome.daily_sweep import DailySweep
+from dropreel.outcome.full_sweep import FullSweep
 from dropreel.runtime.log import logger
 from dropreel.runtime.settings import SweepSettings
 
 settings = SweepSettings.from_environment()
 admission = admission_of(settings)
-daily = DailySweep(
+full_sweep = FullSweep(
     queue=IntakeQueue(settings.queue_url),
     executions=Executions(settings.state_machine_arn),
     ledger=DynamoDBLedger(settings.ledger_table),
@@ -32,4 +32,4 @@ def handler(event: dict[str, Any] | None, context: LambdaContext) -> None:
         # A retry has the same id, and resumes the executions that the first try gave a slot.
         admission.serve_waiting(context.aws_request_id)
     else:
-        daily.sweep()
+        full_sweep.sweep()

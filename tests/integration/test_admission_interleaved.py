@@ -355,7 +355,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(days=st.integers(1, 2))
     def time_passes(self, days: int) -> None:
-        """Longer than a lease: jobs that still render are overdue. Then comes the daily sweep."""
+        """Longer than a lease: jobs that still render are overdue. Then comes the full sweep."""
         self.overdue |= {job.id for job in self._going()}
         self.clock.now += days * timedelta(days=1)
         self.sweep()

@@ -157,8 +157,8 @@ def test_line_about_another_job_names_that_one(account: RenderAccount, lines: Li
 
 def test_sweep_names_the_job_of_each_execution(account: RenderAccount, lines: Lines) -> None:
     app = load_step("sweep")
-    app.daily = replace(
-        app.daily, conclude=ignored, now=lambda: datetime.now(UTC) + timedelta(minutes=1)
+    app.full_sweep = replace(
+        app.full_sweep, conclude=ignored, now=lambda: datetime.now(UTC) + timedelta(minutes=1)
     )
     jobs = [JOB, JOB.model_copy(update={"run": 2, "folder": ""})]
     client = boto3.client("stepfunctions")

@@ -59,12 +59,12 @@ class Sweeping:
         monkeypatch.setenv("CONCLUDE_FUNCTION", CONCLUDE)
         self.functions = Lambda()
         self.app = load_step("sweep")
-        daily = dataclasses.replace(
-            self.app.daily,
+        full_sweep = dataclasses.replace(
+            self.app.full_sweep,
             conclude=ConcludeFunction(CONCLUDE, cast(Any, self.functions)).invoke,
             now=lambda: datetime.now(UTC) + timedelta(minutes=1),
         )
-        monkeypatch.setattr(self.app, "daily", daily)
+        monkeypatch.setattr(self.app, "full_sweep", full_sweep)
 
     def stop(self, job: Job) -> str:
         """Start a job and have somebody stop it."""

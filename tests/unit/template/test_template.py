@@ -22,7 +22,7 @@ from dropreel.model.catalog import MODELS, TITLES
 from dropreel.model.messages import NextAttempt, PlannedOffer
 from dropreel.model.provider import Unclear, Unreachable
 from dropreel.model.timing import next_wait_seconds, throttled_wait_seconds
-from dropreel.outcome import daily_sweep as sweeping
+from dropreel.outcome import full_sweep as sweeping
 from dropreel.providers import tokens, wavespeed
 from dropreel.providers.runcomfy import RunComfy
 from dropreel.providers.wavespeed import WaveSpeed

@@ -14,7 +14,7 @@ from dropreel.render.spending import Limits
 from dropreel.runtime.settings import AdmissionSettings, ProviderAccount
 
 _OUTAGE = timedelta(days=21)
-"""Extra time for the retries of throttled calls, ten days each for submit and poll. The daily sweep
+"""Extra time for the retries of throttled calls, ten days each for submit and poll. The full sweep
 frees a slot sooner when its execution is gone."""
 
 

@@ -284,7 +284,7 @@ class Admission:
         self._serve(self.limits.in_flight, run.execution_name)
 
     def serve_all(self) -> None:
-        """Serve all queues, and notify all holders of slots again: for the daily sweep."""
+        """Serve all queues, and notify all holders of slots again: for the full sweep."""
         self._serve(self.limits.in_flight, by="", all_free=True)
 
     def serve_waiting(self, call: str) -> None:

@@ -1,4 +1,4 @@
-"""The sweep, once a day and on demand: it does what a lost event should have caused."""
+"""The full sweep, every hour and on demand: it does what a lost event should have caused."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
@@ -36,7 +36,7 @@ class EndedExecutions(Protocol):
 
 
 @dataclass(frozen=True)
-class DailySweep:
+class FullSweep:
     """May run at any time and any number of times."""
 
     queue: MessageQueue

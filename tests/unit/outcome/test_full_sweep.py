@@ -21,8 +21,8 @@ from dropreel.model.executions import EndedExecution, Ending, UnhappyEnd
 from dropreel.model.job import INBOX, Job
 from dropreel.model.ledger import Outcome, Run
 from dropreel.model.uploads import ObjectVersion, Page
-from dropreel.outcome import daily_sweep as sweeping
-from dropreel.outcome.daily_sweep import LOOKS_BACK, DailySweep
+from dropreel.outcome import full_sweep as sweeping
+from dropreel.outcome.full_sweep import LOOKS_BACK, FullSweep
 from dropreel.runtime.log import logger
 from tests.support.conclusion_bench import FAILED, sent
 from tests.support.render_fakes import JOB, NOON, MemoryLedger
@@ -213,8 +213,8 @@ class Account:
         self.described = 0
 
     @property
-    def daily(self) -> DailySweep:
-        return DailySweep(
+    def full(self) -> FullSweep:
+        return FullSweep(
             queue=self,
             executions=self,
             ledger=self.ledger,
@@ -298,7 +298,7 @@ def test_ended_execution_is_concluded_unless_that_is_done_or_under_way(
     if outcome:
         account.ledger.end(JOB, execution.started_at, outcome, NOON)
 
-    account.daily.sweep()
+    account.full.sweep()
 
     assert account.told == [(execution, account.endings[execution.arn])] * is_told
 
@@ -308,7 +308,7 @@ def test_outcome_of_another_run_says_nothing_of_this_one(account: Account) -> No
     again = account.end(JOB.model_copy(update={"run": 2}))
     account.ledger.end(JOB, first.started_at, sent(FAILED), NOON)
 
-    account.daily.sweep()
+    account.full.sweep()
 
     assert account.told_of == [again]
 
@@ -327,7 +327,7 @@ def test_only_what_ended_lately_is_looked_at(
 ) -> None:
     account.end(started=timedelta(days=80), stopped=stopped)
 
-    account.daily.sweep()
+    account.full.sweep()
 
     assert bool(account.told) is is_told
 
@@ -347,7 +347,7 @@ def test_execution_that_somebody_started_by_hand_is_passed_over(
     account.end(**by_hand)
     ours = account.end(JOB.model_copy(update={"run": 2}))
 
-    account.daily.sweep()
+    account.full.sweep()
 
     assert account.told_of == [ours]
 
@@ -355,7 +355,7 @@ def test_execution_that_somebody_started_by_hand_is_passed_over(
 def test_execution_that_is_gone_or_runs_again_is_passed_over(account: Account) -> None:
     account.endings[account.end().arn] = None
 
-    account.daily.sweep()
+    account.full.sweep()
 
     assert account.told == []
 
@@ -368,7 +368,7 @@ def test_listing_is_read_no_further_than_an_execution_can_last(account: Account)
 
     account.ended = lambda status: listing() if status == "FAILED" else iter(())  # type: ignore[method-assign]
 
-    account.daily.sweep()
+    account.full.sweep()
 
     assert len(account.told) == 1
 
@@ -381,11 +381,11 @@ def test_flood_of_failures_is_looked_at_in_part_and_said_so(
     monkeypatch.setattr(sweeping, "MAX_DESCRIBED", 3)
     for run in range(1, 4):
         account.end(JOB.model_copy(update={"run": run}), "FAILED")
-    account.daily.sweep()
+    account.full.sweep()
     assert (account.described, warned) == (3, [])
 
     aborted = account.end(JOB.model_copy(update={"run": 4}))
-    account.daily.sweep()
+    account.full.sweep()
 
     assert account.described == 6
     assert aborted in account.told_of  # first, because the others were most likely concluded
@@ -405,7 +405,7 @@ def test_each_part_is_done_whatever_else_fails(
         monkeypatch.setattr(account, broken, fail)
 
     with pytest.raises(ConnectionError, match=broken) if broken else nullcontext():
-        account.daily.sweep()
+        account.full.sweep()
 
     does = {"send": "sent", "serve_all": "served"}
     assert account.done == [done for part, done in does.items() if part != broken]
