@@ -155,6 +155,24 @@ def test_each_parameter_that_a_page_names_can_be_set(page: str, template: dict[s
     assert not [name for name in NOT_TO_BE_SET if name in text(page)]
 
 
+def test_the_template_to_import_names_what_a_stack_keeps(template: dict[str, Any]) -> None:
+    commands = section(DEPLOYING, "Take over what a deleted stack kept")
+    imported = yaml.safe_load(commands.partition("<<'END'\n")[2].partition("\nEND\n")[0])
+    kept = {
+        name: it
+        for name, it in template["Resources"].items()
+        if it.get("DeletionPolicy") and it["Type"] != "AWS::S3::BucketPolicy"
+    }
+
+    assert set(imported["Resources"]) == set(kept)
+    for name, it in imported["Resources"].items():
+        assert it["Type"] == kept[name]["Type"]
+        assert it["DeletionPolicy"] == "Retain"  # an import is refused without one
+        given = it.get("Properties", {})
+        assert given.items() <= kept[name]["Properties"].items()
+        assert not {"BucketName", "TableName"} & set(given)  # the deploy would replace it
+
+
 def test_each_output_is_documented(template: dict[str, Any]) -> None:
     rows = cells(section(DEPLOYING, "Find the outputs"))
     documented = [name for row in rows for name in quoted(row[0])]
