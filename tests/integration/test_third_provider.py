@@ -33,9 +33,9 @@ from local.standin_videos import download_from
 from tests.support import acme
 from tests.support.fault_account import (
     CONTEXT,
+    copies_window,
     load_step,
     presigned_through,
-    upload_window,
 )
 from tests.support.final_answers import ends_in
 from tests.support.render_account import UPLOADS, VIDEOS, RenderAccount, render_account
@@ -100,7 +100,7 @@ def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[AcmeApi]:
 @pytest.fixture
 def account(api: AcmeApi, monkeypatch: pytest.MonkeyPatch) -> Iterator[RenderAccount]:
     """And its account in `PROVIDERS`, with its secret. The others have no token."""
-    with render_account(monkeypatch) as account, running(upload_window(account.s3)) as window:
+    with render_account(monkeypatch) as account, running(copies_window(account.s3)) as window:
         settings = {"url": api.films, "secret": "acme-token", "max_in_flight": 1}
         accounts = json.loads(providers()) | {"acme": settings}
         monkeypatch.setenv("PROVIDERS", json.dumps(accounts))

@@ -36,9 +36,9 @@ from tests.support.fault_account import (
     RUNCOMFY,
     TOKENS,
     StandinApi,
+    copies_window,
     load_step,
     presigned_through,
-    upload_window,
 )
 from tests.support.prepare_bench import in_this_process
 from tests.support.render_account import BUS, REGION, UPLOADS, VIDEOS, RenderAccount
@@ -184,7 +184,7 @@ def account() -> Iterator[Account]:
         forget_clients()
         stack.callback(forget_clients)
         engine = stack.enter_context(second_engine())
-        window = stack.enter_context(running(upload_window(boto3.client("s3"))))
+        window = stack.enter_context(running(copies_window(boto3.client("s3"))))
         patch.setattr(
             S3Storage, "presigned_url", presigned_through(window, S3Storage.presigned_url)
         )

@@ -296,21 +296,21 @@ def fault_account() -> Iterator[FaultAccount]:
         patch.setenv("PROVIDERS", render_fakes.providers(**accounts))
         # Reading the world's certificates takes 50 ms, for each of the many clients made here.
         patch.setattr(default, "create_ssl_context", cache(httpx.create_ssl_context))
-        window = stack.enter_context(running(upload_window(account.s3)))
+        window = stack.enter_context(running(copies_window(account.s3)))
         patch.setattr(
             S3Storage, "presigned_url", presigned_through(window, S3Storage.presigned_url)
         )
         yield FaultAccount(account, standins)
 
 
-def upload_window(s3: "S3Client") -> Starlette:
-    """The upload bucket, for whoever comes with a signature."""
+def copies_window(s3: "S3Client") -> Starlette:
+    """The work bucket, for whoever comes with a signature."""
 
     def serve(request: Request) -> Response:
         if "X-Amz-Signature" not in request.query_params:
             return Response(status_code=403)
         key, version_id = request.path_params["key"], request.query_params["versionId"]
-        return Response(s3.get_object(Bucket=UPLOADS, Key=key, VersionId=version_id)["Body"].read())
+        return Response(s3.get_object(Bucket=WORK, Key=key, VersionId=version_id)["Body"].read())
 
     return Starlette(routes=[Route("/{key:path}", serve)])
 

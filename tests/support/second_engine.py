@@ -184,8 +184,8 @@ def real_definition() -> str:
         ((how, what),) = machine["DefinitionSubstitutions"][name[1]].items()
         if (how, what) == ("Ref", "AWS::Partition"):
             return "aws"
-        assert how == "GetAtt"
-        return FUNCTIONS + str(what).removesuffix("Function.Arn")
+        assert (how, str(what).endswith("Function.Alias")) == ("Ref", True)
+        return FUNCTIONS + str(what).removesuffix("Function.Alias")
 
     text = (PROJECT / machine["DefinitionUri"]).read_text()
     return json.dumps(yaml.safe_load(re.sub(r"\${(\w+)}", substituted, text)))
