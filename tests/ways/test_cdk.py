@@ -1,19 +1,20 @@
-"""The CDK example over the template. Needs node; the first run installs aws-cdk-lib."""
+"""The CDK example over the packaged template. Needs node; the first run installs aws-cdk-lib."""
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from typing import Any
 
 import pytest
-import yaml
 
 from local.embedded import PROJECT
-from tests.support.sam_template import _Loader
+from tests.support.sam_template import TEMPLATE
 
 EXAMPLE = PROJECT / "deploy/cdk"
 TOOLS = PROJECT / ".venv/cdk"
+URL = "https://artifacts.s3.eu-west-1.amazonaws.com/dropreel/0123abcd.yaml"
 
 
 @pytest.fixture(scope="module")
@@ -27,19 +28,21 @@ def synthesized(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     install = [npm, "install", "--silent", "--ignore-scripts", "--no-package-lock"]
     subprocess.run(install, cwd=TOOLS, check=True)
     out = tmp_path_factory.mktemp("cdk")
-    environment = {"CDK_OUTDIR": str(out), "DROPREEL_TEMPLATE": str(PROJECT / "template.yaml")}
-    subprocess.run([node, "app.mjs"], cwd=TOOLS, check=True, env={**os.environ, **environment})
+    context = {"CDK_OUTDIR": str(out), "CDK_CONTEXT_JSON": json.dumps({"template-url": URL})}
+    subprocess.run([node, "app.mjs"], cwd=TOOLS, check=True, env={**os.environ, **context})
     made: dict[str, Any] = json.loads((out / "dropreel.template.json").read_text())
     return made
 
 
-def test_cdk_keeps_each_resource_and_the_limit_that_is_set(synthesized: dict[str, Any]) -> None:
-    source = yaml.load((PROJECT / "template.yaml").read_text(), _Loader)
+def test_cdk_nests_the_packaged_template(synthesized: dict[str, Any]) -> None:
+    [nested] = [
+        one["Properties"]
+        for one in synthesized["Resources"].values()
+        if one["Type"] == "AWS::CloudFormation::Stack"
+    ]
 
-    for name, resource in source["Resources"].items():
-        made = synthesized["Resources"][name]
-        assert made["Type"] == resource["Type"]
-        assert set(made["Properties"]) == set(resource["Properties"]), name
-    assert "DailyRenderLimit" not in synthesized["Parameters"]
-    assert synthesized["Transform"] == source["Transform"]
-    assert synthesized["Globals"].keys() == source["Globals"].keys()
+    assert nested == {"TemplateURL": URL, "Parameters": {"DailyRenderLimit": "100"}}
+    assert set(nested["Parameters"]) <= set(TEMPLATE["Parameters"])
+    named = re.findall(r"Outputs\.(\w+)", (EXAMPLE / "app.mjs").read_text())
+    assert named
+    assert set(named) <= set(TEMPLATE["Outputs"])

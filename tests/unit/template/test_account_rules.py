@@ -63,6 +63,23 @@ KEYED: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.parametrize(
+    ("policy", "actions"),
+    [
+        ("UploaderPolicy", ["kms:GenerateDataKey", "kms:Decrypt"]),
+        ("ReaderPolicy", ["kms:Decrypt"]),
+    ],
+)
+def test_people_may_use_the_owners_key_through_s3_alone(policy: str, actions: list[str]) -> None:
+    document = resources("AWS::IAM::ManagedPolicy", KmsKeyArn=KEY)[policy]["PolicyDocument"]
+    [statement] = [it for it in document["Statement"] if "kms:Decrypt" in as_list(it["Action"])]
+
+    assert as_list(statement["Action"]) == actions
+    assert statement["Resource"] == {"Ref": "KmsKeyArn"}
+    through = {"Sub": "s3.${AWS::Region}.${AWS::URLSuffix}"}
+    assert statement["Condition"] == {"StringEquals": {"kms:ViaService": through}}
+
+
 @pytest.mark.parametrize("kind", KEYED)
 def test_all_that_keeps_data_is_under_the_owners_key(kind: str) -> None:
     assert resources(kind, KmsKeyArn=KEY)
