@@ -105,6 +105,7 @@ def up(
         environment |= {
             "UPLOAD_BUCKET": outputs["UploadBucket"],
             "VIDEO_BUCKET": outputs["VideoBucket"],
+            "WORK_BUCKET": outputs["WorkBucket"],
             "STATE_MACHINE_ARN": outputs["StateMachineArn"],
             "EVENT_BUS": outputs["EventBusName"],
             "LEDGER_TABLE": outputs["LedgerTable"],

@@ -13,7 +13,8 @@ def test_the_commands_of_the_page_delete_one_persons_data(stack: Stack, tmp_path
     for stem in (person, *others):
         assert stack.event_of(stack.drop(stem))["detail-type"] == "Video Ready"
     stack.upload(f"{person}.mp3", b"of another version")
-    assert left_of(stack, f"{person}.")
+    jobs = jobs_of(stack, person)
+    assert all(copies_of(stack, job) for job in jobs)
 
     ended = subprocess.run(
         ["sh", "-euc", commands()],
@@ -28,8 +29,10 @@ def test_the_commands_of_the_page_delete_one_persons_data(stack: Stack, tmp_path
 
     assert (ended.returncode, ended.stderr) == (0, "")
     assert left_of(stack, f"{person}.") == []
+    assert [copy for job in jobs for copy in copies_of(stack, job)] == []
     for other in others:
         assert len(left_of(stack, f"{other}.")) >= 8
+        assert all(copies_of(stack, job) for job in jobs_of(stack, other))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -39,24 +42,36 @@ def commands() -> str:
     return section.partition("```sh\n")[2].partition("```")[0]
 
 
+def jobs_of(stack: Stack, name: str) -> set[str]:
+    plans = [item for item in stack.ledger("job#") if "plan" in item]
+    jobs = {it["pk"]["S"].removeprefix("job#") for it in plans if f"inbox/{name}." in str(it)}
+    assert jobs
+    return jobs
+
+
+def copies_of(stack: Stack, job: str) -> list[str]:
+    return versions_of(stack, stack.environment["WORK_BUCKET"], f"work/{job}/")
+
+
 def left_of(stack: Stack, name: str) -> list[str]:
-    """What is there of the files of a name: versions in both buckets, copies, items."""
+    """What is there of the files of a name: versions of uploads and videos, items."""
     output = f"output#{stack.environment['UPLOAD_BUCKET']}/{name.rstrip('.')}"
     items = [
         item
         for item in stack.ledger("")
         if f"inbox/{name}" in str(item) or item["pk"]["S"] == output
     ]
-    jobs = {item["pk"]["S"].removeprefix("job#") for item in items if "plan" in item}
-    prefixes = [
-        (stack.environment["UPLOAD_BUCKET"], f"inbox/{name}"),
-        (stack.environment["VIDEO_BUCKET"], name),
-        *((stack.environment["UPLOAD_BUCKET"], f"work/{job}/") for job in jobs),
+    return [
+        *(f"{item['pk']['S']} {item['sk']['S']}" for item in items),
+        *versions_of(stack, stack.environment["UPLOAD_BUCKET"], f"inbox/{name}"),
+        *versions_of(stack, stack.environment["VIDEO_BUCKET"], name),
     ]
+
+
+def versions_of(stack: Stack, bucket: str, prefix: str) -> list[str]:
     pages = stack.client("s3").get_paginator("list_object_versions")
-    return [f"{item['pk']['S']} {item['sk']['S']}" for item in items] + [
+    return [
         f"{one['Key']} {one['VersionId']}"
-        for bucket, prefix in prefixes
         for page in pages.paginate(Bucket=bucket, Prefix=prefix)
         for one in (*page.get("Versions", ()), *page.get("DeleteMarkers", ()))
     ]

@@ -92,11 +92,11 @@ READ_PICTURE: Call = (
     *("s3", "get_object"),
     {"Bucket": "$uploads", "Key": PICTURE, "VersionId": "$picture_version"},
 )
-READ_COPY: Call = ("s3", "get_object", {"Bucket": "$uploads", "Key": "work/.least/picture.png"})
+READ_COPY: Call = ("s3", "get_object", {"Bucket": "$work", "Key": "work/.least/picture.png"})
 READ_VIDEO: Call = ("s3", "get_object", {"Bucket": "$videos", "Key": ".least/a.mp4"})
 WRITE_COPY: Call = (
     *("s3", "put_object"),
-    {"Bucket": "$uploads", "Key": "work/.least/b.png", "Body": b""},
+    {"Bucket": "$work", "Key": "work/.least/b.png", "Body": b""},
 )
 WRITE_VIDEO: Call = ("s3", "put_object", {"Bucket": "$videos", "Key": ".least/a.mp4", "Body": b""})
 START: Call = (
@@ -123,7 +123,7 @@ QUERY: Call = (
     },
 )
 LIST_UPLOADS: Call = ("s3", "list_object_versions", {"Bucket": "$uploads", "Prefix": "inbox/"})
-LIST_COPIES: Call = ("s3", "list_object_versions", {"Bucket": "$uploads", "Prefix": "work/"})
+LIST_COPIES: Call = ("s3", "list_object_versions", {"Bucket": "$work", "Prefix": "work/"})
 LIST_VIDEOS: Call = ("s3", "list_objects_v2", {"Bucket": "$videos"})
 
 # What one function does and another must not.
@@ -171,7 +171,6 @@ REFUSED: dict[str, dict[str, Call]] = {
         "call a function": INVOKE,
         "announce": ANNOUNCE,
         "delete the ledger's item": DELETE_ITEM,
-        "query the ledger": QUERY,
     },
     "poll": {
         "read a picture": READ_PICTURE,
@@ -244,7 +243,7 @@ ALLOWED: dict[str, tuple[Call, ...]] = {
         QUERY,
     ),
     "admit": (READ_ITEM, QUERY),
-    "submit": (READ_TOKEN, READ_PICTURE, READ_COPY, LIST_UPLOADS, READ_ITEM),
+    "submit": (READ_TOKEN, READ_PICTURE, READ_COPY, LIST_UPLOADS, READ_ITEM, QUERY),
     "poll": (READ_TOKEN, QUERY),
     "deliver": (READ_TOKEN, READ_VIDEO, LIST_VIDEOS, QUERY),
     "conclude": (READ_TOKEN, LIST_VIDEOS, READ_ITEM),
@@ -264,12 +263,13 @@ def places(stack: Stack) -> dict[str, str]:
     """What the calls name. The files are there to be read; hidden ones start no job."""
     s3 = stack.client("s3")
     uploads, videos = stack.environment["UPLOAD_BUCKET"], stack.environment["VIDEO_BUCKET"]
+    work = stack.environment["WORK_BUCKET"]
     versions = {
         key: s3.put_object(Bucket=bucket, Key=key, Body=b"-")["VersionId"]
         for bucket, key in (
             (uploads, PICTURE),
             (uploads, "inbox/.least/a.txt"),
-            (uploads, "work/.least/picture.png"),
+            (work, "work/.least/picture.png"),
             (videos, ".least/a.mp4"),
         )
     }
@@ -277,6 +277,7 @@ def places(stack: Stack) -> dict[str, str]:
     return {
         "uploads": uploads,
         "videos": videos,
+        "work": work,
         "picture_version": versions[PICTURE],
         "text_version": versions["inbox/.least/a.txt"],
         "ledger": stack.output("LedgerTable"),
