@@ -33,6 +33,10 @@ class NotConcluded(OperateError):
     """Executions were stopped, and their events are not sent."""
 
 
+class BusInUse(OperateError):
+    """AWS deletes no event bus that has rules, and others have made some."""
+
+
 @dataclass(frozen=True)
 class Kept:
     """A resource that outlives the stack."""
@@ -55,6 +59,9 @@ class Standing(Protocol):
 
     def is_concluded(self, execution: Execution) -> bool: ...
 
+    def rules_on_its_bus(self) -> Sequence[str]:
+        """The names of the rules that others have on the stack's own event bus."""
+
     def delete(self) -> None: ...
 
 
@@ -66,7 +73,7 @@ def teardown(
 ) -> None:
     """Stop intake, stop the executions, wait for their conclusion, delete.
 
-    Raises `NotConcluded`, and deletes nothing then.
+    Raises `NotConcluded` or `BusInUse`, and deletes nothing then.
     """
     stack.stop_intake()
     say("Intake is stopped.")
@@ -74,6 +81,13 @@ def teardown(
     stopped = list(_stop_all(stack))
     say(f"{len(stopped)} executions are stopped.")
     _wait_for_conclusion(stack, stopped, sleep, patience_seconds)
+    # Only now: until here, these rules bring the last events to who waits for them.
+    if rules := stack.rules_on_its_bus():
+        raise BusInUse(
+            f"The event bus has rules that are not the stack's: {', '.join(rules)}. AWS deletes no "
+            "bus with rules. All events are sent: remove the rules, and run this again. Nothing is "
+            "deleted."
+        )
     say("Deleting the stack ...")
     stack.delete()
 
@@ -163,6 +177,13 @@ class StandingStack:
     def is_concluded(self, execution: Execution) -> bool:
         outcome = self._deployed.outcome(execution.job, execution.started_at)
         return outcome is not None and outcome.sent_at is not None
+
+    def rules_on_its_bus(self) -> Sequence[str]:
+        if "EventBus" not in self._resources:
+            return ()  # it belongs to somebody else, and stays
+        _, bus = self._resources["EventBus"]
+        pages = self._events.get_paginator("list_rules").paginate(EventBusName=bus)
+        return [rule["Name"] for page in pages for rule in page["Rules"]]
 
     def delete(self) -> None:
         self._cloudformation.delete_stack(StackName=self._name)

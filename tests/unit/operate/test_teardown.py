@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 import pytest
 
 from operate.choice import Execution
-from operate.teardown import Kept, NotConcluded, teardown
+from operate.teardown import BusInUse, Kept, NotConcluded, teardown
 from tests.support.render_fakes import JOB, NOON
 
 
@@ -22,6 +22,7 @@ class Stack:
         self.left = [_execution(name) for name in running]
         self.late = [_execution(name) for name in late]
         self.looks = looks
+        self.rules: Sequence[str] = ()
         self.log: list[str] = []
 
     def kept(self) -> Sequence[Kept]:
@@ -42,6 +43,9 @@ class Stack:
     def is_concluded(self, execution: Execution) -> bool:
         self.looks -= 1
         return self.looks < 0
+
+    def rules_on_its_bus(self) -> Sequence[str]:
+        return self.rules
 
     def delete(self) -> None:
         self.log.append("delete")
@@ -68,6 +72,19 @@ def test_an_idle_stack_is_deleted_at_once() -> None:
     teardown(stack, lambda _: None, stack.sleep)
 
     assert stack.log == ["stop intake", "delete"]
+
+
+def test_consumers_get_the_last_events_before_their_rules_have_to_go() -> None:
+    stack = Stack(["renders"], looks=0)
+    stack.rules = ["ours", "theirs"]
+
+    with pytest.raises(BusInUse, match="not the stack's: ours, theirs"):
+        teardown(stack, lambda _: None, stack.sleep)
+    assert stack.log == ["stop intake", "stop renders"]
+    stack.rules = ()
+    teardown(stack, lambda _: None, stack.sleep)
+
+    assert stack.log[-1] == "delete"
 
 
 def test_without_a_conclusion_nothing_is_deleted() -> None:
