@@ -73,7 +73,7 @@ down: environments ## stop it
 test: environments ## all tests: unit, integration, e2e
 	@$(DEV)/pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder
 
-test-all: test types ways hunt checkov ## the tests, and what takes longer: types, Terraform and CDK, the scan, the hunt, both architectures, the benches
+test-all: test types ways in-flight hunt checkov ## the tests, and what takes longer: types, Terraform and CDK, an update, the scan, the hunt, both architectures, the benches
 	@for one in arm64 x86_64; do $(MAKE) build ARCHITECTURE=$$one && $(DEV)/python -m tests.bench.layers || exit 1; done
 	@$(MAKE) bench-cold bench-deliver bench-latency bench-intake bench-drops bench-burst
 
@@ -108,6 +108,9 @@ types: environments ## check the TypeScript types that the events' schemas give;
 
 ways: environments ## try the packaged template with Terraform and CDK; needs terraform and node: [PLUGINS=folder]
 	@PLUGINS="$(PLUGINS)" $(DEV)/pytest tests/ways
+
+in-flight: environments ## update a deployed stack while jobs are in flight, then delete it while one waits
+	@$(DEV)/pytest tests/update
 
 checkov: environments .venv/checkov/.made ## scan the template; each finding is mended, or named in docs/security.md
 	@$(DEV)/python -m local.findings .venv/checkov/bin/checkov
@@ -204,5 +207,5 @@ redrive-uploads: .venv/dev/.made ## send uploads that intake failed on through i
 clean: down ## remove what was built, and the environments
 	rm -rf out .aws-sam .venv
 
-.PHONY: demo up down test test-all types ways checkov licences audit sbom hunt lint format events terraform prices picture bench-burst bench-cold bench-deliver \
+.PHONY: demo up down test test-all types ways in-flight checkov licences audit sbom hunt lint format events terraform prices picture bench-burst bench-cold bench-deliver \
     bench-drops bench-intake bench-latency build deploy package stack-name token rerun sweep teardown redrive-uploads clean

@@ -101,7 +101,10 @@ def up(
         say("Deploying it (sam deploy)")
         template = _laid_over(home, standins, max_wait_seconds)
         given = {"Architecture": ARCHITECTURE, "SettleSeconds": "2", **(parameters or {})}
-        outputs = _deploy(home, template, environment, given)
+        client(environment, "s3").create_bucket(
+            Bucket="sam-artifacts", CreateBucketConfiguration={"LocationConstraint": REGION}
+        )
+        outputs = deploy(home, template, environment, given)
         environment |= {
             "UPLOAD_BUCKET": outputs["UploadBucket"],
             "VIDEO_BUCKET": outputs["VideoBucket"],
@@ -365,13 +368,10 @@ def _sources_digest() -> str:
     return digest.hexdigest()
 
 
-def _deploy(
+def deploy(
     home: Home, template: Path, environment: Environment, parameters: Mapping[str, str]
 ) -> dict[str, str]:
-    """`sam deploy`, and the stack's outputs."""
-    client(environment, "s3").create_bucket(
-        Bucket="sam-artifacts", CreateBucketConfiguration={"LocationConstraint": REGION}
-    )
+    """`sam deploy`, and the stack's outputs. Where there is a stack, it is updated."""
     overrides = [f"{name}='{value}'" for name, value in parameters.items()]
     _sam(
         home,

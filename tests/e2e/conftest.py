@@ -1,6 +1,9 @@
 """The deployed template on an embedded AWS of its own, with short waits by configuration."""
 
 import json
+import os
+import subprocess
+import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -148,6 +151,20 @@ class Stack:
         values = {one["OutputKey"]: one["OutputValue"] for one in stack["Outputs"]}
         value: str = values[name]
         return value
+
+    def operate(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [sys.executable, "-m", "operate", *arguments],
+            cwd=PROJECT,
+            env={
+                **os.environ,
+                **self.environment,
+                "PYTHONPATH": os.pathsep.join([str(PROJECT), str(PROJECT / "layers/dropreel")]),
+            },
+            capture_output=True,
+            text=True,
+            check=False,
+        )
 
     def idle(self, queue: str) -> bool:
         """Whether a queue has no message left, seen or unseen."""

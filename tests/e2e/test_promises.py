@@ -3,9 +3,6 @@ otherwise than they should.
 """
 
 import json
-import os
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +14,6 @@ import pytest
 
 from dropreel.model.job import execution_name
 from local import embedded
-from local.embedded import PROJECT
 from tests.e2e.conftest import (
     PORTRAIT,
     RUNCOMFY_SLOTS,
@@ -66,21 +62,6 @@ def run_of(stack: Stack, job: str, run: int) -> Event:
         lambda event: (
             (said := event["detail"].get("job", {})).get("id") == job and said["run"] == run
         )
-    )
-
-
-def rerun(stack: Stack, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, "-m", "operate", "rerun", *arguments],
-        cwd=PROJECT,
-        env={
-            **os.environ,
-            **stack.environment,
-            "PYTHONPATH": os.pathsep.join([str(PROJECT), str(PROJECT / "layers/dropreel")]),
-        },
-        capture_output=True,
-        text=True,
-        check=False,
     )
 
 
@@ -158,7 +139,7 @@ def test_a_delivery_that_failed_is_run_again_without_paying_again(stack: Stack) 
     assert failure_of(stack, job) == "ResultRefused"
     until(lambda: stack.ended(job) == "FAILED", "the end of the first run")
 
-    told = rerun(stack, "--id", job)
+    told = stack.operate("rerun", "--id", job)
 
     assert told.returncode == 0, told.stdout + told.stderr
     assert run_of(stack, job, run=2)["detail-type"] == "Video Ready"
@@ -166,7 +147,7 @@ def test_a_delivery_that_failed_is_run_again_without_paying_again(stack: Stack) 
     assert events_of(stack, job) == [("Video Failed", 1), ("Video Ready", 2)]
     assert stack.video_bucket("spilled.mp4") is not None
     assert stack.video_bucket("spilled.error.json") is None
-    again = rerun(stack, "--id", job)
+    again = stack.operate("rerun", "--id", job)
     assert again.returncode == 1
     assert len(stack.executions("spilled-")) == 2
 
@@ -246,13 +227,13 @@ def test_a_failed_job_is_not_run_over_a_newer_drop(
     newer = job_of("corrected", stack.upload("corrected.png", picture), voice)
     until(lambda: len(stack.submissions("corrected")) == 2, "the newer one's submission")
 
-    many = rerun(stack, "--failed-since", "1h")
-    named = rerun(stack, "--id", older)
+    many = stack.operate("rerun", "--failed-since", "1h")
+    named = stack.operate("rerun", "--id", older)
 
     for said in (many, named):
         assert newer in "".join(said.stdout.split()), said.stdout
     assert f"{older}-r2" not in {e["name"] for e in stack.executions("corrected")}
-    assert rerun(stack, "--id", older, "--yes").returncode == 0
+    assert stack.operate("rerun", "--id", older, "--yes").returncode == 0
     assert run_of(stack, older, 2)["detail"]["video"]["key"] in (
         "corrected.mp4",
         f"corrected.{older}.mp4",
