@@ -34,7 +34,6 @@ def handler(event, context):
     return deployed_before(event, context)
 """
 
-
 RULE = "dropreel-events"
 """A consumer's rule on the stack's bus, for the queue that the events are read from."""
 
@@ -112,6 +111,34 @@ def in_next_layer(stack: Stack, job: str) -> set[str]:
         for line in log_lines(stack, job)
         if line.get("layer") == "next"
     }
+
+
+def test_a_parameter_alone_is_published(stack: Stack) -> None:
+    """To all functions, whether they read it or not. What was published before is still there."""
+    functions = stack.client("lambda")
+    names = [it["FunctionName"] for it in functions.list_functions()["Functions"]]
+
+    def live(name: str) -> str:
+        version: str = functions.get_alias(FunctionName=name, Name="live")["FunctionVersion"]
+        return version
+
+    def settings(name: str, version: str) -> dict[str, str]:
+        found = functions.get_function_configuration(FunctionName=name, Qualifier=version)
+        variables: dict[str, str] = found["Environment"]["Variables"]
+        return variables
+
+    before = {name: live(name) for name in names}
+
+    template = BUILD / f"{stack.home.path.name}.yaml"
+    embedded.deploy(stack.home, template, stack.environment, {"DailyRenderLimit": "150"})
+
+    assert len(names) == 9
+    for name in names:
+        assert live(name) != before[name]
+        assert settings(name, before[name])["DAILY_RENDER_LIMIT"] == "200"
+        assert settings(name, live(name))["DAILY_RENDER_LIMIT"] == "150"
+        limits = json.loads(settings(name, live(name))["PROVIDERS"])
+        assert limits["runcomfy"]["max_in_flight"] == "1"  # a parameter that was not named
 
 
 def test_an_update_loses_no_job_in_flight(stack: Stack) -> None:
