@@ -5,14 +5,16 @@ import subprocess
 from pathlib import Path
 
 from local.embedded import ENVIRONMENTS, PROJECT
-from tests.e2e.conftest import Stack
+from tests.e2e.conftest import SPEECH, Stack, until
 
 
 def test_the_commands_of_the_page_delete_one_persons_data(stack: Stack, tmp_path: Path) -> None:
     person, others = "people/anna", ["people/annabel", "others/people/anna"]
     for stem in (person, *others):
         assert stack.event_of(stack.drop(stem))["detail-type"] == "Video Ready"
-    stack.upload(f"{person}.mp3", b"of another version")
+    stack.upload(f"{person}.mp3", SPEECH.read_bytes())  # another version, and nothing to render
+    done = ["SUCCEEDED"] * 3
+    until(lambda: [one["status"] for one in stack.executions("anna-")] == done, "the jobs' ends")
     jobs = jobs_of(stack, person)
     assert all(copies_of(stack, job) for job in jobs)
 
