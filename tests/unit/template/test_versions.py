@@ -58,6 +58,12 @@ def test_each_change_of_a_function_is_published(function: str) -> None:
     assert settings == {"Ref": "SettingsVersion"}
 
 
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_an_old_version_stays_when_its_description_changes(function: str) -> None:
+    """SAM gives the policy of a function to its version, which CloudFormation then replaces."""
+    assert RESOURCES[function]["UpdateReplacePolicy"] == "Retain"
+
+
 def test_each_parameter_is_in_the_settings_whose_number_is_published() -> None:
     content = of_type("AWS::AppConfig::HostedConfigurationVersion")["SettingsVersion"]["Content"]
 
