@@ -18,7 +18,9 @@ def _references(value: Any) -> Iterator[str]:  # noqa: ANN401 - as YAML has it
             if key in {"Ref", "GetAtt"}:
                 yield inner
             elif key == "Sub":
-                yield from re.findall(r"\$\{([\w.]+)\}", inner)
+                text, values = inner if isinstance(inner, list) else (inner, {})
+                yield from set(re.findall(r"\$\{([\w.]+)\}", text)) - set(values)
+                yield from _references(values)
             else:
                 yield from _references(inner)
     elif isinstance(value, list):
