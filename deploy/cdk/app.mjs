@@ -1,15 +1,16 @@
 // Dropreel as a nested stack of yours. `make package` prints the URL. CfnInclude is no way: it does
 // not know SAM's names, such as the alias of a function.
-import { App, CfnStack, Stack } from "aws-cdk-lib";
+import { App, CfnOutput, CfnStack, Fn, Stack } from "aws-cdk-lib";
 
 const app = new App();
 const stack = new Stack(app, "dropreel");
 
 const dropreel = new CfnStack(stack, "Dropreel", {
-  templateUrl: app.node.getContext("template-url"),
+  templateUrl: app.node.tryGetContext("template-url") ?? "",
   // A parameter without a value here keeps its default.
   parameters: { DailyRenderLimit: "100" },
 });
 
-// An output of Dropreel, for what stands beside it:
-export const videos = dropreel.getAtt("Outputs.VideoBucket");
+// The stack that `make token`, `make sweep` and `make teardown` take as STACK=, and an output of it.
+new CfnOutput(stack, "DropreelStack", { value: Fn.select(1, Fn.split("/", dropreel.ref)) });
+new CfnOutput(stack, "Videos", { value: dropreel.getAtt("Outputs.VideoBucket").toString() });
