@@ -244,9 +244,12 @@ def test_a_failed_job_is_not_run_over_a_newer_drop(
 
 
 def had_nothing_to_render(stack: Stack, execution_arn: str) -> bool:
-    """Two files are replaced one after the other: the first of them makes a job of its own."""
+    """Two files are replaced one after the other: the first of them makes a job of its own. Or a
+    file is dropped again as it was."""
     described = stack.client("stepfunctions").describe_execution(executionArn=execution_arn)
-    return "same_as" in json.loads(described.get("output", "{}"))
+    output = json.loads(described.get("output", "{}"))
+    # MiniStack ignores the Output of a Parallel, whose result is a list.
+    return "same_as" in (output[0] if isinstance(output, list) else output)
 
 
 def test_nothing_is_left_behind(stack: Stack) -> None:

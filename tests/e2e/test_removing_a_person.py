@@ -1,4 +1,7 @@
-"""The commands of docs/security.md that delete one person's data, run as they stand there."""
+"""The commands of docs/security.md that delete one person's data, run as they stand there.
+
+The file comes after test_promises, whose last test adds up what the ledger has of all jobs.
+"""
 
 import os
 import subprocess
