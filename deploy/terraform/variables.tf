@@ -186,7 +186,7 @@ variable "delete_after_delivery" {
 }
 
 variable "existing_upload_bucket" {
-  description = "A bucket of yours to drop into, instead of a new one. Its configuration is left alone: see docs/deploying.md for what you must switch on."
+  description = "A bucket of yours to drop into, instead of a new one. Its configuration is left alone: see docs/deploying.md for what you must switch on. Change it only when nothing runs or waits."
   type        = string
   default     = ""
   nullable    = false
@@ -197,7 +197,7 @@ variable "existing_upload_bucket" {
 }
 
 variable "upload_prefix" {
-  description = "The prefix in the upload bucket under which people drop. Everything under it is theirs to drop and Dropreel's to render, also what was there before."
+  description = "The prefix in the upload bucket under which people drop. Everything under it is theirs to drop and Dropreel's to render, also what was there before. Change it only when nothing runs or waits."
   type        = string
   default     = "inbox/"
   nullable    = false
@@ -230,7 +230,7 @@ variable "existing_event_bus_arn" {
 }
 
 variable "existing_ledger_table" {
-  description = "The ledger of an earlier stack of Dropreel that is deleted, instead of a new one. No two stacks may share one."
+  description = "The ledger of an earlier stack of Dropreel that is deleted, instead of a new one. No two stacks may share one. Set it only at the first deploy: the attempts of jobs that run, and the day's spend, are in the ledger. With another one, renders could be paid twice."
   type        = string
   default     = ""
   nullable    = false

@@ -277,6 +277,16 @@ def test_an_upload_whose_job_could_not_be_started_is_looked_at_again(
     assert len(account.jobs) == 1
 
 
+def test_upload_that_waited_under_another_prefix_becomes_a_dead_letter(account: Account) -> None:
+    """Its batch goes on, and a new upload outside the inbox is ignored."""
+    now = datetime.now(UTC)
+    waiting = SeenUpload(bucket=UPLOADS, key="media/anna.png", version_id="v1", first_seen=now)
+
+    answer = account.deliver(waiting.model_dump_json(), account.drop("media/anna.mp3"))
+
+    assert answer == {"batchItemFailures": [{"itemIdentifier": "m0"}]}
+
+
 # The sweep
 
 

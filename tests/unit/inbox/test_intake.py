@@ -9,7 +9,13 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from dropreel.inbox.messages import SeenUpload, Sweep, SweepPosition, message_in
+from dropreel.inbox.messages import (
+    SeenUpload,
+    Sweep,
+    SweepPosition,
+    UploadOutsideInbox,
+    message_in,
+)
 from dropreel.inbox.pairing import DEFAULTS_PREFIXES
 from dropreel.inbox.pending_job import MAX_IGNORED
 from dropreel.model.events import OlderVideo, StoredFile, UploadIncomplete
@@ -401,6 +407,16 @@ GOING_ON = Sweep(sweep=SweepPosition(bucket=UPLOADS, after="inbox/a b+c%20d'\"ðŸ
 )
 def test_message_is_read(message: str, read: BaseModel) -> None:
     assert message_in(message) == read
+
+
+def test_upload_that_waited_when_the_prefix_was_changed_is_an_error() -> None:
+    """So it becomes a dead letter. S3's own event from elsewhere is ignored."""
+    waiting = CREATED.model_copy(update={"key": "media/in/anna.png"})
+
+    with pytest.raises(UploadOutsideInbox, match=r"media/in/anna\.png .* inbox/"):
+        message_in(waiting.model_dump_json())
+
+    assert message_in(EVENT.read_text().replace(CREATED.key, waiting.key)) == waiting
 
 
 @pytest.mark.parametrize("message", ["", "{}", "no JSON", '{"source": "aws.s3"}', "[]"])

@@ -4,6 +4,8 @@ from typing import Literal, Protocol
 
 from pydantic import AwareDatetime, BaseModel, Field, TypeAdapter
 
+from dropreel.model.job import INBOX
+
 
 class MessageQueue(Protocol):
     """The intake queue."""
@@ -80,7 +82,25 @@ _MESSAGE: TypeAdapter[ObjectCreated | SeenUpload | Sweep] = TypeAdapter(
 )
 
 
+class UploadOutsideInbox(Exception):
+    """An upload waited while UploadPrefix was changed. Ignored, it would be lost."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(
+            f"{key} has waited, and does not begin with UploadPrefix, which is {INBOX} now. Deploy "
+            "again with the earlier UploadPrefix, and run `make redrive-uploads`; or drop the file "
+            f"again under {INBOX}."
+        )
+
+
 def message_in(message: str) -> SeenUpload | Sweep:
-    """Parse a message of the intake queue. Raises pydantic's `ValidationError`."""
+    """Parse a message of the intake queue.
+
+    Raises pydantic's `ValidationError`, and `UploadOutsideInbox`.
+    """
     parsed = _MESSAGE.validate_json(message)
-    return parsed.seen_upload if isinstance(parsed, ObjectCreated) else parsed
+    if isinstance(parsed, ObjectCreated):
+        return parsed.seen_upload
+    if isinstance(parsed, SeenUpload) and not parsed.key.startswith(INBOX):
+        raise UploadOutsideInbox(parsed.key)
+    return parsed
