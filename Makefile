@@ -192,7 +192,7 @@ rerun: .venv/dev/.made ## run failed jobs again, paying nothing twice: ID= or FA
 	    $(if $(filter-out 0,$(DRY_RUN)),--dry-run) $(if $(filter-out 0,$(YES)),--yes) \
 	    $(if $(filter-out 0,$(AGAIN)),--again)
 
-sweep: .venv/dev/.made ## do now what the hourly sweep does: start and conclude what events missed
+sweep: .venv/dev/.made ## do now what the daily sweep does: start and conclude what events missed
 	@$(OPERATE) sweep --stack "$$STACK"
 
 teardown: .venv/dev/.made ## stop all jobs, then delete the stack; keeps buckets and ledger: [YES=1]

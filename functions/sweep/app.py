@@ -10,7 +10,7 @@ from dropreel.aws.executions import ConcludeFunction, Executions
 from dropreel.aws.ledger import DynamoDBLedger
 from dropreel.aws.queue import IntakeQueue
 from dropreel.aws.wiring import admission_of
-from dropreel.outcome.full_sweep import FullSweep
+from dropreel.outcome.full_sweep import FullSweep, SweepCall
 from dropreel.runtime.log import logger
 from dropreel.runtime.settings import SweepSettings
 
@@ -32,4 +32,4 @@ def handler(event: dict[str, Any] | None, context: LambdaContext) -> None:
         # A retry has the same id, and resumes the executions that the first try gave a slot.
         admission.serve_waiting(context.aws_request_id)
     else:
-        full_sweep.sweep()
+        full_sweep.sweep(SweepCall.model_validate(event or {}).time)

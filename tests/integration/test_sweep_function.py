@@ -10,7 +10,7 @@ import boto3
 import pytest
 
 from dropreel.aws.executions import ConcludeFunction, Executions
-from dropreel.inbox.messages import Sweep, SweepPosition, message_in
+from dropreel.inbox.messages import Sweep, message_in
 from dropreel.model.executions import EndedExecution, Ending
 from dropreel.model.job import Job
 from dropreel.outcome.conclusion import EndedRun, ending_in
@@ -129,11 +129,28 @@ def test_an_execution_that_is_gone_or_runs_again_has_no_ending(sweeping: Sweepin
     assert executions.ending(EndedExecution(f"{arn}-gone", "ABORTED", now, now)) is None
 
 
-def test_intake_is_sent_through_the_inbox(sweeping: Sweeping) -> None:
-    sweeping.sweep()
+@pytest.mark.parametrize(
+    ("event", "since"),
+    [
+        (None, None),
+        ({}, None),
+        ({"detail-type": "Scheduled Event", "time": "2026-11-13T00:01:00Z"}, None),
+        (
+            {"detail-type": "Scheduled Event", "time": "2026-11-13T12:01:00Z"},
+            datetime(2026, 11, 12, 10, 1, tzinfo=UTC),
+        ),
+    ],
+    ids=["by hand", "make sweep", "at midnight", "at noon"],
+)
+def test_intake_is_sent_through_the_inbox(
+    sweeping: Sweeping, event: dict[str, Any] | None, since: datetime | None
+) -> None:
+    sweeping.app.handler(event, CONTEXT)
 
     (message,) = sweeping.sqs.receive_message(QueueUrl=sweeping.queue_url)["Messages"]
-    assert message_in(message["Body"]) == Sweep(sweep=SweepPosition())
+    sweep = message_in(message["Body"])
+    assert isinstance(sweep, Sweep)
+    assert (sweep.sweep.since, sweep.sweep.ends_at is None) == (since, since is None)
 
 
 def test_event_of_every_minute_only_serves_the_waiting_jobs(

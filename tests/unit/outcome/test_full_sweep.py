@@ -2,9 +2,9 @@
 
 import itertools
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import nullcontext
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, get_args
 from unittest.mock import patch
 
@@ -30,6 +30,9 @@ from tests.support.render_fakes import JOB, NOON, MemoryLedger
 # Through the inbox
 
 ON_TIME = itertools.repeat(0.0)
+HOUR = timedelta(hours=1)
+WHOLE = SweepPosition()
+HOURLY = SweepPosition(since=NOON - 26 * HOUR, ends_at=NOON + HOUR)
 
 
 class Inbox:
@@ -42,8 +45,11 @@ class Inbox:
         noted: Iterable[str] = (),
         deleted: Iterable[str] = (),
         keys_a_page: int = 1000,
+        age: timedelta = timedelta(0),
+        ages: Mapping[str, timedelta] | None = None,
     ) -> None:
         self.keys = sorted(keys)
+        self.age, self.ages = age, ages or {}
         self.noted, self.deleted = set(noted), set(deleted)
         self.keys_a_page = keys_a_page
         self.now_seconds = 0.0
@@ -51,7 +57,11 @@ class Inbox:
         self.bookmarks: list[tuple[float, str]] = []
         self.asked_about = 0
         self.sweep = InboxSweep(
-            inbox=self, notes=self, queue=self, upload_bucket="uploads", now=lambda: NOON
+            inbox=self,
+            notes=self,
+            queue=self,
+            upload_bucket="uploads",
+            now=lambda: NOON + timedelta(seconds=self.now_seconds),
         )
 
     def page(self, bucket: str, prefix: str, after: str | None) -> Page:
@@ -60,7 +70,7 @@ class Inbox:
         listed = left[: self.keys_a_page]
         return Page(
             tuple(
-                ObjectVersion(key, f"v of {key}", 1, NOON)
+                ObjectVersion(key, f"v of {key}", 1, NOON - self.ages.get(key, self.age))
                 for key in listed
                 if key not in self.deleted
             ),
@@ -83,9 +93,9 @@ class Inbox:
         else:
             self.bookmarks.append((due, message.model_dump_json()))
 
-    def go_through(self, lateness_seconds: Iterator[float]) -> int:
+    def go_through(self, lateness_seconds: Iterator[float], begin: SweepPosition = WHOLE) -> int:
         """To the end of the chain; returns its length. Each message comes late by so much."""
-        self.send(Sweep(sweep=SweepPosition()), 1)
+        self.send(Sweep(sweep=begin), 1)
         for length in range(2 * len(self.keys) + 3):
             if not self.bookmarks:
                 return length
@@ -170,9 +180,7 @@ def test_sweep_of_another_bucket_stays_there() -> None:
     inbox.sweep.go_on(Sweep(sweep=SweepPosition(bucket="others")))
 
     ((_, message),) = inbox.bookmarks
-    assert message_in(message) == Sweep(
-        sweep=SweepPosition(bucket="others", after="inbox/a", ends_at=NOON + timedelta(hours=1))
-    )
+    assert message_in(message) == Sweep(sweep=SweepPosition(bucket="others", after="inbox/a"))
 
 
 def test_message_that_comes_twice_sends_the_same_again() -> None:
@@ -186,14 +194,37 @@ def test_message_that_comes_twice_sends_the_same_again() -> None:
     assert inbox.bookmarks[0] == inbox.bookmarks[1]
 
 
-def test_a_sweep_ends_with_its_hour_because_the_next_one_goes_on() -> None:
-    inbox = Inbox(["inbox/a.png", "inbox/b.png"], keys_a_page=1)
-    soon = SweepPosition(ends_at=NOON + timedelta(seconds=1))
+def test_hourly_sweep_looks_up_and_sends_only_recent_uploads() -> None:
+    ages = {f"inbox/{hours}.png": timedelta(hours=hours) for hours in (0, 1, 25, 26, 27, 24 * 365)}
+    inbox = Inbox(ages, ages=ages, keys_a_page=2)
 
-    inbox.sweep.go_on(Sweep(sweep=soon))
+    inbox.go_through(ON_TIME, HOURLY)
 
-    assert inbox.seen
-    assert inbox.bookmarks == []
+    recent = {"inbox/0.png", "inbox/1.png", "inbox/25.png", "inbox/26.png"}
+    assert {seen.key for _, seen in inbox.seen} == recent
+    assert inbox.asked_about == len(recent)
+
+
+@pytest.mark.parametrize(("begin", "sends_all"), [(WHOLE, True), (HOURLY, False)])
+def test_only_an_hourly_sweep_ends_after_an_hour(begin: SweepPosition, *, sends_all: bool) -> None:
+    inbox = Inbox(f"inbox/{number:04}.png" for number in range(9_000))
+
+    inbox.go_through(ON_TIME, begin)
+
+    assert len(inbox.seen) == (9_000 if sends_all else 7_200)
+
+
+def test_upload_that_is_never_answered_is_sent_once_a_day_after_its_first_day() -> None:
+    inbox = Inbox(["inbox/broken.png"], age=timedelta(hours=40))
+    account = Account()
+
+    for hour in range(24):
+        account.full.sweep(NOON.replace(hour=hour, minute=1))
+    for position in account.positions:
+        inbox.go_through(ON_TIME, position)
+
+    assert len(account.positions) == 24
+    assert len(inbox.seen) == 1
 
 
 # Executions that ended
@@ -210,6 +241,7 @@ class Account:
         }
         self.told: list[tuple[EndedExecution, Ending]] = []
         self.done: list[str] = []
+        self.positions: list[SweepPosition] = []
         self.described = 0
 
     @property
@@ -254,8 +286,10 @@ class Account:
         self.done.append("served")
 
     def send(self, message: BaseModel, delay_seconds: int) -> None:
-        assert message_in(message.model_dump_json()) == Sweep(sweep=SweepPosition())
+        sweep = message_in(message.model_dump_json())
+        assert isinstance(sweep, Sweep)
         assert delay_seconds == 0
+        self.positions.append(sweep.sweep)
         self.done.append("sent")
 
     @property
@@ -266,6 +300,26 @@ class Account:
 @pytest.fixture
 def account() -> Account:
     return Account()
+
+
+@pytest.mark.parametrize(
+    ("scheduled_at", "position"),
+    [
+        (None, WHOLE),  # on demand
+        (NOON.replace(hour=0, minute=1), WHOLE),
+        (NOON, HOURLY),
+        # Its call came two hours late: what it missed meanwhile is recent, too.
+        (NOON - 2 * HOUR, HOURLY.model_copy(update={"since": NOON - 28 * HOUR})),
+    ],
+    ids=["on demand", "just after midnight", "hourly", "late"],
+)
+def test_inbox_is_gone_through_whole_once_a_day_and_on_demand(
+    account: Account, scheduled_at: datetime | None, position: SweepPosition
+) -> None:
+    account.full.sweep(scheduled_at)
+
+    assert account.positions == [position]
+    assert account.done == ["sent", "served"]
 
 
 def closed(before: timedelta) -> Run:

@@ -31,8 +31,11 @@ class SweepPosition(BaseModel, frozen=True):
 
     bucket: str | None = Field(default=None, description="None is the upload bucket.")
     after: str | None = Field(default=None, description="The last key that was looked at.")
+    since: AwareDatetime | None = Field(
+        default=None, description="Only uploads written since then. None is all."
+    )
     ends_at: AwareDatetime | None = Field(
-        default=None, description="When the next sweep takes over. Set by the first part."
+        default=None, description="When the next sweep takes over. None: at the end of the inbox."
     )
 
 

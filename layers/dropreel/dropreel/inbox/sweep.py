@@ -19,8 +19,6 @@ SWEEP_UPLOADS_PER_MINUTE = 120
 """Leaves the intake function time for new drops; 170,000 uploads fit into a day. More jobs a minute
 would only wait for their slots."""
 
-_EVERY = timedelta(hours=1)  # the template's SweepRule
-
 _BATCH = 100  # DynamoDB's BatchGetItem
 
 
@@ -39,7 +37,7 @@ class Notes(Protocol):
 class InboxSweep:
     """Goes through the inbox at a bounded pace, one message of intake's queue at a time.
 
-    It ends with the hour: the next sweep passes over what is answered and goes on from there.
+    When it ends before the end of the inbox, the next sweep passes over what is answered.
 
     A duplicate message forks the sweep; intake answers each upload once all the same.
     """
@@ -55,7 +53,12 @@ class InboxSweep:
         position = sweep.sweep
         bucket = position.bucket or self.upload_bucket
         page = self.inbox.page(bucket, INBOX, position.after)
-        wanted = [upload for upload in page.objects if name_of(upload.key)]
+        wanted = [
+            upload
+            for upload in page.objects
+            if name_of(upload.key)
+            and (position.since is None or upload.written_at >= position.since)
+        ]
         found = list(islice(self._unanswered(bucket, wanted), SWEEP_UPLOADS_PER_MINUTE))
         for number, upload in enumerate(found):
             seen_upload = SeenUpload(
@@ -68,10 +71,10 @@ class InboxSweep:
             self.queue.send(seen_upload, 1 + math.floor(_seconds_for(number)))
         is_cut = len(found) == SWEEP_UPLOADS_PER_MINUTE
         after = found[-1].key if is_cut else page.goes_on_after
-        ends_at = position.ends_at or _next_hour(self.now())
         delay_seconds = max(math.ceil(_seconds_for(len(found))), 1)
-        if after is not None and self.now() + timedelta(seconds=delay_seconds) < ends_at:
-            rest = position.model_copy(update={"after": after, "ends_at": ends_at})
+        goes_on_at = self.now() + timedelta(seconds=delay_seconds)
+        if after is not None and (position.ends_at is None or goes_on_at < position.ends_at):
+            rest = position.model_copy(update={"after": after})
             self.queue.send(Sweep(sweep=rest), delay_seconds)
         logger.info(
             "Swept a part of the inbox",
@@ -85,10 +88,6 @@ class InboxSweep:
             pins = {(one.key, one.version_id): one for one in uploads[first : first + _BATCH]}
             unanswered = self.notes.unanswered(bucket, pins)
             yield from (upload for pin, upload in pins.items() if pin in unanswered)
-
-
-def _next_hour(now: datetime) -> datetime:
-    return now.replace(minute=0, second=0, microsecond=0) + _EVERY
 
 
 def _seconds_for(uploads: int) -> float:

@@ -1,4 +1,8 @@
-"""The full sweep, every hour and on demand: it does what a lost event should have caused."""
+"""The full sweep, every hour and on demand: it does what a lost event should have caused.
+
+Just after midnight (UTC) and on demand it goes through the whole inbox. In the other hours it looks
+up recent uploads only: one that intake cannot process is a dead letter once a day, not each hour.
+"""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
@@ -6,6 +10,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import islice
 from typing import Protocol
+
+from pydantic import AwareDatetime, BaseModel, Field
 
 from dropreel.inbox.messages import MessageQueue, Sweep, SweepPosition
 from dropreel.model.executions import EndedExecution, Ending, UnhappyEnd
@@ -21,12 +27,24 @@ LOOKS_BACK = timedelta(days=15)
 MAX_DESCRIBED = 5000
 """As many calls fit into a function's 15 minutes at the rate that Step Functions allows."""
 
+_EVERY = timedelta(hours=1)  # the template's SweepRule
+
+_RECENT = timedelta(hours=26)
+"""S3 dates an upload in parts from its beginning, up to a day before its event (intake's
+MAX_UPLOAD). The hours beyond the day are for a sweep that fails."""
+
 _MAX_RUN = timedelta(days=90)  # the state machine's TimeoutSeconds
 _EVENT_TAKES = timedelta(seconds=10)
 _CONCLUDE_TAKES = timedelta(minutes=15)  # with the retries of an asynchronous call
 
 # The state machine itself concluded most of the failed ones, so these come last.
 _UNHAPPY_ENDS: tuple[UnhappyEnd, ...] = ("ABORTED", "TIMED_OUT", "FAILED")
+
+
+class SweepCall(BaseModel):
+    """EventBridge's scheduled event, in part. On demand there is none."""
+
+    time: AwareDatetime | None = Field(default=None, description="When it was due, in UTC.")
 
 
 class EndedExecutions(Protocol):
@@ -46,12 +64,20 @@ class FullSweep:
     serve_all: Callable[[], None]
     now: Callable[[], datetime]
 
-    def sweep(self) -> None:
-        """Run each part, even when another one fails. Raises at the end what failed."""
+    def sweep(self, scheduled_at: datetime | None = None) -> None:
+        """Run each part, even when another one fails. Raises at the end what failed.
+
+        `scheduled_at`: when the schedule's call was due, in UTC; None on demand.
+        """
         with ExitStack() as parts:  # runs the last callback first: the longest part comes last
             parts.callback(self._conclude_ended)
             parts.callback(self.serve_all)
-            parts.callback(self.queue.send, Sweep(sweep=SweepPosition()), 0)
+            parts.callback(self.queue.send, Sweep(sweep=self._part_of_inbox(scheduled_at)), 0)
+
+    def _part_of_inbox(self, scheduled_at: datetime | None) -> SweepPosition:
+        if scheduled_at is None or scheduled_at.hour == 0:
+            return SweepPosition()
+        return SweepPosition(since=scheduled_at - _RECENT, ends_at=self.now() + _EVERY)
 
     def _conclude_ended(self) -> None:
         ended = self._ended()
