@@ -195,8 +195,9 @@ rerun: .venv/dev/.made ## run failed jobs again, paying nothing twice: ID= or FA
 sweep: .venv/dev/.made ## do now what the daily sweep does: start and conclude what events missed
 	@$(OPERATE) sweep --stack "$$STACK"
 
-teardown: .venv/dev/.made ## stop all jobs, then delete the stack; keeps buckets and ledger: [YES=1]
-	@$(OPERATE) teardown --stack "$$STACK" $(if $(filter-out 0,$(YES)),--yes)
+teardown: .venv/dev/.made ## stop all jobs, then delete the stack; keeps buckets and ledger: [YES=1], or switch intake on again: UNDO=1
+	@$(OPERATE) teardown --stack "$$STACK" $(if $(filter-out 0,$(YES)),--yes) \
+	    $(if $(filter-out 0,$(UNDO)),--undo)
 
 prices: .venv/dev/.made ## ask the providers what a second costs, and print the parameter to set
 	@$(OPERATE) prices --stack "$$STACK"

@@ -102,10 +102,17 @@ def sweep(stack: StackName = "dropreel") -> None:
 def teardown(
     *,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    undo: Annotated[
+        bool, typer.Option("--undo", help="Switch intake on again after a teardown that gave up.")
+    ] = False,
     stack: StackName = "dropreel",
 ) -> None:
     """Stop intake and all jobs, wait until each has its error file and event, delete the stack."""
     standing = StandingStack(stack)
+    if undo:
+        standing.start_intake()
+        typer.echo("Intake is on. `make sweep` starts the jobs of files dropped meanwhile.")
+        return
     typer.echo("These are kept:")
     for kept in standing.kept():
         typer.echo(f"  {kept.kind} {kept.name}")

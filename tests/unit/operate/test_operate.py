@@ -322,6 +322,8 @@ def test_a_wrong_argument_is_shown_harmless() -> None:
         (["token", "PROVIDER=A 'b'"], ["token", "--stack", "dropreel", "--provider", "A 'b'"]),
         (["sweep", "STACK=a b"], ["sweep", "--stack", "a b"]),
         (["redrive-uploads"], ["redrive-uploads", "--stack", "dropreel"]),
+        (["teardown", "UNDO=1"], ["teardown", "--stack", "dropreel", "--undo"]),
+        (["teardown", "YES=1", "UNDO=0"], ["teardown", "--stack", "dropreel", "--yes"]),
     ],
 )
 def test_make_passes_its_variables_on(target: list[str], arguments: list[str]) -> None:

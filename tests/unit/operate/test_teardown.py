@@ -8,8 +8,10 @@ from types import SimpleNamespace
 
 import boto3
 import pytest
+from typer.testing import CliRunner
 
 from operate import teardown as module
+from operate.__main__ import app
 from operate.choice import Execution
 from operate.stack import Outputs
 from operate.teardown import (
@@ -363,13 +365,14 @@ def test_intake_has_not_stopped_while_its_event_source_is_being_disabled(clients
     assert StandingStack("mine").is_intake_stopped()
 
 
-def test_undo_enables_what_a_teardown_disables(clients: Clients) -> None:
+def test_undo_only_enables_what_a_teardown_disables(clients: Clients) -> None:
     StandingStack("mine").stop_intake()
     stopped = [name for _, name in clients.log]
     clients.log.clear()
 
-    StandingStack("mine").start_intake()
+    told = CliRunner().invoke(app, ["teardown", "--undo"])
 
+    assert told.exit_code == 0, told.output
     assert clients.log == [("on", name) for name in stopped]
     assert len(stopped) == 4
 
