@@ -191,7 +191,8 @@ def test_no_role_has_rights_from_elsewhere() -> None:
 
 # What IAM lets a tag's value hold, so no wildcard of a policy.
 TAG_VALUE = re.compile(r"[\w\s.:/=+@-]{0,256}")
-THEIR_FOLDER = "${aws:PrincipalTag/dropreel-folder}"
+TAG = "aws:PrincipalTag/dropreel-folder"
+THEIR_FOLDER = f"${{{TAG}}}"
 OTHER_BUCKETS = {"ExistingUploadBucket": "theirs", "ExistingVideoBucket": "others"}
 
 
@@ -210,21 +211,24 @@ def _allows(policy: str, folder: str | None, action: str, place: str, theirs: bo
 
     bucket, _, prefix = place.partition("?")
     resource = made(**parameters)["Resources"][policy]
+    effects = set()
     for statement in resource["Properties"]["PolicyDocument"]["Statement"]:
-        assert statement["Effect"] == "Allow"
-        asked = {filled(statement["Resource"]["Sub"]): f"arn:aws:s3:::{bucket}"}
-        if "Condition" in statement:
-            ((how, where),) = statement["Condition"].items()
-            assert (how, set(where)) == ("StringLike", {"s3:prefix"})
-            asked[where["s3:prefix"]] = prefix
-        if folder is None and any(THEIR_FOLDER in pattern for pattern in asked):
-            continue
-        if action in as_list(statement["Action"]) and all(
-            fnmatchcase(it, pattern.replace(THEIR_FOLDER, folder or ""))
-            for pattern, it in asked.items()
-        ):
-            return True
-    return False
+        conditions = statement.get("Condition", {"StringLike": {}})
+        assert set(conditions) == {"StringLike"}
+        arn, places = f"arn:aws:s3:::{bucket}", as_list(statement["Resource"])
+        matches = [any(_matches(filled(it["Sub"]), folder, arn) for it in places)]
+        for key, pattern in conditions["StringLike"].items():
+            matches.append(_matches(pattern, folder, {"s3:prefix": prefix, TAG: folder}[key]))
+        if action in as_list(statement["Action"]) and all(matches):
+            effects.add(statement["Effect"])
+    assert effects <= {"Allow", "Deny"}
+    return effects == {"Allow"}
+
+
+def _matches(pattern: str, folder: str | None, it: str | None) -> bool:
+    if it is None or (folder is None and THEIR_FOLDER in pattern):
+        return False
+    return fnmatchcase(it, pattern.replace(THEIR_FOLDER, folder or ""))
 
 
 @pytest.mark.parametrize("theirs", [False, True])
@@ -245,6 +249,27 @@ def test_who_drops_and_who_reads_gets_their_own_top_folder(theirs: bool) -> None
         assert not _allows("ReaderPolicy", "anna", look, f"{videos}?{prefix}", theirs)
     assert not _allows("UploaderPolicy", "anna", put, video, theirs)
     assert not _allows("ReaderPolicy", "anna", get, dropped, theirs)
+
+
+@pytest.mark.parametrize("theirs", [False, True])
+@pytest.mark.parametrize("folder", ["anna/b", "anna/b/c", "anna/", "/anna", "/"])
+def test_a_tag_below_the_top_folder_gives_nothing(folder: str, theirs: bool) -> None:
+    """It would keep nobody out: jobs may name all files of their top folder."""
+    uploads, videos = ("theirs", "others") if theirs else ("ours-up", "ours-out")
+
+    for below in (folder, "anna", "anna/b"):
+        put = ("s3:PutObject", f"{uploads}/in/box/{below}/a.png")
+        assert not _allows("UploaderPolicy", folder, *put, theirs)
+        assert not _allows("ReaderPolicy", folder, "s3:GetObject", f"{videos}/{below}/a", theirs)
+        assert not _allows("ReaderPolicy", folder, "s3:ListBucket", f"{videos}?{below}/", theirs)
+
+
+def test_a_tag_below_the_top_folder_is_denied_all_that_the_policy_allows() -> None:
+    for policy in of_type("AWS::IAM::ManagedPolicy").values():
+        actions: dict[str, set[str]] = {"Allow": set(), "Deny": set()}
+        for statement in policy["PolicyDocument"]["Statement"]:
+            actions[statement["Effect"]].update(as_list(statement["Action"]))
+        assert actions["Deny"] == actions["Allow"]
 
 
 def test_who_drops_and_who_reads_may_do_no_more() -> None:
