@@ -155,21 +155,30 @@ def statements_of_the_page(heading: str) -> list[dict[str, Any]]:
 
 
 def test_the_page_lets_each_service_use_the_key_that_does_so_by_itself() -> None:
-    by_service = {
-        it["Principal"]["Service"]: it for it in statements_of_the_page("One KMS key for all")
-    }
+    logs, look, bus, queues = statements_of_the_page("One KMS key for all")
 
-    logs, events = by_service["logs.REGION.amazonaws.com"], by_service["events.amazonaws.com"]
-    assert len(by_service) == 2
-    # As the pages "Encrypt log data in CloudWatch Logs" and "Authorizing EventBridge" ask.
+    # As the pages "Encrypt log data in CloudWatch Logs", "Authorizing EventBridge" and "Amazon SQS
+    # key management" ask.
+    assert logs["Principal"] == {"Service": "logs.REGION.amazonaws.com"}
     assert set(logs["Action"]) == {
         *("kms:Encrypt", "kms:Decrypt", "kms:ReEncrypt*", "kms:GenerateDataKey*", "kms:Describe*"),
     }
     assert logs["Condition"]["ArnLike"] == {
         "kms:EncryptionContext:aws:logs:arn": "arn:aws:logs:REGION:ACCOUNT:log-group:*"
     }
-    assert set(events["Action"]) == {"kms:DescribeKey", "kms:GenerateDataKey", "kms:Decrypt"}
-    assert not [it for it in by_service.values() if it["Effect"] != "Allow"]
+    for it in (look, bus, queues):
+        assert it["Principal"] == {"Service": "events.amazonaws.com"}
+    assert look["Action"] == "kms:DescribeKey"  # it has no encryption context
+    assert "Condition" not in look
+    assert bus["Action"] == queues["Action"] == ["kms:GenerateDataKey", "kms:Decrypt"]
+    bus_arn = "kms:EncryptionContext:aws:events:event-bus:arn"
+    name = of_type("AWS::Events::EventBus")["EventBus"]["Name"]
+    assert name == {"Ref": "AWS::StackName"}
+    assert bus["Condition"] == {
+        "StringEquals": {bus_arn: "arn:aws:events:REGION:ACCOUNT:event-bus/STACK"}
+    }
+    assert queues["Condition"] == {"Null": {bus_arn: "true"}}  # else it would cover any bus
+    assert {it["Effect"] for it in (logs, look, bus, queues)} == {"Allow"}
 
 
 # Roles
