@@ -174,7 +174,7 @@ deploy: stack-name build ## deploy into your account: [PARAMETERS="Key=value ...
 
 PREFIX ?= dropreel
 
-package: stack-name build ## upload one template for Terraform, CDK and the console: BUCKET= [PREFIX= STACK= ARCHITECTURE=]
+package: stack-name build sbom ## upload one template for Terraform, CDK and the console: BUCKET= [PREFIX= STACK= ARCHITECTURE=]
 	@$(DEV)/python -m deploy.package --bucket "$(BUCKET)" --prefix "$(PREFIX)" --stack "$(STACK)"
 
 PROVIDER ?= RunComfy
