@@ -71,7 +71,7 @@ down: environments ## stop it
 # --- Checks ---
 
 test: environments ## all tests: unit, integration, e2e
-	@$(DEV)/pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder
+	@$(DEV)/pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder -m "not long"
 
 test-all: test types ways in-flight hunt checkov ## the tests, and what takes longer: types, Terraform and CDK, an update, the scan, the hunt, both architectures, the benches
 	@for one in arm64 x86_64; do $(MAKE) build ARCHITECTURE=$$one && $(DEV)/python -m tests.bench.layers || exit 1; done
@@ -109,8 +109,8 @@ types: environments ## check the TypeScript types that the events' schemas give;
 ways: environments ## try the packaged template with Terraform and CDK; needs terraform and node: [PLUGINS=folder]
 	@PLUGINS="$(PLUGINS)" $(DEV)/pytest tests/ways
 
-in-flight: environments ## update a deployed stack while jobs are in flight, then delete it while one waits
-	@$(DEV)/pytest tests/update
+in-flight: environments ## update a deployed stack with jobs in flight, delete it while one waits, delete a person's data
+	@$(DEV)/pytest tests/update tests/e2e/test_removing_a_person.py
 
 checkov: environments .venv/checkov/.made ## scan the template; each finding is mended, or named in docs/security.md
 	@$(DEV)/python -m local.findings .venv/checkov/bin/checkov

@@ -1,17 +1,20 @@
 """The commands of docs/security.md that delete one person's data, run as they stand there.
 
-The file comes after test_promises, whose last test adds up what the ledger has of all jobs.
+It has a stack of its own: test_promises adds up what the ledger has of all jobs.
 """
 
 import os
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from dropreel.model.job import INBOX
 from local.embedded import ENVIRONMENTS, PROJECT
 from tests.e2e.conftest import SPEECH, Stack, until
 
 
+@pytest.mark.long
 def test_the_commands_of_the_page_delete_one_persons_data(stack: Stack, tmp_path: Path) -> None:
     person, longer = "people/anna", "people/anna.smith"
     others = ["people/annabel", "others/people/anna"]
