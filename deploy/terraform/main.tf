@@ -16,3 +16,8 @@ resource "aws_cloudformation_stack" "dropreel" {
   parameters   = { for name, value in local.parameters : name => value if value != null }
   tags         = var.tags
 }
+
+output "next_commands" {
+  description = "What to run after the first apply. S3 begins to send events after about five minutes."
+  value       = "make token STACK=${var.stack_name}, and after five minutes make sweep STACK=${var.stack_name}"
+}
