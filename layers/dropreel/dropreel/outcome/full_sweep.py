@@ -1,7 +1,7 @@
 """The full sweep, every hour and on demand: it does what a lost event should have caused.
 
 Just after midnight (UTC) and on demand it goes through the whole inbox. In the other hours it looks
-up recent uploads only: one that intake cannot process is a dead letter once a day, not each hour.
+up recent uploads only, so that an inbox of years is not read again each hour.
 """
 
 from collections.abc import Callable, Iterable, Iterator

@@ -53,7 +53,7 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 CONNECT_SECONDS = 5
 ANSWER_SECONDS = 20
 """For a question, which can be asked again."""
-COST_ANSWER_SECONDS = 3
+ASIDE_ANSWER_SECONDS = 3
 """For what a render cost, and to delete it: a video waits for this answer."""
 SUBMISSION_ANSWER_SECONDS = 60
 """For a submission, which cannot be sent again: work that is accepted late costs the same.

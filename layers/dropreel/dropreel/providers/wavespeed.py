@@ -28,7 +28,7 @@ from dropreel.model.provider import (
     Unreachable,
 )
 from dropreel.providers.http import (
-    COST_ANSWER_SECONDS,
+    ASIDE_ANSWER_SECONDS,
     STATES,
     AnyAnswer,
     HttpProvider,
@@ -297,7 +297,7 @@ class WaveSpeed(HttpProvider[_Envelope]):
         November 2026). A bill of another type, such as a refund, or of another state than `done`
         leaves the sum unknown: its newer page also shows the state `pre`."""
         asked = {"prediction_uuids": [ticket.request_id], "page": 1, "page_size": 10}
-        reply = self._ask("POST", "/api/v3/billings/search", asked, COST_ANSWER_SECONDS)
+        reply = self._ask("POST", "/api/v3/billings/search", asked, ASIDE_ANSWER_SECONDS)
         if reply.error_status is not None:
             raise self._unreachable(reply, reply.error_status)
         items = reply.answer.data.items or ()
@@ -314,7 +314,7 @@ class WaveSpeed(HttpProvider[_Envelope]):
         """From the page "WaveSpeedAI: Delete Predictions" (wavespeed.ai/docs/delete-task, November
         2026). It does not say what becomes of the files of the inputs."""
         reply = self._ask(
-            "POST", "/api/v3/predictions/delete", {"ids": [ticket.request_id]}, COST_ANSWER_SECONDS
+            "POST", "/api/v3/predictions/delete", {"ids": [ticket.request_id]}, ASIDE_ANSWER_SECONDS
         )
         status = reply.error_status
         if status is None or self.means_unknown(reply):
