@@ -40,10 +40,11 @@ def lay_over(
     resources = template["Resources"]
     _call_the_standins(template["Globals"]["Function"]["Environment"]["Variables"], standins)
     _fetch_from_the_standins(resources["DeliverFunction"]["Properties"], folder, standins)
-    for policy in _of_type(resources, "AWS::S3::BucketPolicy"):
-        for statement in policy["PolicyDocument"]["Statement"]:
-            # It has no TLS.
-            statement["Condition"]["NotIpAddress"] = {"aws:SourceIp": "127.0.0.0/8"}
+    for kind in ("AWS::S3::BucketPolicy", "AWS::SNS::TopicPolicy"):
+        for policy in _of_type(resources, kind):
+            for statement in policy["PolicyDocument"]["Statement"]:
+                if statement["Effect"] == "Deny":  # it has no TLS
+                    statement["Condition"]["NotIpAddress"] = {"aws:SourceIp": "127.0.0.0/8"}
     for role in _of_type(resources, "AWS::IAM::Role"):
         for statement in role["Policies"][0]["PolicyDocument"]["Statement"]:
             if statement["Action"] == _CALLBACKS:

@@ -89,3 +89,8 @@ output "unconcluded_jobs_url" {
   description = "Ended executions that could not be concluded. Should be empty."
   value       = lookup(aws_cloudformation_stack.dropreel.outputs, "UnconcludedJobsUrl", null)
 }
+
+output "notify_topic_arn" {
+  description = "The topic of notices to people and of alarms. Subscribe here."
+  value       = lookup(aws_cloudformation_stack.dropreel.outputs, "NotifyTopicArn", null)
+}

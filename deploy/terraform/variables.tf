@@ -317,6 +317,28 @@ variable "access_log_bucket" {
   }
 }
 
+variable "notify_email" {
+  description = "An e-mail address for notices of ready and failed videos and of incomplete uploads, and for alarms. AWS first sends it a link to confirm."
+  type        = string
+  default     = ""
+  nullable    = false
+  validation {
+    condition     = length(var.notify_email) <= 254 && can(regex("^(?:^(|[^\\s@,;:\"'<>()]+@[A-Za-z0-9-]+(\\.[A-Za-z0-9-]+)+)$)$", var.notify_email))
+    error_message = "NotifyEmail: must be one e-mail address."
+  }
+}
+
+variable "notify_topic_arn" {
+  description = "A topic of yours for notices and alarms, instead of a new one. docs/deploying.md has the policy that it needs."
+  type        = string
+  default     = ""
+  nullable    = false
+  validation {
+    condition     = can(regex("^(?:^(|arn:[a-z0-9-]+:sns:[a-z0-9-]+:[0-9]{12}:[A-Za-z0-9_-]{1,256})$)$", var.notify_topic_arn))
+    error_message = "NotifyTopicArn: must be the ARN of a standard topic in this region."
+  }
+}
+
 variable "keep_uploads_days" {
   description = "How many days an upload is kept in the bucket that this stack makes. 0 is for ever. Replaced and deleted versions are kept for 100 days more."
   type        = string
@@ -411,6 +433,8 @@ locals {
     SubnetIds                    = var.subnet_ids
     SecurityGroupIds             = var.security_group_ids
     AccessLogBucket              = var.access_log_bucket
+    NotifyEmail                  = var.notify_email
+    NotifyTopicArn               = var.notify_topic_arn
     KeepUploadsDays              = var.keep_uploads_days
     KeepVideosDays               = var.keep_videos_days
     KeepWorkDays                 = var.keep_work_days

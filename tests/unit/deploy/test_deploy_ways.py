@@ -18,6 +18,7 @@ MAX_CHARACTERS = {
     "LayerName": 64,
     "Name": 80,  # a state machine's; an event bus may have 256
     "LogGroupName": 512,
+    "DisplayName": 100,
 }
 NAMES = [
     (name, property_, resource["Properties"][property_])
@@ -65,7 +66,8 @@ def test_nothing_is_tied_to_a_region_or_a_partition(file: str) -> None:
     assert not re.search(r"\b(us|eu|ap|sa|ca|af|me|cn)-[a-z]+-\d\b", text)
     # Service principals are the same in all partitions; a host is not.
     hosts = set(re.findall(r"[\w.-]+\.amazonaws\.com", text))
-    assert hosts <= {"events.amazonaws.com", "lambda.amazonaws.com", "states.amazonaws.com"}
+    services = {"cloudwatch", "events", "lambda", "states"}
+    assert hosts <= {f"{service}.amazonaws.com" for service in services}
 
 
 def test_the_terraform_module_is_as_the_template() -> None:

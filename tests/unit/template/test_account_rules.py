@@ -60,6 +60,7 @@ KEYED: dict[str, dict[str, Any]] = {
         "DeadLetterConfig": {"Arn": {"GetAtt": "UndeliveredEvents.Arn"}},
     },
     "AWS::Logs::LogGroup": {"KmsKeyId": {"Ref": "KmsKeyArn"}},
+    "AWS::SNS::Topic": {"KmsMasterKeyId": {"Ref": "KmsKeyArn"}},
 }
 
 
@@ -155,10 +156,10 @@ def statements_of_the_page(heading: str) -> list[dict[str, Any]]:
 
 
 def test_the_page_lets_each_service_use_the_key_that_does_so_by_itself() -> None:
-    logs, look, bus, queues = statements_of_the_page("One KMS key for all")
+    logs, look, bus, queues, alarms = statements_of_the_page("One KMS key for all")
 
-    # As the pages "Encrypt log data in CloudWatch Logs", "Authorizing EventBridge" and "Amazon SQS
-    # key management" ask.
+    # As the pages "Encrypt log data in CloudWatch Logs", "Authorizing EventBridge", "Amazon SQS key
+    # management" and "Amazon SNS key management" ask.
     assert logs["Principal"] == {"Service": "logs.REGION.amazonaws.com"}
     assert set(logs["Action"]) == {
         *("kms:Encrypt", "kms:Decrypt", "kms:ReEncrypt*", "kms:GenerateDataKey*", "kms:Describe*"),
@@ -178,7 +179,10 @@ def test_the_page_lets_each_service_use_the_key_that_does_so_by_itself() -> None
         "StringEquals": {bus_arn: "arn:aws:events:REGION:ACCOUNT:event-bus/STACK"}
     }
     assert queues["Condition"] == {"Null": {bus_arn: "true"}}  # else it would cover any bus
-    assert {it["Effect"] for it in (logs, look, bus, queues)} == {"Allow"}
+    assert alarms["Principal"] == {"Service": "cloudwatch.amazonaws.com"}
+    assert alarms["Action"] == ["kms:GenerateDataKey*", "kms:Decrypt"]
+    assert alarms["Condition"] == {"StringEquals": {"aws:SourceAccount": "ACCOUNT"}}
+    assert {it["Effect"] for it in (logs, look, bus, queues, alarms)} == {"Allow"}
 
 
 # Roles
@@ -286,6 +290,69 @@ def test_the_page_lets_s3_write_the_access_logs() -> None:
     assert statement["Condition"]["StringEquals"] == {"aws:SourceAccount": "ACCOUNT"}
 
 
+# Notices and alarms
+
+TOPIC = "arn:aws:sns:eu-central-1:111122223333:our-people"
+
+
+@pytest.mark.parametrize(
+    ("parameters", "topic"),
+    [({}, {"Ref": "NotifyTopic"}), ({"NotifyTopicArn": TOPIC}, {"Ref": "NotifyTopicArn"})],
+)
+def test_notices_and_alarms_have_one_topic(
+    parameters: dict[str, str], topic: dict[str, str]
+) -> None:
+    template = made(**parameters, NotifyEmail="ops@example.com")
+    alarms = resources("AWS::CloudWatch::Alarm", **parameters)
+
+    assert alarms
+    assert [it["AlarmActions"] for it in alarms.values()] == [[topic]] * len(alarms)
+    assert template["Outputs"]["NotifyTopicArn"]["Value"] == topic
+    assert template["Resources"]["NotifySubscription"]["Properties"] == {
+        "TopicArn": topic,
+        "Protocol": "email",
+        "Endpoint": {"Ref": "NotifyEmail"},
+    }
+    assert bool(resources("AWS::SNS::Topic", **parameters)) is not bool(parameters)
+    assert bool(resources("AWS::SNS::TopicPolicy", **parameters)) is not bool(parameters)
+
+
+def test_a_mail_is_sent_to_nobody_by_default() -> None:
+    assert not of_type("AWS::SNS::Subscription")
+
+
+def test_our_topic_takes_tls_only_and_alarms_of_this_account() -> None:
+    policy = of_type("AWS::SNS::TopicPolicy")["NotifyTopicPolicy"]
+    tls, alarms = policy["PolicyDocument"]["Statement"]
+    publish = {"Action": "sns:Publish", "Resource": {"Ref": "NotifyTopic"}}
+    arn = "arn:${AWS::Partition}:cloudwatch:${AWS::Region}:${AWS::AccountId}:alarm:*"
+
+    assert policy["Topics"] == [{"Ref": "NotifyTopic"}]
+    assert tls == publish | {
+        "Sid": "TlsOnly",
+        "Effect": "Deny",
+        "Principal": "*",
+        "Condition": {"Bool": {"aws:SecureTransport": "false"}},
+    }
+    assert alarms == publish | {
+        "Sid": "Alarms",
+        "Effect": "Allow",
+        "Principal": {"Service": "cloudwatch.amazonaws.com"},
+        "Condition": {
+            "StringEquals": {"aws:SourceAccount": {"Ref": "AWS::AccountId"}},
+            "ArnLike": {"aws:SourceArn": {"Sub": arn}},
+        },
+    }
+
+
+def test_the_page_lets_alarms_publish_to_a_topic_of_the_owners() -> None:
+    (statement,) = statements_of_the_page("A topic of yours")
+
+    assert statement["Principal"] == {"Service": "cloudwatch.amazonaws.com"}
+    assert statement["Action"] == "sns:Publish"
+    assert statement["Condition"]["StringEquals"] == {"aws:SourceAccount": "ACCOUNT"}
+
+
 # The console
 
 
@@ -322,6 +389,17 @@ def test_each_parameter_has_one_place_and_a_label_in_the_console() -> None:
         ("SubnetIds", "vpc-0a1b2c3d", False),
         ("SecurityGroupIds", ",".join(["sg-0123456789abcdef0"] * 5), True),
         ("SecurityGroupIds", ",".join(["sg-0123456789abcdef0"] * 6), False),
+        ("NotifyTopicArn", TOPIC, True),
+        ("NotifyTopicArn", TOPIC.replace("arn:aws:", "arn:aws-cn:"), True),
+        ("NotifyTopicArn", f"{TOPIC}.fifo", False),
+        ("NotifyTopicArn", f"{TOPIC}:0a1b2c3d", False),
+        ("NotifyEmail", "o.neill+ops@mail.example.com", True),
+        ("NotifyEmail", "zoë@example.com", True),
+        ("NotifyEmail", "ops", False),
+        ("NotifyEmail", "ops@example", False),
+        ("NotifyEmail", "a@example.com,b@example.com", False),
+        ("NotifyEmail", "Ops <ops@example.com>", False),
+        ("NotifyEmail", "ops@example.com\n", False),
         ("AccessLogBucket", "our.logs-1", True),
         ("AccessLogBucket", "Our_Logs", False),
         ("AccessLogBucket", "arn:aws:s3:::our-logs", False),
