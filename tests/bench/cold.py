@@ -120,6 +120,7 @@ class Bench:
         self._start("conclude", {**ended, "error": error})
         self._start("announce", ended)
         self._start("sweep", {"serve": "waiting jobs"})
+        self._start("watch", {"watch": "queues"})
 
     def _start(self, name: str, event: Event, **variables: str) -> Any:  # noqa: ANN401 - JSON
         """Measure the baseline, then the function. Returns the handler's answer."""

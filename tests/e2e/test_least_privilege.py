@@ -232,6 +232,16 @@ REFUSED: dict[str, dict[str, Call]] = {
             {"QueueUrl": "$intake_queue"},
         ),
     },
+    "watch": {
+        "read a token": READ_TOKEN,
+        "read a picture": READ_PICTURE,
+        "read a video": READ_VIDEO,
+        "start a job": START,
+        "answer a waiting job": ANSWER,
+        "call a function": INVOKE,
+        "announce": ANNOUNCE,
+        "write into the ledger": WRITE_ITEM,
+    },
 }
 
 # The same kind of call with the right that the role has: so it is IAM that refuses the others.
@@ -253,6 +263,7 @@ ALLOWED: dict[str, tuple[Call, ...]] = {
         READ_ITEM,
         QUERY,
     ),
+    "watch": (READ_ITEM, QUERY),
 }
 
 STEPS = tuple(REFUSED)

@@ -142,6 +142,7 @@ RIGHTS: dict[str, dict[str, str]] = {
         "IntakeQueue": "sqs: SendMessage",
         "UndeliveredEvents": "sqs: SendMessage",  # what it fails on itself
     },
+    "Watch": {**OF_EVERY_FUNCTION, "Ledger": "dynamodb: GetItem Query"},
     "Render": {
         **{f"{step}Function.Alias": "lambda: InvokeFunction" for step in TASKS},
         # For executions of 0.1.0.

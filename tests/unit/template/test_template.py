@@ -62,11 +62,11 @@ def test_a_rule_tries_for_a_day_and_then_keeps_the_event(rule: str) -> None:
     (target,) = of_type("AWS::Events::Rule")[rule]["Targets"]
 
     # The most that EventBridge offers: whatever is amiss with a target is mended by then. Of what
-    # comes every minute nothing is worth keeping for longer.
-    comes_again = rule == "ServeRule"
+    # comes again in minutes nothing is worth keeping for longer.
+    comes_again_seconds = {"ServeRule": 60, "WatchRule": 300}.get(rule)
     assert target["RetryPolicy"] == {
-        "MaximumEventAgeInSeconds": 60 if comes_again else 24 * 3600,
-        "MaximumRetryAttempts": 1 if comes_again else 185,
+        "MaximumEventAgeInSeconds": comes_again_seconds or 24 * 3600,
+        "MaximumRetryAttempts": 1 if comes_again_seconds else 185,
     }
     assert target["DeadLetterConfig"] == {"Arn": {"GetAtt": "UndeliveredEvents.Arn"}}
 
@@ -287,7 +287,7 @@ def test_rules_may_write_where_they_deliver_and_their_dead_letters() -> None:
         and policy["Queues"] == [{"Ref": statement["Resource"]["GetAtt"].removesuffix(".Arn")}]
     }
 
-    assert set(rules) == {"UploadRule", "EndedRule", "SweepRule", "ServeRule"}
+    assert set(rules) == {"UploadRule", "EndedRule", "SweepRule", "ServeRule", "WatchRule"}
     for name, rule in rules.items():
         for target in rule["Targets"]:
             written = (target["DeadLetterConfig"]["Arn"], target["Arn"])
@@ -315,7 +315,7 @@ def test_the_minutes_rule_sends_what_the_sweep_function_expects() -> None:
     assert minutely["Input"] in handler
     assert "Input" not in hourly
     assert hourly["Arn"] == minutely["Arn"] == {"Ref": "SweepFunction.Alias"}
-    for rule in ("EndedRule", "SweepRule", "ServeRule"):
+    for rule in ("EndedRule", "SweepRule", "ServeRule", "WatchRule"):
         permission = of_type("AWS::Lambda::Permission")[f"{rule}Permission"]
         assert permission["SourceArn"] == {"GetAtt": f"{rule}.Arn"}
         assert permission["FunctionName"] == rules[rule]["Targets"][0]["Arn"]
@@ -397,6 +397,7 @@ def test_a_function_outlives_the_longest_call() -> None:
         # A write, when the ledger hangs.
         "Admit": _all_tries_seconds(clients.TABLE),
         "Announce": _all_tries_seconds(clients.TABLE),
+        "Watch": _all_tries_seconds(clients.TABLE),
         "Submit": submission.CALL_NEEDS_SECONDS,
         # Two gigabytes, as fast as they come; and all that ended in two weeks, ten a second.
         "Deliver": LAMBDA_AT_MOST_SECONDS,

@@ -31,7 +31,7 @@ _ROUTE = TypeAdapter(tuple[Billed, ...])
 
 
 class DynamoDBSlots:
-    """Satisfies `admission.Slots`."""
+    """Satisfies `admission.Slots` and `standstill.Queues`."""
 
     def __init__(self, table: str, client: "DynamoDBClient | None" = None) -> None:
         self._table = table
@@ -46,6 +46,20 @@ class DynamoDBSlots:
     def first_waiters(self, provider: ProviderName, at_most: int) -> Sequence[Waiter]:
         # No more than these: a page of a long queue would be a megabyte.
         return tuple(map(_waiter, self._all_of(f"waiters#{provider}", at_most=at_most)))
+
+    def count_waiters(self, provider: ProviderName, at_most: int) -> int:
+        pages = self._client.get_paginator("query").paginate(
+            TableName=self._table,
+            KeyConditionExpression="pk = :pk",
+            ExpressionAttributeValues={":pk": {"S": f"waiters#{provider}"}},
+            Select="COUNT",
+        )
+        waiters = 0
+        for page in pages:  # of a megabyte each
+            waiters += page["Count"]
+            if waiters >= at_most:
+                return at_most
+        return waiters
 
     def leases(self, provider: ProviderName) -> Sequence[Lease]:
         return tuple(map(_lease, self._all_of(f"slots#{provider}")))

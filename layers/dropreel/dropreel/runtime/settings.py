@@ -210,3 +210,7 @@ class ConcludeSettings(LenientSettings):
 class SweepSettings(LenientSettings):
     queue_url: str = Field(description="Intake's queue.")
     conclude_function: str = Field(description="The function's name.")
+
+
+class WatchSettings(LenientSettings):
+    """It goes on measuring when a setting is unreadable: then no slot is allowed."""
