@@ -12,6 +12,7 @@ from dropreel.aws.wiring import admission_of
 from dropreel.model.events import VideoFailed, VideoReady
 from dropreel.outcome.conclusion import Conclusion, Ending, ending_in
 from dropreel.providers.registry import provider_of
+from dropreel.runtime.metrics import EmfMeter
 from dropreel.runtime.settings import ConcludeSettings
 from dropreel.runtime.step import step
 
@@ -20,6 +21,7 @@ ledger = DynamoDBLedger(settings.ledger_table)
 admission = admission_of(settings)
 videos = S3Storage()
 bus = Bus(settings.event_bus)
+meter = EmfMeter()
 
 
 @step(ending_in, final=())
@@ -31,6 +33,7 @@ def handler(ending: Ending, context: LambdaContext) -> VideoReady | VideoFailed:
         videos=videos,
         video_bucket=settings.video_bucket,
         bus=bus,
+        meter=meter,
         clock=partial(datetime.now, UTC),
     )
     return conclusion.conclude(ending)

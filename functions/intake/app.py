@@ -21,6 +21,7 @@ from dropreel.inbox.intake import Intake
 from dropreel.inbox.messages import Sweep, message_in
 from dropreel.inbox.sweep import InboxSweep
 from dropreel.runtime.log import logger
+from dropreel.runtime.metrics import EmfMeter
 from dropreel.runtime.settings import IntakeSettings
 
 NEEDS_MILLISECONDS = 10_000
@@ -39,6 +40,7 @@ intake = Intake(
     used=used,
     queue=queue,
     bus=Bus(settings.event_bus),
+    meter=EmfMeter(),
     now=lambda: datetime.now(UTC),
     model=settings.model,
     video_bucket=settings.video_bucket,

@@ -12,6 +12,7 @@ from dropreel.aws.queue import IntakeQueue
 from dropreel.aws.wiring import admission_of
 from dropreel.outcome.full_sweep import FullSweep, SweepCall
 from dropreel.runtime.log import logger
+from dropreel.runtime.metrics import EmfMeter
 from dropreel.runtime.settings import SweepSettings
 
 settings = SweepSettings.from_environment()
@@ -22,6 +23,7 @@ full_sweep = FullSweep(
     ledger=DynamoDBLedger(settings.ledger_table),
     conclude=ConcludeFunction(settings.conclude_function).invoke,
     serve_all=admission.serve_all,
+    meter=EmfMeter(),
     now=lambda: datetime.now(UTC),
 )
 

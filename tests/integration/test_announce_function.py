@@ -11,6 +11,7 @@ from dropreel.model.messages import EndedJob
 from dropreel.outcome.announcement import OutcomeMissing
 from tests.support.conclusion_bench import FAILED, READY, RUN
 from tests.support.fault_account import CONTEXT, load_step
+from tests.support.log_lines import keys_of
 from tests.support.render_account import RenderAccount, render_account
 from tests.support.render_fakes import JOB, NOON
 
@@ -45,6 +46,19 @@ def test_outcome_is_announced_once(
     written = account.ledger.outcome(JOB, NOON)
     assert written
     assert written.sent_at
+
+
+def test_the_lines_of_its_metrics_name_the_job(
+    account: RenderAccount, capsys: pytest.CaptureFixture[str]
+) -> None:
+    account.ledger.end(JOB, NOON, FAILED, NOON)
+
+    announce()
+
+    lines = [line for line in capsys.readouterr().out.splitlines() if "CloudWatchMetrics" in line]
+    assert lines
+    for line in map(json.loads, lines):
+        assert keys_of(line) == (JOB.id, JOB.run, JOB.folder)
 
 
 def test_run_without_an_outcome_is_a_fault_and_retried(account: RenderAccount) -> None:

@@ -26,6 +26,7 @@ from dropreel.model.messages import NextAttempt, PlannedOffer
 from dropreel.outcome.announcement import announce
 from dropreel.outcome.conclusion import Conclusion, ending_in, needs_conclusion
 from dropreel.render.attempts import MAY_BE_PAID
+from tests.support.emf import FakeMeter
 from tests.support.render_fakes import (
     JOB,
     NOON,
@@ -71,6 +72,7 @@ class Bench:
         self.videos: set[str] = set()  # their keys
         self.announced: list[tuple[DetailType, BaseModel]] = []
         self.bus_is_away = False
+        self.meter = FakeMeter()
         self.slots = FakeSlots(self.ledger)
         self.clock = FakeClock()
 
@@ -122,6 +124,7 @@ class Bench:
             videos=self,
             video_bucket="videos",
             bus=self,
+            meter=self.meter,
             clock=self.tick,
         ).conclude(ending)
 
@@ -143,7 +146,7 @@ class Bench:
 
     def announce_outcome(self) -> None:
         """The state machine's next step."""
-        announce(JOB, NOON, RUN, ledger=self.ledger, bus=self, clock=self.tick)
+        announce(JOB, NOON, RUN, ledger=self.ledger, bus=self, meter=self.meter, clock=self.tick)
 
     def text(self, bucket: str, key: str) -> str | None:
         return self.documents.get(key)

@@ -18,6 +18,7 @@ from dropreel.inbox.sweep import InboxSweep
 from dropreel.model.events import DetailType, UploadIncomplete
 from dropreel.model.job import Input, Job
 from dropreel.model.uploads import ObjectVersion, Page
+from tests.support.emf import FakeMeter
 
 Parsed = dict[str, object] | str | bytes
 Step = str | float | tuple[str, Parsed]
@@ -64,6 +65,7 @@ class World:
         self.drops: list[str] = []
         self.messages: list[tuple[datetime, str]] = []
         self.announced: list[UploadIncomplete] = []
+        self.meter = FakeMeter()
         self.listed_prefixes: list[str] = []
         self._versions = itertools.count(1)
         self.intake = Intake(
@@ -72,6 +74,7 @@ class World:
             used=self,
             queue=self,
             bus=self,
+            meter=self.meter,
             now=lambda: self.time,
             model="wan-2.2-speech-to-video",
             video_bucket=VIDEOS,

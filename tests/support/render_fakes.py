@@ -328,10 +328,11 @@ class MemoryLedger:
         there = self._outcomes.get((job.id, job.run))
         return there[1] if there and there[0] >= started_at - SAME_START else None
 
-    def mark_sent(self, job: Job, now: datetime) -> None:
+    def mark_sent(self, job: Job, now: datetime) -> bool:
         started_at, outcome = self._outcomes[job.id, job.run]
         sent = outcome.model_copy(update={"sent_at": outcome.sent_at or now})
         self._outcomes[job.id, job.run] = (started_at, sent)
+        return outcome.sent_at is None
 
     def _run(self, job: Job) -> Run:
         return self._runs.get((job.id, job.run)) or Run(job_id=job.id, number=job.run)

@@ -32,6 +32,7 @@ from dropreel.model.provider import RenderState
 from dropreel.outcome.announcement import announce
 from dropreel.outcome.conclusion import FailedRun
 from tests.support.conclusion_bench import manifest
+from tests.support.emf import FakeMeter
 from tests.support.render_fakes import JOB, PLAN, TICKET
 from tests.support.second_engine import SecondEngine
 
@@ -180,9 +181,11 @@ class Outcomes:
             return None
         return self._written[0]
 
-    def mark_sent(self, job: Job, now: datetime) -> None:
+    def mark_sent(self, job: Job, now: datetime) -> bool:
         assert self._written
+        is_first = self._written[0].sent_at is None
         self._written = (self._written[0].model_copy(update={"sent_at": now}), self._written[1])
+        return is_first
 
     def announce(
         self, detail_type: DetailType, detail: BaseModel, resources: Sequence[str] = ()
@@ -256,6 +259,7 @@ def announced(play: Play, ended: EndedJob) -> BaseModel:
         ended.execution,
         ledger=ledger,
         bus=play.outcomes,
+        meter=FakeMeter(),
         clock=lambda: datetime.now(UTC),
     )
 

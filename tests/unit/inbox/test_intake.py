@@ -20,6 +20,7 @@ from dropreel.inbox.pairing import DEFAULTS_PREFIXES
 from dropreel.inbox.pending_job import MAX_IGNORED
 from dropreel.model.events import OlderVideo, StoredFile, UploadIncomplete
 from dropreel.model.job import Role
+from dropreel.model.metrics import Metric
 from tests.support.intake_fakes import UPLOADS, VIDEOS, Parsed, Step, World, cases
 
 EVENT = Path(__file__).parents[3] / "events/samples/object_created.json"
@@ -364,6 +365,15 @@ def test_foreign_error_file_silences_no_event(world: World) -> None:
     world.pass_time(minutes=61)
 
     assert len(world.announced) == 1
+
+
+def test_an_incomplete_upload_is_measured(world: World) -> None:
+    seen = world.drop("inbox/anna.png")
+    world.time += timedelta(minutes=61)
+
+    world.tell(seen)
+
+    assert world.meter.recorded == [((None, None), {Metric.UPLOADS_INCOMPLETE: 1})]
 
 
 def test_crash_after_the_event_repeats_the_event(world: World) -> None:

@@ -20,11 +20,13 @@ from dropreel.inbox.sweep import InboxSweep
 from dropreel.model.executions import EndedExecution, Ending, UnhappyEnd
 from dropreel.model.job import INBOX, Job
 from dropreel.model.ledger import Outcome, Run
+from dropreel.model.metrics import Metric
 from dropreel.model.uploads import ObjectVersion, Page
 from dropreel.outcome import full_sweep as sweeping
 from dropreel.outcome.full_sweep import LOOKS_BACK, FullSweep
 from dropreel.runtime.log import logger
 from tests.support.conclusion_bench import FAILED, sent
+from tests.support.emf import FakeMeter
 from tests.support.render_fakes import JOB, NOON, MemoryLedger
 
 # Through the inbox
@@ -235,6 +237,7 @@ class Account:
 
     def __init__(self) -> None:
         self.ledger = MemoryLedger()
+        self.meter = FakeMeter()
         self.endings: dict[str, Ending | None] = {}
         self.listed: dict[UnhappyEnd, list[EndedExecution]] = {
             status: [] for status in get_args(UnhappyEnd)
@@ -252,6 +255,7 @@ class Account:
             ledger=self.ledger,
             conclude=self.invoke,
             serve_all=self.serve_all,
+            meter=self.meter,
             now=lambda: NOON,
         )
 
@@ -464,3 +468,4 @@ def test_each_part_is_done_whatever_else_fails(
     does = {"send": "sent", "serve_all": "served"}
     assert account.done == [done for part, done in does.items() if part != broken]
     assert bool(account.told) is (broken != "invoke")
+    assert account.meter.recorded == ([] if broken else [((None, None), {Metric.SWEEPS_DONE: 1})])

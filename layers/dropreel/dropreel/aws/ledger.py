@@ -346,14 +346,16 @@ class DynamoDBLedger:
             return None
         return _outcome(item)
 
-    def mark_sent(self, job: Job, now: datetime) -> None:
-        self._client.update_item(
+    def mark_sent(self, job: Job, now: datetime) -> bool:
+        updated = self._client.update_item(
             TableName=self._table,
             Key=outcome_key(job.id, job.run),
             UpdateExpression="SET sent_at = if_not_exists(sent_at, :now)",
             ConditionExpression="attribute_exists(pk)",
             ExpressionAttributeValues={":now": {"S": now.isoformat()}},
+            ReturnValues="UPDATED_OLD",
         )
+        return "sent_at" not in updated.get("Attributes", {})
 
     @retry_on_conflict
     def _update_run(

@@ -36,6 +36,7 @@ from dropreel.model.events import (
     UploadIncomplete,
 )
 from dropreel.model.job import INBOX, Job, Role, error_key, manifest_key, video_key
+from dropreel.model.metrics import Meter, Metric
 from dropreel.model.uploads import NULL_VERSION, ObjectVersion
 from dropreel.runtime.log import job_keys, logger
 
@@ -97,6 +98,7 @@ class Intake:
     used: UsedUploads
     queue: MessageQueue
     bus: Announcer
+    meter: Meter
     now: Callable[[], datetime]
     model: str
     video_bucket: str
@@ -412,6 +414,7 @@ class Intake:
             ended_at=self.now(),
         )
         self.bus.announce(DetailType.UPLOAD_INCOMPLETE, incomplete)
+        self.meter.record({Metric.UPLOADS_INCOMPLETE: 1})
         self.storage.put_json(
             error_file.bucket, error_file.key, incomplete.model_dump_json(indent=2)
         )

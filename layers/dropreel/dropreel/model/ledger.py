@@ -186,5 +186,5 @@ class Ledger(Protocol):
     def outcome(self, job: Job, started_at: datetime) -> Outcome | None:
         """The outcome of the run that started then; None while it has none."""
 
-    def mark_sent(self, job: Job, now: datetime) -> None:
-        """The event of the run's outcome was sent."""
+    def mark_sent(self, job: Job, now: datetime) -> bool:
+        """The event of the run's outcome was sent. False when that was marked before."""

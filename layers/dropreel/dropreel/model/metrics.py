@@ -4,24 +4,38 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Literal, Protocol
 
-Unit = Literal["Count", "Percent", "Seconds"]
+Unit = Literal["Count", "None", "Percent", "Seconds"]
 
 
 class Metric(StrEnum):
     """The name of a metric in CloudWatch."""
 
+    # Of each run, once, when it has ended; of the stack, and of its provider and model
+    JOBS_READY = "JobsReady"
+    JOBS_REFUSED = "JobsRefused"  # its files cannot be used, or somebody stopped it
+    JOBS_FAILED = "JobsFailed"
+    QUEUED_SECONDS = "QueuedSeconds"  # at the provider
+    RENDERING_SECONDS = "RenderingSeconds"
+    COPYING_SECONDS = "CopyingSeconds"
+    ESTIMATED_USD = "EstimatedUsd"
+    ACTUAL_USD = "ActualUsd"  # where the provider says it
+    # Of the stack
+    UPLOADS_INCOMPLETE = "UploadsIncomplete"
+    SWEEPS_DONE = "SweepsDone"
     # Of each provider, every five minutes
     WAITING_JOBS = "WaitingJobs"
     OLDEST_WAITER_SECONDS = "OldestWaiterSeconds"
     SLOTS_TAKEN = "SlotsTaken"
     SLOTS_ALLOWED = "SlotsAllowed"
-    # Of the stack
-    SPEND_SHARE = "SpendShare"
+    # Of the stack, every five minutes
+    SPEND_SHARE = "SpendShare"  # of DailySpendLimitUsd
 
     @property
     def unit(self) -> Unit:
         if self is Metric.SPEND_SHARE:
             return "Percent"
+        if self.endswith("Usd"):
+            return "None"  # CloudWatch has no unit of money
         return "Seconds" if self.endswith("Seconds") else "Count"
 
 

@@ -6,6 +6,8 @@ from datetime import datetime
 from dropreel.model.events import Announcer, VideoFailed, VideoReady
 from dropreel.model.job import Job
 from dropreel.model.ledger import Ledger
+from dropreel.model.metrics import Meter
+from dropreel.outcome.measurement import measure
 from dropreel.runtime.log import logger
 
 
@@ -20,18 +22,20 @@ def announce(
     *,
     ledger: Ledger,
     bus: Announcer,
+    meter: Meter,
     clock: Callable[[], datetime],
 ) -> VideoReady | VideoFailed:
     """Send the event, about the execution's ARN, unless it was sent; return its detail.
 
     A call that is cut off between the event and the mark sends the event again: consumers know it
-    by its job and run. Raises `OutcomeMissing`.
+    by its job and run. Its metrics are recorded once, after the mark. Raises `OutcomeMissing`.
     """
     outcome = ledger.outcome(job, started_at)
     if outcome is None:
         raise OutcomeMissing(f"Run {job.run} of {job.id} has no outcome.")
     if outcome.sent_at is None:
         bus.announce(outcome.detail_type, outcome.detail, [execution])
-        ledger.mark_sent(job, clock())
+        if ledger.mark_sent(job, clock()):
+            measure(outcome.detail, meter)
         logger.info("Announced: %s", outcome.code)
     return outcome.detail

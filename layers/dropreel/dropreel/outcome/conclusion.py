@@ -40,6 +40,7 @@ from dropreel.model.events import (
 )
 from dropreel.model.job import Job
 from dropreel.model.ledger import SAME_START, Attempt, AttemptState, Ledger, Outcome
+from dropreel.model.metrics import Meter
 from dropreel.model.provider import Provider, Ticket
 from dropreel.outcome.announcement import announce
 from dropreel.outcome.ownership import Owner, is_same_run, owner_of, read
@@ -215,6 +216,7 @@ class Conclusion:
     videos: Videos
     video_bucket: str
     bus: Announcer
+    meter: Meter
     clock: Callable[[], datetime]
 
     def conclude(self, ending: Ending) -> VideoFailed | VideoReady:
@@ -239,6 +241,7 @@ class Conclusion:
                 ending.execution,
                 ledger=self.ledger,
                 bus=self.bus,
+                meter=self.meter,
                 clock=self.clock,
             )
         return outcome.detail

@@ -17,6 +17,7 @@ from dropreel.inbox.messages import MessageQueue, Sweep, SweepPosition
 from dropreel.model.executions import EndedExecution, Ending, UnhappyEnd
 from dropreel.model.job import Job
 from dropreel.model.ledger import Ledger
+from dropreel.model.metrics import Meter, Metric
 from dropreel.outcome.conclusion import needs_conclusion
 from dropreel.outcome.ownership import read
 from dropreel.runtime.log import job_keys, logger
@@ -62,6 +63,7 @@ class FullSweep:
     ledger: Ledger
     conclude: Callable[[EndedExecution, Ending], None]
     serve_all: Callable[[], None]
+    meter: Meter
     now: Callable[[], datetime]
 
     def sweep(self, scheduled_at: datetime | None = None) -> None:
@@ -73,6 +75,7 @@ class FullSweep:
             parts.callback(self._conclude_ended)
             parts.callback(self.serve_all)
             parts.callback(self.queue.send, Sweep(sweep=self._part_of_inbox(scheduled_at)), 0)
+        self.meter.record({Metric.SWEEPS_DONE: 1})
 
     def _part_of_inbox(self, scheduled_at: datetime | None) -> SweepPosition:
         if scheduled_at is None or scheduled_at.hour == 0:

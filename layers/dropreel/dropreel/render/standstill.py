@@ -37,6 +37,8 @@ class Watch:
 
     def measure(self) -> None:
         now = self.clock()
+        # So that days without a sweep are days with data: an alarm on missing data comes late.
+        self.meter.record({Metric.SWEEPS_DONE: 0})
         for provider in self.in_flight:
             self.meter.record(self._standing(provider, now), provider=provider)
         if self.daily_usd:

@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from aws_lambda_powertools.metrics import EphemeralMetrics
 
 from dropreel.model.metrics import Metric
+from dropreel.runtime.log import logger
 
 NAMESPACE = "Dropreel"
+_NAMES_OF_A_JOB = {"job_id", "run", "folder", "attempt"}  # to be found in the logs; no dimensions
 
 
 class EmfMeter:
@@ -26,4 +28,7 @@ class EmfMeter:
         for name, text in {"provider": provider, "model": model}.items():
             if text is not None:
                 line.add_dimension(name, text)
+        for name, known in logger.get_current_keys().items():
+            if name in _NAMES_OF_A_JOB:
+                line.add_metadata(name, known)
         line.flush_metrics()
