@@ -82,7 +82,9 @@ def left_of(stack: Stack, name: str) -> list[str]:
     items = [
         item
         for item in stack.ledger("")
-        if f"{INBOX}{name}" in str(item) or f"{item['pk']['S']}.".startswith(output)
+        if f"{INBOX}{name}" in str(item)
+        or f"{item['pk']['S']}.".startswith(output)
+        or f"{item.get('name', {}).get('S')}.".startswith(name)
     ]
     return [
         *(f"{item['pk']['S']} {item['sk']['S']}" for item in items),

@@ -16,10 +16,10 @@ from botocore.exceptions import ClientError
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from dropreel.aws.ledger import DynamoDBLedger
+from dropreel.aws.ledger import DynamoDBLedger, listed_run
 from dropreel.aws.slots import DynamoDBSlots
 from dropreel.model.errors import DropreelError
-from dropreel.model.ledger import Attempt, AttemptState, Ledger, Outcome, RunClosed
+from dropreel.model.ledger import Attempt, AttemptState, Ledger, ListedRun, Outcome, RunClosed
 from dropreel.model.messages import NextAttempt, SubmitRequest
 from dropreel.model.prices import billed
 from dropreel.model.provider import Lookup, Refusal, Ticket, Unclear
@@ -579,3 +579,63 @@ def test_attempt_that_may_have_been_accepted_is_never_sent_again(
     if tickets:
         [sent] = ledger.attempts(job.id)
         assert {sent.ticket} == tickets
+
+
+# Lists of runs
+
+
+def listed(table: "DynamoDBClient", pk: str) -> list[ListedRun]:
+    got = table.query(
+        TableName=LEDGER,
+        KeyConditionExpression="pk = :pk",
+        ExpressionAttributeValues={":pk": {"S": pk}},
+    )
+    return [listed_run(item) for item in got["Items"]]
+
+
+@pytest.mark.parametrize("is_closed", [False, True])
+def test_a_run_is_listed_as_open_when_it_may_join_a_queue(
+    table: "DynamoDBClient", is_closed: bool
+) -> None:
+    ledger = DynamoDBLedger(LEDGER, table)
+    if is_closed:
+        ledger.close(JOB, NOON)
+
+    for call in range(2):  # the second renews the token
+        joined = DynamoDBSlots(LEDGER, table).join(
+            Waiter(
+                run=RunId.of(JOB),
+                attempt=1,
+                route=billed(PLAN),
+                offer=0,
+                started_at=NOON,
+                task_token=f"token {call}",
+                call=call,
+            ),
+            PLAN,
+        )
+        assert joined is not is_closed
+
+    assert listed(table, "open") == ([] if is_closed else [ListedRun.open(JOB, NOON)])
+
+
+@pytest.mark.parametrize("outcome", OUTCOMES, ids=["ready", "failed"])
+def test_a_run_that_ends_moves_to_the_list_of_its_last_day(
+    table: "DynamoDBClient", outcome: Outcome
+) -> None:
+    ledger = DynamoDBLedger(LEDGER, table)
+    ledger.resume(PLAN, NOON, LATER)
+    assert listed(table, "open") == [ListedRun.open(JOB, NOON)]
+
+    for _ in range(2):  # a call that is cut off is repeated
+        ledger.list_ended(outcome)
+
+    assert listed(table, "open") == []
+    (run,) = listed(table, f"ended#{outcome.detail.ended_at:%Y-%m-%d}")
+    assert (run.job_id, run.number, run.name) == (JOB.id, 1, f"{JOB.folder}{JOB.stem}")
+    assert (run.code, run.ended_at) == (outcome.code, outcome.detail.ended_at)
+    render = outcome.detail.render
+    assert [made.number for made in run.renders] == [
+        made.number for made in (render.attempts if render else ())
+    ]
+    assert {made.message for made in run.renders} <= {""}

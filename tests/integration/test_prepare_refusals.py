@@ -51,7 +51,7 @@ def test_a_render_that_is_paid_is_resumed_though_versioning_is_suspended(
     attempt = account.ledger.begin(plan.job.id, NextAttempt(), RUNCOMFY, NOON)
     assert attempt
     account.ledger.accept(attempt, "req-1", NOON)
-    account.ledger.resume(plan, NOON)  # notes the plan of the first run
+    account.ledger.resume(plan, NOON, NOON)  # notes the plan of the first run
     suspend(account, VIDEOS)
 
     resumed = prepare(account, plan.job.model_copy(update={"run": 2}))

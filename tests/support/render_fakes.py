@@ -311,8 +311,9 @@ class MemoryLedger:
         """As admit leaves it behind."""
         self._runs[run.job_id, run.number] = run
 
-    def resume(self, plan: Plan, now: datetime) -> None:
-        self.note_run(self._run(plan.job).model_copy(update={"plan": plan}))
+    def resume(self, plan: Plan, started_at: datetime, now: datetime) -> None:
+        resumed = {"plan": plan, "started_at": started_at}
+        self.note_run(self._run(plan.job).model_copy(update=resumed))
 
     def close(self, job: Job, now: datetime) -> None:
         run = self._run(job)
@@ -327,6 +328,9 @@ class MemoryLedger:
     def outcome(self, job: Job, started_at: datetime) -> Outcome | None:
         there = self._outcomes.get((job.id, job.run))
         return there[1] if there and there[0] >= started_at - SAME_START else None
+
+    def list_ended(self, outcome: Outcome) -> None:
+        """Nothing reads the lists here."""
 
     def mark_sent(self, job: Job, now: datetime) -> bool:
         started_at, outcome = self._outcomes[job.id, job.run]

@@ -181,6 +181,9 @@ class Outcomes:
             return None
         return self._written[0]
 
+    def list_ended(self, outcome: Outcome) -> None:
+        """Nothing reads the lists here."""
+
     def mark_sent(self, job: Job, now: datetime) -> bool:
         assert self._written
         is_first = self._written[0].sent_at is None

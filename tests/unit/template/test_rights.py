@@ -131,7 +131,7 @@ RIGHTS: dict[str, dict[str, str]] = {
     },
     "Announce": {
         **OF_EVERY_FUNCTION,
-        "Ledger": "dynamodb: GetItem UpdateItem",
+        "Ledger": "dynamodb: DeleteItem GetItem PutItem UpdateItem",
         "EventBus": "events: PutEvents",
     },
     "Sweep": {

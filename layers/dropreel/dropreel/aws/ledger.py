@@ -13,6 +13,8 @@ from dropreel.aws import clients
 from dropreel.aws.table import (
     KEPT,
     attempt_key,
+    ended_key,
+    open_key,
     outcome_key,
     retry_on_conflict,
     run_key,
@@ -26,6 +28,7 @@ from dropreel.model.ledger import (
     Admitted,
     Attempt,
     AttemptState,
+    ListedRun,
     Outcome,
     Run,
     RunClosed,
@@ -311,9 +314,16 @@ class DynamoDBLedger:
         got = self._client.get_item(TableName=self._table, Key=key, ConsistentRead=True)
         return got.get("Item", {})
 
-    def resume(self, plan: Plan, now: datetime) -> None:
-        update, names = "SET #plan = :plan, resumed_at = :now", {"#plan": "plan"}
-        self._update_run(plan.job, update, now, names, plan=plan.model_dump_json())
+    def resume(self, plan: Plan, started_at: datetime, now: datetime) -> None:
+        self._client.put_item(TableName=self._table, Item=open_item(plan.job, started_at))
+        self._update_run(
+            plan.job,
+            "SET #plan = :plan, resumed_at = :now, started_at = :started_at",
+            now,
+            {"#plan": "plan"},
+            plan=plan.model_dump_json(),
+            started_at=started_at.isoformat(),
+        )
 
     def is_closed(self, job: Job) -> bool:
         return "closed_at" in self._get(run_key(job.id, job.run))
@@ -345,6 +355,12 @@ class DynamoDBLedger:
         if not item or int(item["started_ms"]["N"]) < int(_milliseconds(started_at - SAME_START)):
             return None
         return _outcome(item)
+
+    def list_ended(self, outcome: Outcome) -> None:
+        run = ListedRun.ended(outcome)
+        key = ended_key(outcome.detail.ended_at, run.execution_name)
+        self._client.put_item(TableName=self._table, Item=key | _listed(run))
+        self._client.delete_item(TableName=self._table, Key=open_key(run.execution_name))
 
     def mark_sent(self, job: Job, now: datetime) -> bool:
         updated = self._client.update_item(
@@ -378,6 +394,23 @@ class DynamoDBLedger:
                 **{f":{name}": text for name, text in _texts(texts).items()},
             },
         )
+
+
+def open_item(job: Job, started_at: datetime) -> "Item":
+    return open_key(job.execution_name) | _listed(ListedRun.open(job, started_at))
+
+
+def _listed(run: ListedRun) -> "Item":
+    fields = run.model_dump(mode="json", exclude={"renders"}, exclude_none=True)
+    renders = json.dumps([made.model_dump(mode="json") for made in run.renders])
+    return _texts(fields | {"renders": renders}) | {
+        "expires_at": _expires_at(run.ended_at or run.started_at)
+    }
+
+
+def listed_run(item: "Item") -> ListedRun:
+    fields = _strings(item)
+    return ListedRun.model_validate(fields | {"renders": json.loads(fields.get("renders", "[]"))})
 
 
 def _run(item: "Item") -> Run:

@@ -12,6 +12,7 @@ from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
 from pydantic import TypeAdapter
 
 from dropreel.aws import clients
+from dropreel.aws.ledger import open_item
 from dropreel.aws.table import KEPT, attempt_key, retry_on_conflict, run_key, spend_key, transact
 from dropreel.model.catalog import ProviderName
 from dropreel.model.ledger import AttemptState
@@ -114,7 +115,10 @@ class DynamoDBSlots:
             ExpressionAttributeNames={f"#{name}": name for name in run},
             ExpressionAttributeValues={f":{name}": run[name] for name in run},
         )
-        return not self._refused({"Update": join}, self._put_in_queue(waiter))
+        # In the same transaction: a late call of a run that is over lists it no more.
+        item = open_item(plan.job, waiter.started_at)
+        listed: TransactWriteItemTypeDef = {"Put": {"TableName": self._table, "Item": item}}
+        return not self._refused({"Update": join}, self._put_in_queue(waiter), listed)
 
     def move(self, waiter: Waiter, to: Waiter) -> bool:
         run = self._update_waiting(

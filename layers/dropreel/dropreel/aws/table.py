@@ -3,7 +3,7 @@
 import random
 import time
 from collections.abc import Callable
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from functools import wraps
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
@@ -73,6 +73,16 @@ def run_key(job_id: str, number: int) -> "dict[str, AttributeValueTypeDef]":
 
 def spend_key(day: date) -> "dict[str, AttributeValueTypeDef]":
     return {"pk": {"S": "spend"}, "sk": {"S": day.isoformat()}}
+
+
+def open_key(execution: str) -> "dict[str, AttributeValueTypeDef]":
+    return {"pk": {"S": "open"}, "sk": {"S": execution}}
+
+
+def ended_key(ended_at: datetime, execution: str) -> "dict[str, AttributeValueTypeDef]":
+    moment = ended_at.astimezone(UTC)
+    sk = f"{moment:%H:%M:%S.%f}#{execution}"
+    return {"pk": {"S": f"ended#{moment:%Y-%m-%d}"}, "sk": {"S": sk}}
 
 
 def outcome_key(job_id: str, number: int) -> "dict[str, AttributeValueTypeDef]":

@@ -170,6 +170,12 @@ class AttemptSummary(_Published):
     """One submission of the job, and its outcome."""
 
     number: int
+    run: int = Field(
+        default=1,
+        ge=1,
+        description="The run that submitted it. A later run can wait for the same render: count "
+        "its cost once.",
+    )
     provider: str
     model: str = Field(description="The provider's own name of the model.")
     request_id: str | None = Field(description="Null when it was not accepted.")

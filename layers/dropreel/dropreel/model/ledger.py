@@ -11,8 +11,8 @@ from typing import Protocol
 from pydantic import BaseModel, Field
 
 from dropreel.model.catalog import ProviderName
-from dropreel.model.events import DetailType, VideoFailed, VideoReady
-from dropreel.model.job import Job
+from dropreel.model.events import AttemptSummary, DetailType, VideoFailed, VideoReady
+from dropreel.model.job import Job, execution_name
 from dropreel.model.messages import NextAttempt, Plan, PlannedOffer
 from dropreel.model.provider import QUEUE_TIMEOUT_SECONDS, RENDER_TIMEOUT_SECONDS, Ticket
 
@@ -106,6 +106,51 @@ class Outcome(BaseModel, frozen=True):
         return VideoReady.__name__
 
 
+class ListedRun(BaseModel, frozen=True):
+    """A run in the ledger's lists, which show many runs in few reads: of the open ones, and of
+    those that ended on a day."""
+
+    job_id: str
+    number: int = Field(ge=1)
+    name: str = Field(description="Folder and stem, such as `team/anna`.")
+    model: str
+    started_at: datetime
+    ended_at: datetime | None = Field(default=None, description="None while it is open.")
+    code: str | None = Field(default=None, description="`VideoReady`, or an error's code.")
+    renders: tuple[AttemptSummary, ...] = Field(
+        default=(), description="Its submissions, without the providers' words."
+    )
+
+    @classmethod
+    def open(cls, job: Job, started_at: datetime) -> "ListedRun":
+        return cls(
+            job_id=job.id,
+            number=job.run,
+            name=f"{job.folder}{job.stem}",
+            model=job.model,
+            started_at=started_at,
+        )
+
+    @classmethod
+    def ended(cls, outcome: Outcome) -> "ListedRun":
+        detail = outcome.detail
+        attempts = detail.render.attempts if detail.render else ()
+        return cls(
+            job_id=detail.job.id,
+            number=detail.job.run,
+            name=f"{detail.job.folder}{detail.job.stem}",
+            model=detail.job.model,
+            started_at=detail.job.started_at,
+            ended_at=detail.ended_at,
+            code=outcome.code,
+            renders=tuple(made.model_copy(update={"message": ""}) for made in attempts),
+        )
+
+    @property
+    def execution_name(self) -> str:
+        return execution_name(self.job_id, self.number)
+
+
 class Admitted(BaseModel, frozen=True):
     """The admission of an attempt."""
 
@@ -174,8 +219,8 @@ class Ledger(Protocol):
     def runs(self, job_id: str) -> tuple[Run, ...]:
         """All runs of a job, in order."""
 
-    def resume(self, plan: Plan, now: datetime) -> None:
-        """The run waits for an earlier run's request, and needs no admission."""
+    def resume(self, plan: Plan, started_at: datetime, now: datetime) -> None:
+        """The run that started then waits for an earlier run's request, and needs no admission."""
 
     def close(self, job: Job, now: datetime) -> None:
         """Conclude begins. May be repeated: the first time counts."""
@@ -185,6 +230,9 @@ class Ledger(Protocol):
 
     def outcome(self, job: Job, started_at: datetime) -> Outcome | None:
         """The outcome of the run that started then; None while it has none."""
+
+    def list_ended(self, outcome: Outcome) -> None:
+        """Take the run from the list of the open ones to that of its last day. May be repeated."""
 
     def mark_sent(self, job: Job, now: datetime) -> bool:
         """The event of the run's outcome was sent. False when that was marked before."""

@@ -34,6 +34,7 @@ def announce(
     if outcome is None:
         raise OutcomeMissing(f"Run {job.run} of {job.id} has no outcome.")
     if outcome.sent_at is None:
+        ledger.list_ended(outcome)
         bus.announce(outcome.detail_type, outcome.detail, [execution])
         if ledger.mark_sent(job, clock()):
             measure(outcome.detail, meter)

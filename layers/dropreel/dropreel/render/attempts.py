@@ -135,6 +135,7 @@ def summary(
             outcome, message = unclear, "Whether the request was accepted is unknown."
     return AttemptSummary(
         number=attempt.number,
+        run=attempt.run,
         provider=attempt.provider,
         model=attempt.endpoint,
         request_id=attempt.request_id,

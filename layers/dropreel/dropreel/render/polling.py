@@ -57,7 +57,8 @@ def poll(
         # Submit may have failed to record it, and a new run of the job would pay again.
         ledger.confirm(render.plan.job.id, ticket)
         if render.plan.resume:
-            ledger.resume(render.plan, clock())  # conclude needs to know what this run waits for
+            # Conclude needs to know what this run waits for.
+            ledger.resume(render.plan, render.started_at, clock())
     try:
         # The provider's record of a delivered render may be deleted.
         is_done = _is_delivered(render, ledger)
