@@ -14,7 +14,14 @@ from pydantic_core import core_schema
 
 from dropreel.inbox.job_file import JobFile
 from dropreel.model.errors import DropreelError
-from dropreel.model.events import DetailType, UploadIncomplete, VideoFailed, VideoReady
+from dropreel.model.events import (
+    DetailType,
+    JobStarted,
+    RenderSubmitted,
+    UploadIncomplete,
+    VideoFailed,
+    VideoReady,
+)
 
 EVENTS = Path(__file__).resolve().parent.parent / "events"
 
@@ -48,10 +55,22 @@ class UploadIncompleteEvent(_Event):
     detail: UploadIncomplete
 
 
+class JobStartedEvent(_Event):
+    detail_type: Literal[DetailType.JOB_STARTED] = Field(alias="detail-type")
+    detail: JobStarted
+
+
+class RenderSubmittedEvent(_Event):
+    detail_type: Literal[DetailType.RENDER_SUBMITTED] = Field(alias="detail-type")
+    detail: RenderSubmitted
+
+
 _MODELS: dict[DetailType, tuple[type[BaseModel], type[BaseModel]]] = {
     DetailType.VIDEO_READY: (VideoReady, VideoReadyEvent),
     DetailType.VIDEO_FAILED: (VideoFailed, VideoFailedEvent),
     DetailType.UPLOAD_INCOMPLETE: (UploadIncomplete, UploadIncompleteEvent),
+    DetailType.JOB_STARTED: (JobStarted, JobStartedEvent),
+    DetailType.RENDER_SUBMITTED: (RenderSubmitted, RenderSubmittedEvent),
 }
 JOB_FILE = EVENTS / "job-file.schema.json"
 

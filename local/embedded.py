@@ -28,6 +28,7 @@ import boto3
 import yaml
 
 from dropreel.model.catalog import TITLES
+from dropreel.model.events import FOR_DISPLAY, DetailType
 from local.overlay import lay_over
 from operate.terminal import harmless_lines
 
@@ -417,15 +418,19 @@ def subscription(environment: Environment, name: str) -> Iterator[str]:
         client(environment, "sqs").delete_queue(QueueUrl=url)
 
 
-def subscribe_queue(environment: Environment, event_bus: str, name: str) -> str:
-    """A queue, and a rule that sends it every event that Dropreel says: what a consumer sets up."""
+def subscribe_queue(
+    environment: Environment,
+    event_bus: str,
+    name: str,
+    detail_types: Sequence[DetailType] = tuple(set(DetailType) - set(FOR_DISPLAY)),
+) -> str:
+    """A queue, and a rule that sends it how each job ends: what a consumer sets up."""
     sqs, events = client(environment, "sqs"), client(environment, "events")
     url: str = sqs.create_queue(QueueName=name)["QueueUrl"]
     attributes = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])
     queue_arn = attributes["Attributes"]["QueueArn"]
-    rule = events.put_rule(
-        Name=name, EventBusName=event_bus, EventPattern=json.dumps({"source": ["dropreel"]})
-    )
+    pattern = {"source": ["dropreel"], "detail-type": detail_types}
+    rule = events.put_rule(Name=name, EventBusName=event_bus, EventPattern=json.dumps(pattern))
     allow = {
         "Version": "2012-10-17",
         "Statement": [

@@ -36,7 +36,7 @@ output "reader_policy_arn" {
 }
 
 output "event_bus_name" {
-  description = "The bus of the events Video Ready, Video Failed and Upload Incomplete."
+  description = "The bus of the events that docs/events.md lists."
   value       = lookup(aws_cloudformation_stack.dropreel.outputs, "EventBusName", null)
 }
 

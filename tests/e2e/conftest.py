@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from dropreel.model.catalog import MODELS
+from dropreel.model.events import FOR_DISPLAY
 from dropreel.model.job import INBOX, Input, Role, job_id
 from local import embedded
 from local.embedded import PROJECT, Environment, Home
@@ -51,7 +52,9 @@ class Stack:
 
     environment: Environment
     home: Home
+    display_queue_url: str = ""
     events: list[Event] = field(default_factory=list)
+    display_events: list[Event] = field(default_factory=list)
 
     def client(self, service: str) -> Any:  # noqa: ANN401 - boto3's clients are of no common type
         return embedded.client(self.environment, service)
@@ -104,14 +107,22 @@ class Stack:
         return self.event(lambda event: event["detail"].get("job", {}).get("id") == job)
 
     def all_events(self) -> list[Event]:
-        sqs, queue = self.client("sqs"), self.environment["EVENTS_QUEUE_URL"]
+        """Without those for display."""
+        return self._taken(self.environment["EVENTS_QUEUE_URL"], self.events)
+
+    def displayed(self) -> list[Event]:
+        """The events for display."""
+        return self._taken(self.display_queue_url, self.display_events)
+
+    def _taken(self, queue: str, events: list[Event]) -> list[Event]:
+        sqs = self.client("sqs")
         while messages := sqs.receive_message(QueueUrl=queue, MaxNumberOfMessages=10).get(
             "Messages"
         ):
             for message in messages:
-                self.events.append(json.loads(message["Body"]))
+                events.append(json.loads(message["Body"]))
                 sqs.delete_message(QueueUrl=queue, ReceiptHandle=message["ReceiptHandle"])
-        return self.events
+        return events
 
     # As the owner
 
@@ -268,5 +279,8 @@ def stack() -> Iterator[Stack]:
         max_wait_seconds=1,
         say=lambda _: None,
     )
-    yield Stack(environment, home)
+    display = embedded.subscribe_queue(
+        environment, environment["EVENT_BUS"], "display", FOR_DISPLAY
+    )
+    yield Stack(environment, home, display)
     embedded.down(home)

@@ -52,6 +52,11 @@ def test_a_picture_and_a_voice_become_a_video_and_an_event(
     assert event["detail-type"] == "Video Ready"
     assert_follows_schema(event)
     assert event["resources"] == [stack.execution_arn(job)]
+    displayed = [it for it in stack.displayed() if it["detail"]["job"]["id"] == job]
+    assert sorted(it["detail-type"] for it in displayed) == ["Job Started", "Render Submitted"]
+    for shown in displayed:
+        assert_follows_schema(shown)
+        assert shown["resources"] == event["resources"]
     video = event["detail"]["video"]
     body = stack.video_bucket(f"team/{stem}.mp4")
     assert body is not None
@@ -252,12 +257,13 @@ def test_no_secret_is_in_any_log_history_event_or_file(stack: Stack) -> None:
         "logs": stack.all_logs(),
         "histories": stack.all_histories(),
         "events": json.dumps(stack.all_events()),
+        "events for display": json.dumps(stack.displayed()),
         "files": stack.all_files(),
     }
 
     # The jobs did leave their traces, in each place: else this test would see nothing.
     assert "discreet" in left["logs"]
-    for place in ("histories", "events", "files"):
+    for place in ("histories", "events", "events for display", "files"):
         assert "discreet" in left[place], place
     for place, text in left.items():
         for secret in (STANDIN_TOKEN, "X-Amz-Signature", "X-Amz-Security-Token", "/videos/"):

@@ -60,6 +60,45 @@ def test_lowered_limit_holds_for_later_jobs(at: Account) -> None:
     assert at.notified == ["anna", "ben", "cleo", "dora"]
 
 
+def test_run_has_a_first_place_in_a_queue_once(at: Account) -> None:
+    at.admit(ANNA)
+
+    first = at.admission.admit(request_of(BEN, minute=1))
+    again = at.admission.admit(request_of(BEN, minute=1, retry=1))
+    at.admission.rendered(ANNA, 1)
+    second_attempt = at.admission.admit(request_of(BEN, minute=1, attempt=2))
+
+    assert first
+    assert (first.run, first.provider) == (RunId.of(BEN), "runcomfy")
+    assert (again, second_attempt) == (None, None)
+
+
+def test_run_that_is_over_has_no_place(at: Account) -> None:
+    at.ledger.close(ANNA, NOON)
+
+    assert at.admission.admit(request_of(ANNA)) is None
+
+
+def test_those_before_are_counted_by_the_start_of_their_executions_up_to_a_limit(
+    at: Account,
+) -> None:
+    at.line_up(ANNA, BEN, CLEO, DORA)
+    last = at.admission.admit(request_of(EVE, minute=5))
+    assert last
+
+    asked = at.record_calls("before-parameter-build.dynamodb.Query", lambda params, **_: params)
+    counted = [at.slots.waiting_before(last, at_most) for at_most in (100, 2)]
+    own_minute = last.model_copy(update={"started_at": NOON + timedelta(seconds=30)})
+
+    assert counted == [3, 2]  # anna has a slot
+    assert at.slots.waiting_before(own_minute, 100) == 0
+    assert [(it["Select"], it["Limit"]) for it in asked] == [
+        ("COUNT", 100),
+        ("COUNT", 2),
+        ("COUNT", 100),
+    ]
+
+
 # Called again, or late
 
 

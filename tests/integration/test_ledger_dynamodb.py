@@ -565,6 +565,7 @@ def test_attempt_that_may_have_been_accepted_is_never_sent_again(
                 clock=clock,
                 seconds_left=lambda: 80,
                 settings=SUBMIT_SETTINGS,
+                recorded=lambda attempt, ticket: None,
                 jitter=lambda: 1,
             )
             if submission.ticket:

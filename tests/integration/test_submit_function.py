@@ -1,19 +1,36 @@
 """The submit function on S3 and DynamoDB as moto plays them."""
 
+import json
 from collections.abc import Iterator
+from contextlib import suppress
 from urllib.parse import parse_qs, urlsplit
 
+import jsonschema
 import pytest
 
-from dropreel.model.errors import CopyUnreadable, InputGone, SubmissionUnclear
+from dropreel.model.errors import CopyUnreadable, FinalAnswer, InputGone, SubmissionUnclear
+from dropreel.model.events import RenderSubmitted
 from dropreel.model.job import Role
 from dropreel.model.ledger import AttemptState
 from dropreel.model.messages import NextAttempt, Plan, Submission
 from dropreel.model.provider import Refusal, Unclear
+from local.contract import schema_of
 from tests.support.final_answers import ends_in
+from tests.support.log_lines import log_lines
 from tests.support.render_account import LEDGER, UPLOADS, WORK, RenderAccount, render_account
-from tests.support.render_fakes import IMAGE, JOB, PLAN, WAVESPEED, ScriptedProvider, providers
+from tests.support.render_fakes import (
+    ENVIRONMENT,
+    IMAGE,
+    JOB,
+    NOON,
+    PLAN,
+    RUNCOMFY,
+    WAVESPEED,
+    ScriptedProvider,
+    providers,
+)
 
+EXECUTIONS = ENVIRONMENT["STATE_MACHINE_ARN"].replace("stateMachine", "execution")
 THROTTLED = Refusal("ProviderThrottled", "Too many requests.", again=True)
 
 
@@ -34,6 +51,7 @@ def submit(
     event = {
         "plan": plan.model_dump(mode="json"),
         "next": turn.model_dump(mode="json") if turn else {},
+        "started_at": NOON.isoformat(),
     }
     return Submission.model_validate(account.call("submit", event, provider))
 
@@ -85,6 +103,57 @@ def test_function_that_is_called_again_gives_the_same_ticket(
 
     assert second == first
     assert len(provider.submitted) == 1
+
+
+def test_accepted_request_is_displayed_once(account: RenderAccount, plan: Plan) -> None:
+    provider = ScriptedProvider(submissions=["req-1"])
+
+    for _ in range(2):
+        assert submit(account, plan, provider).ticket
+
+    [event] = map(json.loads, account.displayed())
+    jsonschema.validate(event | {"account": "123456789012"}, schema_of(event))
+    shown = RenderSubmitted.model_validate(event["detail"])
+    assert (shown.request_id, shown.provider, shown.model) == (
+        "req-1",
+        RUNCOMFY.provider,
+        RUNCOMFY.endpoint,
+    )
+    assert event["resources"] == [f"{EXECUTIONS}:{JOB.id}"]
+    for secret in ("X-Amz-", "https://", "token"):
+        assert secret not in json.dumps(event)
+
+
+def test_bus_that_is_gone_costs_the_event_alone(
+    account: RenderAccount, plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EVENT_BUS", "deleted")
+    provider = ScriptedProvider(submissions=["req-1"])
+
+    with log_lines() as lines:
+        submission = submit(account, plan, provider)
+
+    assert submission.ticket
+    [attempt] = account.ledger.attempts(JOB.id)
+    assert attempt.state is AttemptState.ACCEPTED
+    assert [it["message"] for it in lines.taken() if it["level"] == "WARNING"] == [
+        "Render Submitted was not sent: ResourceNotFoundException"
+    ]
+
+
+@pytest.mark.parametrize(
+    "answer", [Refusal("NoCredit", "Not enough credit."), Unclear("No answer.")], ids=str
+)
+def test_request_that_is_not_known_to_be_accepted_is_not_displayed(
+    answer: Exception, account: RenderAccount, plan: Plan
+) -> None:
+    provider = ScriptedProvider(submissions=[answer])
+
+    with suppress(FinalAnswer):
+        submit(account, plan, provider)
+
+    assert len(provider.submitted) == 1
+    assert account.displayed() == []
 
 
 def test_refused_attempt_is_sent_again_when_the_state_machine_asks(

@@ -47,7 +47,10 @@ from tests.support.second_engine import SecondEngine, second_engine
 
 EXAMPLES = {
     name: EVENTS / f"{name}.example.json"
-    for name in ("video-ready", "video-failed", "render-failed", "upload-incomplete")
+    for name in (
+        *("video-ready", "video-failed", "render-failed", "upload-incomplete"),
+        *("job-started", "render-submitted"),
+    )
 }
 OPTIONS = b'{"resolution": "480p", "labels": {"customer": "4711"}}'
 PRICES = '{"wan-ai/wan-2-2/speech-to-video": {"usd_per_second": {"480p": 0.02}}}'
@@ -63,7 +66,7 @@ NAMES = {
 }
 _MADE_ANEW = {
     *("id", "request_id", "version_id", "execution", "resources"),
-    *("time", "started_at", "dropped_at", "ended_at"),
+    *("time", "started_at", "dropped_at", "submitted_at", "ended_at"),
     *("size_bytes", "etag", "sha256"),
 }
 _REQUEST_ID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -75,6 +78,7 @@ def make() -> dict[str, Event]:
     """A new event for each example."""
     with account() as dropreel:
         ready = dropreel.drop(json=OPTIONS, mp3=SPEECH, png=PORTRAIT)
+        displayed = dropreel.displayed()
         too_small = dropreel.drop(png=redrawn(320))
         with dropreel.standin.misbehaving("render", 1, {"do": "moderate"}):
             moderated = dropreel.drop(png=redrawn(640))
@@ -84,7 +88,16 @@ def make() -> dict[str, Event]:
         "video-failed": too_small,
         "render-failed": moderated,
         "upload-incomplete": alone,
+        **displayed,
     }
+
+
+def _published(text: str) -> Event:
+    """An event as its example has it."""
+    for ours, name in NAMES.items():
+        text = text.replace(ours, name)
+    event = json.loads(text) | {"account": "111122223333"}  # moto leaves it out
+    return {name: event[name] for name in (*ENVELOPE, "detail")}
 
 
 def redrawn(width: int) -> bytes:
@@ -153,12 +166,16 @@ class Account:
         answer = self._function("intake").handler({"Records": [record]}, CONTEXT)
         assert answer == {"batchItemFailures": []}
 
+    def displayed(self) -> dict[str, Event]:
+        """The events for display since the last look, by their examples."""
+        events = [*map(_published, self._account.displayed())]
+        named = {event["detail-type"].lower().replace(" ", "-"): event for event in events}
+        assert len(named) == len(events)
+        return named
+
     def _event(self) -> Event:
         [text] = self._account.announced()
-        for ours, name in NAMES.items():
-            text = text.replace(ours, name)
-        event = json.loads(text) | {"account": "111122223333"}  # moto leaves it out
-        return {name: event[name] for name in (*ENVELOPE, "detail")}
+        return _published(text)
 
     def answer(self, step: str, event: object, request: Any) -> BaseModel | None:  # noqa: ANN401
         """The work of a step's function, for the engine."""

@@ -165,6 +165,7 @@ class FaultAccount:
 
     def __init__(self, account: RenderAccount, standins: Mapping[ProviderName, StandinApi]) -> None:
         self.s3 = account.s3
+        self._account = account
         self.standins = standins
         self._ledger = account.ledger
         self._clock = _Clock()
@@ -217,7 +218,9 @@ class FaultAccount:
     # What the state machine does
 
     def submit(self, plan: Plan, next_attempt: NextAttempt | None = None) -> Submission:
-        request = SubmitRequest(plan=plan, next=next_attempt or NextAttempt())
+        request = SubmitRequest(
+            plan=plan, next=next_attempt or NextAttempt(), started_at=render_fakes.NOON
+        )
         return Submission.model_validate(self._run("submit", request.model_dump(mode="json")))
 
     def poll(self, render: ActiveRender) -> Progress:
@@ -267,6 +270,9 @@ class FaultAccount:
         finally:
             root.setLevel(level)
             root.removeHandler(self._told)
+        displayed = self._account.displayed()
+        assert len(displayed) <= 10
+        self._told.lines += displayed
         assert [secret for secret in SECRETS if secret in self.told] == []
 
 

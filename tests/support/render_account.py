@@ -1,6 +1,7 @@
 """The account as submit, poll and conclude see it, played by moto, and a step's handler in it."""
 
 import importlib.util
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from moto import mock_aws
 
 from dropreel.aws.ledger import DynamoDBLedger
+from dropreel.model.events import FOR_DISPLAY, DetailType
 from dropreel.model.job import Input
 from dropreel.model.messages import Plan
 from tests.support.render_fakes import ENVIRONMENT, ScriptedProvider, by_name
@@ -76,11 +78,15 @@ class RenderAccount:
 
     def _subscribe(self) -> None:
         events: EventBridgeClient = boto3.client("events")
-        self._subscriber_url = self._sqs.create_queue(QueueName="subscriber")["QueueUrl"]
         events.create_event_bus(Name=BUS)
-        events.put_rule(Name="all", EventBusName=BUS, EventPattern='{"source": ["dropreel"]}')
-        arn = f"arn:aws:sqs:{REGION}:123456789012:subscriber"
-        events.put_targets(Rule="all", EventBusName=BUS, Targets=[{"Id": "q", "Arn": arn}])
+        self._queue_urls = {}
+        for name in ("ends", "display"):
+            self._queue_urls[name] = self._sqs.create_queue(QueueName=name)["QueueUrl"]
+            types = [it for it in DetailType if (it in FOR_DISPLAY) is (name == "display")]
+            pattern = json.dumps({"source": ["dropreel"], "detail-type": types})
+            events.put_rule(Name=name, EventBusName=BUS, EventPattern=pattern)
+            arn = f"arn:aws:sqs:{REGION}:123456789012:{name}"
+            events.put_targets(Rule=name, EventBusName=BUS, Targets=[{"Id": "q", "Arn": arn}])
 
     def empty_ledger(self) -> None:
         """moto copies the whole table for each transaction: a small one is fast."""
@@ -88,8 +94,16 @@ class RenderAccount:
         create_ledger_table(self.dynamodb)
 
     def announced(self) -> list[str]:
-        """The events on the bus since the last look, as JSON."""
-        got = self._sqs.receive_message(QueueUrl=self._subscriber_url, MaxNumberOfMessages=10)
+        """The events on the bus since the last look, as JSON, without those for display."""
+        return self._heard("ends")
+
+    def displayed(self) -> list[str]:
+        """Those for display."""
+        return self._heard("display")
+
+    def _heard(self, queue: str) -> list[str]:
+        url = self._queue_urls[queue]
+        got = self._sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10)
         return [message["Body"] for message in got.get("Messages", [])]
 
     def drop(self, plan: Plan) -> Plan:

@@ -97,6 +97,7 @@ def providers(**changes: Mapping[str, object]) -> str:
 
 ENVIRONMENT = {
     "DROPREEL_VERSION": "1.2.3",
+    "EVENT_BUS": "dropreel",
     "LEDGER_TABLE": "ledger",
     "PROVIDERS": providers(),
     "STATE_MACHINE_ARN": "arn:aws:states:eu-central-1:123456789012:stateMachine:dropreel-render",

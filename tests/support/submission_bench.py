@@ -8,9 +8,9 @@ from typing import Any, BinaryIO
 
 from dropreel.model.errors import Reason
 from dropreel.model.job import Input
-from dropreel.model.ledger import Attempt
+from dropreel.model.ledger import Attempt, AttemptState
 from dropreel.model.messages import NextAttempt, Plan, Submission, SubmitRequest
-from dropreel.model.provider import Refusal, Unclear
+from dropreel.model.provider import Refusal, Ticket, Unclear
 from dropreel.model.uploads import Unreadable
 from dropreel.render.submission import submit
 from dropreel.runtime.settings import SubmitSettings
@@ -69,6 +69,8 @@ class Bench:
     seconds_left: float = 240
     jitter: float | None = 1  # the whole of each growing wait; None is submit's own
     settings: SubmitSettings = SUBMIT_SETTINGS
+    recorded: list[tuple[Attempt, Ticket]] = field(default_factory=list)
+    states_when_recorded: list[AttemptState] = field(default_factory=list)
 
     @classmethod
     def of(cls, *runcomfy: str | Exception, **changes: Any) -> "Bench":  # noqa: ANN401
@@ -87,7 +89,14 @@ class Bench:
             clock=self.clock,
             seconds_left=lambda: self.seconds_left,
             settings=self.settings,
+            recorded=self._record,
         )
+
+    def _record(self, attempt: Attempt, ticket: Ticket) -> None:
+        self.recorded.append((attempt, ticket))
+        written = self.ledger.find(attempt.job_id, attempt.number)
+        assert written
+        self.states_when_recorded.append(written.state)
 
     def submit_until(
         self, done: Callable[[Submission], bool], next_attempt: NextAttempt = FIRST

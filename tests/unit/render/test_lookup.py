@@ -53,6 +53,7 @@ def test_request_that_is_found_is_adopted(misses: int) -> None:
     assert (adopted.ticket.request_id, adopted.ticket.submitted_at) == ("pred-1", NOON)
     assert bench.attempt.ticket == adopted.ticket
     assert bench.submit().ticket == adopted.ticket  # called again with what it was told first
+    assert [ticket for _, ticket in bench.recorded] == [adopted.ticket]
     assert bench.waited_seconds == sum(LOOK_WAIT_SECONDS[: misses + 1])
     assert len(bench.wavespeed.submitted) == 1
 

@@ -240,6 +240,7 @@ def test_second_call_for_an_accepted_attempt_gets_the_same_ticket() -> None:
     bench.uploads.gone = (IMAGE,)  # what happens to the files no longer matters
 
     assert bench.submit().ticket == first.ticket
+    assert [ticket for _, ticket in bench.recorded] == [first.ticket]
     assert len(bench.runcomfy.submitted) == 1
 
 
@@ -296,6 +297,7 @@ def test_request_that_the_ledger_could_not_record_is_recorded_by_poll() -> None:
     bench = Bench.of("req-1", "req-2", ledger=FullLedger())
     ticket = bench.submit().ticket
     assert ticket
+    assert bench.recorded == []
     assert ticket.request_id == "req-1"
 
     bench.clock.pass_seconds(CALL_LIFE_SECONDS)
@@ -311,6 +313,21 @@ def test_request_that_the_ledger_could_not_record_is_recorded_by_poll() -> None:
         clock=bench.clock,
     )
     assert (bench.attempt.state, bench.attempt.request_id) == (AttemptState.ACCEPTED, "req-1")
+
+
+def test_call_that_records_a_request_reports_it_after_all_that_is_written() -> None:
+    class Stopped(MemoryLedger):
+        def accept(self, attempt: Attempt, request_id: str, now: datetime) -> None:
+            super().accept(attempt, request_id, now)
+            self.close(PLAN.job, now)
+
+    bench = Bench.of("req-1", ledger=Stopped())
+    bench.runcomfy = ScriptedProvider(submissions=["req-1"], cancels=True)
+
+    for _ in range(2):
+        bench.submit()
+
+    assert bench.states_when_recorded == [AttemptState.LOST]
 
 
 @pytest.mark.parametrize("run", [1, 2])

@@ -99,7 +99,7 @@ RIGHTS: dict[str, dict[str, str]] = {
         "VideoBucket/*.error.json": "s3: DeleteObject",
         "Ledger": "dynamodb: GetItem PutItem Query",
     },
-    "Admit": {**OF_EVERY_FUNCTION, **OF_ADMISSION},
+    "Admit": {**OF_EVERY_FUNCTION, **OF_ADMISSION, "EventBus": "events: PutEvents"},
     "Submit": {
         **OF_EVERY_FUNCTION,
         **OF_WHO_CALLS_PROVIDERS,
@@ -108,6 +108,7 @@ RIGHTS: dict[str, dict[str, str]] = {
         "UploadBucket/${UploadPrefix}*": "s3: GetObject GetObjectVersion",
         "WorkBucket/work/*": "s3: GetObject GetObjectVersion",
         "Ledger": "dynamodb: ConditionCheckItem GetItem PutItem Query UpdateItem",
+        "EventBus": "events: PutEvents",
     },
     "Poll": {**OF_EVERY_FUNCTION, **OF_WHO_CALLS_PROVIDERS, **OF_ADMISSION},
     "Deliver": {

@@ -11,6 +11,7 @@ from dropreel.aws import clients
 from dropreel.model.events import SOURCE, DetailType
 
 if TYPE_CHECKING:
+    from botocore.config import Config
     from mypy_boto3_events import EventBridgeClient
     from mypy_boto3_events.type_defs import PutEventsRequestEntryTypeDef
 
@@ -20,14 +21,22 @@ class EventNotTaken(Exception):
 
 
 class Bus:
-    def __init__(self, name: str, client: "EventBridgeClient | None" = None) -> None:
+    """Satisfies `events.Announcer`."""
+
+    def __init__(
+        self,
+        name: str,
+        client: "EventBridgeClient | None" = None,
+        config: "Config" = clients.BUS,
+    ) -> None:
         self._name = name
         self._given = client
+        self._config = config
 
     @cached_property
     def _client(self) -> "EventBridgeClient":
         """Made on first use: most calls announce nothing, and a client adds 0.1 s to a start."""
-        return self._given or clients.events()
+        return self._given or clients.events(self._config)
 
     def announce(
         self, detail_type: DetailType, detail: BaseModel, resources: Sequence[str] = ()

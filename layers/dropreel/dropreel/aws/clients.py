@@ -22,6 +22,11 @@ _RETRIES = Config(retries={"mode": "standard", "max_attempts": 5})
 BUS = _RETRIES.merge(Config(connect_timeout=2, read_timeout=5))
 """All tries together fit into the functions that announce."""
 
+DISPLAY = Config(
+    retries={"mode": "standard", "total_max_attempts": 1}, connect_timeout=1, read_timeout=2
+)
+"""One try: for events that nobody waits for."""
+
 TABLE = _RETRIES.merge(Config(connect_timeout=2, read_timeout=3))
 """Short timeouts: the table answers in milliseconds, or not at all."""
 
@@ -43,8 +48,8 @@ def dynamodb() -> "DynamoDBClient":
 
 
 @cache
-def events() -> "EventBridgeClient":
-    return boto3.client("events", config=BUS)
+def events(config: Config = BUS) -> "EventBridgeClient":
+    return boto3.client("events", config=config)
 
 
 @cache

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 _ROUTE = TypeAdapter(tuple[Billed, ...])
 
+_AFTER_ALL = chr(ord(ASIDE) + 1)
+"""Sorts after every queue key."""
+
 
 class DynamoDBSlots:
     """Satisfies `admission.Slots` and `standstill.Queues`."""
@@ -48,19 +51,25 @@ class DynamoDBSlots:
         # No more than these: a page of a long queue would be a megabyte.
         return tuple(map(_waiter, self._all_of(f"waiters#{provider}", at_most=at_most)))
 
-    def count_waiters(self, provider: ProviderName, at_most: int) -> int:
+    def count_waiters(
+        self, provider: ProviderName, at_most: int, before: str = _AFTER_ALL
+    ) -> int:
         pages = self._client.get_paginator("query").paginate(
             TableName=self._table,
-            KeyConditionExpression="pk = :pk",
-            ExpressionAttributeValues={":pk": {"S": f"waiters#{provider}"}},
             Select="COUNT",
+            KeyConditionExpression="pk = :pk AND sk < :before",
+            ExpressionAttributeValues=_values_named(pk=f"waiters#{provider}", before=before),
+            PaginationConfig={"PageSize": at_most},
         )
         waiters = 0
-        for page in pages:  # of a megabyte each
+        for page in pages:  # of a megabyte at most
             waiters += page["Count"]
             if waiters >= at_most:
                 return at_most
         return waiters
+
+    def waiting_before(self, waiter: Waiter, at_most: int) -> int:
+        return self.count_waiters(waiter.provider, at_most, before=waiter.queue_key)
 
     def leases(self, provider: ProviderName) -> Sequence[Lease]:
         return tuple(map(_lease, self._all_of(f"slots#{provider}")))

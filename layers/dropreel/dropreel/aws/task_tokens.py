@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from dropreel.aws import clients
 from dropreel.model.errors import DropreelError, FinalAnswer
+from dropreel.model.executions import execution_arn
 
 if TYPE_CHECKING:
     from mypy_boto3_stepfunctions import SFNClient
@@ -15,7 +16,7 @@ class WaitingExecutions:
     """Satisfies `admission.WaitingExecutions`."""
 
     def __init__(self, state_machine_arn: str, client: "SFNClient | None" = None) -> None:
-        self._executions = state_machine_arn.replace(":stateMachine:", ":execution:", 1)
+        self._state_machine_arn = state_machine_arn
         self._given = client
 
     @cached_property
@@ -48,8 +49,9 @@ class WaitingExecutions:
         return True
 
     def is_running(self, name: str) -> bool:
+        arn = execution_arn(self._state_machine_arn, name)
         try:
-            described = self._client.describe_execution(executionArn=f"{self._executions}:{name}")
+            described = self._client.describe_execution(executionArn=arn)
         except self._client.exceptions.ExecutionDoesNotExist:
             return False
         return described["status"] in ("RUNNING", "PENDING_REDRIVE")

@@ -22,6 +22,12 @@ class DetailType(StrEnum):
     VIDEO_READY = "Video Ready"
     VIDEO_FAILED = "Video Failed"
     UPLOAD_INCOMPLETE = "Upload Incomplete"
+    JOB_STARTED = "Job Started"
+    RENDER_SUBMITTED = "Render Submitted"
+
+
+FOR_DISPLAY = (DetailType.JOB_STARTED, DetailType.RENDER_SUBMITTED)
+"""One of these may be missing. All others are certain to come."""
 
 
 class _Published(BaseModel, frozen=True, defer_build=True):
@@ -75,8 +81,8 @@ class JobSummary(_Published):
 
     id: str = Field(
         description="The job's name. Together with `run` it is the idempotency key: each run that "
-        "renders ends in one `Video Ready` or one `Video Failed`. A second event with the same two "
-        "is a repetition."
+        "renders ends in one `Video Ready` or one `Video Failed`. A second event of these with the "
+        "same two is a repetition."
     )
     run: int = Field(
         default=1, ge=1, description="Counts up when the job is run again without a new upload."
@@ -316,6 +322,58 @@ class UploadFailure(_Published):
     version: Literal["2"] = VERSION
     job: IncompleteJob
     ended_at: AwareDatetime = Field(description="Of the last try.")
+
+
+class FirstOffer(_Published):
+    """Where a job goes first."""
+
+    provider: str
+    model: str = Field(description="The provider's own name of the model.")
+
+
+MAX_JOBS_COUNTED = 100
+"""So that the cost of a job does not grow with the number of jobs that wait."""
+
+
+class JobStarted(_Published):
+    """`detail` of `Job Started`: a run asks for a render. Only for display: an event of this type
+    may be missing."""
+
+    version: Literal["2"] = VERSION
+    job: JobSummary
+    inputs: tuple[UsedInput, ...]
+    offer: FirstOffer = Field(
+        description="Another offer of the model renders it if this one refuses or is paused."
+    )
+    estimated_usd: float | None = Field(
+        description="What a render at this offer is expected to cost; null when the price is not "
+        "known."
+    )
+    voice_seconds: float | None = Field(
+        description="How long the recording is that is sent; null when none is sent."
+    )
+    jobs_before: int = Field(
+        ge=0,
+        le=MAX_JOBS_COUNTED,
+        description="How many jobs wait before it for this provider. At most "
+        f"{MAX_JOBS_COUNTED} are counted: {MAX_JOBS_COUNTED} means so many or more.",
+    )
+
+
+class RenderSubmitted(_Published):
+    """`detail` of `Render Submitted`: a provider has accepted a request. Only for display: an event
+    of this type may be missing."""
+
+    version: Literal["2"] = VERSION
+    job: JobSummary
+    attempt: int = Field(ge=1, description="Its `number` among the job's attempts.")
+    provider: str
+    model: str = Field(description="The provider's own name of the model.")
+    request_id: str = Field(description="The provider's name for the work it accepted.")
+    estimated_usd: float | None = Field(
+        description="What it is expected to cost; null when the price is not known."
+    )
+    submitted_at: AwareDatetime
 
 
 class Announcer(Protocol):

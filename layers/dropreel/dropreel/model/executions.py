@@ -7,6 +7,10 @@ from typing import Literal
 UnhappyEnd = Literal["ABORTED", "TIMED_OUT", "FAILED"]
 
 
+def execution_arn(state_machine_arn: str, name: str) -> str:
+    return f"{state_machine_arn.replace(':stateMachine:', ':execution:', 1)}:{name}"
+
+
 @dataclass(frozen=True)
 class EndedExecution:
     """One that ended without success, from a listing."""

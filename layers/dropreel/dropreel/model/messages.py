@@ -162,6 +162,10 @@ class SubmitRequest(_Planned):
     """Submit's input."""
 
     next: NextAttempt = NextAttempt()
+    started_at: AwareDatetime | None = Field(
+        default=None,
+        description="When the execution started. None in an execution that 0.1.0 started.",
+    )
 
 
 class ActiveRender(_Planned):

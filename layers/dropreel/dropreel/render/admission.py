@@ -165,6 +165,9 @@ class Slots(Protocol):
 
     def first_waiters(self, provider: ProviderName, at_most: int) -> Sequence[Waiter]: ...
 
+    def waiting_before(self, waiter: Waiter, at_most: int) -> int:
+        """How many wait before it in its queue, counted up to `at_most`."""
+
     def leases(self, provider: ProviderName) -> Sequence[Lease]: ...
 
     def move(self, waiter: Waiter, to: Waiter) -> bool:
@@ -226,18 +229,19 @@ class Admission:
     clock: Callable[[], datetime]
     limits: Limits
 
-    def admit(self, request: AdmitRequest) -> None:
+    def admit(self, request: AdmitRequest) -> Waiter | None:
         """Put the run into the queue of its offer's provider, and serve that queue.
 
         The answer goes to the execution by its task token, as soon as there is a slot. May be
-        called again with a newer token.
+        called again with a newer token. Returns its place if the run joins a queue for the first
+        time, else None.
         """
         plan, next_attempt = request.plan, request.next
         run = RunId.of(plan.job)
         run_state = self.slots.run_state(run)
         latest_attempt = run_state.attempt or next_attempt.attempt
         if latest_attempt > next_attempt.attempt:
-            return  # a call that Step Functions gave up on long ago
+            return None  # a call that Step Functions gave up on long ago
         comes_back = latest_attempt < next_attempt.attempt
         if comes_back:
             self._leave(run, before=next_attempt.attempt)
@@ -252,14 +256,21 @@ class Admission:
             task_token=request.task_token,
             call=request.call,
         )
+        joined = False
         if offer is None and (run_state.slot is None or comes_back):
             self.executions.refuse(request.task_token, self.limits.price_unknown(route))
-        elif self.slots.join(waiter, plan):
+        elif joined := self.slots.join(waiter, plan):
             logger.info("In the queue for a slot", provider=waiter.provider)
         else:
             self._answer_instead(run, waiter)
         # Only now, so that it is served first when it asks the same provider again.
         self._serve(self.limits.in_flight if comes_back else [waiter.provider], run.execution_name)
+        return waiter if joined and run_state.attempt is None else None
+
+    def estimated_usd(self, waiter: Waiter) -> float | None:
+        """Of a render at its offer. None when the price is not known."""
+        usd = estimated_usd(waiter.route[waiter.offer], self.limits.catalog)
+        return None if usd is None else float(usd)
 
     def rendered(self, job: Job, attempt: int) -> None:
         """The provider has finished the run's attempt: its slot goes to the next waiter."""

@@ -71,6 +71,7 @@ def submit(
     clock: Callable[[], datetime],
     seconds_left: Callable[[], float],
     settings: SubmitSettings,
+    recorded: Callable[[Attempt, Ticket], None],
     jitter: Callable[[], float] = random.random,
 ) -> Submission:
     """Send the attempt, or answer from the ledger when it was sent before.
@@ -78,11 +79,12 @@ def submit(
     Without a ticket, the state machine calls again after the wait with `next`: the same attempt
     while the provider takes nothing for now, the rate limit is reached, the function has too little
     time left, or an unclear submission is looked up; with `falls_over`, a new attempt on the next
-    offer after a definite refusal.
+    offer after a definite refusal. The call that records a ticket in the ledger calls `recorded`
+    last of all, which must not raise.
     Raises `SubmissionUnclear`, `InputGone`, `CopyUnreadable`, or the error of the last refusal.
     """
     plan, next_attempt = request.plan, request.next
-    step = _Step(ledger, providers, uploads, clock, jitter, settings)
+    step = _Step(ledger, providers, uploads, clock, jitter, settings, recorded)
     sent = ledger.find(plan.job.id, next_attempt.attempt)
     if sent and sent.state is not AttemptState.POSTPONED:
         return step.answer_for(sent, plan, next_attempt)
@@ -184,6 +186,7 @@ class _Step:
     clock: Callable[[], datetime]
     jitter: Callable[[], float]
     settings: SubmitSettings
+    recorded: Callable[[Attempt, Ticket], None]
 
     def take_turn(self, next_attempt: NextAttempt, provider: ProviderName) -> Submission | None:
         """Take a turn of the rate limit. None when the provider may be called now."""
@@ -243,6 +246,7 @@ class _Step:
         logger.info("Found request %s of %s", found.request_id, found.provider)
         ticket = found.ticket_for(found.request_id, found.accepted_at)
         self._cancel_if_stopped(ticket, plan.job, provider)
+        self.recorded(found, ticket)
         return _accepted(ticket, next_attempt)
 
     def send(
@@ -267,12 +271,14 @@ class _Step:
                 raise errors.SubmissionUnclear(words) from None
             return _look_later(next_attempt, words, looks=0)
         accepted_at = self.clock()
-        self._record(attempt, request_id, accepted_at)
+        is_recorded = self._record(attempt, request_id, accepted_at)
         ticket = attempt.ticket_for(request_id, accepted_at)
         self._cancel_if_stopped(ticket, plan.job, provider)
+        if is_recorded:
+            self.recorded(attempt, ticket)
         return _accepted(ticket, next_attempt)
 
-    def _record(self, attempt: Attempt, request_id: str, now: datetime) -> None:
+    def _record(self, attempt: Attempt, request_id: str, now: datetime) -> bool:
         """Record the request id, before anything else. When that fails, the render is paid all the
         same: the ticket carries the id, and poll's first call records it. Until then the attempt
         stays begun, and is not sent again."""
@@ -280,8 +286,9 @@ class _Step:
             self.ledger.accept(attempt, request_id, now)
         except Exception:
             logger.exception("The ledger could not record request %s", request_id)
-            return
+            return False
         logger.info("%s accepted request %s", attempt.provider, request_id)
+        return True
 
     def _cancel_if_stopped(self, ticket: Ticket, job: Job, provider: Provider) -> None:
         """The run may have been stopped and concluded during the call to the provider. No failure

@@ -133,6 +133,8 @@ class _TimeoutSettings(ProviderSettings):
 
 class SubmitSettings(_TimeoutSettings):
     work_bucket: str
+    event_bus: str
+    state_machine_arn: str
 
 
 class AdmissionSettings(_TimeoutSettings):
@@ -145,6 +147,10 @@ class AdmissionSettings(_TimeoutSettings):
     )
     on_spend_limit: Literal["wait", "fail"] = "wait"
     catalog_overrides: _CatalogOverrides
+
+
+class AdmitSettings(AdmissionSettings):
+    event_bus: str
 
 
 class LenientSettings(AdmissionSettings):
