@@ -1,15 +1,5 @@
 """Text from elsewhere, such as a file's name or a provider's message, made fit for a terminal."""
 
+from dropreel.model.harmless import harmless, harmless_lines
 
-def harmless(text: object) -> str:
-    """One line, in which what a terminal would act on is spelled out: ESC becomes `\\x1b`."""
-    return "".join(one if one.isprintable() else _spelled_out(one) for one in str(text))
-
-
-def harmless_lines(text: object) -> str:
-    """The same, line by line."""
-    return "\n".join(map(harmless, str(text).split("\n")))
-
-
-def _spelled_out(character: str) -> str:
-    return character.encode("unicode_escape").decode()
+__all__ = ["harmless", "harmless_lines"]
