@@ -350,7 +350,9 @@ class StandingStack:
             return ()  # it belongs to somebody else, and stays
         bus = self._physical("EventBus")
         pages = self._events.get_paginator("list_rules").paginate(EventBusName=bus)
-        return [rule["Name"] for page in pages for rule in page["Rules"]]
+        ours = {physical.rpartition("|")[2] for _, physical in self._resources.values()}
+        names = [rule["Name"] for page in pages for rule in page["Rules"]]
+        return [name for name in names if name not in ours]
 
     def delete(self) -> None:
         self._cloudformation.delete_stack(StackName=self._name)

@@ -55,6 +55,7 @@ class Stack:
     display_queue_url: str = ""
     events: list[Event] = field(default_factory=list)
     display_events: list[Event] = field(default_factory=list)
+    notices: dict[str, str] = field(default_factory=dict)
 
     def client(self, service: str) -> Any:  # noqa: ANN401 - boto3's clients are of no common type
         return embedded.client(self.environment, service)
@@ -123,6 +124,23 @@ class Stack:
                 events.append(json.loads(message["Body"]))
                 sqs.delete_message(QueueUrl=queue, ReceiptHandle=message["ReceiptHandle"])
         return events
+
+    # As a person who subscribed to notices
+
+    def notice_of(self, subject: str) -> str:
+        """The text of the first notice with this subject."""
+        sqs, queue = self.client("sqs"), self.environment["NOTICES_QUEUE_URL"]
+
+        def look() -> str | None:
+            got = sqs.receive_message(QueueUrl=queue, MaxNumberOfMessages=10).get("Messages", [])
+            for message in got:
+                notice = json.loads(message["Body"])
+                self.notices[notice["Subject"]] = notice["Message"]
+                sqs.delete_message(QueueUrl=queue, ReceiptHandle=message["ReceiptHandle"])
+            return self.notices.get(subject)
+
+        text: str = until(look, f"the notice {subject}")
+        return text
 
     # As the owner
 
@@ -282,5 +300,25 @@ def stack() -> Iterator[Stack]:
     display = embedded.subscribe_queue(
         environment, environment["EVENT_BUS"], "display", FOR_DISPLAY
     )
-    yield Stack(environment, home, display)
+    stack = Stack(environment, home, display)
+    environment["NOTICES_QUEUE_URL"] = subscribe_queue_to(stack, stack.output("NotifyTopicArn"))
+    yield stack
     embedded.down(home)
+
+
+def subscribe_queue_to(stack: Stack, topic: str) -> str:
+    """The URL of a queue that gets each notice."""
+    sqs = stack.client("sqs")
+    url: str = sqs.create_queue(QueueName="notices")["QueueUrl"]
+    got = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]
+    allow = {
+        "Effect": "Allow",
+        "Principal": {"Service": "sns.amazonaws.com"},
+        "Action": "sqs:SendMessage",
+        "Resource": got["QueueArn"],
+        "Condition": {"ArnEquals": {"aws:SourceArn": topic}},
+    }
+    policy = json.dumps({"Version": "2012-10-17", "Statement": [allow]})
+    sqs.set_queue_attributes(QueueUrl=url, Attributes={"Policy": policy})
+    stack.client("sns").subscribe(TopicArn=topic, Protocol="sqs", Endpoint=got["QueueArn"])
+    return url

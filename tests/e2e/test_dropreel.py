@@ -76,6 +76,9 @@ def test_a_picture_and_a_voice_become_a_video_and_an_event(
     (submission,) = stack.submissions(stem)
     assert submission["request_id"] == event["detail"]["render"]["request_id"]
     assert terminal_events(stack, job) == ["Video Ready"]
+    notice = stack.notice_of(f"Video ready: team/{stem}")
+    assert f"\ns3://{stack.environment['VIDEO_BUCKET']}/team/{stem}.mp4\n" in notice
+    assert notice.endswith(f"\nJob: {job}\n")
 
 
 def test_a_repeated_event_starts_nothing_new(stack: Stack) -> None:
@@ -245,13 +248,14 @@ def test_half_a_pair_is_announced_when_its_time_is_over(stack: Stack) -> None:
     assert_follows_schema(event)
     assert event["detail"]["missing"] == ["image"]
     assert stack.submissions("lonely") == []
+    assert event["detail"]["message"] in stack.notice_of("Upload incomplete: lonely")
 
 
 def test_no_secret_is_in_any_log_history_event_or_file(stack: Stack) -> None:
     """Runs last: it reads what all the jobs above left behind, and one of each of its own."""
     stack.event_of(stack.drop("discreet"))
     stack.fault(match="loud", at="submit", status=401)
-    stack.event_of(stack.drop("loud"))
+    loud = stack.event_of(stack.drop("loud"))["detail-type"].capitalize()
 
     left = {
         "logs": stack.all_logs(),
@@ -259,11 +263,12 @@ def test_no_secret_is_in_any_log_history_event_or_file(stack: Stack) -> None:
         "events": json.dumps(stack.all_events()),
         "events for display": json.dumps(stack.displayed()),
         "files": stack.all_files(),
+        "notices": stack.notice_of("Video ready: discreet") + stack.notice_of(f"{loud}: loud"),
     }
 
     # The jobs did leave their traces, in each place: else this test would see nothing.
     assert "discreet" in left["logs"]
-    for place in ("histories", "events", "events for display", "files"):
+    for place in ("histories", "events", "events for display", "files", "notices"):
         assert "discreet" in left[place], place
     for place, text in left.items():
         for secret in (STANDIN_TOKEN, "X-Amz-Signature", "X-Amz-Security-Token", "/videos/"):

@@ -81,6 +81,10 @@ OF_NO_ROLE: dict[str, Call] = {
         {"Entries": [{"Source": "x", "DetailType": "y", "Detail": "{}"}]},
     ),
     "read the logs": ("logs", "filter_log_events", {"logGroupName": "/aws/lambda/dropreel-submit"}),
+    "read the notices of others": (
+        *("sns", "subscribe"),
+        {"TopicArn": "$topic", "Protocol": "email", "Endpoint": "thief@example.com"},
+    ),
     "change a queue": (
         *("sqs", "set_queue_attributes"),
         {"QueueUrl": "$intake_queue", "Attributes": {"MessageRetentionPeriod": "60"}},
@@ -109,6 +113,7 @@ ANNOUNCE: Call = (
     {"Entries": [{"EventBusName": "$bus", "Source": "x", "DetailType": "y", "Detail": "{}"}]},
 )
 INVOKE: Call = ("lambda", "invoke", {"FunctionName": "dropreel-submit", "Payload": b"{}"})
+NOTIFY: Call = ("sns", "publish", {"TopicArn": "$topic", "Subject": "x", "Message": "x"})
 ENQUEUE: Call = ("sqs", "send_message", {"QueueUrl": "$intake_queue", "MessageBody": "x"})
 READ_ITEM: Call = ("dynamodb", "get_item", ITEM)
 CHANGE_ITEM: Call = ("dynamodb", "update_item", ITEM)
@@ -215,8 +220,20 @@ REFUSED: dict[str, dict[str, Call]] = {
         "start a job": START,
         "answer a waiting job": ANSWER,
         "call a function": INVOKE,
+        "send a notice": NOTIFY,
         "write into the ledger": WRITE_ITEM,
         "query the ledger": QUERY,
+    },
+    "notify": {
+        "read a token": READ_TOKEN,
+        "read a picture": READ_PICTURE,
+        "list videos": LIST_VIDEOS,
+        "read a video": READ_VIDEO,
+        "start a job": START,
+        "call a function": INVOKE,
+        "announce": ANNOUNCE,
+        "feed intake": ENQUEUE,
+        "read the ledger": READ_ITEM,
     },
     "sweep": {
         "read a token": READ_TOKEN,
@@ -258,6 +275,7 @@ ALLOWED: dict[str, tuple[Call, ...]] = {
     "deliver": (READ_TOKEN, READ_VIDEO, LIST_VIDEOS, QUERY),
     "conclude": (READ_TOKEN, LIST_VIDEOS, READ_ITEM),
     "announce": (READ_ITEM,),
+    "notify": (NOTIFY,),
     "sweep": (
         ("stepfunctions", "list_executions", {"stateMachineArn": "$machine"}),
         READ_ITEM,
@@ -297,6 +315,7 @@ def places(stack: Stack) -> dict[str, str]:
         "execution": f"{machine.replace(':stateMachine:', ':execution:')}:least-privilege",
         "intake_queue": stack.output("IntakeQueueUrl"),
         "runcomfy_token": stack.output("RunComfyTokenArn"),
+        "topic": stack.output("NotifyTopicArn"),
     }
 
 
@@ -390,7 +409,8 @@ def test_a_role_must_not(acting: As, call: Call) -> None:
     with pytest.raises(ClientError) as refused:
         acting.call(call)
 
-    assert refused.value.response["Error"]["Code"] in {"AccessDenied", "AccessDeniedException"}
+    denials = {"AccessDenied", "AccessDeniedException", "AuthorizationError"}  # the last is SNS's
+    assert refused.value.response["Error"]["Code"] in denials
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ _KEPT = (
     clients.events,
     clients.functions,
     clients.s3,
+    clients.sns,
     clients.sqs,
     clients.stepfunctions,
     tokens._client,

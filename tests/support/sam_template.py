@@ -1,5 +1,6 @@
 """The template and the state machine's definition, as data for the rules that hold for them."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -58,8 +59,22 @@ def _holds(condition: dict[str, Any], values: dict[str, str]) -> bool:
     if how == "Condition":
         return _holds(WRITTEN["Conditions"][what], values)
     assert how == "Equals"
-    one, other = (values[it["Ref"]] if isinstance(it, dict) else it for it in what)
+    one, other = (_text(it, values) for it in what)
     return bool(one == other)
+
+
+_HERE = {"AWS::Partition": "aws", "AWS::Region": "eu-west-1", "AWS::AccountId": "123456789012"}
+
+
+def _text(it: Any, values: dict[str, str]) -> Any:  # noqa: ANN401 - as YAML has it
+    match it:
+        case {"Ref": name}:
+            return values[name]
+        case {"Sub": text}:
+            return re.sub(r"\$\{([\w:]+)\}", lambda found: (values | _HERE)[found[1]], text)
+        case {"Select": [index, {"Split": [separator, of]}]}:
+            return _text(of, values).split(separator)[index]
+    return it
 
 
 _NO_VALUE = {"Ref": "AWS::NoValue"}

@@ -25,7 +25,7 @@ NAMES = [
     for name, resource in RESOURCES.items()
     for property_ in resource.get("Properties", {})
     if re.fullmatch(r"(\w+)?Name", property_)
-    and property_ not in {"PolicyName", "MetricName"}
+    and property_ not in {"PolicyName", "MetricName", "EventBusName"}
     and resource["Type"]
     not in {
         "AWS::Lambda::Permission",

@@ -262,6 +262,8 @@ class Clients:
         def pages(PolicyArn: str = "", **_: object) -> list[dict[str, list[dict[str, str]]]]:  # noqa: N803
             if operation == "list_stack_resources":
                 return [{"StackResourceSummaries": [_resource(name) for name in RESOURCES]}]
+            if operation == "list_rules":
+                return [{"Rules": [{"Name": "its-NotifyRule"}, {"Name": "a consumer's"}]}]
             users = self.attached.get(PolicyArn, {})
             kinds = ("PolicyUsers", "PolicyGroups", "PolicyRoles")
             return [{kind: users.get(kind, []) for kind in kinds}]
@@ -289,12 +291,14 @@ class Clients:
 
 RESOURCES = (
     *("UploadRule", "SweepRule", "ServeRule", "IntakeFunctionUploads"),
-    *("UploaderPolicy", "ReaderPolicy"),
+    *("UploaderPolicy", "ReaderPolicy", "EventBus", "NotifyRule"),
 )
 
 
 def _resource(name: str) -> dict[str, str]:
-    return {"LogicalResourceId": name, "ResourceType": "AWS", "PhysicalResourceId": f"its-{name}"}
+    # CloudFormation's id of a rule on another bus than the default has the bus before.
+    physical = f"its-bus|its-{name}" if name == "NotifyRule" else f"its-{name}"
+    return {"LogicalResourceId": name, "ResourceType": "AWS", "PhysicalResourceId": physical}
 
 
 class Deployed:
@@ -356,6 +360,11 @@ def test_policies_in_use_name_their_users(clients: Clients) -> None:
         "UploaderPolicy is attached to user anna: detach it there.",
         "ReaderPolicy is attached to group editors, role site: detach it there.",
     ]
+
+
+@pytest.mark.usefixtures("clients")
+def test_the_stacks_own_rule_keeps_no_bus_from_being_deleted() -> None:
+    assert StandingStack("mine").rules_on_its_bus() == ["a consumer's"]
 
 
 def test_intake_has_not_stopped_while_its_event_source_is_being_disabled(clients: Clients) -> None:

@@ -8,7 +8,15 @@ from typing import Any
 import pytest
 
 from local.embedded import PROJECT
-from tests.support.sam_template import RESOURCES, TEMPLATE, WRITTEN, as_list, made, of_type
+from tests.support.sam_template import (
+    MACHINE,
+    RESOURCES,
+    TEMPLATE,
+    WRITTEN,
+    as_list,
+    made,
+    of_type,
+)
 
 KEY = "arn:aws:kms:eu-central-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab"
 BOUNDARY = "arn:aws:iam::111122223333:policy/teams/boundary"
@@ -99,13 +107,13 @@ def test_the_variables_of_the_functions_are_under_the_owners_key() -> None:
 
 
 def writers() -> set[str]:
-    """The roles that may write into a bucket or a queue."""
+    """The roles that may write into a bucket, a queue or the topic."""
     return {
         name
         for name, role in of_type("AWS::IAM::Role").items()
         for policy in role["Policies"]
         for statement in policy["PolicyDocument"]["Statement"]
-        if {"s3:PutObject", "sqs:SendMessage"} & set(as_list(statement["Action"]))
+        if {"s3:PutObject", "sqs:SendMessage", "sns:Publish"} & set(as_list(statement["Action"]))
     }
 
 
@@ -315,6 +323,44 @@ def test_notices_and_alarms_have_one_topic(
     }
     assert bool(resources("AWS::SNS::Topic", **parameters)) is not bool(parameters)
     assert bool(resources("AWS::SNS::TopicPolicy", **parameters)) is not bool(parameters)
+
+
+def test_notices_are_of_the_jobs_of_this_stack() -> None:
+    """Another stack may send to the same bus."""
+    executions = MACHINE.replace(":stateMachine:", ":execution:") + ":"
+    ours = of_type("AWS::Events::Rule")["NotifyRule"]
+
+    assert ours["EventBusName"] == {"Ref": "EventBus"}
+    assert ours["EventPattern"] == {
+        "source": ["dropreel"],
+        "detail-type": ["Video Ready", "Video Failed", "Upload Incomplete"],
+        "$or": [
+            {"resources": [{"prefix": {"Sub": executions}}]},
+            {"detail": {"uploads": {"bucket": [{"Ref": "UploadBucket"}]}}},
+        ],
+    }
+
+
+@pytest.mark.parametrize(
+    ("bus", "is_here"),
+    [
+        ("arn:aws:events:eu-west-1:123456789012:event-bus/theirs", True),
+        ("arn:aws:events:eu-west-1:999999999999:event-bus/central", False),
+        ("arn:aws:events:us-east-1:123456789012:event-bus/theirs", False),
+    ],
+)
+def test_no_rule_is_made_on_a_bus_of_another_account_or_region(bus: str, is_here: bool) -> None:
+    """EventBridge would refuse it, and the deploy would fail."""
+    template = made(ExistingEventBusArn=bus)
+    rules = {name for name in template["Resources"] if name.startswith("NotifyRule")}
+    policy = template["Resources"]["UndeliveredEventsPolicy"]["Properties"]["PolicyDocument"]
+    senders = policy["Statement"][0]["Condition"]["ArnEquals"]["aws:SourceArn"]
+
+    assert rules == ({"NotifyRule", "NotifyRulePermission"} if is_here else set())
+    assert ({"GetAtt": "NotifyRule.Arn"} in senders) is is_here
+    if is_here:
+        rule = template["Resources"]["NotifyRule"]["Properties"]
+        assert rule["EventBusName"] == {"Ref": "ExistingEventBusArn"}
 
 
 def test_a_mail_is_sent_to_nobody_by_default() -> None:

@@ -144,6 +144,11 @@ RIGHTS: dict[str, dict[str, str]] = {
         "UndeliveredEvents": "sqs: SendMessage",  # what it fails on itself
     },
     "Watch": {**OF_EVERY_FUNCTION, "Ledger": "dynamodb: GetItem Query"},
+    "Notify": {
+        **OF_EVERY_FUNCTION,
+        "NotifyTopic": "sns: Publish",
+        "UndeliveredEvents": "sqs: SendMessage",  # what it fails on itself
+    },
     "Render": {
         **{f"{step}Function.Alias": "lambda: InvokeFunction" for step in TASKS},
         # For executions of 0.1.0.

@@ -287,7 +287,7 @@ def test_rules_may_write_where_they_deliver_and_their_dead_letters() -> None:
         and policy["Queues"] == [{"Ref": statement["Resource"]["GetAtt"].removesuffix(".Arn")}]
     }
 
-    assert set(rules) == {"UploadRule", "EndedRule", "SweepRule", "ServeRule", "WatchRule"}
+    assert set(rules) == {"UploadRule", "EndedRule", "SweepRule", "ServeRule", "WatchRule", "NotifyRule"}
     for name, rule in rules.items():
         for target in rule["Targets"]:
             written = (target["DeadLetterConfig"]["Arn"], target["Arn"])
@@ -315,7 +315,7 @@ def test_the_minutes_rule_sends_what_the_sweep_function_expects() -> None:
     assert minutely["Input"] in handler
     assert "Input" not in hourly
     assert hourly["Arn"] == minutely["Arn"] == {"Ref": "SweepFunction.Alias"}
-    for rule in ("EndedRule", "SweepRule", "ServeRule", "WatchRule"):
+    for rule in ("EndedRule", "SweepRule", "ServeRule", "WatchRule", "NotifyRule"):
         permission = of_type("AWS::Lambda::Permission")[f"{rule}Permission"]
         assert permission["SourceArn"] == {"GetAtt": f"{rule}.Arn"}
         assert permission["FunctionName"] == rules[rule]["Targets"][0]["Arn"]
@@ -323,7 +323,12 @@ def test_the_minutes_rule_sends_what_the_sweep_function_expects() -> None:
 
 
 @pytest.mark.parametrize(
-    ("step", "dead_letters"), [("Conclude", "UnconcludedJobs"), ("Sweep", "UndeliveredEvents")]
+    ("step", "dead_letters"),
+    [
+        ("Conclude", "UnconcludedJobs"),
+        ("Sweep", "UndeliveredEvents"),
+        ("Notify", "UndeliveredEvents"),
+    ],
 )
 def test_an_event_that_a_function_fails_on_is_kept(step: str, dead_letters: str) -> None:
     queue = {"GetAtt": f"{dead_letters}.Arn"}
@@ -398,6 +403,7 @@ def test_a_function_outlives_the_longest_call() -> None:
         "Admit": _all_tries_seconds(clients.TABLE),
         "Announce": _all_tries_seconds(clients.TABLE),
         "Watch": _all_tries_seconds(clients.TABLE),
+        "Notify": _all_tries_seconds(clients.BUS),
         "Submit": submission.CALL_NEEDS_SECONDS,
         # Two gigabytes, as fast as they come; and all that ended in two weeks, ten a second.
         "Deliver": LAMBDA_AT_MOST_SECONDS,

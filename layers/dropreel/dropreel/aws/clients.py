@@ -3,8 +3,9 @@
 To make one costs a cold start 10 to 50 ms, mostly to read the service's model.
 """
 
+from collections.abc import Mapping
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import boto3
 from botocore.config import Config
@@ -16,6 +17,20 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_sqs import SQSClient
     from mypy_boto3_stepfunctions import SFNClient
+
+
+class Publisher(Protocol):
+    """What we use of the client of SNS."""
+
+    def publish(
+        self,
+        *,
+        TopicArn: str,  # noqa: N803
+        Subject: str,  # noqa: N803
+        Message: str,  # noqa: N803
+        MessageAttributes: Mapping[str, Mapping[str, str]],  # noqa: N803
+    ) -> object: ...
+
 
 _RETRIES = Config(retries={"mode": "standard", "max_attempts": 5})
 
@@ -60,6 +75,12 @@ def functions() -> "LambdaClient":
 @cache
 def s3() -> "S3Client":
     return boto3.client("s3", config=BUCKETS)
+
+
+@cache
+def sns() -> "Publisher":
+    client: Publisher = boto3.client("sns", config=BUS)
+    return client
 
 
 @cache

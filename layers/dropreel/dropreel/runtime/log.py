@@ -1,10 +1,9 @@
 """The logger of all functions. Never log a whole event: it holds keys that people chose."""
 
 import logging
+from typing import Protocol
 
 from aws_lambda_powertools import Logger
-
-from dropreel.model.job import Job
 
 logger = Logger(service="dropreel")
 
@@ -13,6 +12,17 @@ logging.getLogger("httpx").setLevel(logging.WARNING)
 logging.getLogger("httpcore").setLevel(logging.WARNING)
 
 
-def job_keys(job: Job) -> dict[str, object]:
+class NamedJob(Protocol):
+    """A job, or its summary in an event."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def run(self) -> int: ...
+    @property
+    def folder(self) -> str: ...
+
+
+def job_keys(job: NamedJob) -> dict[str, object]:
     """Names the job in a log line."""
     return {"job_id": job.id, "run": job.run, "folder": job.folder}

@@ -208,6 +208,10 @@ class AnnounceSettings(Settings):
     event_bus: str
 
 
+class NotifySettings(Settings):
+    notify_topic: str = Field(description="The ARN of the topic for people.")
+
+
 class ConcludeSettings(LenientSettings):
     video_bucket: str
     event_bus: str
