@@ -49,6 +49,9 @@ def lay_over(
         for statement in role["Policies"][0]["PolicyDocument"]["Statement"]:
             if statement["Action"] == _CALLBACKS:
                 statement["Resource"] = "*"  # MiniStack checks these without their state machine
+    for alarm in _of_type(resources, "AWS::CloudWatch::Alarm"):
+        _take_out_the_math(alarm)
+    del resources["FailuresQuery"]  # MiniStack knows no queries of logs
     machine = resources["RenderStateMachine"]["Properties"]
     machine["DefinitionUri"] = str(_definition(folder, max_wait_seconds))
 
@@ -69,6 +72,14 @@ def _fetch_from_the_standins(
     (code / "embedded.py").write_text(_DELIVER)
     deliver["CodeUri"], deliver["Handler"] = str(code), "embedded.handler"
     deliver["Environment"]["Variables"]["STANDINS"] = ",".join(standins.values())
+
+
+def _take_out_the_math(alarm: dict[str, Any]) -> None:
+    """MiniStack knows alarms on one metric only: the first that the expression is made of."""
+    queries: list[dict[str, Any]] = alarm.pop("Metrics", [])
+    for measured in [query["MetricStat"] for query in queries if "MetricStat" in query][:1]:
+        alarm |= measured["Metric"]
+        alarm |= {"Period": measured["Period"], "Statistic": measured["Stat"]}
 
 
 def _definition(folder: Path, max_wait_seconds: float | None) -> Path:

@@ -52,7 +52,10 @@ def test_measures_each_queue_and_its_slots(at: Account) -> None:
         Metric.SLOTS_TAKEN: 0,
         Metric.SLOTS_ALLOWED: 10,
     }
-    assert recorded[None] == {Metric.SWEEPS_DONE: 0}  # or a day without a sweep had no data
+    assert recorded[None] == {
+        Metric.OLDEST_WAITER_SECONDS: 5 * 60,
+        Metric.SWEEPS_DONE: 0,  # or a day without a sweep had no data
+    }
 
 
 def test_measures_the_spend_as_a_share_of_the_days_limit(at: Account) -> None:
@@ -109,6 +112,7 @@ def test_the_rules_call_writes_lines_that_cloudwatch_reads(
         ("OldestWaiterSeconds", frozenset(of_runcomfy)): ("Seconds", 0),
         ("SlotsTaken", frozenset(of_runcomfy)): ("Count", 0),
         ("SlotsAllowed", frozenset(of_runcomfy)): ("Count", 3),
+        ("OldestWaiterSeconds", frozenset({("service", "my-stack")})): ("Seconds", 0),
         ("SweepsDone", frozenset({("service", "my-stack")})): ("Count", 0),
         ("SpendShare", frozenset({("service", "my-stack")})): ("Percent", 0),
     }

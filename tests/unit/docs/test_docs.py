@@ -188,10 +188,20 @@ def test_each_output_that_a_command_asks_for_exists(page: str, template: dict[st
 
 
 def test_each_alarm_is_explained(template: dict[str, Any]) -> None:
-    explained = {row[0].strip("`") for row in cells(section(OPERATING, "Alarms"))[2:]}
+    explained = dict(
+        re.findall(r"^### (\w+)\n(.*?)(?=^###|\Z)", section(OPERATING, "Alarms"), re.M | re.S)
+    )
     resources = template["Resources"].items()
+    alarms = {name: of for name, of in resources if of["Type"] == "AWS::CloudWatch::Alarm"}
 
-    assert explained == {name for name, of in resources if of["Type"] == "AWS::CloudWatch::Alarm"}
+    assert set(explained) == set(alarms)
+    for name, alarm in alarms.items():
+        assert re.findall(r"^\*\*(.+?):\*\* \S", explained[name], re.MULTILINE) == [
+            "What it means",
+            "Where to look",
+            "What to do",
+        ]
+        assert alarm["Properties"]["AlarmDescription"].endswith(f" See {OPERATING}#{name.lower()}.")
 
 
 # The contract

@@ -37,10 +37,16 @@ class Watch:
 
     def measure(self) -> None:
         now = self.clock()
-        # So that days without a sweep are days with data: an alarm on missing data comes late.
-        self.meter.record({Metric.SWEEPS_DONE: 0})
-        for provider in self.in_flight:
-            self.meter.record(self._standing(provider, now), provider=provider)
+        standings = {provider: self._standing(provider, now) for provider in self.in_flight}
+        for provider, standing in standings.items():
+            self.meter.record(standing, provider=provider)
+        oldest = (standing[Metric.OLDEST_WAITER_SECONDS] for standing in standings.values())
+        self.meter.record(
+            {
+                Metric.OLDEST_WAITER_SECONDS: max(oldest, default=0),
+                Metric.SWEEPS_DONE: 0,  # so that a day without a sweep is a day with data
+            }
+        )
         if self.daily_usd:
             spent_usd = self.queues.day(now.date()).spent_usd
             self.meter.record({Metric.SPEND_SHARE: float(100 * spent_usd / self.daily_usd)})
