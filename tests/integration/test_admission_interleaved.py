@@ -60,7 +60,7 @@ class Killed(BaseException):
 class Call(threading.Thread):
     """One call of a function. It stops before each request to AWS, until it is let go on."""
 
-    def __init__(self, work: Callable[[], None]) -> None:
+    def __init__(self, work: Callable[[], object]) -> None:
         super().__init__(daemon=True)
         self.work = work
         self._may_go_on = threading.Semaphore(0)
@@ -143,7 +143,7 @@ class Machine(RuleBasedStateMachine):
         self.minutes = 0
         self.deploy(paused=None, unpriced=None, is_dear=False)
         self.calls: list[Call] = []
-        self.crashed: list[Callable[[], None]] = []  # which the platform calls again
+        self.crashed: list[Callable[[], object]] = []  # which the platform calls again
         self.jobs: list[Job] = []
         self.attempt: dict[str, int] = {}
         self.asked: list[Attempt] = []  # which the provider has not answered yet
@@ -193,7 +193,7 @@ class Machine(RuleBasedStateMachine):
 
     # What happens in an account
 
-    def _call(self, work: Callable[[], None]) -> None:
+    def _call(self, work: Callable[[], object]) -> None:
         self.calls.append(Call(work))
 
     def _admit(self, job: Job, *, attempt: int, retry: int = 0) -> None:

@@ -287,7 +287,14 @@ def test_rules_may_write_where_they_deliver_and_their_dead_letters() -> None:
         and policy["Queues"] == [{"Ref": statement["Resource"]["GetAtt"].removesuffix(".Arn")}]
     }
 
-    assert set(rules) == {"UploadRule", "EndedRule", "SweepRule", "ServeRule", "WatchRule", "NotifyRule"}
+    assert set(rules) == {
+        "UploadRule",
+        "EndedRule",
+        "SweepRule",
+        "ServeRule",
+        "WatchRule",
+        "NotifyRule",
+    }
     for name, rule in rules.items():
         for target in rule["Targets"]:
             written = (target["DeadLetterConfig"]["Arn"], target["Arn"])

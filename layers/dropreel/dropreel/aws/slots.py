@@ -51,9 +51,7 @@ class DynamoDBSlots:
         # No more than these: a page of a long queue would be a megabyte.
         return tuple(map(_waiter, self._all_of(f"waiters#{provider}", at_most=at_most)))
 
-    def count_waiters(
-        self, provider: ProviderName, at_most: int, before: str = _AFTER_ALL
-    ) -> int:
+    def count_waiters(self, provider: ProviderName, at_most: int, before: str = _AFTER_ALL) -> int:
         pages = self._client.get_paginator("query").paginate(
             TableName=self._table,
             Select="COUNT",
