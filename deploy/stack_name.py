@@ -12,6 +12,9 @@ MAX_STACK_NAME_CHARACTERS: Final = 50
 
 PATTERN: Final = rf"^[A-Za-z][A-Za-z0-9-]{{0,{MAX_STACK_NAME_CHARACTERS - 1}}}$"
 
+RESERVED: Final = "(?i)^(aws|ssm)"
+"""Systems Manager makes no parameter whose name begins so, and ours begin with the stack's name."""
+
 
 def refusal(name: str) -> str | None:
     """Why a stack cannot have this name; None if it can."""
@@ -25,6 +28,8 @@ def refusal(name: str) -> str | None:
             f'The stack name "{name}" is not possible. '
             "Use letters, digits and hyphens, and begin with a letter."
         )
+    if re.match(RESERVED, name):
+        return f'The stack name "{name}" cannot begin with "aws" or "ssm": AWS keeps these names.'
     if name == "default":
         return (
             'The stack cannot be called "default", because its event bus has the same name, '

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import yaml
 
-from deploy.stack_name import MAX_STACK_NAME_CHARACTERS, PATTERN
+from deploy.stack_name import MAX_STACK_NAME_CHARACTERS, PATTERN, RESERVED
 
 PROJECT: Final = Path(__file__).resolve().parent.parent
 MODULE: Final = PROJECT / "deploy/terraform"
@@ -32,8 +32,8 @@ variable "stack_name" {{
   default     = "dropreel"
   nullable    = false
   validation {{
-    condition     = can(regex({json.dumps(PATTERN)}, var.stack_name)) && var.stack_name != "default"
-    error_message = "At most {MAX_STACK_NAME_CHARACTERS} letters, digits and hyphens, beginning with a letter; not \\"default\\"."
+    condition     = can(regex({json.dumps(PATTERN)}, var.stack_name)) && !can(regex({json.dumps(RESERVED)}, var.stack_name)) && var.stack_name != "default"
+    error_message = "At most {MAX_STACK_NAME_CHARACTERS} letters, digits and hyphens, beginning with a letter, not with \\"aws\\" or \\"ssm\\"; not \\"default\\"."
   }}
 }}
 

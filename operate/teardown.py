@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import boto3
-from botocore.exceptions import WaiterError
+from botocore.exceptions import ClientError, WaiterError
 
 from dropreel.outcome.full_sweep import LOOKS_BACK
 from operate.choice import Execution
@@ -49,7 +49,7 @@ class NotConcluded(OperateError):
 
 
 class BusInUse(OperateError):
-    """AWS deletes no event bus that has rules, and others have made some."""
+    """AWS deletes no event bus that has rules, and no stack whose outputs another one imports."""
 
 
 class PartlyDeleted(OperateError):
@@ -95,6 +95,9 @@ class Standing(Protocol):
     def rules_on_its_bus(self) -> Sequence[str]:
         """The names of the rules that others have on the stack's own event bus."""
 
+    def importers(self) -> Sequence[str]:
+        """The names of the stacks that import an output."""
+
     def delete(self) -> None:
         """Raises `PartlyDeleted`."""
 
@@ -113,8 +116,8 @@ def teardown(
     if obstacles := stack.obstacles():
         raise Undeletable(f"{' '.join(obstacles)} Nothing is deleted.")
     _refuse_dead_letters(stack)
-    if rules := stack.rules_on_its_bus():
-        say(f"Rules that you have to remove when the last events are sent: {', '.join(rules)}.")
+    if uses := _uses_of_the_bus(stack):
+        say(f"To be removed by you when the last events are sent: {', '.join(uses)}.")
     try:
         _stop_intake(stack, sleep, patience_seconds)
         say("Intake is stopped.")
@@ -166,15 +169,22 @@ def _end_all(
         _wait_for_conclusion(stack, ended.values(), sleep, patience_seconds)
         _refuse_dead_letters(stack)
         # Only now: until here, these rules bring the last events to who waits for them.
-        if rules := stack.rules_on_its_bus():
+        if uses := _uses_of_the_bus(stack):
             raise BusInUse(
-                f"The event bus has rules that are not the stack's: {', '.join(rules)}. AWS "
-                "deletes no bus with rules. All events are sent: remove the rules, and run this "
-                "again. Nothing is deleted."
+                f"Others use the event bus: {', '.join(uses)}. AWS deletes no bus with rules, and "
+                "no stack whose outputs are imported. All events are sent: remove these, and run "
+                "this again. Nothing is deleted."
             )
         sleep(_LOOK_SECONDS)
         if not still_running():
             return
+
+
+def _uses_of_the_bus(stack: Standing) -> list[str]:
+    return [
+        *(f"the rule {name}" for name in stack.rules_on_its_bus()),
+        *(f"the stack {name}, which imports the bus" for name in stack.importers()),
+    ]
 
 
 def _wait_for_conclusion(
@@ -351,8 +361,27 @@ class StandingStack:
         bus = self._physical("EventBus")
         pages = self._events.get_paginator("list_rules").paginate(EventBusName=bus)
         ours = {physical.rpartition("|")[2] for _, physical in self._resources.values()}
-        names = [rule["Name"] for page in pages for rule in page["Rules"]]
-        return [name for name in names if name not in ours]
+        # The archive's rule is EventBridge's own, and goes with the archive.
+        return [
+            rule["Name"]
+            for page in pages
+            for rule in page["Rules"]
+            if rule["Name"] not in ours and "ManagedBy" not in rule
+        ]
+
+    def importers(self) -> Sequence[str]:
+        (described,) = self._cloudformation.describe_stacks(StackName=self._name)["Stacks"]
+        exports = [it["ExportName"] for it in described.get("Outputs", []) if "ExportName" in it]
+        return sorted({name for export in exports for name in self._importers_of(export)})
+
+    def _importers_of(self, export: str) -> list[str]:
+        pages = self._cloudformation.get_paginator("list_imports")
+        try:
+            return [name for page in pages.paginate(ExportName=export) for name in page["Imports"]]
+        except ClientError as error:
+            if "is not imported by any stack" in str(error):  # which is no empty list
+                return []
+            raise
 
     def delete(self) -> None:
         self._cloudformation.delete_stack(StackName=self._name)

@@ -12,8 +12,8 @@ variable "stack_name" {
   default     = "dropreel"
   nullable    = false
   validation {
-    condition     = can(regex("^[A-Za-z][A-Za-z0-9-]{0,49}$", var.stack_name)) && var.stack_name != "default"
-    error_message = "At most 50 letters, digits and hyphens, beginning with a letter; not \"default\"."
+    condition     = can(regex("^[A-Za-z][A-Za-z0-9-]{0,49}$", var.stack_name)) && !can(regex("(?i)^(aws|ssm)", var.stack_name)) && var.stack_name != "default"
+    error_message = "At most 50 letters, digits and hyphens, beginning with a letter, not with \"aws\" or \"ssm\"; not \"default\"."
   }
 }
 

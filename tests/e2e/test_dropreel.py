@@ -251,6 +251,19 @@ def test_half_a_pair_is_announced_when_its_time_is_over(stack: Stack) -> None:
     assert event["detail"]["message"] in stack.notice_of("Upload incomplete: lonely")
 
 
+def test_other_stacks_find_the_bus(stack: Stack) -> None:
+    exports = stack.client("cloudformation").list_exports()["Exports"]
+    found = {it["Name"]: it["Value"] for it in exports}
+
+    for export, parameter in (
+        ("dropreel-EventBusName", "/dropreel/event-bus-name"),
+        ("dropreel-EventBusArn", "/dropreel/event-bus-arn"),
+    ):
+        stored = stack.client("ssm").get_parameter(Name=parameter)["Parameter"]["Value"]
+        assert stored == found[export]
+        assert stored.endswith(stack.environment["EVENT_BUS"])
+
+
 def test_no_secret_is_in_any_log_history_event_or_file(stack: Stack) -> None:
     """Runs last: it reads what all the jobs above left behind, and one of each of its own."""
     stack.event_of(stack.drop("discreet"))

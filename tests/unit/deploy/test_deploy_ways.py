@@ -46,7 +46,7 @@ def test_names_carry_the_stacks_and_fit_the_longest(
     assert len(longest) <= MAX_CHARACTERS[property_]
 
 
-@pytest.mark.parametrize("name", ["s" * 51, "9lives", "a_b", "", "default"])
+@pytest.mark.parametrize("name", ["s" * 51, "9lives", "a_b", "", "default", "AWS-a", "ssm"])
 def test_a_stack_name_that_cannot_be_is_refused_in_words(name: str) -> None:
     assert refusal(name)
 

@@ -5,9 +5,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from types import SimpleNamespace
+from typing import Any
 
 import boto3
 import pytest
+from botocore.exceptions import ClientError
 from typer.testing import CliRunner
 
 from operate import teardown as module
@@ -50,6 +52,7 @@ class Stack:
         self.refusals: Sequence[str] = ()
         self.letters: Sequence[str] = ()
         self.rules: Sequence[str] = ()
+        self.importing: Sequence[str] = ()
         self.is_deletable = True
         self.log: list[str] = []
         self.said: list[str] = []
@@ -92,6 +95,9 @@ class Stack:
 
     def rules_on_its_bus(self) -> Sequence[str]:
         return self.rules
+
+    def importers(self) -> Sequence[str]:
+        return self.importing
 
     def delete(self) -> None:
         if not self.is_deletable:
@@ -172,14 +178,16 @@ def test_while_intake_runs_nothing_is_stopped() -> None:
 
 def test_consumers_get_the_last_events_before_their_rules_have_to_go() -> None:
     stack = Stack(["renders"], looks=0)
-    stack.rules = ["ours", "theirs"]
+    stack.rules = ["ours"]
+    stack.importing = ["site"]
 
-    with pytest.raises(BusInUse, match="not the stack's: ours, theirs"):
+    uses = "the rule ours, the stack site, which imports the bus."
+    with pytest.raises(BusInUse, match=f"Others use the event bus: {uses}"):
         stack.teardown()
     assert "stop renders" in stack.log
     assert "delete" not in stack.log
-    assert stack.said[0].endswith("when the last events are sent: ours, theirs.")
-    stack.rules = ()
+    assert stack.said[0].endswith(f"when the last events are sent: {uses}")
+    stack.rules = stack.importing = ()
     stack.teardown()
 
     assert stack.log[-1] == "delete"
@@ -253,22 +261,33 @@ class Clients:
         self.attached: dict[str, dict[str, list[dict[str, str]]]] = {}
         self.mapping = "Disabling"
         self.bodies: list[str] = []
+        self.rules: list[dict[str, str]] = []
+        self.importers: dict[str, list[str]] = {}
         self.log: list[tuple[str, str]] = []
 
     def client(self, *_: object, **__: object) -> "Clients":
         return self
 
     def get_paginator(self, operation: str) -> SimpleNamespace:
-        def pages(PolicyArn: str = "", **_: object) -> list[dict[str, list[dict[str, str]]]]:  # noqa: N803
+        def pages(PolicyArn: str = "", ExportName: str = "", **_: object) -> list[dict[str, Any]]:  # noqa: N803
+            if operation == "list_imports":
+                return self._imports_of(ExportName)
             if operation == "list_stack_resources":
                 return [{"StackResourceSummaries": [_resource(name) for name in RESOURCES]}]
             if operation == "list_rules":
-                return [{"Rules": [{"Name": "its-NotifyRule"}, {"Name": "a consumer's"}]}]
+                return [{"Rules": self.rules}]
             users = self.attached.get(PolicyArn, {})
             kinds = ("PolicyUsers", "PolicyGroups", "PolicyRoles")
             return [{kind: users.get(kind, []) for kind in kinds}]
 
         return SimpleNamespace(paginate=pages)
+
+    def _imports_of(self, export: str) -> list[dict[str, Any]]:
+        if export not in self.importers:
+            text = f"Export '{export}' is not imported by any stack."
+            error = {"Code": "ValidationError", "Message": text}
+            raise ClientError({"Error": error}, "ListImports")
+        return [{"Imports": [name]} for name in self.importers[export]]
 
     def describe_stacks(self, **_: object) -> dict[str, object]:
         return {"Stacks": [self.described]}
@@ -362,9 +381,27 @@ def test_policies_in_use_name_their_users(clients: Clients) -> None:
     ]
 
 
-@pytest.mark.usefixtures("clients")
-def test_the_stacks_own_rule_keeps_no_bus_from_being_deleted() -> None:
-    assert StandingStack("mine").rules_on_its_bus() == ["a consumer's"]
+def test_the_stacks_own_rules_are_not_in_the_way(clients: Clients) -> None:
+    clients.rules = [
+        {"Name": "Events-Archive-mine", "ManagedBy": "prod.vhs.events.aws.internal"},
+        {"Name": "its-NotifyRule"},
+        {"Name": "theirs"},
+    ]
+
+    assert StandingStack("mine").rules_on_its_bus() == ["theirs"]
+
+
+def test_stacks_that_import_an_output_are_named(clients: Clients) -> None:
+    exports = ("mine-EventBusName", "mine-EventBusArn")
+    clients.described["Outputs"] = [
+        {"OutputKey": "Version", "OutputValue": "1"},
+        *({"OutputKey": it.partition("-")[2], "ExportName": it} for it in exports),
+    ]
+    assert StandingStack("mine").importers() == []
+
+    clients.importers["mine-EventBusArn"] = ["site", "feed"]
+
+    assert StandingStack("mine").importers() == ["feed", "site"]
 
 
 def test_intake_has_not_stopped_while_its_event_source_is_being_disabled(clients: Clients) -> None:

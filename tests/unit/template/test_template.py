@@ -176,6 +176,21 @@ def test_what_is_there_is_used_and_not_configured(parameter: str) -> None:
     assert re.search(rf'"Ref": "{parameter}"|\${{{parameter}}}', text)
 
 
+@pytest.mark.parametrize("parameters", [{}, THEIRS], ids=["ours", "theirs"])
+def test_other_stacks_find_the_bus_by_export_and_by_parameter(parameters: dict[str, str]) -> None:
+    template = made(**parameters)
+    stored = {
+        it["Properties"]["Name"]["Sub"]: it["Properties"]["Value"]
+        for it in template["Resources"].values()
+        if it["Type"] == "AWS::SSM::Parameter"
+    }
+
+    for output, name in (("EventBusName", "event-bus-name"), ("EventBusArn", "event-bus-arn")):
+        bus = template["Outputs"][output]
+        assert bus["Export"] == {"Name": {"Sub": f"${{AWS::StackName}}-{output}"}}
+        assert stored[f"/${{AWS::StackName}}/{name}"] == bus["Value"]
+
+
 def test_their_buckets_rights_are_those_of_ours() -> None:
     theirs = made(**THEIRS)["Resources"]
     for name, role in RESOURCES.items():
