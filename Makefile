@@ -82,16 +82,19 @@ lint: environments ## ruff, mypy, the direction of imports, sam validate, cfn-li
 	$(DEV)/ruff format --check
 	$(DEV)/mypy layers/dropreel/dropreel deploy local operate tests
 	$(DEV)/lint-imports --no-cache
-	@for handler in functions/*/app.py; do echo "mypy $$handler"; $(DEV)/mypy $$handler || exit 1; done
-	PATH="$(CURDIR)/$(SAM):$$PATH" $(SAM)/sam validate --lint --region us-east-1
-	$(SAM)/cfn-lint template.yaml
+	@for handler in functions/*/app.py examples/consumers/lambda/src/app.py; do echo "mypy $$handler"; $(DEV)/mypy $$handler || exit 1; done
+	@for template in template.yaml examples/consumers/*/template.yaml; do \
+	    PATH="$(CURDIR)/$(SAM):$$PATH" $(SAM)/sam validate --lint --region us-east-1 -t $$template || exit 1; \
+	done
+	$(SAM)/cfn-lint template.yaml examples/consumers/*/template.yaml
 
 format: environments ## let ruff mend what it can
 	$(DEV)/ruff check --fix
 	$(DEV)/ruff format
 
-events: environments ## write the schemas and examples in events/, and the README's table of models
+events: environments ## write the schemas and examples in events/, a consumer's types, and the README's table of models
 	@$(DEV)/python -m local.contract
+	@$(DEV)/python -m local.consumer_models
 	@$(DEV)/python -m tests.support.example_events
 	@$(DEV)/python -m local.models
 

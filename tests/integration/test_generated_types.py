@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -10,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from local.consumer_models import MODULES, generate, modules
 from local.contract import EVENTS
 from tests.support.example_events import EXAMPLES
 
@@ -23,16 +23,7 @@ def generated(schema: Path, folder: Path) -> ModuleType:
     """The module of a schema, made once."""
     path = folder / f"{schema.name.partition('.')[0].replace('-', '_')}.py"
     if not path.exists():
-        options = {
-            "--input": schema,
-            "--input-file-type": "jsonschema",
-            "--output-model-type": "pydantic_v2.BaseModel",
-            "--formatters": "builtin",
-            "--output": path,
-        }
-        command = [sys.executable, "-m", "datamodel_code_generator", "--use-annotated"]
-        arguments = [str(word) for option in options.items() for word in option]
-        subprocess.run([*command, *arguments], check=True)
+        generate(schema, path)
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec
     assert spec.loader
@@ -67,3 +58,10 @@ def test_each_python_type_has_the_name_of_a_published_one(schema: Path, folder: 
         name for name, it in vars(types).items() if getattr(it, "__module__", "") == types.__name__
     }
     assert made == {*document["$defs"], document["title"]}
+
+
+def test_the_types_of_the_example_are_those_of_the_schemas(tmp_path: Path) -> None:
+    for schema, module in modules(tmp_path).items():
+        generate(schema, module)
+
+        assert (MODULES / module.name).read_text() == module.read_text(), "run `make events`"

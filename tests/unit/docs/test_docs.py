@@ -13,7 +13,7 @@ from dropreel.model.errors import DropreelError
 PROJECT = Path(__file__).resolve().parents[3]
 PAGES = sorted(
     str(page.relative_to(PROJECT))
-    for pattern in ("*.md", "docs/*.md", "local/*.md", "samples/*.md")
+    for pattern in ("*.md", "docs/*.md", "local/*.md", "samples/*.md", "examples/*/*.md")
     for page in PROJECT.glob(pattern)
 )
 README = "README.md"

@@ -1,0 +1,1 @@
+"""The types of each event's `detail`. `make events` writes the modules from the JSON Schemas."""
