@@ -16,6 +16,7 @@ from dropreel.inbox.job_file import JobFile
 from dropreel.model.errors import DropreelError
 from dropreel.model.events import (
     DetailType,
+    JobChecked,
     JobStarted,
     RenderSubmitted,
     UploadIncomplete,
@@ -50,6 +51,11 @@ class VideoFailedEvent(_Event):
     detail: VideoFailed
 
 
+class JobCheckedEvent(_Event):
+    detail_type: Literal[DetailType.JOB_CHECKED] = Field(alias="detail-type")
+    detail: JobChecked
+
+
 class UploadIncompleteEvent(_Event):
     detail_type: Literal[DetailType.UPLOAD_INCOMPLETE] = Field(alias="detail-type")
     detail: UploadIncomplete
@@ -68,6 +74,7 @@ class RenderSubmittedEvent(_Event):
 _MODELS: dict[DetailType, tuple[type[BaseModel], type[BaseModel]]] = {
     DetailType.VIDEO_READY: (VideoReady, VideoReadyEvent),
     DetailType.VIDEO_FAILED: (VideoFailed, VideoFailedEvent),
+    DetailType.JOB_CHECKED: (JobChecked, JobCheckedEvent),
     DetailType.UPLOAD_INCOMPLETE: (UploadIncomplete, UploadIncompleteEvent),
     DetailType.JOB_STARTED: (JobStarted, JobStartedEvent),
     DetailType.RENDER_SUBMITTED: (RenderSubmitted, RenderSubmittedEvent),

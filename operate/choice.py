@@ -192,6 +192,12 @@ def choose(last: LastRun, now: datetime, *, is_named: bool, again: bool = False)
 def _obstacles(last: LastRun, now: datetime, *, again: bool) -> Iterator[str]:
     """Why it must not run again now."""
     execution, latest = last.execution, last.latest
+    if execution.job.dry_run:
+        yield (
+            "it is a dry run; to check its files again, drop its .json again, and to have the "
+            'video, drop it without "dry_run"'
+        )
+        return
     if last.has_succeeded and not again:
         yield (
             "it has succeeded, and its video is delivered; with AGAIN=1 (--again) it is rendered "

@@ -11,7 +11,7 @@ output "upload_bucket" {
 }
 
 output "video_bucket" {
-  description = "Videos, manifests and error files come here."
+  description = "Videos, manifests, error files and check files come here."
   value       = lookup(aws_cloudformation_stack.dropreel.outputs, "VideoBucket", null)
 }
 

@@ -7,7 +7,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from dropreel.aws.bus import Bus
 from dropreel.aws.ledger import DynamoDBLedger
-from dropreel.model.events import VideoFailed, VideoReady
+from dropreel.model.events import Ended
 from dropreel.model.messages import EndedJob
 from dropreel.outcome.announcement import announce
 from dropreel.runtime.metrics import EmfMeter
@@ -21,7 +21,7 @@ meter = EmfMeter()
 
 
 @step(EndedJob.model_validate, final=())
-def handler(ended: EndedJob, context: LambdaContext) -> VideoReady | VideoFailed:
+def handler(ended: EndedJob, context: LambdaContext) -> Ended:
     clock = partial(datetime.now, UTC)
     return announce(
         ended.job,

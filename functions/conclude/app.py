@@ -1,4 +1,5 @@
-"""Conclude cancels the request if possible, gives the slot back and writes the error file."""
+"""Conclude cancels the request if possible, gives the slot back and writes the error file; of a dry
+run it writes the check file."""
 
 from datetime import UTC, datetime
 from functools import partial
@@ -9,7 +10,7 @@ from dropreel.aws.bus import Bus
 from dropreel.aws.ledger import DynamoDBLedger
 from dropreel.aws.s3 import S3Storage
 from dropreel.aws.wiring import admission_of
-from dropreel.model.events import VideoFailed, VideoReady
+from dropreel.model.events import Ended
 from dropreel.outcome.conclusion import Conclusion, Ending, ending_in
 from dropreel.providers.registry import provider_of
 from dropreel.runtime.metrics import EmfMeter
@@ -25,10 +26,11 @@ meter = EmfMeter()
 
 
 @step(ending_in, final=())
-def handler(ending: Ending, context: LambdaContext) -> VideoReady | VideoFailed:
+def handler(ending: Ending, context: LambdaContext) -> Ended:
     conclusion = Conclusion(
         ledger=ledger,
         leave_slot=admission.leave,
+        limits=admission.limits,
         providers=partial(provider_of, settings=settings),
         videos=videos,
         video_bucket=settings.video_bucket,

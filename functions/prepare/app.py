@@ -1,5 +1,5 @@
 """Prepare opens the files, picks the route and converts what an offer needs; it refuses with all
-reasons at once. It ends a job whose video is there already, or is being made."""
+reasons at once. It ends a job whose video is there already, or is being made, and a dry run."""
 
 from datetime import UTC, datetime
 from functools import partial
@@ -12,7 +12,7 @@ from dropreel.aws.uploads import UsedUploads
 from dropreel.media import codecs
 from dropreel.model.catalog import in_service
 from dropreel.model.job import Job
-from dropreel.model.messages import Plan, Repetition
+from dropreel.model.messages import Checked, Plan, Repetition
 from dropreel.model.overrides import catalog_with
 from dropreel.outcome.repetition import Repetitions
 from dropreel.providers.tokens import configured
@@ -36,7 +36,7 @@ repetitions = Repetitions(
 
 
 @step(Job.model_validate)
-def handler(job: Job, context: LambdaContext) -> Plan | Repetition:
+def handler(job: Job, context: LambdaContext) -> Plan | Repetition | Checked:
     def fresh() -> Plan:  # not for a render that is paid: that is delivered in any case
         versioning.require(job.bucket, settings.video_bucket)
         return prepare(
@@ -49,4 +49,6 @@ def handler(job: Job, context: LambdaContext) -> Plan | Repetition:
             catalog=catalog,
         )
 
+    if job.dry_run:
+        return Checked(checked=fresh())
     return repetitions.plan(job, lambda: resumption.plan(job, ledger, fresh))

@@ -131,6 +131,37 @@ def test_bad_files_are_refused_with_every_reason_before_anything_is_paid(stack: 
     assert terminal_events(stack, job) == ["Video Failed"]
 
 
+def test_a_dry_run_pays_nothing_and_the_same_files_render_once_after_it(stack: Stack) -> None:
+    spent = stack.ledger("spend")
+    stack.upload("rehearsed.json", b'{"dry_run": true}')
+    stack.drop("rehearsed")
+
+    checked = stack.event(lambda event: event["detail"]["job"]["stem"] == "rehearsed")
+
+    assert checked["detail-type"] == "Job Checked"
+    assert_follows_schema(checked)
+    assert checked["detail"]["accepted"] is True
+    assert checked["detail"]["estimated_usd"] == pytest.approx(0.05 * 8.25, abs=0.05)
+    assert json.loads(stack.video_bucket("rehearsed.check.json") or b"") == checked["detail"]
+    dry = checked["detail"]["job"]["id"]
+    assert stack.ended(dry) == "SUCCEEDED"
+    assert stack.submissions("rehearsed") == []
+    assert [item["sk"]["S"] for item in stack.ledger(f"job#{dry}")] == ["outcome#001"]
+    assert stack.ledger("spend") == spent
+
+    stack.upload("rehearsed.json", b"{}")
+    ready = stack.event(
+        lambda event: (
+            event["detail"]["job"]["stem"] == "rehearsed" and event["detail"]["job"]["id"] != dry
+        )
+    )
+
+    assert ready["detail-type"] == "Video Ready"
+    assert len(stack.submissions("rehearsed")) == 1
+    assert len(stack.executions("rehearsed-")) == 2
+    assert terminal_events(stack, dry) == ["Job Checked"]
+
+
 def test_a_corrected_file_makes_a_new_job_and_removes_the_error_file(
     stack: Stack,
 ) -> None:

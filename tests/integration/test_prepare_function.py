@@ -21,7 +21,7 @@ from dropreel.model.errors import InputGone, InputRejected
 from dropreel.model.events import UsedInput, VideoReady
 from dropreel.model.job import Input, Job, Role
 from dropreel.model.ledger import Outcome
-from dropreel.model.messages import NextAttempt, Plan
+from dropreel.model.messages import Checked, NextAttempt, Plan
 from dropreel.model.prices import billed
 from dropreel.render.admission import RunId, Waiter
 from tests.support import media_samples as samples
@@ -284,3 +284,25 @@ def test_a_copy_in_place_is_not_rendered_again(app: ModuleType) -> None:
     s3.delete_object(Bucket=VIDEOS, Key=first.video_key)
 
     assert prepare(app, second).job == second
+
+
+def test_dry_run_is_prepared_like_a_render_and_recorded_nowhere(app: ModuleType) -> None:
+    job = good_job()
+    dry = job.model_copy(update={"id": "anna-2222222222222222", "dry_run": True})
+
+    answer = Checked.model_validate(app.handler(dry.model_dump(mode="json"), Context()))
+
+    assert boto3.client("dynamodb").scan(TableName="ledger")["Items"] == []
+    plan = prepare(app, job)
+    assert answer.checked.route == plan.route
+    assert content_of(answer.checked.audio) == content_of(plan.audio)
+
+
+def test_dry_run_is_checked_although_its_video_is_there(app: ModuleType) -> None:
+    done = good_job()
+    prepare(app, done)  # and now it is being made
+    dry = done.model_copy(update={"id": "anna-2222222222222222", "dry_run": True})
+    before = app.repetitions.makers.maker(done)
+
+    assert "checked" in app.handler(dry.model_dump(mode="json"), Context())
+    assert app.repetitions.makers.maker(done) == before

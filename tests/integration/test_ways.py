@@ -19,9 +19,9 @@ from dropreel.model.errors import (
     ResultUnavailable,
     SpendLimitReached,
 )
-from dropreel.model.events import DetailType, VideoFailed, VideoReady
+from dropreel.model.events import DetailType, JobChecked, VideoFailed, VideoReady
 from dropreel.model.job import Job
-from dropreel.model.messages import Repetition
+from dropreel.model.messages import Checked, Repetition
 from tests.support.render_fakes import JOB, PLAN, TICKET
 from tests.support.second_engine import (
     KILLED,
@@ -66,6 +66,9 @@ NO_CREDIT = NoCredit("No credit is left.")
 NO_BUDGET = SpendLimitReached("The day's limit is reached.")
 AGAIN = JOB.model_copy(update={"run": 2})
 SECOND = PLAN.model_copy(update={"job": AGAIN, "first_attempt": 2})
+DRY_JOB = JOB.model_copy(update={"dry_run": True})
+CHECKED = Checked(checked=PLAN.model_copy(update={"job": DRY_JOB}))
+CHECK = (Call("Conclude", CONCLUDE.answer, {"checked": JOB.id}), ANNOUNCE)
 RESUMED = SECOND.model_copy(update={"resume": TICKET})
 
 # The way to each step, and on from it.
@@ -195,6 +198,28 @@ WAYS = [
     ),
     # Equal contents
     Way("nothing to render", (PREPARE(Repetition(same_as="bert-1")),), ends="SUCCEEDED", events=0),
+    # Dry runs
+    Way("a dry run", (PREPARE(CHECKED), *CHECK), ends="accepted", job=DRY_JOB),
+    Way(
+        "a dry run is refused",
+        (PREPARE(REFUSED), CONCLUDE(error="InputRejected"), ANNOUNCE),
+        ends="InputRejected",
+        job=DRY_JOB,
+    ),
+    Way(
+        "a dry run has faults",
+        (PREPARE(FAULT), PREPARE(CHECKED), CHECK[0](KILLED), *CHECK),
+        ends="accepted",
+        retries=2,
+        job=DRY_JOB,
+    ),
+    Way(
+        "a dry run fails for good",
+        (*[PREPARE(FAULT)] * (RETRIES["Prepare"] + 1), *FAILED),
+        ends="UnexpectedError",
+        retries=RETRIES["Prepare"],
+        job=DRY_JOB,
+    ),
     # Runs
     Way(
         "a second run",
@@ -288,6 +313,10 @@ def ending(play: Play) -> str:
             output = VideoReady.model_validate_json(play.ended["output"])
             assert (status, detail_type, output) == ("SUCCEEDED", DetailType.VIDEO_READY, detail)
             return detail_type.value
+        if isinstance(detail, JobChecked):
+            told = JobChecked.model_validate_json(play.ended["output"])
+            assert (status, detail_type, told) == ("SUCCEEDED", DetailType.JOB_CHECKED, detail)
+            return detail.error.code if detail.error else "accepted"
         assert isinstance(detail, VideoFailed)
         cause = play.ended["cause"]
         assert (error, cause) == (detail.error.code, detail.error.message)

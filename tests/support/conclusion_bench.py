@@ -14,6 +14,7 @@ from dropreel.model.events import (
     AttemptSummary,
     DeliveredVideo,
     DetailType,
+    Ended,
     JobSummary,
     RenderSummary,
     StoredFile,
@@ -26,6 +27,7 @@ from dropreel.model.messages import NextAttempt, PlannedOffer
 from dropreel.outcome.announcement import announce
 from dropreel.outcome.conclusion import Conclusion, ending_in, needs_conclusion
 from dropreel.render.attempts import MAY_BE_PAID
+from dropreel.render.spending import Limits
 from tests.support.emf import FakeMeter
 from tests.support.render_fakes import (
     JOB,
@@ -43,7 +45,7 @@ SAMPLE = Path(__file__).parents[2] / "events" / "samples" / "execution_aborted.j
 JOB_AGAIN = JOB.model_copy(update={"run": 2})
 
 Event = dict[str, Any]
-Told = VideoFailed | VideoReady | None
+Told = Ended | None
 
 
 @dataclass
@@ -74,6 +76,7 @@ class Bench:
         self.bus_is_away = False
         self.meter = FakeMeter()
         self.slots = FakeSlots(self.ledger)
+        self.limits = Limits(in_flight={"runcomfy": 1, "wavespeed": 1}, lease={})
         self.clock = FakeClock()
 
     # The job's attempts
@@ -120,6 +123,7 @@ class Bench:
         return Conclusion(
             ledger=self.ledger,
             leave_slot=self.slots.leave,
+            limits=self.limits,
             providers=by_name(self.provider),
             videos=self,
             video_bucket="videos",

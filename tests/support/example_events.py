@@ -48,11 +48,12 @@ from tests.support.second_engine import SecondEngine, second_engine
 EXAMPLES = {
     name: EVENTS / f"{name}.example.json"
     for name in (
-        *("video-ready", "video-failed", "render-failed", "upload-incomplete"),
-        *("job-started", "render-submitted"),
+        *("video-ready", "video-failed", "render-failed", "job-checked"),
+        *("upload-incomplete", "job-started", "render-submitted"),
     )
 }
 OPTIONS = b'{"resolution": "480p", "labels": {"customer": "4711"}}'
+DRY_RUN = b'{"resolution": "480p", "labels": {"customer": "4711"}, "dry_run": true}'
 PRICES = '{"wan-ai/wan-2-2/speech-to-video": {"usd_per_second": {"480p": 0.02}}}'
 PORTRAIT = (PROJECT / "samples/portrait.png").read_bytes()
 SPEECH = (PROJECT / "samples/speech.mp3").read_bytes()
@@ -82,11 +83,13 @@ def make() -> dict[str, Event]:
         too_small = dropreel.drop(png=redrawn(320))
         with dropreel.standin.misbehaving("render", 1, {"do": "moderate"}):
             moderated = dropreel.drop(png=redrawn(640))
+        checked = dropreel.drop(json=DRY_RUN)
         alone = dropreel.drop_alone("inbox/team/ben.mp3", SPEECH)
     return {
         "video-ready": ready,
         "video-failed": too_small,
         "render-failed": moderated,
+        "job-checked": checked,
         "upload-incomplete": alone,
         **displayed,
     }

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from dropreel.aws.task_tokens import WaitingExecutions
 from dropreel.model.errors import DropreelError
-from dropreel.model.events import DetailType, JobSummary, VideoFailed, VideoReady
+from dropreel.model.events import DetailType, Ended, JobChecked, JobSummary, VideoFailed, VideoReady
 from dropreel.model.job import Job
 from dropreel.model.ledger import SAME_START, Ledger, Outcome
 from dropreel.model.messages import (
@@ -30,7 +30,7 @@ from dropreel.model.messages import (
 )
 from dropreel.model.provider import RenderState
 from dropreel.outcome.announcement import announce
-from dropreel.outcome.conclusion import FailedRun
+from dropreel.outcome.conclusion import CheckedRun, FailedRun
 from tests.support.conclusion_bench import manifest
 from tests.support.emf import FakeMeter
 from tests.support.render_fakes import JOB, PLAN, TICKET
@@ -103,6 +103,8 @@ def seen(request: object) -> dict[str, object]:
             return {"request": request.ticket.request_id, "progress": state}
         case FailedRun():
             return {"error": request.report.code}
+        case CheckedRun():
+            return {"checked": request.checked.job.id}
     assert isinstance(request, EndedJob)
     return {}
 
@@ -171,7 +173,7 @@ class Outcomes:
         self.sent: list[tuple[DetailType, BaseModel]] = []
         self.resources: list[tuple[str, ...]] = []
 
-    def end(self, started_at: datetime, detail: VideoReady | VideoFailed) -> Any:  # noqa: ANN401
+    def end(self, started_at: datetime, detail: Ended) -> Any:  # noqa: ANN401
         """The first outcome counts."""
         self._written = self._written or (Outcome(detail=detail), started_at)
         return self._written[0].detail
@@ -239,7 +241,23 @@ def delivered_and_then(error: Exception) -> Answer:
     return deliver
 
 
-def concluded(play: Play, ending: FailedRun) -> BaseModel:
+def concluded(play: Play, ending: FailedRun | CheckedRun) -> BaseModel:
+    if isinstance(ending, CheckedRun) or ending.job.dry_run:
+        checked = JobChecked(
+            accepted=ending.report is None,
+            error=ending.report,
+            job=JobSummary.of(ending.job, ending.started_at),
+            inputs=(),
+            changes=(),
+            offers=(),
+            voice_seconds=None,
+            estimated_usd=None,
+            check_file=None,
+            ended_at=ending.started_at,
+            execution=ending.execution,
+        )
+        answer: BaseModel = play.outcomes.end(ending.started_at, checked)
+        return answer
     failed = VideoFailed(
         error=ending.report,
         job=JobSummary.of(ending.job, ending.started_at),

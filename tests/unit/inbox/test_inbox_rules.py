@@ -11,7 +11,7 @@ from dropreel.inbox.near_misses import near_misses
 from dropreel.model.errors import Reason
 from dropreel.model.job import Input, Role
 from dropreel.model.uploads import Unreadable
-from tests.support.intake_fakes import DAY, UPLOADS, Parsed, Step, World, cases
+from tests.support.intake_fakes import DAY, SWEEP, UPLOADS, Parsed, Step, World, cases
 
 COMPOSED, DECOMPOSED = "Ren\xe9e", "Rene\u0301e"
 
@@ -559,3 +559,42 @@ def test_a_folder_below_costs_no_listing() -> None:
         "inbox/a.png",
     ]
     assert world.starts == 1
+
+
+# A dry run
+
+DRY: Parsed = {"dry_run": True}
+
+
+@cases(
+    {
+        "then for real": (
+            [("?a.json", DRY), "?a.png", "a.mp3", ("a.json", {})],
+            ["0 start a.png@2 a.mp3@3 a.json@1", "0 start a.png@2 a.mp3@3 a.json@4"],
+        ),
+        "of what was rendered": (
+            ["?a.png", "a.mp3", ("a.json", DRY)],
+            ["0 start a.png@1 a.mp3@2", "0 start a.png@1 a.mp3@2 a.json@3"],
+        ),
+        "of a whole folder, then for real": (
+            [("_defaults.json", DRY), "?a.png", "a.mp3", ("_defaults.json", {}), "a.png"],
+            [
+                "0 start a.png@2 a.mp3@3 _defaults.json@1",
+                "0 start a.png@5 a.mp3@3 _defaults.json@4",
+            ],
+        ),
+        "told of again": (
+            [("?a.json", DRY), "?a.png", "a.mp3", "=v1", "=v2", SWEEP],
+            ["0 start a.png@2 a.mp3@3 a.json@1"],
+        ),
+    }
+)
+def test_dry_run_stands_in_no_render_s_way(world: World, steps: list[Step], log: list[str]) -> None:
+    world.intake = replace(world.intake, settle=timedelta(0))
+
+    world.play(*steps, 120)
+
+    assert world.log == log
+    jobs = world.jobs.values()
+    assert [job.dry_run for job in jobs].count(True) == 1
+    assert world.drops == [job.id for job in jobs if not job.dry_run]

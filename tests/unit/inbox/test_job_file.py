@@ -69,6 +69,7 @@ def test_every_option_of_the_catalog_is_a_field() -> None:
 
     assert set(JobFile.model_fields) == {"model", "image", "audio", "link"} | options | {
         "labels",
+        "dry_run",
         "wait_for",
     }
 
@@ -354,6 +355,22 @@ def test_the_nearest_defaults_say_what_to_wait_for() -> None:
     assert nearest_wins([said({}), some, none]).choices.wait_for == some.choices.wait_for
 
 
+def test_the_nearest_file_says_whether_it_is_a_dry_run() -> None:
+    on, off = said({"dry_run": True}, Role.DEFAULTS), said({"dry_run": False})
+
+    assert on.choices == JobChoices(dry_run=True)
+    assert nearest_wins([off, on]).choices.dry_run is False
+    assert nearest_wins([said({}), on, off]).choices.dry_run is True
+
+
+@pytest.mark.parametrize("value", ["true", 1, None, []])
+def test_a_dry_run_is_asked_for_by_true_and_by_nothing_else(value: object) -> None:
+    choices, (problem,) = said({"dry_run": value})
+
+    assert choices == JobChoices()
+    assert "true" in problem.cure
+
+
 @pytest.mark.parametrize("value", [["picture"], ["voice", "voice"], "voice", None, [1], {}])
 def test_nothing_else_can_be_waited_for(value: object) -> None:
     choices, (problem,) = said({"wait_for": value}, Role.DEFAULTS)
@@ -374,6 +391,7 @@ def test_one_job_cannot_say_what_to_wait_for() -> None:
     [
         ("labels", JobChoices(labels={"a": "1"})),
         ("wait_for", JobChoices(wait_for=frozenset())),
+        ("dry_run", JobChoices(dry_run=False)),
     ],
 )
 def test_two_files_of_a_job_cannot_both_set_them(name: str, choices: JobChoices) -> None:

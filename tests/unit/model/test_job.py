@@ -41,6 +41,7 @@ def test_job_ids_are_equal_exactly_when_the_pinned_inputs_are(
     same_id = job_id("anna", MODEL, one) == job_id("anna", MODEL, other)
 
     assert same_id == (set(one) == set(other))
+    assert job_id("anna", MODEL, one, dry_run=True) != job_id("anna", MODEL, other)
 
 
 @given(input_sets.flatmap(lambda inputs: st.tuples(st.just(inputs), st.permutations(inputs))))
@@ -100,6 +101,7 @@ def keys_of(job: Job) -> tuple[str, ...]:
         job.video_key,
         job.manifest_key,
         job.error_key,
+        job.check_key,
         job.own_video_key,
         job.own_manifest_key,
     )
@@ -109,7 +111,7 @@ def keys_of(job: Job) -> tuple[str, ...]:
 stems = st.one_of(
     st.text(max_size=8),
     st.lists(
-        st.sampled_from(["anna", ".error", ".ERROR", "_", ".json", ".mp4", "\n", "-"])
+        st.sampled_from(["anna", ".error", ".ERROR", ".check", "_", ".json", ".mp4", "\n", "-"])
         | st.sampled_from([f".{job_of('anna').id}", f".{job_of('anna.error').id}"]),
         max_size=4,
     ).map("".join),
@@ -119,6 +121,7 @@ stems = st.one_of(
 
 @given(stems, stems)
 @example("anna", "anna.error")
+@example("anna", "anna.check")
 @example("anna.error", "anna.error_")
 @example("anna.error\n", "anna.error\n_")
 def test_no_two_stems_share_a_key(one: str, other: str) -> None:
@@ -142,6 +145,7 @@ def test_no_two_files_of_a_job_share_a_key_and_s3_takes_each(stem: str) -> None:
         ("anna.v2", "anna.v2"),
         ("anna_error", "anna_error"),
         ("anna.error", "anna.error_"),
+        ("anna.check", "anna.check_"),
         ("anna.Error_", "anna.Error__"),
         ("anna.anna-0123456789abcdef", "anna.anna-0123456789abcdef_"),
     ],

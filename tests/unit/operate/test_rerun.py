@@ -104,6 +104,17 @@ WAITS = "waits for request req-1 and delivers it"
 ANEW = "is submitted again"
 
 
+@pytest.mark.parametrize("execution", [ended(error=None, status="SUCCEEDED"), ended()])
+@pytest.mark.parametrize("again", [True, False])
+def test_dry_run_is_never_run_again(execution: Execution, again: bool) -> None:
+    dry = replace(execution, job=JOB.model_copy(update={"dry_run": True}))
+
+    choice = choose(LastRun(dry), NOW, is_named=True, again=again)
+
+    assert not choice.is_started
+    assert "dry run" in choice.words
+
+
 @pytest.mark.parametrize(
     ("state", "words"),
     [

@@ -285,8 +285,8 @@ class Clients:
     def _imports_of(self, export: str) -> list[dict[str, Any]]:
         if export not in self.importers:
             text = f"Export '{export}' is not imported by any stack."
-            error = {"Code": "ValidationError", "Message": text}
-            raise ClientError({"Error": error}, "ListImports")
+            response: Any = {"Error": {"Code": "ValidationError", "Message": text}}
+            raise ClientError(response, "ListImports")
         return [{"Imports": [name]} for name in self.importers[export]]
 
     def describe_stacks(self, **_: object) -> dict[str, object]:

@@ -1,5 +1,6 @@
 """What is measured of a run: once, and by dimensions that nobody can make up."""
 
+import json
 from typing import Any
 
 import pytest
@@ -7,10 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dropreel.model.catalog import MODELS, TITLES
-from dropreel.model.events import VideoReady
+from dropreel.model.events import JobChecked, VideoReady
 from dropreel.model.metrics import Metric
 from dropreel.outcome.measurement import OUTCOMES, measure
 from dropreel.runtime.metrics import EmfMeter
+from local.contract import EVENTS
 from tests.support.conclusion_bench import NO_CREDIT, READY, Bench, ended_run, failed_in, failed_run
 from tests.support.emf import FakeMeter, Recorded, Value, values_in
 from tests.support.render_fakes import JOB
@@ -67,6 +69,12 @@ def test_a_render_is_measured_of_the_stack_and_of_its_provider_and_model() -> No
         Metric.COPYING_SECONDS: 1,
         Metric.ESTIMATED_USD: 0.5,
     }
+
+
+def test_a_check_is_not_among_the_jobs_that_are_counted() -> None:
+    event = json.loads((EVENTS / "job-checked.example.json").read_text())
+
+    assert recorded_of(JobChecked.model_validate(event["detail"])) == []
 
 
 def test_what_was_never_submitted_has_no_provider() -> None:

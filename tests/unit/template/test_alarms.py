@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from dropreel.model.catalog import TITLES
+from dropreel.model.events import VideoReady
 from dropreel.model.metrics import Metric
 from dropreel.outcome.announcement import announce
 from dropreel.outcome.measurement import measure
@@ -56,9 +57,9 @@ def written(
         Watch(
             NobodyWaits(), meter, lambda: datetime.now(UTC), dict.fromkeys(TITLES, 2), Decimal(5)
         ).measure()
+        assert isinstance(READY.detail, VideoReady)
         render = READY.detail.render
         for provider in TITLES:
-            assert render
             made_there = render.model_copy(update={"provider": provider})
             measure(
                 READY.detail.model_copy(update={"actual_usd": 0.1, "render": made_there}), meter

@@ -127,6 +127,7 @@ RIGHTS: dict[str, dict[str, str]] = {
         "VideoBucket": "s3: ListBucket",
         "VideoBucket/*.json": "s3: GetObject",
         "VideoBucket/*.error.json": "s3: PutObject",
+        "VideoBucket/*.check.json": "s3: PutObject",
         "EventBus": "events: PutEvents",
         "UnconcludedJobs": "sqs: SendMessage",  # what it fails on itself
     },

@@ -301,7 +301,8 @@ class Intake:
         logger.append_keys(**job_keys(job))
         job = self.used.claim(pending_job.group.fingerprint, job)
         logger.append_keys(**job_keys(job))
-        self.used.note_drop(job)
+        if not job.dry_run:  # its output stays with the job that renders it
+            self.used.note_drop(job)
         self.executions.start(job)
         own = {(given.key, given.version_id) for given in job.inputs if _is_own(name, given.key)}
         for given in job.inputs:

@@ -61,6 +61,7 @@ class JobChoices:
     """The keys of the named picture and recording."""
     options: dict[str, OptionValue] = field(default_factory=dict)
     labels: dict[str, str] = field(default_factory=dict)
+    dry_run: bool | None = None
     wait_for: frozenset[Role] | None = None
     """Of `_defaults.json` only: what a job waits for, although its model does not need it."""
 
@@ -74,6 +75,7 @@ class JobChoices:
             files={**farther.files, **self.files},
             options={**farther.options, **self.options},
             labels=dict(islice(labels.items(), MAX_LABELS)),
+            dry_run=farther.dry_run if self.dry_run is None else self.dry_run,
             wait_for=farther.wait_for if self.wait_for is None else self.wait_for,
         )
 
@@ -84,6 +86,7 @@ class JobChoices:
             "model": self.model,
             "prompt": self.prompt,
             "labels": self.labels or None,
+            "dry_run": self.dry_run,
             "wait_for": self.wait_for,
         }
         set_names = {name for name, value in single.items() if value is not None}
@@ -268,6 +271,7 @@ def _checked(
         prompt=valid.pop("prompt", None),
         files=files,
         labels=valid.pop("labels", {}),
+        dry_run=valid.pop("dry_run", None),
         wait_for=None
         if waits is None or role is Role.OPTIONS
         else frozenset(_WAITS_FOR[one] for one in waits),
@@ -605,6 +609,13 @@ def _fields() -> dict[str, _Field]:
             f"and text of at most {MAX_LABEL_CHARACTERS} characters",
             Annotated[dict[_LabelName, _LabelText], Field(max_length=MAX_LABELS)],
             "Your own words. Dropreel passes them on to the event and the manifest.",
+        ),
+        "dry_run": _Field(
+            "true or false",
+            bool,
+            "Check the job, and render and pay nothing. The answer is the event Job Checked and "
+            "the file <stem>.check.json.",
+            (True, False),
         ),
         "wait_for": _Field(
             f"a list of {', '.join(map(json.dumps, _WAITS_FOR))}, each at most once",

@@ -128,8 +128,9 @@ class PendingJob:
             for upload in self.of(role)[: None if role is Role.DEFAULTS else MAX_NAMED]
         )
         rivals = tuple(pinned(role, upload) for role in _MEDIA for upload in self._rivals(role))
+        dry_run = bool(self.choices.dry_run)
         return Job(
-            id=job_id(self.group.stem, self.model, inputs + rivals),
+            id=job_id(self.group.stem, self.model, inputs + rivals, dry_run=dry_run),
             bucket=self.bucket,
             folder=self.group.folder,
             stem=self.group.stem,
@@ -137,6 +138,7 @@ class PendingJob:
             prompt=self.choices.prompt,
             options=self.choices.options,
             labels=self.choices.labels,
+            dry_run=dry_run,
             inputs=inputs,
             ignored=tuple(one.key for one in self.group.of(None)[:MAX_IGNORED]),
             problems=self.problems,

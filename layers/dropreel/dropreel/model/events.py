@@ -21,6 +21,7 @@ VERSION: Literal["2"] = "2"
 class DetailType(StrEnum):
     VIDEO_READY = "Video Ready"
     VIDEO_FAILED = "Video Failed"
+    JOB_CHECKED = "Job Checked"
     UPLOAD_INCOMPLETE = "Upload Incomplete"
     JOB_STARTED = "Job Started"
     RENDER_SUBMITTED = "Render Submitted"
@@ -281,6 +282,58 @@ class VideoFailed(_Published):
     older_video: OlderVideo | None = Field(default=None, description=_OLDER_VIDEO)
     ended_at: AwareDatetime = Field(description="When the failure was recorded.")
     execution: str = Field(description="The ARN of the execution, for operators.")
+
+
+class CheckedOffer(_Published):
+    """An offer that takes a checked job."""
+
+    provider: str
+    model: str = Field(description="The provider's own name of the model.")
+    options: dict[str, OptionValue] = Field(
+        description="All that is sent to it except the files, in the provider's spelling."
+    )
+    estimated_usd: float | None = Field(
+        description="What a render would cost. Null when the price is not known."
+    )
+
+
+class JobChecked(_Published):
+    """`detail` of `Job Checked`, and the check file: the answer to a job with `dry_run`."""
+
+    accepted: bool = Field(
+        description="Whether the same files without `dry_run` would be submitted."
+    )
+    error: ErrorReport | None = Field(description="Why they would not. Null when `accepted`.")
+    version: Literal["2"] = VERSION
+    job: JobSummary
+    inputs: tuple[UsedInput, ...]
+    ignored: tuple[str, ...] = Field(
+        default=(),
+        description="The keys of uploads with the job's name whose ending Dropreel does not know.",
+    )
+    changes: tuple[str, ...] = Field(
+        description="What would be changed in copies of the files for the provider, in words."
+    )
+    offers: tuple[CheckedOffer, ...] = Field(
+        description="The offers that take the job: the first is asked first. Empty when none does."
+    )
+    voice_seconds: float | None = Field(
+        description="How long the recording is that would be sent; null when there is none."
+    )
+    estimated_usd: float | None = Field(
+        description="What a render at the first offer would cost. Null when there is no offer, or "
+        "its price is not known."
+    )
+    check_file: StoredFile | None = Field(
+        description="The check file: a file with this same `detail`. Null when none was written, "
+        "because a later check already had one."
+    )
+    ended_at: AwareDatetime = Field(description="When the check ended.")
+    execution: str = Field(description="The ARN of the execution, for operators.")
+
+
+Ended = VideoReady | VideoFailed | JobChecked
+"""How a run ends: the detail of its event."""
 
 
 class IncompleteUpload(_Published):

@@ -19,8 +19,8 @@ INBOX = os.environ.get("UPLOAD_PREFIX", "inbox/")
 MAX_KEY_BYTES = 1024  # S3: in UTF-8
 _MAX_EXECUTION_NAME = 80
 
-# What Dropreel puts between a stem and the last ending: `.error`, or a job id.
-_OUR_ENDING = re.compile(r"\.(error|[a-z0-9-]{1,63}-[0-9a-f]{16})_*\Z", re.IGNORECASE)
+# What Dropreel puts between a stem and the last ending: `.error`, `.check`, or a job id.
+_OUR_ENDING = re.compile(r"\.(error|check|[a-z0-9-]{1,63}-[0-9a-f]{16})_*\Z", re.IGNORECASE)
 
 
 class Role(StrEnum):
@@ -67,6 +67,9 @@ class Job(BaseModel):
     ignored: tuple[str, ...] = Field(
         default=(), description="Keys with the job's name whose ending Dropreel does not know."
     )
+    dry_run: bool = Field(
+        default=False, description="Check it and submit nothing: it ends in `Job Checked`."
+    )
     again: bool = Field(
         default=False, description="Render it although its video is there: the operator asked."
     )
@@ -95,6 +98,10 @@ class Job(BaseModel):
     @property
     def error_key(self) -> str:
         return error_key(self.folder, self.stem)
+
+    @property
+    def check_key(self) -> str:
+        return _fitting(f"{self.folder}{_name(self.stem)}", ".check.json")
 
     @property
     def own_video_key(self) -> str:
@@ -151,12 +158,13 @@ def top_folder(key: str) -> str:
     return folder + slash if slash else ""
 
 
-def job_id(stem: str, model: str, inputs: tuple[Input, ...]) -> str:
+def job_id(stem: str, model: str, inputs: tuple[Input, ...], *, dry_run: bool = False) -> str:
     """The same pinned inputs always give the same id: at most 80 characters of `[a-z0-9-]`, which
-    Step Functions takes as an execution's name."""
+    Step Functions takes as an execution's name. A dry run never has the id of a render."""
     pinned = sorted((one.role, one.key, pin(one.version_id, one.etag)) for one in inputs)
     # JSON, because a key may contain any separator.
-    digest = hashlib.sha256(json.dumps([model, pinned]).encode()).hexdigest()[:16]
+    contents = [model, pinned, "dry_run"] if dry_run else [model, pinned]
+    digest = hashlib.sha256(json.dumps(contents).encode()).hexdigest()[:16]
     return f"{slug(stem)}-{digest}"
 
 

@@ -11,7 +11,14 @@ from typing import Protocol
 from pydantic import BaseModel, Field
 
 from dropreel.model.catalog import ProviderName
-from dropreel.model.events import AttemptSummary, DetailType, VideoFailed, VideoReady
+from dropreel.model.events import (
+    AttemptSummary,
+    DetailType,
+    Ended,
+    JobChecked,
+    VideoFailed,
+    VideoReady,
+)
 from dropreel.model.job import Job, execution_name
 from dropreel.model.messages import NextAttempt, Plan, PlannedOffer
 from dropreel.model.provider import QUEUE_TIMEOUT_SECONDS, RENDER_TIMEOUT_SECONDS, Ticket
@@ -88,22 +95,27 @@ class Run(BaseModel, frozen=True):
 class Outcome(BaseModel, frozen=True):
     """How a run ended. It is written once, and the run's event is sent from it."""
 
-    detail: VideoReady | VideoFailed
+    detail: Ended
     sent_at: datetime | None = Field(
         default=None, description="Set after the event was sent. Without it, it is sent again."
     )
 
     @property
     def detail_type(self) -> DetailType:
-        is_ready = isinstance(self.detail, VideoReady)
-        return DetailType.VIDEO_READY if is_ready else DetailType.VIDEO_FAILED
+        match self.detail:
+            case VideoReady():
+                return DetailType.VIDEO_READY
+            case VideoFailed():
+                return DetailType.VIDEO_FAILED
+            case JobChecked():
+                return DetailType.JOB_CHECKED
 
     @property
     def code(self) -> str:
-        """`VideoReady` or an error's code."""
-        if isinstance(self.detail, VideoFailed):
+        """An error's code, or `VideoReady`, or `JobChecked`."""
+        if isinstance(self.detail, VideoFailed | JobChecked) and self.detail.error:
             return self.detail.error.code
-        return VideoReady.__name__
+        return type(self.detail).__name__
 
 
 class ListedRun(BaseModel, frozen=True):
@@ -134,7 +146,7 @@ class ListedRun(BaseModel, frozen=True):
     @classmethod
     def ended(cls, outcome: Outcome) -> "ListedRun":
         detail = outcome.detail
-        attempts = detail.render.attempts if detail.render else ()
+        render = None if isinstance(detail, JobChecked) else detail.render
         return cls(
             job_id=detail.job.id,
             number=detail.job.run,
@@ -143,7 +155,10 @@ class ListedRun(BaseModel, frozen=True):
             started_at=detail.job.started_at,
             ended_at=detail.ended_at,
             code=outcome.code,
-            renders=tuple(made.model_copy(update={"message": ""}) for made in attempts),
+            renders=tuple(
+                made.model_copy(update={"message": ""})
+                for made in (render.attempts if render else ())
+            ),
         )
 
     @property

@@ -77,6 +77,12 @@ class Repetition(_Message):
     )
 
 
+class Checked(_Message):
+    """Prepare's answer to a dry run instead of a plan: admit and submit cannot read it."""
+
+    checked: Plan = Field(description="What a render would begin with.")
+
+
 class NextAttempt(_Message):
     """The next submission. The state machine passes it back unchanged."""
 

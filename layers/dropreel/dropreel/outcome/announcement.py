@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from datetime import datetime
 
-from dropreel.model.events import Announcer, VideoFailed, VideoReady
+from dropreel.model.events import Announcer, Ended
 from dropreel.model.job import Job
 from dropreel.model.ledger import Ledger
 from dropreel.model.metrics import Meter
@@ -24,7 +24,7 @@ def announce(
     bus: Announcer,
     meter: Meter,
     clock: Callable[[], datetime],
-) -> VideoReady | VideoFailed:
+) -> Ended:
     """Send the event, about the execution's ARN, unless it was sent; return its detail.
 
     A call that is cut off between the event and the mark sends the event again: consumers know it

@@ -1,4 +1,4 @@
-"""Conclude: end a run that a step failed in, or whose execution ended without success.
+"""Conclude: end a dry run, or one that a step failed in, or whose execution had no success.
 
 Each run has one outcome in the ledger, written once. What conclude does:
 
@@ -10,6 +10,8 @@ Each run has one outcome in the ledger, written once. What conclude does:
 |                           |                    | `Video Failed`                                |
 | then, if it is not sent   |                    | gives the slot back, writes the error file of |
 |                           |                    | a failure, unless a later job took its place  |
+
+A dry run ends in `Job Checked`, whatever happened to it. It owns no slot and no other file.
 
 The outcome is written as early as possible, so that no later fault of the call loses the reason.
 After the state machine's call, its next state announces the outcome. EventBridge (or the sweep)
@@ -23,14 +25,16 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, NamedTuple, Protocol
 
-from pydantic import AliasPath, AwareDatetime, BaseModel, Field, Json, ValidationError
+from pydantic import AliasPath, AwareDatetime, BaseModel, Field, Json, TypeAdapter, ValidationError
 
 from dropreel.model import errors
 from dropreel.model.catalog import TITLES, ProviderName
 from dropreel.model.errors import ErrorReport
 from dropreel.model.events import (
     Announcer,
+    Ended,
     FailedRender,
+    JobChecked,
     JobSummary,
     OlderVideo,
     StoredFile,
@@ -40,12 +44,15 @@ from dropreel.model.events import (
 )
 from dropreel.model.job import Job
 from dropreel.model.ledger import SAME_START, Attempt, AttemptState, Ledger, Outcome
+from dropreel.model.messages import Plan
 from dropreel.model.metrics import Meter
 from dropreel.model.provider import Provider, Ticket
 from dropreel.outcome.announcement import announce
+from dropreel.outcome.check import check
 from dropreel.outcome.ownership import Owner, is_same_run, owner_of, read
 from dropreel.render.attempts import is_account_refusal, summary, total_usd
 from dropreel.render.resumption import is_delivered
+from dropreel.render.spending import Limits
 from dropreel.runtime.log import logger
 
 
@@ -113,8 +120,18 @@ class Ending(BaseModel, ABC, frozen=True):
 
     @property
     @abstractmethod
-    def report(self) -> ErrorReport:
-        """Why it ended without a video, if it did."""
+    def report(self) -> ErrorReport | None:
+        """Why it ended without a video, if it did. None for a dry run that was accepted."""
+
+
+class CheckedRun(Ending, frozen=True):
+    """The state machine's call after prepare has accepted a dry run."""
+
+    checked: Plan
+
+    @property
+    def report(self) -> None:
+        return None
 
 
 class FailedRun(Ending, frozen=True):
@@ -150,6 +167,9 @@ class EndedRun(Ending, frozen=True):
                 return StepError.model_validate({"Error": self.error or ""}).report
 
 
+_CALL: TypeAdapter[FailedRun | CheckedRun] = TypeAdapter(FailedRun | CheckedRun)
+
+
 class _EndedExecution(BaseModel):
     """EventBridge's event of any execution, ours or not."""
 
@@ -158,12 +178,12 @@ class _EndedExecution(BaseModel):
 
 
 def ending_in(event: object) -> Ending | None:
-    """Read either call of conclude. None for an execution that somebody started by hand: it owns
+    """Read any call of conclude. None for an execution that somebody started by hand: it owns
     nothing of the job's."""
     try:
         ended = _EndedExecution.model_validate(event)
     except ValidationError:
-        return FailedRun.model_validate(event)
+        return _CALL.validate_python(event)
     job = read(Job, ended.input)
     if job is None or not job.is_run_by(ended.execution):
         logger.warning("Not started by us: nothing to conclude", execution=ended.execution)
@@ -208,10 +228,11 @@ class _Attempts(NamedTuple):
 
 @dataclass(frozen=True)
 class Conclusion:
-    """How a run ends in which a step failed, or which was stopped."""
+    """How a run ends in which a step failed, or which was stopped, or a dry run."""
 
     ledger: Ledger
     leave_slot: Callable[[Job], None]
+    limits: Limits
     providers: Callable[[ProviderName], Provider]
     videos: Videos
     video_bucket: str
@@ -219,21 +240,23 @@ class Conclusion:
     meter: Meter
     clock: Callable[[], datetime]
 
-    def conclude(self, ending: Ending) -> VideoFailed | VideoReady:
+    def conclude(self, ending: Ending) -> Ended:
         """End the run as the table says, and return its outcome's detail. May be repeated.
 
-        No error file replaces a document of a later job of the same stem.
+        No error file replaces a document of a later job of the same stem, and no check file that
+        of a later check.
         """
         job, started_at = ending.job, ending.started_at
         outcome = self.ledger.outcome(job, started_at) or self._end(ending)
         if outcome.sent_at:
             logger.info("Announced before: %s", outcome.code)
             return outcome.detail
-        self.leave_slot(job)
-        failed = outcome.detail if isinstance(outcome.detail, VideoFailed) else None
-        if failed and failed.error_file and not self._is_overtaken(ending):
-            document = failed.model_dump_json(indent=2)
-            self.videos.put_json(failed.error_file.bucket, failed.error_file.key, document)
+        if not job.dry_run:
+            self.leave_slot(job)
+        file = _file_of(outcome.detail)
+        if file and not self._is_overtaken(ending):
+            document = outcome.detail.model_dump_json(indent=2)
+            self.videos.put_json(file.bucket, file.key, document)
         if isinstance(ending, EndedRun):
             announce(
                 job,
@@ -248,14 +271,39 @@ class Conclusion:
 
     def _end(self, ending: Ending) -> Outcome:
         """Returns deliver's outcome, if deliver was quicker."""
-        job = ending.job
-        self.ledger.close(job, self.clock())  # first: from now on, deliver finishes no copy
-        detail = self._delivered(ending) or self._failed(ending)
+        job, report = ending.job, ending.report
+        detail: Ended
+        if job.dry_run or report is None:
+            detail = self._checked(ending)
+        else:
+            self.ledger.close(job, self.clock())  # first: from now on, deliver finishes no copy
+            detail = self._delivered(ending) or self._failed(ending, report)
         return self.ledger.end(job, ending.started_at, Outcome(detail=detail), self.clock())
 
-    def _failed(self, ending: Ending) -> VideoFailed:
+    def _checked(self, ending: Ending) -> JobChecked:
+        plan = ending.checked if isinstance(ending, CheckedRun) else None
+        offers, refused = check(plan, self.limits, self.clock()) if plan else ((), None)
+        error = _with_open_request(ending.report, None) if ending.report else refused
+        voice = plan.audio_facts if plan else None
+        logger.info("Checked: %s", error.code if error else "accepted")
+        return JobChecked(
+            accepted=error is None,
+            error=error,
+            job=JobSummary.of(ending.job, ending.started_at),
+            inputs=UsedInput.all_of(ending.job, plan.sha256 if plan else None),
+            ignored=ending.job.ignored,
+            changes=plan.changes if plan else (),
+            offers=offers,
+            voice_seconds=round(voice.duration_seconds, 3) if voice else None,
+            estimated_usd=offers[0].estimated_usd if offers else None,
+            check_file=self._file(ending, ending.job.check_key),
+            ended_at=self.clock(),
+            execution=ending.execution,
+        )
+
+    def _failed(self, ending: Ending, report: ErrorReport) -> VideoFailed:
         attempts = _Attempts.of(ending.job, self.ledger)
-        report = _with_unclear_submission(ending.report, attempts.own)
+        report = _with_unclear_submission(report, attempts.own)
         latest = self._latest_ended(ending.job, attempts, report)
         logger.info("Concluding with %s", report.code)
         render = _failed_render(attempts, latest, report) if latest else None
@@ -265,7 +313,7 @@ class Conclusion:
             inputs=UsedInput.all_of(ending.job, attempts.sha256),
             render=render,
             estimated_usd=total_usd(render.attempts if render else ()),
-            error_file=None if self._is_overtaken(ending) else self._error_file(ending.job),
+            error_file=self._file(ending, ending.job.error_key),
             older_video=self._older_video(ending),
             ended_at=self.clock(),
             execution=ending.execution,
@@ -305,8 +353,8 @@ class Conclusion:
                 return ready
         return None
 
-    def _error_file(self, job: Job) -> StoredFile:
-        return StoredFile(bucket=self.video_bucket, key=job.error_key)
+    def _file(self, ending: Ending, key: str) -> StoredFile | None:
+        return None if self._is_overtaken(ending) else StoredFile(bucket=self.video_bucket, key=key)
 
     def _older_video(self, ending: Ending) -> OlderVideo | None:
         """The video at the plain name, if it is there and not of a later job."""
@@ -317,12 +365,25 @@ class Conclusion:
         return video if self.videos.has(self.video_bucket, ending.job.video_key) else None
 
     def _is_overtaken(self, ending: Ending) -> bool:
-        """Whether the plain names hold a document of a later job, or of a later run of this one."""
-        keys = (ending.job.manifest_key, ending.job.error_key)
+        """Whether the plain names hold a document of a later job, or of a later run of this one.
+        A check and a render of one stem do not overtake each other."""
+        job = ending.job
+        keys = (job.check_key,) if job.dry_run else (job.manifest_key, job.error_key)
         return any(_is_later(self._text(key), ending) for key in keys)
 
     def _text(self, key: str) -> str | None:
         return self.videos.text(self.video_bucket, key)
+
+
+def _file_of(detail: Ended) -> StoredFile | None:
+    """The file that conclude writes about it."""
+    match detail:
+        case VideoFailed():
+            return detail.error_file
+        case JobChecked():
+            return detail.check_file
+        case VideoReady():
+            return None
 
 
 def needs_conclusion(outcome: Outcome | None) -> bool:

@@ -27,7 +27,6 @@ from dropreel.model.events import (
     RenderSummary,
     StoredFile,
     UsedInput,
-    VideoFailed,
     VideoReady,
 )
 from dropreel.model.job import Job
@@ -155,7 +154,7 @@ def deliver(
         )
         _write_manifest(ready, place, storage)
     outcome = ledger.end(job, render.started_at, Outcome(detail=ready), now())
-    if isinstance(outcome.detail, VideoFailed):
+    if not isinstance(outcome.detail, VideoReady):
         raise _run_is_over()
     if outcome.detail != ready:  # a call that Step Functions gave up on was quicker
         _write_manifest(outcome.detail, place, storage)

@@ -1,7 +1,7 @@
 """What is measured of a run that has ended: its outcome, how long its parts took, what it cost."""
 
 from dropreel.model import errors
-from dropreel.model.events import VideoFailed, VideoReady
+from dropreel.model.events import Ended, JobChecked, VideoFailed, VideoReady
 from dropreel.model.metrics import Meter, Metric
 
 OUTCOMES = (Metric.JOBS_READY, Metric.JOBS_REFUSED, Metric.JOBS_FAILED)
@@ -18,8 +18,11 @@ NO_FAULT = frozenset(
 """The codes of runs that ended by what people dropped or did. An operator has nothing to mend."""
 
 
-def measure(detail: VideoReady | VideoFailed, meter: Meter) -> None:
-    """Record the run, for the stack as a whole, and for its provider and model if it has any."""
+def measure(detail: Ended, meter: Meter) -> None:
+    """Record the run, for the stack as a whole, and for its provider and model if it has any. A
+    check is none of the jobs that are counted."""
+    if isinstance(detail, JobChecked):
+        return
     values = _values(detail)
     meter.record(values)
     if detail.render:
