@@ -109,6 +109,24 @@ def senders_to(queue: str, example: Template) -> list[Template]:
 
 
 @every_example
+def test_each_target_lets_its_rule_in(name: str) -> None:
+    example = template(name)
+
+    for rule, target in targets(example):
+        if "RoleArn" in target:
+            [role, _] = target["RoleArn"]["Fn::GetAtt"]
+            policies = of_type(example, "AWS::IAM::Role")[role]["Policies"]
+            [right] = policies[0]["PolicyDocument"]["Statement"]
+            assert right["Resource"] == target["Arn"]
+        elif target["Id"] == "function":
+            [permission] = of_type(example, "AWS::Lambda::Permission").values()
+            assert permission["SourceArn"] == arn(rule)
+            assert arn(permission["FunctionName"]["Ref"]) == target["Arn"]
+        else:
+            assert target["Arn"] in [one["Resource"] for one in statements(example)]
+
+
+@every_example
 def test_its_rights_name_actions_and_resources(name: str) -> None:
     example = template(name)
 
