@@ -183,11 +183,22 @@ package: stack-name build sbom ## upload one template for Terraform, CDK and the
 PROVIDER ?= RunComfy
 STACK ?= dropreel
 
-export STACK PROVIDER ID FAILED_SINCE
+export STACK PROVIDER ID FAILED_SINCE SINCE FOLDER
 OPERATE := $(DEV)/python -m operate
 
 token: .venv/dev/.made ## store a provider's API token in the stack's secret: [PROVIDER=WaveSpeed]
 	@$(OPERATE) token --stack "$$STACK" --provider "$$PROVIDER"
+
+jobs: .venv/dev/.made ## list the jobs that have not ended, and those of a day: [FOLDER=team STATE="waits failed" SINCE=1d WATCH=1]
+	@$(OPERATE) jobs --stack "$$STACK" $(if $(SINCE),--since "$$SINCE") \
+	    $(if $(FOLDER),--folder "$$FOLDER") $(STATE:%=--state %) \
+	    $(if $(filter-out 0,$(WATCH)),--watch)
+
+job: .venv/dev/.made ## tell one job's whole story: ID=its id, or folder and name
+	@$(OPERATE) job --stack "$$STACK" "$$ID"
+
+cost: .venv/dev/.made ## add up what renders cost: [SINCE=30d BY="day provider model folder"]
+	@$(OPERATE) cost --stack "$$STACK" $(if $(SINCE),--since "$$SINCE") $(BY:%=--by %)
 
 rerun: .venv/dev/.made ## run failed jobs again, paying nothing twice: ID= or FAILED_SINCE=2h [DRY_RUN=1 YES=1], or make a video again and pay again: ID= AGAIN=1
 	@$(OPERATE) rerun --stack "$$STACK" $(if $(ID),--id "$$ID") \
@@ -212,4 +223,4 @@ clean: down ## remove what was built, and the environments
 	rm -rf out .aws-sam .venv
 
 .PHONY: demo up down test test-all types ways in-flight checkov licences audit sbom hunt lint format events terraform prices picture bench-burst bench-cold bench-deliver \
-    bench-drops bench-intake bench-latency build deploy package stack-name token rerun sweep teardown redrive-uploads clean
+    bench-drops bench-intake bench-latency build deploy package stack-name token jobs job cost rerun sweep teardown redrive-uploads clean

@@ -17,13 +17,20 @@ from operate import prices as price_list
 from operate import tokens
 from operate.errors import OperateError, WrongUsage
 from operate.redrive import redrive
-from operate.rerun import asked_for
+from operate.reports.cost import By
+from operate.reports.cost import cost as add_up
+from operate.reports.jobs import Asked, State
+from operate.reports.jobs import jobs as list_jobs
+from operate.reports.lists import Lists
+from operate.reports.story import Teller
+from operate.reports.views import CostView, JobsView, StoryView, keep_showing
+from operate.rerun import asked_for, moment
 from operate.rerun import rerun as run_again
 from operate.stack import DeployedStack, outputs_of
 from operate.sweep import sweep as sweep_now
 from operate.teardown import StandingStack
 from operate.teardown import teardown as tear_down
-from operate.terminal import harmless
+from operate.terminal import harmless, print_json, show
 
 app = typer.Typer(
     help="The operator's commands for a deployed stack.",
@@ -34,6 +41,13 @@ app = typer.Typer(
 )
 
 StackName = Annotated[str, typer.Option("--stack", help="The name of the stack.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document, for programs.")]
+Since = Annotated[
+    str,
+    typer.Option(
+        help="A date or a date-time (UTC unless it has an offset), or a span: 30m, 2h, 3d."
+    ),
+]
 
 
 @contextmanager
@@ -187,6 +201,87 @@ def rerun(
         again=again,
     ):
         raise typer.Exit(1)
+
+
+@app.command()
+@plain_errors()
+def jobs(
+    *,
+    folder: Annotated[str | None, typer.Option(help="Only of this folder and those in it.")] = None,
+    state: Annotated[list[State] | None, typer.Option(help="May be given more than once.")] = None,
+    since: Since = "1d",
+    limit: Annotated[int, typer.Option(min=1, help="Show at most so many.")] = 50,
+    watch: Annotated[bool, typer.Option("--watch", help="Show it anew every 5 seconds.")] = False,
+    as_json: AsJson = False,
+    stack: StackName = "dropreel",
+) -> None:
+    """List the jobs that have not ended, and those that ended since a time. Newest first."""
+    outputs = outputs_of(stack)
+    asked = Asked(
+        since=moment(since, datetime.now(UTC), "SINCE= (--since)"),
+        folder=f"{folder.strip('/')}/" if folder and folder.strip("/") else None,
+        states=frozenset(state or ()),
+        limit=limit,
+    )
+    runs = Lists(outputs)
+
+    def look() -> JobsView:
+        now = datetime.now(UTC)
+        return JobsView(list_jobs(runs, asked, now), now)
+
+    if watch:
+        if as_json or not Console().is_terminal:
+            raise WrongUsage("WATCH=1 (--watch) is for a terminal, and without --json.")
+        keep_showing(look)
+    elif as_json:
+        print_json(look().found)
+    else:
+        show(look())
+
+
+@app.command()
+@plain_errors()
+def job(
+    job_id: Annotated[
+        str,
+        typer.Argument(
+            metavar="ID", help="Its id, the name of an execution, or folder and name: team/anna."
+        ),
+    ],
+    *,
+    log: Annotated[bool, typer.Option(help="Read the functions' logs, too.")] = True,
+    as_json: AsJson = False,
+    stack: StackName = "dropreel",
+) -> None:
+    """Tell one job's story: what happened and when, the error and its cure, where its files are."""
+    outputs = outputs_of(stack)
+    teller = Teller(
+        DeployedStack(outputs), Lists(outputs), outputs["StateMachineArn"], outputs["UploadBucket"]
+    )
+    told = teller.story(job_id, datetime.now(UTC), with_log=log)
+    if as_json:
+        print_json(told)
+    else:
+        show(StoryView(told))
+
+
+@app.command()
+@plain_errors()
+def cost(
+    *,
+    since: Since = "30d",
+    by: Annotated[list[By] | None, typer.Option(help="May be given more than once.")] = None,
+    as_json: AsJson = False,
+    stack: StackName = "dropreel",
+) -> None:
+    """Add up what the renders of the jobs cost that ended since a time. For the bill, see AWS's."""
+    now = datetime.now(UTC)
+    groups = tuple(dict.fromkeys(by or [By.DAY]))
+    found = add_up(Lists(outputs_of(stack)), moment(since, now, "SINCE= (--since)"), groups, now)
+    if as_json:
+        print_json(found)
+    else:
+        show(CostView(found, groups))
 
 
 if __name__ == "__main__":

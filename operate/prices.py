@@ -29,7 +29,7 @@ from dropreel.model.overrides import (
 )
 from dropreel.runtime.settings import ProviderAccount
 from operate.errors import OperateError
-from operate.stack import PATIENT
+from operate.stack import PATIENT, environment_of
 
 PRICED_SECONDS: Final = 5
 """WaveSpeed gives the price of a whole video. Its pages price five seconds."""
@@ -176,8 +176,7 @@ def _wavespeed(offer: Offer, resolution: str) -> _Way:
 
 def settings_of(function: str) -> tuple[dict[str, ProviderAccount], Overrides]:
     """The accounts and the overrides, from a function's environment. Raises `OperateError`."""
-    found = boto3.client("lambda", config=PATIENT).get_function_configuration(FunctionName=function)
-    variables = found.get("Environment", {}).get("Variables", {})
+    variables = environment_of(function)
     try:
         accounts = _ACCOUNTS.validate_python(json.loads(variables["PROVIDERS"]))
         return accounts, overrides_in(variables.get("CATALOG_OVERRIDES", ""))

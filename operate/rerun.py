@@ -38,20 +38,21 @@ def asked_for(
     )
 
 
-def moment(text: str, now: datetime) -> datetime:
-    """A date, a date-time, or the start of a span that ends now."""
+def moment(text: str, now: datetime, option: str = "FAILED_SINCE= (--failed-since)") -> datetime:
+    """A date, a date-time, or the start of a span that ends now. Raises `WrongUsage`, which names
+    the option."""
     if span := _SPAN.fullmatch(text):
         return now - timedelta(**{_UNITS[span[2]]: int(span[1])})
     try:
         since = datetime.fromisoformat(text)
     except ValueError:
         raise WrongUsage(
-            f'FAILED_SINCE= (--failed-since): "{text}" is neither a date (2026-11-20), nor a '
+            f'{option}: "{text}" is neither a date (2026-11-20), nor a '
             "date-time (2026-11-20T08:00), nor a span (30m, 2h, 3d)."
         ) from None
     since = since if since.tzinfo else since.replace(tzinfo=UTC)
     if since > now:
-        raise WrongUsage(f'FAILED_SINCE= (--failed-since): "{text}" is in the future.')
+        raise WrongUsage(f'{option}: "{text}" is in the future.')
     return since
 
 

@@ -56,6 +56,13 @@ def outputs_of(stack: str) -> Outputs:
     return Outputs({one["OutputKey"]: one["OutputValue"] for one in described.get("Outputs", [])})
 
 
+def environment_of(function: str) -> dict[str, str]:
+    """The environment variables of a function, which hold the stack's settings."""
+    client = boto3.client("lambda", config=PATIENT)
+    found = client.get_function_configuration(FunctionName=function)
+    return found.get("Environment", {}).get("Variables", {})
+
+
 class DeployedStack:
     """Satisfies `choice.Stack`."""
 
@@ -118,6 +125,9 @@ class DeployedStack:
 
     def runs(self, job_id: str) -> tuple[Run, ...]:
         return self._ledger.runs(job_id)
+
+    def record(self, job_id: str) -> tuple[list[Run], list[Attempt], dict[int, Outcome]]:
+        return self._ledger.record(job_id)
 
     def outcome(self, job: Job, started_at: datetime) -> Outcome | None:
         return self._ledger.outcome(job, started_at)

@@ -621,6 +621,16 @@ def test_a_run_is_listed_as_open_when_it_may_join_a_queue(
     assert listed(table, "open") == ([] if is_closed else [ListedRun.open(JOB, NOON)])
 
 
+def test_a_run_that_is_over_is_not_listed_as_open_again(table: "DynamoDBClient") -> None:
+    """Its first poll may come after conclude."""
+    ledger = DynamoDBLedger(LEDGER, table)
+    ledger.close(JOB, NOON)
+
+    ledger.resume(PLAN, NOON, LATER)
+
+    assert listed(table, "open") == []
+
+
 @pytest.mark.parametrize("outcome", OUTCOMES, ids=["ready", "failed"])
 def test_a_run_that_ends_moves_to_the_list_of_its_last_day(
     table: "DynamoDBClient", outcome: Outcome

@@ -28,6 +28,9 @@ COMMANDS = (
     ["prices"],
     ["redrive-uploads"],
     ["rerun", "--failed-since", "1h"],
+    ["jobs"],
+    ["job", "anna-0123456789abcdef"],
+    ["cost"],
 )
 
 
@@ -317,6 +320,19 @@ def test_a_wrong_argument_is_shown_harmless() -> None:
         (
             ["rerun", "ID=anna-1", "AGAIN=1"],
             ["rerun", "--stack", "dropreel", "--id", "anna-1", "--again"],
+        ),
+        (["jobs"], ["jobs", "--stack", "dropreel"]),
+        (
+            ["jobs", "FOLDER=a b", "STATE=waits failed", "SINCE=2h", "WATCH=1"],
+            [
+                *("jobs", "--stack", "dropreel", "--since", "2h", "--folder", "a b"),
+                *("--state", "waits", "--state", "failed", "--watch"),
+            ],
+        ),
+        (["job", "ID=team/it's"], ["job", "--stack", "dropreel", "team/it's"]),
+        (
+            ["cost", "SINCE=30d", "BY=day provider"],
+            ["cost", "--stack", "dropreel", "--since", "30d", "--by", "day", "--by", "provider"],
         ),
         (["token"], ["token", "--stack", "dropreel", "--provider", "RunComfy"]),
         (["token", "PROVIDER=A 'b'"], ["token", "--stack", "dropreel", "--provider", "A 'b'"]),

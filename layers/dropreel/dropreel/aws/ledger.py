@@ -301,6 +301,20 @@ class DynamoDBLedger:
     def runs(self, job_id: str) -> tuple[Run, ...]:
         return tuple(map(_run, self._all_of(job_id, "run#")))
 
+    def record(self, job_id: str) -> tuple[list[Run], list[Attempt], dict[int, Outcome]]:
+        """All of a job, in one query: its runs, its attempts, and the outcomes by run."""
+        items = self._client.query(
+            TableName=self._table,
+            KeyConditionExpression="pk = :job",
+            ExpressionAttributeValues={":job": {"S": f"job#{job_id}"}},
+        )["Items"]
+
+        def of(kind: str) -> "list[Item]":
+            return [item for item in items if item["sk"]["S"].startswith(f"{kind}#")]
+
+        outcomes = {int(it["sk"]["S"].rpartition("#")[2]): _outcome(it) for it in of("outcome")}
+        return [*map(_run, of("run"))], [*map(_attempt, of("attempt"))], outcomes
+
     def _all_of(self, job_id: str, kind: str) -> "list[Item]":
         got = self._client.query(
             TableName=self._table,
@@ -315,7 +329,18 @@ class DynamoDBLedger:
         return got.get("Item", {})
 
     def resume(self, plan: Plan, started_at: datetime, now: datetime) -> None:
-        self._client.put_item(TableName=self._table, Item=open_item(plan.job, started_at))
+        key, item = run_key(plan.job.id, plan.job.run), open_item(plan.job, started_at)
+        transact(  # nothing happens when conclude has ended the run
+            self._client,
+            {"Put": {"TableName": self._table, "Item": item}},
+            {
+                "ConditionCheck": {
+                    "TableName": self._table,
+                    "Key": key,
+                    "ConditionExpression": "attribute_not_exists(closed_at)",
+                }
+            },
+        )
         self._update_run(
             plan.job,
             "SET #plan = :plan, resumed_at = :now, started_at = :started_at",

@@ -1,0 +1,1 @@
+"""What an operator reads: the jobs, one job's story, what it cost. Nothing here writes."""
