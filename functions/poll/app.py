@@ -5,6 +5,7 @@ from functools import partial
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
+from dropreel.aws.closures import DynamoDBClosures
 from dropreel.aws.ledger import DynamoDBLedger
 from dropreel.aws.wiring import admission_of
 from dropreel.model.errors import FINAL_FOR_POLL
@@ -16,6 +17,7 @@ from dropreel.runtime.step import step
 
 settings = LenientSettings.from_environment()
 ledger = DynamoDBLedger(settings.ledger_table)
+closures = DynamoDBClosures(settings.ledger_table)
 admission = admission_of(settings)
 
 
@@ -24,6 +26,7 @@ def handler(render: ActiveRender, context: LambdaContext) -> Progress:
     return poll(
         render,
         ledger=ledger,
+        closures=closures,
         rendered=admission.rendered,
         providers=partial(provider_of, settings=settings),
         clock=partial(datetime.now, UTC),

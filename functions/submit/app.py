@@ -7,6 +7,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from dropreel.aws import clients
 from dropreel.aws.bus import Bus
+from dropreel.aws.closures import DynamoDBClosures
 from dropreel.aws.ledger import DynamoDBLedger
 from dropreel.aws.s3 import S3Storage
 from dropreel.model.messages import Submission, SubmitRequest
@@ -18,6 +19,7 @@ from dropreel.runtime.step import step
 
 settings = SubmitSettings.from_environment()
 ledger = DynamoDBLedger(settings.ledger_table)
+closures = DynamoDBClosures(settings.ledger_table)
 uploads = S3Storage()
 bus = Bus(settings.event_bus, config=clients.DISPLAY)
 
@@ -31,6 +33,7 @@ def handler(request: SubmitRequest, context: LambdaContext) -> Submission:
     return submit(
         request,
         ledger=ledger,
+        closures=closures,
         providers=partial(provider_of, settings=settings),
         uploads=uploads,
         clock=partial(datetime.now, UTC),

@@ -532,17 +532,17 @@ def test_job_without_a_free_slot_does_not_read_the_queue(at: Account) -> None:
 
     at.admit(BEN, minute=1)
 
-    assert asked == ["slots#runcomfy"]
+    assert asked == ["closed", "slots#runcomfy"]
 
 
-def test_minute_in_which_nobody_waits_costs_two_reads_a_provider(at: Account) -> None:
+def test_minute_in_which_nobody_waits_costs_two_reads_a_provider_and_one(at: Account) -> None:
     at.open(in_flight=2)
     at.admit(ANNA)
     calls = at.record_calls("before-call.dynamodb.*", lambda model, **_: model.name)
 
     at.admission.serve_waiting("a minute later")
 
-    assert calls == ["Query"] * 4
+    assert calls == ["Query"] * 5
     assert at.notified == ["anna"]
 
 

@@ -1,7 +1,8 @@
 """Admission under random interleavings, crashes and repeats: calls of many functions at once, of
 which any may be held between any two of its requests to AWS, and killed before or after one.
 
-Settings change in between: a provider is paused, a price is not known or too high for a day.
+Settings change in between: a provider is paused, a price is not known or too high for a day. A
+provider refuses the account and is closed, tried again, and opened.
 
 `make hunt EXAMPLES=3000` looks further than the suite does.
 """
@@ -25,13 +26,16 @@ from hypothesis.stateful import (
     rule,
 )
 
+from dropreel.aws.closures import DynamoDBClosures
 from dropreel.aws.ledger import DynamoDBLedger
 from dropreel.aws.slots import DynamoDBSlots
 from dropreel.model.catalog import MODELS, TITLES, Offer, ProviderName
+from dropreel.model.closure import Account, AccountState
 from dropreel.model.job import Job
 from dropreel.model.ledger import Attempt
 from dropreel.model.messages import NextAttempt
 from dropreel.render.attempts import NOT_SUBMITTED
+from dropreel.render.closing import after_question, close
 from tests.support.admission_fakes import (
     FakeExecutions,
     admission_with,
@@ -140,12 +144,14 @@ class Machine(RuleBasedStateMachine):
         self.executions = FakeExecutions()
         self.clock = FakeClock()
         self.ledger = DynamoDBLedger(self.table, self.client)
+        self.closures = DynamoDBClosures(self.table, self.client)
         self.minutes = 0
         self.deploy(paused=None, unpriced=None, is_dear=False)
         self.calls: list[Call] = []
         self.crashed: list[Callable[[], object]] = []  # which the platform calls again
         self.jobs: list[Job] = []
         self.attempt: dict[str, int] = {}
+        self.offer: dict[str, int] = {}  # the first that the attempt may ask
         self.asked: list[Attempt] = []  # which the provider has not answered yet
         self.retries: dict[str, int] = {}
         self.lives: set[str] = set()  # jobs whose execution has not ended
@@ -175,6 +181,7 @@ class Machine(RuleBasedStateMachine):
             stepped_executions,
             DynamoDBLedger(self.table, stepped),
             self.clock,
+            DynamoDBClosures(self.table, stepped),
             in_flight={it: 0 if it is paused else self.slots for it in TITLES},
             daily_renders=self.limit_renders,
             daily_usd=self.limit_usd,
@@ -196,13 +203,14 @@ class Machine(RuleBasedStateMachine):
     def _call(self, work: Callable[[], object]) -> None:
         self.calls.append(Call(work))
 
-    def _admit(self, job: Job, *, attempt: int, retry: int = 0) -> None:
+    def _admit(self, job: Job, *, attempt: int, offer: int, retry: int = 0) -> None:
         self.attempt[job.id], self.retries[job.id] = attempt, retry
+        self.offer[job.id] = offer
         self.overdue.discard(job.id)  # whatever it has is given anew
         request = request_of(
             job,
             attempt=attempt,
-            offer=(attempt - 1) % 2,
+            offer=offer,
             retry=retry,
             minute=-self.jobs.index(job),  # the later it comes, the earlier it was started
             route=ROUTE,
@@ -216,7 +224,7 @@ class Machine(RuleBasedStateMachine):
         job = job_named(f"job{len(self.jobs)}")
         self.jobs.append(job)
         self.lives.add(job.id)
-        self._admit(job, attempt=1)
+        self._admit(job, attempt=1, offer=0)
 
     @rule(data=st.data(), steps=st.integers(1, 12))
     @precondition(lambda self: self.calls)
@@ -259,7 +267,12 @@ class Machine(RuleBasedStateMachine):
     def retry_admit(self, data: st.DataObject) -> None:
         """Step Functions lost the answer of admit: it calls again, with a newer token."""
         job = data.draw(st.sampled_from(self._waiting()), "job")
-        self._admit(job, attempt=self.attempt[job.id], retry=self.retries[job.id] + 1)
+        self._admit(
+            job,
+            attempt=self.attempt[job.id],
+            offer=self.offer[job.id],
+            retry=self.retries[job.id] + 1,
+        )
 
     @rule(data=st.data(), kept=st.booleans())
     @precondition(lambda self: self._going())
@@ -285,7 +298,37 @@ class Machine(RuleBasedStateMachine):
         job = data.draw(st.sampled_from(self._going()), "job")
         attempt = self._begin(job)
         write_outcome(self.ledger, attempt, outcome)
-        self._admit(job, attempt=attempt.number + 1)
+        self._admit(job, attempt=attempt.number + 1, offer=attempt.number % 2)
+
+    @rule(data=st.data())
+    @precondition(lambda self: self._going())
+    def refuse_the_account(self, data: st.DataObject) -> None:
+        """Its provider is closed, and the job comes back: also one that got its slot before."""
+        job = data.draw(st.sampled_from(self._going()), "job")
+        attempt = self._begin(job)
+        refused = self.ledger.refuse(attempt, "NoCredit", "Empty.", closes_provider=True)
+        now = self.clock()
+        close(
+            self.closures,
+            refused.provider,
+            "NoCredit",
+            "Empty.",
+            asked_at=refused.begun_at,
+            now=now,
+        )
+        self.is_changed = True
+        self._admit(job, attempt=attempt.number + 1, offer=self.offer[job.id])
+
+    @rule(data=st.data())
+    @precondition(lambda self: self.closures.all())
+    def ask_a_closed_provider(self, data: st.DataObject) -> None:
+        """The first good answer puts it on trial, the next one opens it."""
+        seen = data.draw(st.sampled_from(self.closures.all()), "closure")
+        now = self.clock() + (timedelta() if seen.trial_at is None else timedelta(hours=1))
+        account = Account(state=AccountState.ACCEPTED)
+        becomes = after_question(seen, account, now, at_once=True)
+        assert self.closures.put(becomes, seen) if becomes else self.closures.open(seen)
+        self.is_changed = True
 
     @rule(data=st.data(), is_concluded=st.booleans())
     @precondition(lambda self: self.lives)
@@ -373,16 +416,24 @@ class Machine(RuleBasedStateMachine):
         for provider in TITLES:
             taken = [i for i in items if i["pk"]["S"] == f"slots#{provider}"]
             waiting = [i for i in items if i["pk"]["S"] == f"waiters#{provider}"]
-            if provider is self.paused:
-                assert not [i for i in waiting if self._may_go_on_from(int(i["offer"]["N"]))]
+            if not (slots := self._slots_of(provider)):
+                assert not [i for i in waiting if self._may_go_elsewhere(i)]
             elif not self._is_day_full(self.usd.get(provider, Decimal(0))):
-                assert len(taken) >= self.slots or not waiting, (taken, waiting)
+                assert len(taken) >= slots or not waiting, (taken, waiting)
         holders = {i["job_id"]["S"] for i in items if i["pk"]["S"].startswith("slots#")}
         assert not [job.stem for job in self._waiting() if job.id in holders]
 
-    def _may_go_on_from(self, offer: int) -> bool:
-        """Whether a later offer can be asked, while its own is paused."""
-        return bool(ROUTE[offer + 1 :]) and (not self.limit_usd or ROUTE[1].provider in self.usd)
+    def _slots_of(self, provider: ProviderName) -> int:
+        closed = {it.provider: it.max_in_flight for it in self.closures.all()}
+        return 0 if provider is self.paused else min(self.slots, closed.get(provider, self.slots))
+
+    def _may_go_elsewhere(self, waiter: dict[str, Any]) -> bool:
+        """Whether another offer can be asked, while its own is paused or closed."""
+        others = ROUTE[int(waiter["first"]["N"]) :]
+        return any(
+            self._slots_of(offer.provider) and (not self.limit_usd or offer.provider in self.usd)
+            for offer in others
+        )
 
     def _is_day_full(self, usd: Decimal) -> bool:
         day = DynamoDBSlots(self.table, self.client).day(self.clock().date())
@@ -462,6 +513,8 @@ class Machine(RuleBasedStateMachine):
 
     def _let_everything_end(self) -> None:
         self.deploy(paused=None, unpriced=None, is_dear=False)
+        for closure in self.closures.all():
+            self.closures.open(closure)
         for _ in range(40):
             self._let_calls_end()
             going = self._going()

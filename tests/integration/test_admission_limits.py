@@ -12,6 +12,8 @@ import pytest
 
 from dropreel.aws.table import spend_key
 from dropreel.aws.wiring import limits_of
+from dropreel.model.closure import Closure
+from dropreel.model.job import Job
 from dropreel.model.ledger import Admitted, RunClosed
 from dropreel.model.messages import NextAttempt, PlannedOffer
 from dropreel.model.overrides import Override, catalog_with
@@ -641,6 +643,103 @@ def test_waiters_of_a_paused_provider_move_within_a_minute(at: Account) -> None:
     at.open()
     at.admission.serve_waiting("resumed")
     assert at.notified == ["anna", "cleo", "ben"]
+
+
+# A provider that is closed
+
+
+CLOSED = Closure(
+    provider="runcomfy", code="TokenRejected", message="The token is refused.", closed_at=NOON
+)
+ON_TRIAL = CLOSED.model_copy(update={"trial_at": NOON})
+
+
+def refuse_the_account(at: Account, job: Job, *, attempt: int = 1) -> None:
+    """As submit does. Then the job comes back."""
+    begun = at.ledger.begin(job.id, NextAttempt(attempt=attempt), RUNCOMFY, NOON)
+    assert begun
+    at.ledger.refuse(begun, CLOSED.code, CLOSED.message, closes_provider=True)
+    at.closures.put(CLOSED, None)
+
+
+def test_jobs_of_a_closed_provider_wait_at_their_places_until_it_is_open(at: Account) -> None:
+    at.open(in_flight=2, daily_usd="1", catalog=RUNCOMFY_PRICED)
+    at.line_up(ANNA, BEN, CLEO, route=(RUNCOMFY,))
+    for job in (BEN, ANNA):
+        refuse_the_account(at, job)
+        at.admit(job, attempt=2, minute=0 if job is ANNA else 1, route=(RUNCOMFY,))
+
+    at.admission.serve_waiting("a minute later")
+
+    assert at.notified == ["anna", "ben"]  # before
+    assert (at.holders, at.waiting, at.refused) == ({}, ["anna", "ben", "cleo"], {})
+    assert (at.spent, at.renders) == (0, 0)
+    at.closures.open(CLOSED)
+    at.admission.serve_waiting("another minute later")
+    assert at.notified == ["anna", "ben", "anna", "ben"]
+    assert at.waiting == ["cleo"]
+
+
+def test_jobs_of_a_closed_provider_go_to_an_open_one(at: Account) -> None:
+    at.open(in_flight={"runcomfy": 1, "wavespeed": 2})
+    at.line_up(ANNA, BEN)
+    refuse_the_account(at, ANNA)
+
+    at.admit(ANNA, attempt=2)  # at once
+    at.admission.serve_waiting("a minute later")
+
+    assert at.holders == {"wavespeed": ["anna", "ben"]}
+    at.admit(CLEO, minute=2)
+    assert at.waiting == ["cleo"]
+    assert at.first_of("wavespeed").run.job_id == CLEO.id
+
+
+def test_job_goes_back_to_the_first_of_two_closed_providers_to_open(at: Account) -> None:
+    elsewhere = CLOSED.model_copy(update={"provider": "wavespeed"})
+    at.closures.put(CLOSED, None)
+    at.admit(ANNA)
+    at.admit(BEN, minute=1)
+    assert at.holders == {"wavespeed": ["anna"]}
+    at.closures.put(elsewhere, None)
+    at.admission.serve_waiting("a minute later")
+    assert at.waiting == ["ben"]
+
+    at.closures.open(CLOSED)
+    at.admission.serve_waiting("another minute later")
+
+    assert at.holders == {"runcomfy": ["ben"], "wavespeed": ["anna"]}
+
+
+def test_job_does_not_go_back_to_an_offer_that_refused_it(at: Account) -> None:
+    at.closures.put(CLOSED.model_copy(update={"provider": "wavespeed"}), None)
+    at.admit(ANNA, attempt=2, offer=1)
+
+    at.admission.serve_waiting("a minute later")
+
+    assert (at.holders, at.waiting) == ({}, ["anna"])
+
+
+def test_one_job_at_a_time_tries_a_provider_on_trial(at: Account) -> None:
+    at.open(in_flight=5)
+    at.closures.put(ON_TRIAL, None)
+
+    at.line_up(ANNA, BEN, route=(RUNCOMFY,))
+    at.admission.serve_waiting("a minute later")
+
+    assert (at.holders, at.waiting) == ({"runcomfy": ["anna"]}, ["ben"])
+    at.admission.rendered(ANNA, 1)
+    assert at.holders == {"runcomfy": ["ben"]}
+
+
+def test_log_says_how_many_jobs_wait_for_a_closed_provider(at: Account, log: StringIO) -> None:
+    at.closures.put(CLOSED, None)
+    at.line_up(ANNA, BEN, route=(RUNCOMFY,))
+
+    at.admission.serve_waiting("a minute later")
+
+    [line] = [it for it in map(json.loads, log.getvalue().splitlines()) if it["level"] == "WARNING"]
+    assert line["message"] == "2 jobs wait until RunComfy is open: The token is refused."
+    assert line["error_code"] == "TokenRejected"
 
 
 def test_unreadable_prices_end_and_move_no_job_that_waits(

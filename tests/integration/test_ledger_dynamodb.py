@@ -38,6 +38,7 @@ from tests.support.render_fakes import (
     TICKET,
     WAVESPEED,
     FakeClock,
+    MemoryClosures,
     MemoryLedger,
     ScriptedProvider,
     by_name,
@@ -561,6 +562,7 @@ def test_attempt_that_may_have_been_accepted_is_never_sent_again(
             submission = submit(
                 SubmitRequest(plan=plan, next=next_attempt),
                 ledger=cast("Ledger", MortalLedger(ledger, call)),
+                closures=MemoryClosures(),
                 providers=by_name(provider),
                 uploads=UPLOADS,
                 clock=clock,

@@ -12,8 +12,9 @@ from urllib.parse import quote
 from pydantic import BaseModel
 
 from dropreel.model.catalog import AudioFormat, AudioLimits, ImageFormat, ImageLimits, Offer, Option
+from dropreel.model.closure import Account
 from dropreel.model.provider import Answer, RenderLost, RenderState, Result, Ticket, Unreachable
-from dropreel.providers.http import STATES, AnyAnswer, HttpProvider, OrEmpty, Reply, Text
+from dropreel.providers.http import STATES, AnyAnswer, Balance, HttpProvider, OrEmpty, Reply, Text
 from dropreel.providers.words import cause_of
 
 OFFER = Offer(
@@ -57,6 +58,7 @@ class _Answer(AnyAnswer):
     job: Annotated[_Job, OrEmpty] = _Job()
     problem: _Problem | None = None
     files: Any = None
+    balance: Balance = None
 
     @property
     def accepted_id(self) -> str:
@@ -81,6 +83,7 @@ class Acme(HttpProvider[_Answer]):
     title = "Acme"
     answers = _Answer
     error_fields = frozenset({"problem"})
+    account_path = "/v2/me"
 
     def authorization(self, token: str) -> Mapping[str, str]:
         return {"X-Acme-Key": token}
@@ -102,6 +105,9 @@ class Acme(HttpProvider[_Answer]):
         if not isinstance(files, dict):
             raise Unreachable("Acme answered without its files.")
         return Result(video_url=files.get("film"))
+
+    def account_in(self, reply: Reply[_Answer]) -> Account:
+        return self._with_balance(reply, reply.answer.balance)
 
     def cancel(self, ticket: Ticket) -> bool:
         return self._ask("DELETE", _path(ticket)).answer.state is RenderState.CANCELLED

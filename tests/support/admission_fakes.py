@@ -10,6 +10,7 @@ import boto3
 import pytest
 from moto import mock_aws
 
+from dropreel.aws.closures import DynamoDBClosures
 from dropreel.aws.ledger import DynamoDBLedger
 from dropreel.aws.slots import DynamoDBSlots
 from dropreel.model.catalog import MODELS, TITLES, Catalog, ProviderName
@@ -19,6 +20,7 @@ from dropreel.model.ledger import Attempt, Ledger
 from dropreel.model.messages import AdmitRequest, NextAttempt, Plan, PlannedOffer
 from dropreel.model.overrides import Override, catalog_with
 from dropreel.render.admission import Admission, Lease, Slots, Waiter
+from dropreel.render.closing import Closures
 from dropreel.render.spending import Limits
 from tests.support.render_account import LEDGER, REGION, create_ledger_table
 from tests.support.render_fakes import JOB, NOON, PLAN, RUNCOMFY, TICKET, WAVESPEED, FakeClock
@@ -106,6 +108,7 @@ def admission_with(
     executions: FakeExecutions,
     ledger: Ledger,
     clock: Callable[[], datetime],
+    closures: Closures,
     *,
     in_flight: int | Mapping[ProviderName, int] = 1,
     daily_renders: int | None = None,
@@ -126,6 +129,7 @@ def admission_with(
             on_daily_usd=on_daily_usd,
             catalog=catalog,
         ),
+        closures=closures.all,
     )
 
 
@@ -161,6 +165,7 @@ class Account:
         self.dynamodb = dynamodb
         self.slots = DynamoDBSlots(LEDGER, dynamodb)
         self.ledger = DynamoDBLedger(LEDGER, dynamodb)
+        self.closures = DynamoDBClosures(LEDGER, dynamodb)
         self.executions = FakeExecutions()
         self.clock = FakeClock()
         self._patch = patch
@@ -170,7 +175,7 @@ class Account:
 
     def open(self, **limits: Any) -> None:  # noqa: ANN401 - of `admission_with`
         self.admission = admission_with(
-            self.slots, self.executions, self.ledger, self.clock, **limits
+            self.slots, self.executions, self.ledger, self.clock, self.closures, **limits
         )
 
     def admit(self, job: Job, **asked: Any) -> AdmitRequest:  # noqa: ANN401 - of `request_of`
@@ -280,7 +285,10 @@ class Account:
 
     @property
     def first(self) -> Waiter:
-        (waiter,) = self.slots.first_waiters(RUNCOMFY.provider, 1)
+        return self.first_of(RUNCOMFY.provider)
+
+    def first_of(self, provider: ProviderName) -> Waiter:
+        (waiter,) = self.slots.first_waiters(provider, 1)
         return waiter
 
     @property

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
 from dropreel.model.catalog import AudioFormat, ImageFormat, ProviderName
+from dropreel.model.closure import Account, AccountState, Closure
 from dropreel.model.job import Input, Job, Role
 from dropreel.model.ledger import (
     SAME_START,
@@ -144,6 +145,7 @@ class ScriptedProvider:
         self.forgotten: list[str] = []
         self.billed: list[str] = []
         self.costs: list[float | Exception | None] = [None]
+        self.account = Account(state=AccountState.ACCEPTED)
 
     def submit(self, endpoint: str, payload: Mapping[str, object]) -> str:
         self.submitted.append((endpoint, payload))
@@ -169,6 +171,9 @@ class ScriptedProvider:
     def cost(self, ticket: Ticket) -> float | None:
         self.billed.append(ticket.request_id)
         return _next(self.costs)
+
+    def ask_account(self) -> Account:
+        return self.account
 
     def forget(self, ticket: Ticket) -> bool:
         self.forgotten.append(ticket.request_id)
@@ -258,8 +263,11 @@ class MemoryLedger:
     def postpone(self, attempt: Attempt, code: str, message: str) -> None:
         self._replace(attempt, {"state": AttemptState.POSTPONED, "code": code, "message": message})
 
-    def refuse(self, attempt: Attempt, code: str, message: str) -> None:
-        self._replace(attempt, {"state": AttemptState.REFUSED, "code": code, "message": message})
+    def refuse(
+        self, attempt: Attempt, code: str, message: str, *, closes_provider: bool = False
+    ) -> Attempt:
+        refused = {"state": AttemptState.REFUSED, "code": code, "message": message}
+        return self._replace(attempt, refused | {"closes_provider": closes_provider})
 
     def lose(self, job_id: str, ticket: Ticket, code: str, message: str) -> None:
         there = self.find(job_id, ticket.attempt)
@@ -342,11 +350,41 @@ class MemoryLedger:
     def _run(self, job: Job) -> Run:
         return self._runs.get((job.id, job.run)) or Run(job_id=job.id, number=job.run)
 
-    def _replace(self, attempt: Attempt, changes: dict[str, object]) -> None:
+    def _replace(self, attempt: Attempt, changes: dict[str, object]) -> Attempt:
         there = self._attempts[attempt.job_id, attempt.number]
         if there.begun_by != attempt.begun_by:
             raise RuntimeError("another call has begun this attempt since")
         losing = changes["state"] is AttemptState.LOST
         if not losing and there.state not in (AttemptState.BEGUN, changes["state"]):
             raise RuntimeError("the attempt has its outcome already")
-        self._attempts[attempt.job_id, attempt.number] = there.model_copy(update=changes)
+        changed = there.model_copy(update=changes)
+        self._attempts[attempt.job_id, attempt.number] = changed
+        return changed
+
+
+class MemoryClosures:
+    """The closed providers in a dictionary; `test_closures` holds both to the same tests."""
+
+    def __init__(self, *closed: Closure) -> None:
+        self._closed = {it.provider: it for it in closed}
+
+    def all(self) -> tuple[Closure, ...]:
+        return tuple(self._closed.values())
+
+    def put(self, closure: Closure, seen: Closure | None) -> bool:
+        if not self._is_unchanged(closure.provider, seen):
+            return False
+        self._closed[closure.provider] = closure
+        return True
+
+    def open(self, seen: Closure) -> bool:
+        is_unchanged = self._is_unchanged(seen.provider, seen)
+        if is_unchanged:
+            self._closed.pop(seen.provider)
+        return is_unchanged
+
+    def _is_unchanged(self, provider: ProviderName, seen: Closure | None) -> bool:
+        there = self._closed.get(provider)
+        if there is None or seen is None:
+            return there is seen
+        return (there.closed_at, there.trial_at) == (seen.closed_at, seen.trial_at)

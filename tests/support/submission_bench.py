@@ -20,6 +20,7 @@ from tests.support.render_fakes import (
     PLAN,
     SUBMIT_SETTINGS,
     FakeClock,
+    MemoryClosures,
     MemoryLedger,
     ScriptedProvider,
     by_name,
@@ -32,6 +33,7 @@ THROTTLED_FOR_33 = Refusal(
 UNAVAILABLE = Refusal("ProviderUnavailable", "Unavailable.", again=True)
 UNCLEAR = Unclear("No answer (ReadTimeout).")
 NO_CREDIT = Refusal("NoCredit", "Not enough credit.")
+NO_CREDIT_AT_ALL = Refusal("NoCredit", "The account is empty.", closes_provider=True)
 NO_TOKEN = Refusal("TokenMissing", "No token is stored.")
 FIRST = NextAttempt()
 SECRET = "X-Amz-Signature=0123"
@@ -63,6 +65,7 @@ class Bench:
         default_factory=lambda: ScriptedProvider("wavespeed", submissions=["pred-1"])
     )
     ledger: MemoryLedger = field(default_factory=MemoryLedger)
+    closures: MemoryClosures = field(default_factory=MemoryClosures)
     uploads: FakeUploads = field(default_factory=FakeUploads)
     clock: FakeClock = field(default_factory=FakeClock)
     plan: Plan = PLAN
@@ -84,6 +87,7 @@ class Bench:
         return submit_(
             SubmitRequest(plan=self.plan, next=next_attempt),
             ledger=self.ledger,
+            closures=self.closures,
             providers=by_name(self.runcomfy, self.wavespeed),
             uploads=self.uploads,
             clock=self.clock,

@@ -7,6 +7,7 @@ from dropreel.model.ledger import Attempt, AttemptState
 from dropreel.model.messages import NextAttempt, Plan
 from dropreel.model.provider import Answer, FailureCause, RenderState, Ticket
 from dropreel.render.attempts import (
+    MAX_ACCOUNT_REFUSALS,
     after_loss,
     after_refusal,
     summary,
@@ -35,8 +36,8 @@ def next_attempt(attempt: int, offer: int) -> NextAttempt:
     return NextAttempt(attempt=attempt, offer=offer)
 
 
-def refused(number: int, offer: int) -> Attempt:
-    return attempt(number, AttemptState.REFUSED, offer=offer)
+def refused(number: int, offer: int, code: str = "NoCredit") -> Attempt:
+    return attempt(number, AttemptState.REFUSED, code, offer=offer)
 
 
 def ticket(attempt: int, offer: int) -> Ticket:
@@ -63,7 +64,9 @@ def attempt(
 def test_only_refusals_of_the_account_go_to_the_next_offer(code: str) -> None:
     following = next_attempt(2, 1) if code in ACCOUNT else None
 
-    assert after_refusal(PLAN, refused(1, 0), code) == following
+    now = refused(1, 0, code)
+
+    assert after_refusal(PLAN, now, 0, [now]) == following
 
 
 @pytest.mark.parametrize(
@@ -80,7 +83,45 @@ def test_only_refusals_of_the_account_go_to_the_next_offer(code: str) -> None:
 def test_refusals_go_on_until_the_route_or_the_submissions_end(
     plan: Plan, now: Attempt, following: NextAttempt | None
 ) -> None:
-    assert after_refusal(plan, now, "NoCredit") == following
+    assert after_refusal(plan, now, 0, [now]) == following
+
+
+def closing(number: int, offer: int) -> Attempt:
+    return refused(number, offer).model_copy(update={"closes_provider": True})
+
+
+@pytest.mark.parametrize(
+    ("plan", "now", "first_offer", "following"),
+    [
+        pytest.param(PLAN, closing(1, 0), 0, next_attempt(2, 0), id="admission chooses again"),
+        pytest.param(PLAN, closing(1, 1), 0, next_attempt(2, 0), id="also one passed over before"),
+        pytest.param(PLAN, closing(1, 1), 1, next_attempt(2, 1), id="not one that refused it"),
+        pytest.param(ONE_OFFER, closing(1, 0), 0, next_attempt(2, 0), id="it can wait for"),
+    ],
+)
+def test_refusal_that_closes_the_provider_lets_admission_choose(
+    plan: Plan, now: Attempt, first_offer: int, following: NextAttempt
+) -> None:
+    assert after_refusal(plan, now, first_offer, [now]) == following
+
+
+def test_refusals_that_close_a_provider_are_no_submissions() -> None:
+    closed = [closing(number, 0) for number in range(1, 11)]
+    other = refused(11, 0, "ProviderThrottled")
+    history = [*closed, other]
+
+    assert after_refusal(PLAN, other, 0, history) == next_attempt(12, 1)
+    last = refused(12, 0, "ProviderThrottled")
+    assert after_refusal(PLAN, last, 0, [*history, last]) is None
+    lost = attempt(11, AttemptState.LOST)
+    assert after_loss(PLAN, ticket(11, 0), FAILED, [*closed, lost]) == next_attempt(12, 1)
+
+
+def test_account_is_not_tried_for_ever() -> None:
+    history = [closing(number, 0) for number in range(1, MAX_ACCOUNT_REFUSALS + 2)]
+
+    assert after_refusal(PLAN, history[-2], 0, history[:-1])
+    assert after_refusal(PLAN, history[-1], 0, history) is None
 
 
 @pytest.mark.parametrize(
@@ -130,6 +171,16 @@ def test_losses_of_earlier_runs_do_not_count(
     ]
 
     assert after_loss(FIFTH_FIRST, now, FAILED, history) == following
+
+
+@pytest.mark.parametrize("plan", [PLAN, ONE_OFFER])
+def test_render_that_an_empty_account_lost_is_admitted_once_more(plan: Plan) -> None:
+    lost = [attempt(1, AttemptState.LOST), attempt(2, AttemptState.LOST)]
+
+    first = after_loss(plan, ticket(1, 0), EMPTY, lost[:1], is_closed=True)
+
+    assert first == next_attempt(2, 0)
+    assert after_loss(plan, ticket(2, 0), EMPTY, lost, is_closed=True) is None
 
 
 def test_files_that_were_not_fetched_are_sent_again_once_in_a_run() -> None:

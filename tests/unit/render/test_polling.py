@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
+from dropreel.model.closure import Account, AccountState
 from dropreel.model.errors import (
     DropreelError,
     NoCredit,
@@ -37,6 +38,7 @@ from tests.support.render_fakes import (
     RUNCOMFY,
     TICKET,
     FakeClock,
+    MemoryClosures,
     MemoryLedger,
     ScriptedProvider,
     by_name,
@@ -89,6 +91,7 @@ def poll_at(
     *,
     plan: Plan = PLAN,
     ledger: MemoryLedger | None = None,
+    closures: MemoryClosures | None = None,
     slots: FakeSlots | None = None,
     started_at: datetime = NOON,
     attempt: int = 1,
@@ -99,6 +102,7 @@ def poll_at(
     return poll(
         ActiveRender(plan=plan, ticket=ticket, progress=progress, started_at=started_at),
         ledger=accepted() if ledger is None else ledger,
+        closures=MemoryClosures() if closures is None else closures,
         rendered=(slots or FakeSlots()).rendered,
         providers=by_name(provider),
         clock=clock,
@@ -347,6 +351,35 @@ def test_render_without_credit_goes_to_the_next_offer_or_ends_as_no_credit() -> 
     with pytest.raises(NoCredit, match="Top up"):
         poll_at(30, ScriptedProvider(answers=[broke]), plan=ONE_OFFER, ledger=ledger)
     assert [attempt.code for attempt in ledger.attempts(JOB.id)] == ["RenderFailed"]
+
+
+@pytest.mark.parametrize("plan", [PLAN, ONE_OFFER])
+def test_render_without_credit_closes_the_provider_when_the_account_is_empty(plan: Plan) -> None:
+    broke = Answer(state=RenderState.FAILED, cause=FailureCause.NO_CREDIT, message="Top up.")
+    provider = ScriptedProvider(answers=[broke])
+    provider.account = Account(state=AccountState.NO_CREDIT, message="The balance is 0 USD.")
+    closures = MemoryClosures()
+
+    following = poll_at(30, provider, plan=plan, closures=closures).next
+
+    # Where admission lets it: at the next offer, or here once the provider is open again.
+    assert following == NextAttempt(attempt=2, offer=0)
+    [closed] = closures.all()
+    assert (closed.provider, closed.code) == ("runcomfy", "NoCredit")
+    assert closed.message == "The balance is 0 USD."
+
+
+@pytest.mark.parametrize("state", [it for it in AccountState if it is not AccountState.NO_CREDIT])
+def test_words_of_a_render_about_credit_close_nothing_unless_the_account_is_empty(
+    state: AccountState,
+) -> None:
+    broke = Answer(state=RenderState.FAILED, cause=FailureCause.NO_CREDIT, message="Arrearage")
+    provider = ScriptedProvider(answers=[broke])
+    provider.account = Account(state=state)
+    closures = MemoryClosures()
+
+    assert poll_at(30, provider, closures=closures).next == NextAttempt(attempt=2, offer=1)
+    assert closures.all() == ()
 
 
 def test_render_that_is_ready_is_never_late() -> None:

@@ -35,6 +35,7 @@ from tests.support.render_fakes import (
 from tests.support.submission_bench import (
     FIRST,
     NO_CREDIT,
+    NO_CREDIT_AT_ALL,
     NO_TOKEN,
     SECRET,
     THROTTLED,
@@ -308,6 +309,7 @@ def test_request_that_the_ledger_could_not_record_is_recorded_by_poll() -> None:
     poll(
         ActiveRender(plan=PLAN, ticket=ticket, started_at=NOON),
         ledger=bench.ledger,
+        closures=bench.closures,
         rendered=never_rendered,
         providers=by_name(ScriptedProvider(answers=[Answer(state=RenderState.RENDERING)])),
         clock=bench.clock,
@@ -429,7 +431,7 @@ def test_the_offer_that_was_admitted_is_asked_and_its_estimate_is_noted() -> Non
 
     assert (bench.runcomfy.submitted, len(bench.wavespeed.submitted)) == ([], 1)
     assert submission.ticket
-    assert (submission.ticket.offer, submission.next.offer) == (1, 1)
+    assert submission.ticket.offer == 1
     assert (bench.attempt.provider, bench.attempt.estimated_usd) == (WAVESPEED.provider, 0.12)
 
 
@@ -441,6 +443,51 @@ def test_offer_that_admission_passed_over_is_not_asked_later() -> None:
     with pytest.raises(errors.NoCredit):
         bench.submit()
 
+    assert bench.runcomfy.submitted == []
+
+
+def test_refusal_of_the_account_closes_the_provider_and_the_job_waits_for_it() -> None:
+    bench = Bench.of(NO_CREDIT_AT_ALL, plan=ONE_OFFER)
+
+    submission = bench.submit()
+
+    assert (submission.falls_over, submission.next) == (True, NextAttempt(attempt=2))
+    [closed] = bench.closures.all()
+    assert (closed.provider, closed.code, closed.message, closed.closed_at) == (
+        "runcomfy",
+        "NoCredit",
+        "The account is empty.",
+        NOON,
+    )
+    assert (bench.attempt.state, bench.attempt.closes_provider) == (AttemptState.REFUSED, True)
+
+
+def test_refusal_of_one_model_closes_nothing() -> None:
+    bench = Bench.of(NO_CREDIT)
+
+    assert bench.submit() == FALLS_OVER
+    assert bench.closures.all() == ()
+
+
+def test_job_that_closes_its_second_provider_may_go_back_to_the_first() -> None:
+    bench = Bench.of("req-1")
+    bench.wavespeed = ScriptedProvider("wavespeed", submissions=[NO_CREDIT_AT_ALL])
+    bench.ledger.admits[1] = Admitted(offer=1, estimated_usd=None)  # the first was closed
+
+    submission = bench.submit()
+
+    assert submission.next == NextAttempt(attempt=2, offer=0)
+    assert [it.provider for it in bench.closures.all()] == ["wavespeed"]
+
+
+def test_call_that_was_cut_off_before_it_closed_the_provider_is_made_good() -> None:
+    bench = Bench.of(NO_CREDIT_AT_ALL)
+    sent = bench.ledger.begin(JOB.id, FIRST, PLAN.route[0], NOON)
+    assert sent
+    bench.ledger.refuse(sent, "NoCredit", "The account is empty.", closes_provider=True)
+
+    assert bench.submit().next == bench.submit().next == NextAttempt(attempt=2)
+    assert [it.refusals for it in bench.closures.all()] == [1]
     assert bench.runcomfy.submitted == []
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from dropreel.model.catalog import ProviderName
+from dropreel.model.closure import Account, AccountState
 from dropreel.model.errors import DropreelError, SubmissionUnclear
 from dropreel.model.ledger import Attempt, AttemptState
 from dropreel.model.messages import ActiveRender, NextAttempt, PlannedOffer
@@ -38,6 +39,7 @@ from tests.support.render_fakes import (
 from tests.support.submission_bench import (
     FIRST,
     NO_CREDIT,
+    NO_CREDIT_AT_ALL,
     THROTTLED,
     UNAVAILABLE,
     Bench,
@@ -105,11 +107,12 @@ class InterruptedLedger(MemoryLedger):
         self.interruption.at("begun")
         return begun
 
-    def _replace(self, attempt: Attempt, changes: dict[str, object]) -> None:
+    def _replace(self, attempt: Attempt, changes: dict[str, object]) -> Attempt:
         losing = changes["state"] is AttemptState.LOST
         self.interruption.at("losing" if losing else "recording")
-        super()._replace(attempt, changes)
+        changed = super()._replace(attempt, changes)
         self.interruption.at("lost" if losing else "recorded")
+        return changed
 
     def confirm(self, job_id: str, ticket: Ticket) -> None:
         super().confirm(job_id, ticket)
@@ -140,6 +143,8 @@ class MoodyProvider(ScriptedProvider):
             raise THROTTLED
         if mood == "refuse":
             raise NO_CREDIT
+        if mood == "refuse the account":
+            raise NO_CREDIT_AT_ALL
         if mood == "lose it":
             raise Unclear("The connection broke before the request was read.")
         request_id = f"{self.name}-{len(self.accepted) + 1}"
@@ -151,9 +156,10 @@ class MoodyProvider(ScriptedProvider):
         return request_id
 
     def _refused(self) -> set[str]:
-        """As far as anybody knows: a refusal that nobody lived to record is unclear."""
-        attempts = self._ledger.attempts(JOB.id)
-        return {sent.endpoint for sent in attempts if sent.state is AttemptState.REFUSED}
+        """As far as anybody knows: a refusal that nobody lived to record is unclear. One of the
+        account may be asked again."""
+        refused = (it for it in self._ledger.attempts(JOB.id) if it.state is AttemptState.REFUSED)
+        return {sent.endpoint for sent in refused if not sent.closes_provider}
 
     def find(
         self,
@@ -176,8 +182,17 @@ class MoodyProvider(ScriptedProvider):
 
 
 MOODS = st.sampled_from(
-    ["accept", "refuse for now", "throttle", "refuse", "lose it", "accept and lose the answer"]
+    [
+        "accept",
+        "refuse for now",
+        "throttle",
+        "refuse",
+        "refuse the account",
+        "lose it",
+        "accept and lose the answer",
+    ]
 )
+ACCOUNTS = st.sampled_from([AccountState.ACCEPTED, AccountState.NO_CREDIT])
 CAUSES = st.sampled_from(FailureCause)
 FLASH = RUNCOMFY.model_copy(update={"endpoint": "wan-ai/wan-2-6/flash/image-to-video"})
 PLACES = st.integers(0, 9)
@@ -261,12 +276,19 @@ class NeverPayTwice(RuleBasedStateMachine):
         with suppress(Killed):
             self.submit(self.turns[-1], "accept")
 
-    @rule(place=PLACES, cause=CAUSES, point=st.sampled_from(["", "losing", "lost"]))
-    def render_fails(self, place: int, cause: FailureCause, point: str) -> None:
+    @rule(
+        place=PLACES,
+        cause=CAUSES,
+        account=ACCOUNTS,
+        point=st.sampled_from(["", "losing", "lost"]),
+    )
+    def render_fails(
+        self, place: int, cause: FailureCause, account: AccountState, point: str
+    ) -> None:
         if not self.tickets:
             return
         for provider in self.providers:
-            provider.cause = cause
+            provider.cause, provider.account = cause, Account(state=account)
         self.die_at(point)
         with suppress(DropreelError, Killed):
             progress = poll(
@@ -276,6 +298,7 @@ class NeverPayTwice(RuleBasedStateMachine):
                     started_at=NOON,
                 ),
                 ledger=self.ledger,
+                closures=self.bench.closures,
                 rendered=never_rendered,
                 providers=by_name(*self.providers),
                 clock=self.bench.clock,

@@ -142,15 +142,20 @@ class DynamoDBLedger:
     def postpone(self, attempt: Attempt, code: str, message: str) -> None:
         self._replace(attempt, {"state": AttemptState.POSTPONED, "code": code, "message": message})
 
-    def refuse(self, attempt: Attempt, code: str, message: str) -> None:
-        self._replace(attempt, {"state": AttemptState.REFUSED, "code": code, "message": message})
+    def refuse(
+        self, attempt: Attempt, code: str, message: str, *, closes_provider: bool = False
+    ) -> Attempt:
+        refused = {"state": AttemptState.REFUSED, "code": code, "message": message}
+        return self._replace(attempt, refused | {"closes_provider": closes_provider})
 
-    def _replace(self, attempt: Attempt, changes: dict[str, object]) -> None:
+    def _replace(self, attempt: Attempt, changes: Mapping[str, object]) -> Attempt:
+        changed = attempt.model_copy(update=changes)
         self._update(
             attempt_key(attempt.job_id, attempt.number),
-            _fields(attempt.model_copy(update=changes)),
+            _fields(changed),
             "#begun_by = :begun_by AND #state IN (:begun, :state)",
         )
+        return changed
 
     def lose(self, job_id: str, ticket: Ticket, code: str, message: str) -> None:
         # With the request id and its time: submit may have failed to write them.

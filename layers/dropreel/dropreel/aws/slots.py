@@ -145,6 +145,7 @@ class DynamoDBSlots:
             attempt=waiter.attempt,
             route=_ROUTE.dump_json(waiter.route).decode(),
             offer=waiter.offer,
+            first=waiter.first,
             started_at=waiter.started_at.isoformat(),
             task_token=waiter.task_token,
             call=waiter.call,

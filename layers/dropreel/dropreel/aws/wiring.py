@@ -3,6 +3,7 @@
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
+from dropreel.aws.closures import DynamoDBClosures
 from dropreel.aws.ledger import DynamoDBLedger
 from dropreel.aws.slots import DynamoDBSlots
 from dropreel.aws.task_tokens import WaitingExecutions
@@ -25,6 +26,7 @@ def admission_of(settings: AdmissionSettings) -> Admission:
         find_attempt=DynamoDBLedger(settings.ledger_table).find,
         clock=partial(datetime.now, UTC),
         limits=limits_of(settings),
+        closures=DynamoDBClosures(settings.ledger_table).all,
     )
 
 

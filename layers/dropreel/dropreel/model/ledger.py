@@ -53,6 +53,9 @@ class Attempt(BaseModel, frozen=True):
         default=None, description="Why it was postponed, refused or lost: an error's name."
     )
     message: str = Field(default="", description="The same in words, without any URL.")
+    closes_provider: bool = Field(
+        default=False, description="Whether the refusal was of the account, for all jobs."
+    )
     estimated_usd: float | None = Field(default=None, description="What it was expected to cost.")
     actual_usd: float | None = Field(default=None, description="What the provider charged.")
     queue_timeout_seconds: float = QUEUE_TIMEOUT_SECONDS
@@ -212,8 +215,11 @@ class Ledger(Protocol):
     def postpone(self, attempt: Attempt, code: str, message: str) -> None:
         """The provider refused it for now. Only for the call that began the attempt."""
 
-    def refuse(self, attempt: Attempt, code: str, message: str) -> None:
-        """The provider refused it for good. Only for the call that began the attempt."""
+    def refuse(
+        self, attempt: Attempt, code: str, message: str, *, closes_provider: bool = False
+    ) -> Attempt:
+        """The provider refused it for good. Only for the call that began the attempt. Returns the
+        refused attempt."""
 
     def lose(self, job_id: str, ticket: Ticket, code: str, message: str) -> None:
         """The provider accepted it and delivers no video. Only for the accepted request."""

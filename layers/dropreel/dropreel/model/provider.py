@@ -8,6 +8,7 @@ from typing import Protocol
 from pydantic import BaseModel, Field
 
 from dropreel.model.catalog import ProviderName
+from dropreel.model.closure import Account
 
 QUEUE_TIMEOUT_SECONDS = 120 * 60.0
 RENDER_TIMEOUT_SECONDS = 60 * 60.0
@@ -98,15 +99,24 @@ class Refusal(Exception):
     """The provider refused a submission: it accepted nothing, so nothing is paid.
 
     `code` is the name of the `DropreelError` that ends the job if there is no retry (`again`).
+    `closes_provider` says that the account was refused, not this model or request: so every job
+    would be.
     """
 
     def __init__(
-        self, code: str, message: str, *, again: bool = False, retry_after_seconds: float = 0
+        self,
+        code: str,
+        message: str,
+        *,
+        again: bool = False,
+        retry_after_seconds: float = 0,
+        closes_provider: bool = False,
     ) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
         self.again = again
+        self.closes_provider = closes_provider
         self.retry_after_seconds = retry_after_seconds
 
 
@@ -147,6 +157,10 @@ class Provider(Protocol):
 
         Raises `Unreachable`.
         """
+
+    def ask_account(self) -> Account:
+        """Ask by a free call whether the stored token, read anew, is accepted, and whether there
+        is credit. Raises nothing: no usable answer is a state, too."""
 
     @property
     def lists_requests(self) -> bool:

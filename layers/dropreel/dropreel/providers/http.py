@@ -5,6 +5,7 @@ used, and size, time and words of an answer are bounded. A field that is missing
 type is no error by itself.
 """
 
+import math
 import re
 import zlib
 from abc import ABC, abstractmethod
@@ -19,6 +20,7 @@ from pydantic import BaseModel, BeforeValidator, ValidationError
 from pydantic_core import from_json
 
 from dropreel.model import errors
+from dropreel.model.closure import Account, AccountState
 from dropreel.model.errors import DropreelError
 from dropreel.model.provider import (
     Answer,
@@ -40,6 +42,7 @@ from dropreel.providers.words import (
     clean,
     flat,
     means_no_credit,
+    names_model_or_plan,
     surely_moderated,
     surely_no_credit,
 )
@@ -67,14 +70,15 @@ class _Meaning:
     error: type[DropreelError]
     sentence: str
     again: bool = False
+    is_of_account: bool = False
 
 
 _REQUEST_REFUSED = _Meaning(errors.RequestRefused, "refused the request")
 # These refuse by their number alone. Any other status refuses only in the provider's own words: a
 # gateway may answer with its own page, whatever happened to the request.
 _MEANINGS = {
-    401: _Meaning(errors.TokenRejected, "does not accept the token"),
-    402: _Meaning(errors.NoCredit, "has not enough credit in the account"),
+    401: _Meaning(errors.TokenRejected, "does not accept the token", is_of_account=True),
+    402: _Meaning(errors.NoCredit, "has not enough credit in the account", is_of_account=True),
     # Not the fault of the files: another account's token may use it.
     403: _Meaning(errors.TokenRejected, "does not let the token's account use this model"),
     413: _REQUEST_REFUSED,
@@ -125,6 +129,18 @@ Text = Annotated[str, BeforeValidator(_text)]
 
 Usd = Annotated[float | None, BeforeValidator(_usd)]
 """An amount of US dollars; anything that cannot be one counts as missing."""
+
+
+def _balance(value: object) -> float | None:
+    try:
+        usd = float(value) if isinstance(value, int | float | str) else math.nan
+    except (ValueError, OverflowError):
+        return None
+    return usd if math.isfinite(usd) and not isinstance(value, bool) else None
+
+
+Balance = Annotated[float | None, BeforeValidator(_balance)]
+"""The same, of an account: it may be large, or negative."""
 
 OrEmpty = BeforeValidator(_object)
 """For a model inside an answer: anything but an object counts as empty."""
@@ -246,6 +262,8 @@ class HttpProvider(Provider, Generic[A]):
     title: ClassVar[str]
     """How people call the provider, as in `catalog.TITLES`."""
     answers: type[A]
+    account_path: ClassVar[str]
+    """Of the free call that says whether the account is accepted."""
     error_fields: ClassVar[frozenset[str]] = frozenset(
         {"code", "error_code", "message", "error_message", "error", "detail", "details"}
     )
@@ -273,6 +291,44 @@ class HttpProvider(Provider, Generic[A]):
             trust_env=False,
             transport=transport or DeadlineTransport(self._deadline),
         )
+
+    def ask_account(self) -> Account:
+        try:
+            token = self._fetch_token(fresh=True)
+            reply = self._send(
+                "GET", self.account_path, None, token, ANSWER_SECONDS, max_bytes=_MAX_ANSWER_BYTES
+            )
+        except _NotSent as err:
+            is_missing = err.error is errors.TokenMissing
+            state = AccountState.NO_TOKEN if is_missing else AccountState.UNKNOWN
+            return Account(state=state, message=str(err))
+        except _NoReply as err:
+            return Account(state=AccountState.UNKNOWN, message=str(err))
+        return self._account_refused(reply) or self.account_in(reply)
+
+    def _account_refused(self, reply: Reply[A]) -> Account | None:
+        status = reply.error_status
+        refusal = None if status is None else self._refusal_or_unclear(reply, status)
+        if not isinstance(refusal, Refusal) or not refusal.closes_provider:
+            return None
+        is_of_token = refusal.code == errors.TokenRejected.__name__
+        state = AccountState.REFUSED if is_of_token else AccountState.NO_CREDIT
+        return Account(state=state, message=refusal.message)
+
+    @abstractmethod
+    def account_in(self, reply: Reply[A]) -> Account:
+        """The account in an answer that does not refuse it. Not every answer accepts it."""
+
+    def _with_balance(self, reply: Reply[A], balance_usd: float | None) -> Account:
+        """For a call that answers with the balance."""
+        if balance_usd is None or reply.error_status is not None:
+            status = reply.error_status or 0
+            words = self._sentence("answered without a balance", reply, status)
+            return Account(state=AccountState.UNKNOWN, message=words)
+        if balance_usd > 0:
+            return Account(state=AccountState.ACCEPTED, balance_usd=balance_usd)
+        words = f"{self.title} has no credit in the account: the balance is {balance_usd:g} USD."
+        return Account(state=AccountState.NO_CREDIT, balance_usd=balance_usd, message=words)
 
     def cancel(self, ticket: Ticket) -> bool:  # noqa: ARG002 - for dialects that can
         """False: nothing is cancelled at a provider that publishes no way to."""
@@ -374,6 +430,7 @@ class HttpProvider(Provider, Generic[A]):
             meaning.error.__name__,
             self._sentence(meaning.sentence, reply, status),
             again=meaning.again,
+            closes_provider=meaning.is_of_account and not names_model_or_plan(reply.words),
             retry_after_seconds=reply.retry_after_seconds,
         )
 

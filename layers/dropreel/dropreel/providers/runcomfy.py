@@ -6,6 +6,7 @@ from typing import Any
 from urllib.parse import quote
 
 from dropreel.model.catalog import TITLES
+from dropreel.model.closure import Account, AccountState
 from dropreel.model.provider import (
     Answer,
     FailureCause,
@@ -44,6 +45,9 @@ _NOT_READY = re.compile(
 _OF_A_FAILURE = re.compile(r"fail|error|crash|abort|exception|memory|cuda|gpu", re.IGNORECASE)
 _OF_THE_FILES = (FailureCause.MODERATED, FailureCause.BAD_INPUT)
 _OF_THE_SERVER = re.compile(r"^5\d|internal|time.?out|unavailable|server", re.IGNORECASE)
+
+
+_NO_REQUEST = "00000000-0000-4000-8000-000000000000"
 
 
 def _is_not_ready(words: str) -> bool:
@@ -135,6 +139,8 @@ class RunComfy(HttpProvider[_Answer]):
 
     title = TITLES["runcomfy"]
     answers = _Answer
+    # The state of a request that does not exist. Its balance is at another host, and on no page.
+    account_path = f"/v1/requests/{_NO_REQUEST}/status"
 
     def submit(self, endpoint: str, payload: Mapping[str, object]) -> str:
         return self._submit(f"/v1/models/{quote(endpoint)}", payload)
@@ -193,6 +199,13 @@ class RunComfy(HttpProvider[_Answer]):
             return self._get_status(ticket).answer.state is RenderState.CANCELLED
         except UnknownRequest:
             return False
+
+    def account_in(self, reply: Reply[_Answer]) -> Account:
+        """That the request is unknown, or somebody else's, is an answer to an accepted token."""
+        if reply.error_status in (403, 404) and reply.has_error_fields:
+            return Account(state=AccountState.ACCEPTED)
+        words = self._sentence("answered otherwise", reply, reply.error_status or 0)
+        return Account(state=AccountState.UNKNOWN, message=words)
 
     def _words_of_result(self, ticket: Ticket) -> str:
         try:

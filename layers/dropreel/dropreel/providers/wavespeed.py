@@ -17,6 +17,7 @@ from urllib.parse import quote
 from pydantic import AliasChoices, BaseModel, BeforeValidator, Field, model_validator
 
 from dropreel.model.catalog import TITLES
+from dropreel.model.closure import Account
 from dropreel.model.provider import (
     Answer,
     FailureCause,
@@ -31,6 +32,7 @@ from dropreel.providers.http import (
     ASIDE_ANSWER_SECONDS,
     STATES,
     AnyAnswer,
+    Balance,
     HttpProvider,
     OrEmpty,
     Reply,
@@ -144,6 +146,7 @@ class _Task(BaseModel, frozen=True, extra="allow"):
     has_nsfw_contents: Annotated[tuple[bool, ...], BeforeValidator(_booleans)] = ()
     items: Annotated[tuple[_Listed, ...] | None, BeforeValidator(_listed)] = None
     deleted_count: Any = None
+    balance: Balance = None
 
     @property
     def first_video(self) -> str | None:
@@ -218,6 +221,8 @@ class WaveSpeed(HttpProvider[_Envelope]):
     title = TITLES["wavespeed"]
     answers = _Envelope
     lists_requests = True
+    # From the page "Balance API" (wavespeed.ai/docs/docs-common-api/balance, November 2026).
+    account_path = "/api/v3/balance"
 
     def submit(self, endpoint: str, payload: Mapping[str, object]) -> str:
         return self._submit(f"/api/v3/{quote(endpoint)}", payload)
@@ -248,6 +253,9 @@ class WaveSpeed(HttpProvider[_Envelope]):
             video_url=task.first_video,
             nsfw=any(task.has_nsfw_contents) if task.has_nsfw_contents else None,
         )
+
+    def account_in(self, reply: Reply[_Envelope]) -> Account:
+        return self._with_balance(reply, reply.answer.data.balance)
 
     def find(
         self,

@@ -164,6 +164,11 @@ _NOT_CHARGED = (
 )
 _NOT_OF_MONEY = r"\b(?:white|colou?r|audio|stereo|channel) balance\b"
 
+# A refusal with one of these is of one model, or of what an account may use: not of every job.
+_MODEL_OR_PLAN = (
+    r"\b(?:models?|endpoints?|plans?|tiers?|trials?|subscri\w+|upgrade\w*|permissions?)\b"
+)
+
 # An account without credit, and nothing else.
 _SURELY_NO_CREDIT = (
     r"\b(?:insufficient|exhausted|out of|(?:not|n't)(?: have)? (?:enough|sufficient))\W+"
@@ -289,6 +294,11 @@ def cause_of(words: str) -> FailureCause:
 def means_no_credit(words: str) -> bool:
     """Whether a refusal means that the account lacks credit."""
     return re.search(_NO_CREDIT, _plain(words)) is not None or surely_no_credit(words)
+
+
+def names_model_or_plan(words: str) -> bool:
+    """Whether a refusal of an account may be only of one model, or of what its plan allows."""
+    return re.search(_MODEL_OR_PLAN, _plain(words)) is not None
 
 
 def surely_no_credit(words: str) -> bool:

@@ -14,7 +14,7 @@ Every step may be interrupted and run again:
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from enum import Enum, auto
@@ -22,7 +22,8 @@ from typing import NamedTuple, Protocol
 
 from pydantic import AwareDatetime, BaseModel, Field
 
-from dropreel.model.catalog import ProviderName
+from dropreel.model.catalog import TITLES, ProviderName
+from dropreel.model.closure import Closure
 from dropreel.model.errors import DropreelError, ExecutionAborted
 from dropreel.model.job import Job, execution_name
 from dropreel.model.ledger import Attempt
@@ -78,6 +79,9 @@ class Waiter(BaseModel, frozen=True):
     attempt: int = Field(ge=1, description="To be submitted.")
     route: tuple[Billed, ...]
     offer: int = Field(ge=0, description="Index in the route of the offer that it waits for.")
+    first: int | None = Field(
+        default=None, description="Of the first offer that it may ask; None: that one."
+    )
     started_at: AwareDatetime = Field(description="Start of the execution; orders the queue.")
     is_aside: bool = Field(default=False, description="Queued behind all others.")
     task_token: str = Field(repr=False)
@@ -228,6 +232,7 @@ class Admission:
     find_attempt: Callable[[str, int], Attempt | None]
     clock: Callable[[], datetime]
     limits: Limits
+    closures: Callable[[], Iterable[Closure]]
 
     def admit(self, request: AdmitRequest) -> Waiter | None:
         """Put the run into the queue of its offer's provider, and serve that queue.
@@ -246,12 +251,14 @@ class Admission:
         if comes_back:
             self._leave(run, before=next_attempt.attempt)
         route = billed(plan)
-        offer = self.limits.offer_to_ask(route, next_attempt.offer)
+        now = self._at_present()
+        offer = now.limits.offer_to_ask(route, next_attempt.offer)
         waiter = Waiter(
             run=run,
             attempt=next_attempt.attempt,
             route=route,
             offer=next_attempt.offer if offer is None else offer,
+            first=next_attempt.offer,
             started_at=request.started_at,
             task_token=request.task_token,
             call=request.call,
@@ -264,7 +271,7 @@ class Admission:
         else:
             self._answer_instead(run, waiter)
         # Only now, so that it is served first when it asks the same provider again.
-        self._serve(self.limits.in_flight if comes_back else [waiter.provider], run.execution_name)
+        now._serve(self.limits.in_flight if comes_back else [waiter.provider], run.execution_name)
         return waiter if joined and run_state.attempt is None else None
 
     def estimated_usd(self, waiter: Waiter) -> float | None:
@@ -281,7 +288,7 @@ class Admission:
             lambda seen: self.slots.free(run, seen, self.clock()),
         )
         if run_state.provider:
-            self._serve([run_state.provider], run.execution_name)
+            self._at_present()._serve([run_state.provider], run.execution_name)
 
     def leave(self, job: Job) -> None:
         """Take the run out of its queue or slot, and serve all queues. The estimate goes back to
@@ -292,15 +299,19 @@ class Admission:
         if run_state.task_token and (run_state.queue_key or run_state.slot is not None):
             # A redriven execution may already wait with this token.
             self.executions.refuse(run_state.task_token, _run_is_over())
-        self._serve(self.limits.in_flight, run.execution_name)
+        self._at_present()._serve(self.limits.in_flight, run.execution_name)
 
     def serve_all(self) -> None:
         """Serve all queues, and notify all holders of slots again: for the full sweep."""
-        self._serve(self.limits.in_flight, by="", all_free=True)
+        self._at_present()._serve(self.limits.in_flight, by="", all_free=True)
 
     def serve_waiting(self, call: str) -> None:
         """Give all free slots: a setting may have changed, or a day begun."""
-        self._serve(self.limits.in_flight, by=call, all_free=True)
+        self._at_present()._serve(self.limits.in_flight, by=call, all_free=True)
+
+    def _at_present(self) -> "Admission":
+        """With the limits while some providers are closed."""
+        return replace(self, limits=self.limits.while_closed(self.closures()))
 
     # Leaving
 
@@ -373,9 +384,21 @@ class Admission:
         return affects_others
 
     def _move_all(self, provider: ProviderName) -> bool:
-        """Move the waiters of a paused provider to their next offers. Returns whether one moved."""
+        """Move the waiters of a paused or closed provider to other offers. Returns whether one
+        moved."""
         waiters = self.slots.first_waiters(provider, _MAX_LOOKS)
-        return Served.MOVED in [self._move_on(waiter) for waiter in waiters]
+        served = [self._move_on(waiter) for waiter in waiters]
+        closure = self.limits.closed.get(provider)
+        if closure and (stay := served.count(None)):
+            logger.warning(
+                "%d jobs wait until %s is open: %s",
+                stay,
+                TITLES.get(provider, provider),
+                closure.message,
+                provider=provider,
+                error_code=closure.code,
+            )
+        return Served.MOVED in served
 
     def _serve_one(self, waiter: Waiter, free: FreeSlot, by: str, now: datetime) -> Served:
         if moved := self._move_on(waiter):
@@ -472,14 +495,15 @@ class Admission:
 
     def _move_on(self, waiter: Waiter) -> Served | None:
         """Move a waiter to the offer that it is to ask. None when it waits for that already."""
-        offer = self.limits.offer_to_ask(waiter.route, waiter.offer)
+        first = waiter.offer if waiter.first is None else waiter.first
+        offer = self.limits.offer_to_ask(waiter.route, first, waiter.offer)
         if offer == waiter.offer:
             return None
         if offer is None:
             return self._refuse(waiter, self.limits.price_unknown(waiter.route))
         to = waiter.model_copy(update={"offer": offer, "is_aside": False})
         logger.info(
-            "Moved to the next offer before anything was submitted",
+            "Moved to another offer before anything was submitted",
             extra=waiter.run.log_keys,
             passed_over=waiter.provider,
             provider=to.provider,

@@ -5,7 +5,7 @@ whatever its outcome. Those of earlier runs do not count against a run's `MAX_SU
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from dropreel.model import errors
 from dropreel.model.catalog import TITLES, ProviderName
@@ -18,6 +18,10 @@ from dropreel.model.provider import Answer, FailureCause, RenderState, Ticket
 MAX_SUBMISSIONS = 2
 """Of one run. A second try helps after a passing fault; a third mostly pays for the same failure.
 """
+
+MAX_ACCOUNT_REFUSALS = 50
+"""Of one run, which do not count as submissions: each closed its provider. With a trial every hour
+it is two days; the attempts of a job still fit into its events and its execution's history."""
 
 ACCOUNT_REFUSALS: tuple[type[DropreelError], ...] = (
     errors.TokenMissing,
@@ -39,18 +43,33 @@ def is_account_refusal(code: str | None) -> bool:
     return code in {refusal.__name__ for refusal in ACCOUNT_REFUSALS}
 
 
-def after_refusal(plan: Plan, attempt: Attempt, code: str) -> NextAttempt | None:
-    """The attempt after a definite refusal: on the route's next offer of another account."""
-    if not is_account_refusal(code):
+def after_refusal(
+    plan: Plan, refused: Attempt, first_offer: int, attempts: Iterable[Attempt]
+) -> NextAttempt | None:
+    """The attempt after a definite refusal: on the route's next offer of another account.
+
+    After one that closed the provider, admission chooses again from `first_offer` on, the first
+    that the refused attempt could ask: an open one, or else the job waits.
+    """
+    if not is_account_refusal(refused.code):
         return None
-    return _next(plan, attempt.number + 1, _elsewhere(plan, attempt.provider, attempt.offer))
+    elsewhere = _elsewhere(plan, refused.provider, refused.offer)
+    offer = first_offer if refused.closes_provider else elsewhere
+    return _next(plan, refused.number + 1, offer, attempts)
 
 
 def after_loss(
-    plan: Plan, ticket: Ticket, answer: Answer, attempts: Iterable[Attempt]
+    plan: Plan,
+    ticket: Ticket,
+    answer: Answer,
+    attempts: Collection[Attempt],
+    *,
+    is_closed: bool = False,
 ) -> NextAttempt | None:
     """The attempt after a lost render. That may have been paid, so only once in a run: WaveSpeed
     refunds what failed within three hours, and RunComfy publishes nothing of it.
+
+    `is_closed` says that the account has no credit, and its provider is closed for that.
 
     A resumed render may have a number below `plan.first_attempt`.
     """
@@ -65,17 +84,18 @@ def after_loss(
             # Its URLs may have ended with the credentials that signed them; submit signs new ones.
             offer = ticket.offer
         case FailureCause.NO_CREDIT:
-            offer = _elsewhere(plan, ticket.provider, ticket.offer)
+            elsewhere = _elsewhere(plan, ticket.provider, ticket.offer)
+            offer = ticket.offer if is_closed else elsewhere
         case FailureCause.OTHER:
             offer = min(ticket.offer + 1, len(plan.route) - 1)
         case FailureCause.MODERATED | FailureCause.BAD_INPUT:
             return None
-    return _next(plan, max(ticket.attempt + 1, plan.first_attempt), offer)
+    return _next(plan, max(ticket.attempt + 1, plan.first_attempt), offer, attempts)
 
 
-def after_timeout(plan: Plan, ticket: Ticket) -> NextAttempt | None:
+def after_timeout(plan: Plan, ticket: Ticket, attempts: Iterable[Attempt]) -> NextAttempt | None:
     """The attempt after one that was cancelled in the provider's queue, which costs nothing."""
-    return _next(plan, max(ticket.attempt + 1, plan.first_attempt), ticket.offer + 1)
+    return _next(plan, max(ticket.attempt + 1, plan.first_attempt), ticket.offer + 1, attempts)
 
 
 def loss_of(answer: Answer, ticket: Ticket) -> DropreelError:
@@ -116,8 +136,13 @@ def _elsewhere(plan: Plan, provider: ProviderName, offer: int) -> int:
     return next((it for it in later if plan.route[it].provider != provider), len(plan.route))
 
 
-def _next(plan: Plan, attempt: int, offer: int) -> NextAttempt | None:
-    if attempt - plan.first_attempt >= MAX_SUBMISSIONS or offer >= len(plan.route):
+def _next(plan: Plan, attempt: int, offer: int, attempts: Iterable[Attempt]) -> NextAttempt | None:
+    of_run = [it for it in attempts if plan.first_attempt <= it.number < attempt]
+    refused_accounts = sum(it.closes_provider for it in of_run)
+    submissions = attempt - plan.first_attempt - refused_accounts
+    if submissions >= MAX_SUBMISSIONS or refused_accounts > MAX_ACCOUNT_REFUSALS:
+        return None
+    if offer >= len(plan.route):
         return None
     return NextAttempt(attempt=attempt, offer=offer)
 

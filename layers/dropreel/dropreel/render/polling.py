@@ -9,12 +9,14 @@ from collections.abc import Callable
 from datetime import datetime
 
 from dropreel.model.catalog import TITLES, ProviderName
-from dropreel.model.errors import RenderTimedOut, RequestForgotten
+from dropreel.model.closure import AccountState
+from dropreel.model.errors import NoCredit, RenderTimedOut, RequestForgotten
 from dropreel.model.job import Job
 from dropreel.model.ledger import Ledger
 from dropreel.model.messages import ActiveRender, NextAttempt, Progress
 from dropreel.model.provider import (
     Answer,
+    FailureCause,
     Provider,
     RenderState,
     Ticket,
@@ -23,6 +25,7 @@ from dropreel.model.provider import (
 )
 from dropreel.model.timing import next_wait_seconds
 from dropreel.render.attempts import after_loss, after_timeout, code_of_loss, loss_of
+from dropreel.render.closing import Closures, close
 from dropreel.render.resumption import is_delivered
 from dropreel.runtime.log import logger
 
@@ -35,6 +38,7 @@ def poll(
     render: ActiveRender,
     *,
     ledger: Ledger,
+    closures: Closures,
     rendered: Callable[[Job, int], None],
     providers: Callable[[ProviderName], Provider],
     clock: Callable[[], datetime],
@@ -83,7 +87,10 @@ def poll(
         # An earlier call cancelled it and was cut off.
         return _end_overdue(render, answer.state, words, rendering_since, ledger, cancelled=True)
     if answer.state in (RenderState.FAILED, RenderState.CANCELLED):
-        following = _record_loss(render, answer, ledger)
+        is_closed = answer.cause is FailureCause.NO_CREDIT and _close_if_empty(
+            provider, ticket.provider, closures, now
+        )
+        following = _record_loss(render, answer, ledger, is_closed=is_closed)
         return Progress(state=answer.state, wait_seconds=0, next=following)
     if answer.state is RenderState.COMPLETED:
         rendered(render.plan.job, ticket.attempt)
@@ -147,12 +154,27 @@ def _give_up_if_forgotten(
     raise forgotten from None
 
 
-def _record_loss(render: ActiveRender, answer: Answer, ledger: Ledger) -> NextAttempt:
+def _close_if_empty(
+    provider: Provider, name: ProviderName, closures: Closures, now: datetime
+) -> bool:
+    """Close the provider if it says that the account has no credit: the words of a render may be
+    about the account of somebody behind the provider."""
+    account = provider.ask_account()
+    if account.state is not AccountState.NO_CREDIT:
+        return False
+    close(closures, name, NoCredit.__name__, account.message, asked_at=now, now=now)
+    return True
+
+
+def _record_loss(
+    render: ActiveRender, answer: Answer, ledger: Ledger, *, is_closed: bool
+) -> NextAttempt:
     """Record that the render is lost. Returns the next attempt, or raises the loss."""
     plan, ticket = render.plan, render.ticket
     loss = loss_of(answer, ticket)
     ledger.lose(plan.job.id, ticket, code_of_loss(loss), loss.message)
-    following = after_loss(plan, ticket, answer, ledger.attempts(plan.job.id))
+    attempts = ledger.attempts(plan.job.id)
+    following = after_loss(plan, ticket, answer, attempts, is_closed=is_closed)
     if following is None:
         raise loss
     logger.info("Submitting again, to offer %s of the route", following.offer + 1)
@@ -181,7 +203,9 @@ def _end_overdue(
     if not cancelled:
         raise late
     ledger.lose(plan.job.id, ticket, late.report.code, late.message)
-    following = after_timeout(plan, ticket) if is_queued else None
+    following = None
+    if is_queued:
+        following = after_timeout(plan, ticket, ledger.attempts(plan.job.id))
     if following is None:
         raise late
     logger.info("Too long in the queue, next is offer %s of the route", following.offer + 1)

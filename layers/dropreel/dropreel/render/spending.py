@@ -1,13 +1,14 @@
 """The owner's limits: renders at once, renders and dollars a day, and which offer to ask."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import Enum, auto
 from typing import Literal, NamedTuple
 
 from dropreel.model.catalog import MODELS, Catalog, ProviderName
+from dropreel.model.closure import Closure
 from dropreel.model.errors import PriceUnknown, SpendLimitReached
 from dropreel.model.prices import Billed, estimated_usd
 
@@ -36,6 +37,14 @@ class Limits:
     daily_usd: Decimal | None = None
     on_daily_usd: Literal["wait", "fail"] = "wait"
     catalog: Catalog = field(default_factory=lambda: MODELS)  # has the prices
+    closed: Mapping[ProviderName, Closure] = field(default_factory=dict)
+
+    def while_closed(self, closures: Iterable[Closure]) -> "Limits":
+        """What they are while these providers are closed: as if the owner had paused them. One on
+        trial takes one render at once."""
+        closed = {it.provider: it for it in closures if it.provider in self.in_flight}
+        left = {name: min(self.in_flight[name], it.max_in_flight) for name, it in closed.items()}
+        return replace(self, in_flight={**self.in_flight, **left}, closed=closed)
 
     def room_for(self, usd: Decimal | None, day: Day) -> Room:
         if self.daily_renders and day.renders >= self.daily_renders:
@@ -44,12 +53,16 @@ class Limits:
             return Room.THERE
         return Room.NEVER if usd > self.daily_usd else Room.NO_USD_LEFT
 
-    def offer_to_ask(self, route: Sequence[Billed], first: int) -> int | None:
-        """The index of the first offer, from `first` on, that has a price if a spending limit
-        needs one. Paused providers come last. None when no offer has a price."""
-        payable = [
-            index for index in range(first, len(route)) if not self._lacks_price(route[index])
-        ]
+    def offer_to_ask(
+        self, route: Sequence[Billed], first: int, waits_for: int | None = None
+    ) -> int | None:
+        """The index of the offer that it waits for, else of the first from `first` on, that has a
+        price if a spending limit needs one. Paused and closed providers come last. None when no
+        offer has a price."""
+        candidates = [*range(first, len(route))]
+        if waits_for is not None:
+            candidates.insert(0, waits_for)
+        payable = [index for index in candidates if not self._lacks_price(route[index])]
         active = [index for index in payable if self.in_flight.get(route[index].provider)]
         return next(iter(active or payable), None)
 

@@ -27,6 +27,7 @@ from dropreel.model.timing import (
 )
 from dropreel.model.uploads import Unreadable
 from dropreel.render.attempts import ACCOUNT_REFUSALS, after_refusal
+from dropreel.render.closing import Closures, close
 from dropreel.render.lookup import LOOK_WAIT_SECONDS, adopt
 from dropreel.runtime.log import logger
 from dropreel.runtime.settings import SubmitSettings
@@ -66,6 +67,7 @@ def submit(
     request: SubmitRequest,
     *,
     ledger: Ledger,
+    closures: Closures,
     providers: Callable[[ProviderName], Provider],
     uploads: PresignedUploads,
     clock: Callable[[], datetime],
@@ -78,22 +80,24 @@ def submit(
 
     Without a ticket, the state machine calls again after the wait with `next`: the same attempt
     while the provider takes nothing for now, the rate limit is reached, the function has too little
-    time left, or an unclear submission is looked up; with `falls_over`, a new attempt on the next
-    offer after a definite refusal. The call that records a ticket in the ledger calls `recorded`
-    last of all, which must not raise.
+    time left, or an unclear submission is looked up; with `falls_over`, a new attempt after a
+    definite refusal: on the next offer, or where admission lets it, after one that closes the
+    provider. The call that records a ticket in the ledger calls `recorded` last of all, which must
+    not raise.
     Raises `SubmissionUnclear`, `InputGone`, `CopyUnreadable`, or the error of the last refusal.
     """
     plan, next_attempt = request.plan, request.next
-    step = _Step(ledger, providers, uploads, clock, jitter, settings, recorded)
+    step = _Step(ledger, closures, providers, uploads, clock, jitter, settings, recorded)
     sent = ledger.find(plan.job.id, next_attempt.attempt)
     if sent and sent.state is not AttemptState.POSTPONED:
         return step.answer_for(sent, plan, next_attempt)
 
-    # Admission may have moved the job to a later offer.
+    # Admission may have moved the job to another offer. `next` keeps the first that it may ask.
     admitted = ledger.admitted(plan.job, next_attempt.attempt)
+    asked = next_attempt
     if admitted:
-        next_attempt = next_attempt.model_copy(update={"offer": admitted.offer})
-    offer = plan.route[next_attempt.offer]
+        asked = next_attempt.model_copy(update={"offer": admitted.offer})
+    offer = plan.route[asked.offer]
     provider = providers(offer.provider)
     render_timeout_seconds = _render_timeout_seconds(plan, offer, settings)
     payload = _payload(plan, offer, uploads, settings, render_timeout_seconds)
@@ -104,7 +108,7 @@ def submit(
     try:
         attempt = ledger.begin(
             plan.job.id,
-            next_attempt,
+            asked,
             offer,
             clock(),
             run=plan.job.run,
@@ -181,6 +185,7 @@ class _Step:
     """One call of submit."""
 
     ledger: Ledger
+    closures: Closures
     providers: Callable[[ProviderName], Provider]
     uploads: PresignedUploads
     clock: Callable[[], datetime]
@@ -205,7 +210,7 @@ class _Step:
         if sent.request_id and sent.accepted_at:
             return _accepted(sent.ticket_for(sent.request_id, sent.accepted_at), next_attempt)
         if sent.state is AttemptState.REFUSED:
-            return _fall_over(sent, sent.code or "", sent.message, plan)
+            return self._fall_over(sent, plan, next_attempt)
         left_seconds = CALL_LIFE_SECONDS - (self.clock() - sent.begun_at).total_seconds()
         if next_attempt.unclear is None and left_seconds > 0:
             # Step Functions calls again when it loses the first call, which may still be running
@@ -312,11 +317,40 @@ class _Step:
         if refusal.again:
             wait_seconds = self._retry_wait_seconds(next_attempt, refusal.retry_after_seconds)
         if wait_seconds is None:
-            self.ledger.refuse(attempt, refusal.code, refusal.message)
-            return _fall_over(attempt, refusal.code, refusal.message, plan)
+            refused = self.ledger.refuse(
+                attempt,
+                refusal.code,
+                refusal.message,
+                closes_provider=refusal.closes_provider,
+            )
+            return self._fall_over(refused, plan, next_attempt)
         self.ledger.postpone(attempt, refusal.code, refusal.message)
         logger.info("Refused with %s, next try in %s s", refusal.code, wait_seconds)
         return Submission(wait_seconds=wait_seconds, next=next_attempt)
+
+    def _fall_over(self, refused: Attempt, plan: Plan, next_attempt: NextAttempt) -> Submission:
+        """After a refusal that the ledger has: the next attempt. Raises the refusal after the last.
+
+        A refusal of the account closes the provider before anything else is submitted.
+        """
+        code = refused.code or ""
+        if refused.closes_provider:
+            close(
+                self.closures,
+                refused.provider,
+                code,
+                refused.message,
+                asked_at=refused.begun_at,
+                now=self.clock(),
+            )
+        attempts = self.ledger.attempts(refused.job_id)
+        following = after_refusal(plan, refused, next_attempt.offer, attempts)
+        if following is None:
+            raise _REFUSALS.get(code, errors.RequestRefused)(refused.message) from None
+        logger.info(
+            "Refused with %s, goes on from offer %s of the route", code, following.offer + 1
+        )
+        return Submission(wait_seconds=0, next=following, falls_over=True)
 
     def out_of_time(self, next_attempt: NextAttempt) -> Submission:
         """The upload bucket answered slowly. Nothing was begun: a new call has all its time."""
@@ -356,14 +390,6 @@ def _accepted(ticket: Ticket, next_attempt: NextAttempt) -> Submission:
         wait_seconds=next_wait_seconds(0),
         next=_later(next_attempt, next_attempt.tries + 1),
     )
-
-
-def _fall_over(attempt: Attempt, code: str, message: str, plan: Plan) -> Submission:
-    following = after_refusal(plan, attempt, code)
-    if following is None:
-        raise _REFUSALS.get(code, errors.RequestRefused)(message) from None
-    logger.info("Refused with %s, next is offer %s of the route", code, following.offer + 1)
-    return Submission(wait_seconds=0, next=following, falls_over=True)
 
 
 def _ask_again(next_attempt: NextAttempt, seconds: float) -> Submission:

@@ -1,0 +1,97 @@
+"""Closed providers: what closes one, and what opens it again.
+
+A provider is closed when it refuses the account (its token, or for want of credit), not when it
+refuses one model. Its queue is then not served. Every few minutes it is asked by a free call. When
+that accepts the account, the provider is on trial: one job at a time may try it. If none is refused
+for some minutes, it is open. A trial that fails closes it for longer: so an account that is refused
+in spite of a good answer costs few tries.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from dropreel.model import errors
+from dropreel.model.catalog import TITLES, ProviderName
+from dropreel.model.closure import Account, AccountState, Closure
+from dropreel.runtime.log import logger
+
+_FIRST_WAIT = timedelta(minutes=5)
+_MAX_WAIT = timedelta(hours=1)
+
+_TRIAL = timedelta(minutes=4)
+"""Less than the five minutes between two questions: each second one ends a trial."""
+
+_CODES = {
+    AccountState.REFUSED: errors.TokenRejected.__name__,
+    AccountState.NO_CREDIT: errors.NoCredit.__name__,
+}
+
+
+class Closures(Protocol):
+    """The closed providers in the ledger. Reads are strongly consistent."""
+
+    def all(self) -> Sequence[Closure]: ...
+
+    def put(self, closure: Closure, seen: Closure | None) -> bool:
+        """Write it in the place of `seen` (None: the provider is open). False when that has
+        changed."""
+
+    def open(self, seen: Closure) -> bool:
+        """Delete it. False when it has changed."""
+
+
+def close(
+    closures: Closures,
+    provider: ProviderName,
+    code: str,
+    message: str,
+    *,
+    asked_at: datetime,
+    now: datetime,
+) -> None:
+    """Close a provider that refused a call of `asked_at`. May be repeated: the first reason stays.
+
+    A call from before a trial says nothing about it.
+    """
+    seen = closure_of(closures, provider)
+    if seen and (seen.trial_at is None or asked_at < seen.trial_at):
+        return
+    closed = Closure(
+        provider=provider,
+        code=code,
+        message=message,
+        closed_at=now,
+        refusals=seen.refusals + 1 if seen else 1,
+    )
+    if closures.put(closed, seen):
+        logger.warning("Closed %s: %s", TITLES.get(provider, provider), message, error_code=code)
+
+
+def closure_of(closures: Closures, provider: ProviderName) -> Closure | None:
+    return next((it for it in closures.all() if it.provider == provider), None)
+
+
+def after_question(
+    closure: Closure, account: Account, now: datetime, *, at_once: bool = False
+) -> Closure | None:
+    """What becomes of a closure after the provider was asked. None: the provider is open.
+
+    `at_once` leaves out the wait that grows with each trial that failed.
+    """
+    asked = closure.model_copy(update={"asked_at": now})
+    if account.state is not AccountState.ACCEPTED:
+        code = _CODES.get(account.state)
+        if code is None:  # no token, or no answer: it stays as it is
+            return asked
+        return asked.model_copy(update={"code": code, "message": account.message, "trial_at": None})
+    if closure.trial_at is not None:
+        return None if now - closure.trial_at >= _TRIAL else asked
+    if at_once or now - closure.closed_at >= _wait(closure.refusals):
+        return asked.model_copy(update={"trial_at": now})
+    return asked
+
+
+def _wait(refusals: int) -> timedelta:
+    doublings: int = 2 ** min(refusals - 1, 10)
+    return min(_FIRST_WAIT * doublings, _MAX_WAIT)
