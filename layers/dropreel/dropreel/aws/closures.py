@@ -7,7 +7,7 @@ from dropreel.model.closure import Closure
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
-    from mypy_boto3_dynamodb.type_defs import AttributeValueTypeDef, PutItemInputTypeDef
+    from mypy_boto3_dynamodb.type_defs import AttributeValueTypeDef
 
     Item = dict[str, AttributeValueTypeDef]
 
@@ -31,15 +31,14 @@ class DynamoDBClosures:
         return tuple(map(_closure, found["Items"]))
 
     def put(self, closure: Closure, seen: Closure | None) -> bool:
-        written: PutItemInputTypeDef = {
-            "TableName": self._table,
-            "Item": _key(closure) | _item(closure),
-            "ConditionExpression": "attribute_not_exists(pk)",
-        }
         if seen:
-            written |= _if_unchanged(seen)
+            condition: _Condition = _if_unchanged(seen)
+        else:
+            condition = {"ConditionExpression": "attribute_not_exists(pk)"}
         try:
-            self._client.put_item(**written)
+            self._client.put_item(
+                TableName=self._table, Item=_key(closure) | _item(closure), **condition
+            )
         except self._client.exceptions.ConditionalCheckFailedException:
             return False
         return True
@@ -52,12 +51,12 @@ class DynamoDBClosures:
         return True
 
 
-class _IfUnchanged(TypedDict):
+class _Condition(TypedDict, total=False):
     ConditionExpression: str
     ExpressionAttributeValues: "Item"
 
 
-def _if_unchanged(seen: Closure) -> _IfUnchanged:
+def _if_unchanged(seen: Closure) -> _Condition:
     """Whether the item is the one that was seen, whenever the provider was asked since."""
     item = _item(seen)
     values = {f":{name}": item[name] for name in ("closed_at", "trial_at") if name in item}
