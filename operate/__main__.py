@@ -13,8 +13,11 @@ import typer
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, NoRegionError
 from rich.console import Console
 
+from dropreel.model.catalog import TITLES
+from dropreel.model.closure import AccountState
 from operate import prices as price_list
 from operate import tokens
+from operate.accounts import ask_providers, sentence
 from operate.errors import OperateError, WrongUsage
 from operate.redrive import redrive
 from operate.reports.cost import By
@@ -89,7 +92,10 @@ def token(
     ] = None,
     stack: StackName = "dropreel",
 ) -> None:
-    """Store a provider's API token: asks for it without showing it, or reads a line from stdin."""
+    """Store a provider's API token, and ask the provider if it accepts it.
+
+    Asks for the token without showing it, or reads a line from stdin.
+    """
     outputs = outputs_of(stack)
     name = tokens.provider_of(outputs, provider)
     if at_terminal():
@@ -99,6 +105,28 @@ def token(
         typed = sys.stdin.readline()
     tokens.store(outputs, name, typed)
     typer.echo(f"{name}'s API token is stored.")
+    for asked in ask_providers(outputs["WatchFunctionName"]):
+        if TITLES.get(asked.provider, asked.provider) != name:
+            continue
+        if asked.state is AccountState.REFUSED:
+            raise OperateError(sentence(asked))
+        typer.echo(harmless(sentence(asked)))
+
+
+@app.command()
+@plain_errors()
+def providers(stack: StackName = "dropreel") -> None:
+    """Ask the providers, by free calls, if they accept the stored tokens, and what the balance is.
+
+    One that is closed and accepts the account gets jobs again.
+    """
+    watch = outputs_of(stack)["WatchFunctionName"]
+    with Console(stderr=True).status("Asking the providers ..."):
+        answers = ask_providers(watch)
+    for asked in answers:
+        typer.echo(harmless(sentence(asked)))
+    if any(asked.is_closed for asked in answers):
+        raise typer.Exit(1)
 
 
 @app.command()

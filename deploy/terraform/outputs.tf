@@ -70,6 +70,11 @@ output "sweep_function_name" {
   value       = lookup(aws_cloudformation_stack.dropreel.outputs, "SweepFunctionName", null)
 }
 
+output "watch_function_name" {
+  description = "The function that measures the queues, and asks the providers when you call it."
+  value       = lookup(aws_cloudformation_stack.dropreel.outputs, "WatchFunctionName", null)
+}
+
 output "intake_queue_url" {
   description = "Uploads wait here for the intake function."
   value       = lookup(aws_cloudformation_stack.dropreel.outputs, "IntakeQueueUrl", null)

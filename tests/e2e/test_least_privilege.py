@@ -250,14 +250,12 @@ REFUSED: dict[str, dict[str, Call]] = {
         ),
     },
     "watch": {
-        "read a token": READ_TOKEN,
         "read a picture": READ_PICTURE,
         "read a video": READ_VIDEO,
         "start a job": START,
         "answer a waiting job": ANSWER,
         "call a function": INVOKE,
         "announce": ANNOUNCE,
-        "write into the ledger": WRITE_ITEM,
     },
 }
 
@@ -281,7 +279,7 @@ ALLOWED: dict[str, tuple[Call, ...]] = {
         READ_ITEM,
         QUERY,
     ),
-    "watch": (READ_ITEM, QUERY),
+    "watch": (READ_TOKEN, READ_ITEM, QUERY),
 }
 
 STEPS = tuple(REFUSED)

@@ -2,20 +2,24 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 
 import pytest
 
 from dropreel.aws.slots import DynamoDBSlots
+from dropreel.model.closure import Account, AccountState, Closure
 from dropreel.model.metrics import Metric
 from dropreel.render import standstill
+from dropreel.render.closing import AccountCheck
 from dropreel.render.standstill import Watch
-from tests.support.admission_fakes import ANNA, BEN, CLEO, Account, job_named, ledger_table
+from tests.support.admission_fakes import ANNA, BEN, CLEO, job_named, ledger_table
+from tests.support.admission_fakes import Account as AdmissionAccount
 from tests.support.emf import FakeMeter, Recorded, values_in
 from tests.support.fault_account import CONTEXT, load_step
 from tests.support.render_account import LEDGER, render_account
-from tests.support.render_fakes import WAVESPEED
+from tests.support.render_fakes import NOON, RUNCOMFY, WAVESPEED, ScriptedProvider, by_name
 from tests.support.sam_template import of_type
 
 SECRET = {"url": "https://x.example", "secret": "arn:x"}
@@ -23,19 +27,20 @@ WATCH_INPUT = of_type("AWS::Events::Rule")["WatchRule"]["Targets"][0]["Input"]
 
 
 @pytest.fixture
-def at(monkeypatch: pytest.MonkeyPatch) -> Iterator[Account]:
+def at(monkeypatch: pytest.MonkeyPatch) -> Iterator[AdmissionAccount]:
     with ledger_table() as dynamodb:
-        yield Account(dynamodb, monkeypatch)
+        yield AdmissionAccount(dynamodb, monkeypatch)
 
 
-def measured(at: Account, daily_usd: Decimal | None = None) -> dict[str | None, Recorded]:
+def measured(at: AdmissionAccount, daily_usd: Decimal | None = None) -> dict[str | None, Recorded]:
     """By provider."""
     meter, slots = FakeMeter(), DynamoDBSlots(LEDGER, at.dynamodb)
-    Watch(slots, meter, at.clock, {"runcomfy": 10, "wavespeed": 2}, daily_usd).measure()
+    in_flight = {"runcomfy": 10, "wavespeed": 2}
+    Watch(slots, meter, at.clock, in_flight, at.closures.all, daily_usd).measure()
     return {provider: values for (provider, _), values in meter.recorded}
 
 
-def test_measures_each_queue_and_its_slots(at: Account) -> None:
+def test_measures_each_queue_and_its_slots(at: AdmissionAccount) -> None:
     at.open(in_flight={"runcomfy": 10, "wavespeed": 2})
     at.line_up(ANNA, BEN, CLEO, job_named("dora"), route=(WAVESPEED,))
     at.clock.now += timedelta(minutes=7)  # after Anna's start; Cleo started two minutes later
@@ -51,6 +56,7 @@ def test_measures_each_queue_and_its_slots(at: Account) -> None:
         Metric.OLDEST_WAITER_SECONDS: 0,
         Metric.SLOTS_TAKEN: 0,
         Metric.SLOTS_ALLOWED: 10,
+        Metric.PROVIDER_CLOSED: 0,
     }
     assert recorded[None] == {
         Metric.OLDEST_WAITER_SECONDS: 5 * 60,
@@ -58,7 +64,7 @@ def test_measures_each_queue_and_its_slots(at: Account) -> None:
     }
 
 
-def test_measures_the_spend_as_a_share_of_the_days_limit(at: Account) -> None:
+def test_measures_the_spend_as_a_share_of_the_days_limit(at: AdmissionAccount) -> None:
     at.line_up(ANNA, route=(WAVESPEED,))
 
     recorded = measured(at, daily_usd=Decimal("0.16"))
@@ -66,7 +72,7 @@ def test_measures_the_spend_as_a_share_of_the_days_limit(at: Account) -> None:
     assert recorded[None] == {Metric.SPEND_SHARE: 75}
 
 
-def test_an_expired_lease_is_no_slot_taken(at: Account) -> None:
+def test_an_expired_lease_is_no_slot_taken(at: AdmissionAccount) -> None:
     at.admit(ANNA, route=(WAVESPEED,))
     at.clock.now += timedelta(days=90)
 
@@ -74,7 +80,7 @@ def test_an_expired_lease_is_no_slot_taken(at: Account) -> None:
 
 
 def test_a_count_reads_no_more_pages_than_it_needs(
-    at: Account, monkeypatch: pytest.MonkeyPatch
+    at: AdmissionAccount, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def one_a_page(params: dict[str, object], **_: object) -> None:
         params["Limit"] = 1
@@ -112,7 +118,112 @@ def test_the_rules_call_writes_lines_that_cloudwatch_reads(
         ("OldestWaiterSeconds", frozenset(of_runcomfy)): ("Seconds", 0),
         ("SlotsTaken", frozenset(of_runcomfy)): ("Count", 0),
         ("SlotsAllowed", frozenset(of_runcomfy)): ("Count", 3),
+        ("ProviderClosed", frozenset(of_runcomfy)): ("Count", 0),
         ("OldestWaiterSeconds", frozenset({("service", "my-stack")})): ("Seconds", 0),
         ("SweepsDone", frozenset({("service", "my-stack")})): ("Count", 0),
         ("SpendShare", frozenset({("service", "my-stack")})): ("Percent", 0),
     }
+
+
+# The providers that are closed
+
+
+CLOSED = Closure(provider="runcomfy", code="NoCredit", message="Empty.", closed_at=NOON)
+ACCEPTED = Account(state=AccountState.ACCEPTED, balance_usd=12.5)
+EMPTY = Account(state=AccountState.NO_CREDIT, balance_usd=0, message="The balance is 0 USD.")
+
+
+def check_of(
+    at: AdmissionAccount, runcomfy: Account, wavespeed: Account = ACCEPTED
+) -> AccountCheck:
+    providers = ScriptedProvider("runcomfy"), ScriptedProvider("wavespeed")
+    providers[0].account, providers[1].account = runcomfy, wavespeed
+    ticks = iter(range(100))
+    return AccountCheck(
+        closures=at.closures,
+        names=("runcomfy", "wavespeed"),
+        providers=by_name(*providers),
+        clock=at.clock,
+        timer=lambda: 0.25 * next(ticks),
+    )
+
+
+def test_a_closed_provider_that_accepts_the_account_is_open_after_a_trial(
+    at: AdmissionAccount,
+) -> None:
+    check = check_of(at, ACCEPTED)
+    at.closures.put(CLOSED, None)
+    at.admit(ANNA, route=(RUNCOMFY,))
+    at.admit(BEN, minute=1, route=(RUNCOMFY,))
+
+    for minute, holders in {5: ["anna"], 10: ["anna", "ben"]}.items():
+        at.clock.now = NOON + timedelta(minutes=minute)
+        at.open(in_flight=2)
+        check.ask_closed()
+        at.admission.serve_waiting(f"minute {minute}")
+        assert at.holders == {"runcomfy": holders}
+
+    assert at.closures.all() == ()
+
+
+def test_only_closed_providers_are_asked_every_five_minutes(at: AdmissionAccount) -> None:
+    check = check_of(at, EMPTY)
+    asked: list[str] = []
+
+    def provider_of(name: str) -> ScriptedProvider:
+        asked.append(name)
+        return ScriptedProvider(name)
+
+    replace(check, providers=provider_of).ask_closed()
+    assert asked == []
+    at.closures.put(CLOSED.model_copy(update={"provider": "wavespeed"}), None)
+    at.closures.put(CLOSED.model_copy(update={"provider": "of an older version"}), None)
+    replace(check, providers=provider_of).ask_closed()
+    assert asked == ["wavespeed"]
+
+
+def test_a_closed_provider_is_measured_until_it_is_open(at: AdmissionAccount) -> None:
+    at.closures.put(CLOSED, None)
+    assert measured(at)["runcomfy"][Metric.PROVIDER_CLOSED] == 1
+    assert measured(at)["wavespeed"][Metric.PROVIDER_CLOSED] == 0
+
+    at.closures.put(CLOSED.model_copy(update={"trial_at": NOON}), CLOSED)
+
+    assert measured(at)["runcomfy"][Metric.PROVIDER_CLOSED] == 1
+
+
+def test_a_person_who_asks_hears_of_each_provider_and_waits_for_no_trial(
+    at: AdmissionAccount,
+) -> None:
+    at.closures.put(CLOSED, None)
+    at.closures.put(CLOSED.model_copy(update={"provider": "wavespeed"}), None)
+
+    runcomfy, wavespeed = check_of(at, ACCEPTED, EMPTY).ask_all()
+
+    assert runcomfy.model_dump(mode="json") == {
+        "provider": "runcomfy",
+        "state": "token accepted",
+        "balance_usd": 12.5,
+        "message": "",
+        "milliseconds": 250,
+        "is_closed": False,
+        "is_on_trial": True,
+    }
+    assert (wavespeed.state, wavespeed.is_closed) == (AccountState.NO_CREDIT, True)
+    assert wavespeed.message == "The balance is 0 USD."
+
+
+def test_a_provider_that_is_closed_while_it_is_asked_stays_closed(at: AdmissionAccount) -> None:
+    on_trial = CLOSED.model_copy(update={"trial_at": NOON - timedelta(hours=1)})
+    again = CLOSED.model_copy(update={"closed_at": NOON + timedelta(seconds=1), "refusals": 2})
+    at.closures.put(on_trial, None)
+
+    class ClosedMeanwhile(ScriptedProvider):
+        def ask_account(self) -> Account:
+            assert at.closures.put(again, on_trial)
+            return ACCEPTED
+
+    check = replace(check_of(at, ACCEPTED), providers=by_name(ClosedMeanwhile()))
+    check.ask_closed()
+
+    assert at.closures.all() == (again,)

@@ -5,6 +5,7 @@ import os
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
+from io import BytesIO
 from typing import Any
 
 import boto3
@@ -12,20 +13,28 @@ import pytest
 from botocore.client import BaseClient
 from botocore.config import Config
 from botocore.exceptions import ClientError
+from botocore.response import StreamingBody
 from botocore.stub import Stubber
 from moto import mock_aws
 from typer.testing import CliRunner, Result
 
+from dropreel.model.closure import AccountState, AskedProvider
 from local.embedded import PROJECT
 from operate.__main__ import app
 
 TOKEN = "rc-0123456789"
 QUEUE = "https://sqs.eu-central-1.amazonaws.com/123456789012/dead"
-PLAIN = {"SweepFunctionName": "dropreel-sweep:live", "IntakeDeadLettersUrl": QUEUE}
+WATCH = "dropreel-watch:live"
+PLAIN = {
+    "SweepFunctionName": "dropreel-sweep:live",
+    "WatchFunctionName": WATCH,
+    "IntakeDeadLettersUrl": QUEUE,
+}
 COMMANDS = (
     ["token"],
     ["sweep"],
     ["prices"],
+    ["providers"],
     ["redrive-uploads"],
     ["rerun", "--failed-since", "1h"],
     ["jobs"],
@@ -54,6 +63,13 @@ class Account:
         self, service: str, operation: str, response: dict[str, Any], expected: dict[str, Any]
     ) -> None:
         self.stubs[service].add_response(operation, response, expected)
+
+    def answer_about(self, *asked: AskedProvider) -> None:
+        """As the function watch does."""
+        told = json.dumps([it.model_dump(mode="json") for it in asked]).encode()
+        call = {"FunctionName": WATCH, "Payload": '{"ask": "providers"}'}
+        payload = StreamingBody(BytesIO(told), len(told))
+        self.answer("lambda", "invoke", {"Payload": payload}, call)
 
     def refuse(self, service: str, operation: str, code: str, words: str) -> None:
         self.stubs[service].add_client_error(operation, code, words)
@@ -125,14 +141,99 @@ def test_a_token_is_stored_and_never_shown(
 ) -> None:
     monkeypatch.setattr("operate.__main__.at_terminal", lambda: is_terminal)
     account.deploy_secrets(*providers, stack="my stack")
+    account.answer_about(asked("runcomfy"), asked("wavespeed"), asked("Other"))
 
     said = operate("token", "--stack", "my stack", *arguments, typed=f"  {TOKEN} \r\nmore\n")
 
     assert said.exit_code == 0, said.output
     assert account.stored() == {f"{stored} of my stack": TOKEN}
-    assert said.stdout.splitlines()[-1] == f"{stored}'s API token is stored."
+    assert said.stdout.splitlines()[-2:] == [
+        f"{stored}'s API token is stored.",
+        f"{stored} accepts the token.",
+    ]
     assert (f"{stored}'s API token: " in said.output) is is_terminal
     assert TOKEN not in said.output + caplog.text
+
+
+def asked(
+    provider: str = "runcomfy", state: AccountState = AccountState.ACCEPTED, **changes: object
+) -> AskedProvider:
+    given = {"milliseconds": 80, "is_closed": False, "is_on_trial": False} | changes
+    return AskedProvider.model_validate({"provider": provider, "state": state} | given)
+
+
+@pytest.mark.parametrize(
+    ("answer", "exit_code", "words"),
+    [
+        (asked(balance_usd=12.5), 0, "RunComfy accepts the token. Balance: 12.50 USD."),
+        (
+            asked(is_on_trial=True),
+            0,
+            "RunComfy accepts the token. It was closed: now it gets one job at a time, and after 5 "
+            "minutes all.",
+        ),
+        (
+            asked(state=AccountState.REFUSED, message="RunComfy does not accept the token (401)."),
+            1,
+            "RunComfy does not accept the token (401).",
+        ),
+        (
+            asked(state=AccountState.NO_CREDIT, message="The balance is 0 USD.", is_closed=True),
+            0,
+            "The balance is 0 USD. It is closed: its jobs wait.",
+        ),
+        (
+            asked(state=AccountState.UNKNOWN, message="RunComfy gave no answer."),
+            0,
+            "Whether RunComfy accepts the token is unknown: RunComfy gave no answer.",
+        ),
+    ],
+)
+def test_a_stored_token_is_tried_at_once(
+    account: Account, answer: AskedProvider, exit_code: int, words: str
+) -> None:
+    account.deploy_secrets("RunComfy")
+    account.answer_about(answer, asked("wavespeed", AccountState.NO_TOKEN))
+
+    said = operate("token", typed=TOKEN)
+
+    assert said.exit_code == exit_code
+    assert said.output.splitlines()[-2:] == ["RunComfy's API token is stored.", words]
+
+
+@pytest.mark.parametrize(("is_closed", "exit_code"), [(True, 1), (False, 0)])
+def test_a_person_may_ask_the_providers_without_storing_a_token(
+    account: Account, is_closed: bool, exit_code: int
+) -> None:
+    account.deploy(PLAIN)
+    empty = asked(
+        state=AccountState.NO_CREDIT, message="RunComfy has no credit.", is_closed=is_closed
+    )
+    none = asked("wavespeed", AccountState.NO_TOKEN, message="No token is stored for WaveSpeed.")
+    account.answer_about(empty, none)
+
+    said = operate("providers")
+
+    waits = " It is closed: its jobs wait." if is_closed else ""
+    assert said.exit_code == exit_code
+    assert said.stdout.splitlines() == [
+        f"RunComfy has no credit.{waits}",
+        "No token is stored for WaveSpeed.",
+    ]
+
+
+def test_a_token_is_stored_also_when_it_cannot_be_tried(account: Account) -> None:
+    account.deploy_secrets("RunComfy")
+    call = {"FunctionName": WATCH, "Payload": '{"ask": "providers"}'}
+    account.answer("lambda", "invoke", {"FunctionError": "Unhandled"}, call)
+
+    said = operate("token", typed=TOKEN)
+
+    assert said.exit_code == 1
+    assert account.stored() == {"RunComfy of dropreel": TOKEN}
+    assert said.output.splitlines()[-1] == (
+        "The providers were not asked (Unhandled): see the log group /aws/lambda/dropreel-watch"
+    )
 
 
 @pytest.mark.parametrize("is_terminal", [True, False])

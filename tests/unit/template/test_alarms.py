@@ -55,7 +55,12 @@ def written(
         monkeypatch.setenv("POWERTOOLS_SERVICE_NAME", dashboard.STACK)
         meter = EmfMeter()
         Watch(
-            NobodyWaits(), meter, lambda: datetime.now(UTC), dict.fromkeys(TITLES, 2), Decimal(5)
+            NobodyWaits(),
+            meter,
+            lambda: datetime.now(UTC),
+            dict.fromkeys(TITLES, 2),
+            closures=tuple,
+            daily_usd=Decimal(5),
         ).measure()
         assert isinstance(READY.detail, VideoReady)
         render = READY.detail.render
@@ -129,7 +134,8 @@ def test_the_dashboard_shows_each_metric_each_provider_and_each_alarm(
     on_it = dashboard.shown()
     (states,) = (it for it in dashboard.body()["widgets"] if it["type"] == "alarm")
 
-    assert {it.metric for it in on_it if it.namespace == "Dropreel"} == {*Metric} - {"SweepsDone"}
+    only_alarms = {"SweepsDone", "ProviderClosed"}
+    assert {it.metric for it in on_it if it.namespace == "Dropreel"} == {*Metric} - only_alarms
     assert {value for it in on_it for name, value in it.dimensions if name == "provider"} == {
         *TITLES
     }

@@ -144,7 +144,11 @@ RIGHTS: dict[str, dict[str, str]] = {
         "IntakeQueue": "sqs: SendMessage",
         "UndeliveredEvents": "sqs: SendMessage",  # what it fails on itself
     },
-    "Watch": {**OF_EVERY_FUNCTION, "Ledger": "dynamodb: GetItem Query"},
+    "Watch": {
+        **OF_EVERY_FUNCTION,
+        **OF_WHO_CALLS_PROVIDERS,
+        "Ledger": "dynamodb: DeleteItem GetItem PutItem Query",
+    },
     "Notify": {
         **OF_EVERY_FUNCTION,
         "NotifyTopic": "sns: Publish",

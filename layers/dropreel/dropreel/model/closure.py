@@ -37,6 +37,10 @@ class AccountState(StrEnum):
     UNKNOWN = "no usable answer"
 
 
+ASK_PROVIDERS = {"ask": "providers"}
+"""What the function watch is called with by a person who wants to know at once."""
+
+
 class Account(BaseModel, frozen=True):
     """A provider's answer to a free call with the stored token."""
 
@@ -45,3 +49,12 @@ class Account(BaseModel, frozen=True):
         default=None, description="None when the provider does not say."
     )
     message: str = Field(default="", description="In words, without any URL or token.")
+
+
+class AskedProvider(Account, frozen=True):
+    """What a person hears who asks the providers."""
+
+    provider: ProviderName
+    milliseconds: int = Field(description="That the answer took.")
+    is_closed: bool = Field(description="Whether no job is submitted to it at present.")
+    is_on_trial: bool = Field(description="Whether one job at a time is.")

@@ -180,10 +180,13 @@ class TokenMissing(DropreelError):
 
 
 class TokenRejected(DropreelError):
-    """The provider does not accept the token."""
+    """The provider does not accept the token, or not for this model."""
 
     retryable = True
-    advice = f"Ask your operator to store a valid API token of the provider. Then {_AGAIN}."
+    advice = (
+        "Ask your operator to store a valid API token of the provider, of an account that may use "
+        f"this model. Then {_AGAIN}."
+    )
 
 
 class NoCredit(DropreelError):

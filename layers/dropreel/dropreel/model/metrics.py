@@ -27,6 +27,7 @@ class Metric(StrEnum):
     OLDEST_WAITER_SECONDS = "OldestWaiterSeconds"
     SLOTS_TAKEN = "SlotsTaken"
     SLOTS_ALLOWED = "SlotsAllowed"
+    PROVIDER_CLOSED = "ProviderClosed"  # 0 or 1; 1 on trial, too
     # Of the stack, every five minutes
     SPEND_SHARE = "SpendShare"  # of DailySpendLimitUsd
 

@@ -7,13 +7,16 @@ for some minutes, it is open. A trial that fails closes it for longer: so an acc
 in spite of a good answer costs few tries.
 """
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
 
 from dropreel.model import errors
 from dropreel.model.catalog import TITLES, ProviderName
-from dropreel.model.closure import Account, AccountState, Closure
+from dropreel.model.closure import Account, AccountState, AskedProvider, Closure
+from dropreel.model.provider import Provider
 from dropreel.runtime.log import logger
 
 _FIRST_WAIT = timedelta(minutes=5)
@@ -90,6 +93,60 @@ def after_question(
     if at_once or now - closure.closed_at >= _wait(closure.refusals):
         return asked.model_copy(update={"trial_at": now})
     return asked
+
+
+@dataclass(frozen=True)
+class AccountCheck:
+    """Asks the providers about our account, and opens those that accept it."""
+
+    closures: Closures
+    names: Collection[ProviderName]
+    providers: Callable[[ProviderName], Provider]
+    clock: Callable[[], datetime]
+    timer: Callable[[], float] = time.perf_counter
+
+    def ask_closed(self) -> None:
+        """Every few minutes: only those that are closed."""
+        for closure in self.closures.all():
+            if closure.provider in self.names:
+                self._settle(closure, self.providers(closure.provider).ask_account())
+
+    def ask_all(self) -> list[AskedProvider]:
+        """For a person who has just done something about it."""
+        return [self._ask(name) for name in self.names]
+
+    def _ask(self, name: ProviderName) -> AskedProvider:
+        begun = self.timer()
+        account = self.providers(name).ask_account()
+        milliseconds = round(1000 * (self.timer() - begun))
+        closure = closure_of(self.closures, name)
+        if closure:
+            closure = self._settle(closure, account, at_once=True)
+        return AskedProvider(
+            **account.model_dump(),
+            provider=name,
+            milliseconds=milliseconds,
+            is_closed=closure is not None and closure.max_in_flight == 0,
+            is_on_trial=closure is not None and closure.max_in_flight > 0,
+        )
+
+    def _settle(
+        self, closure: Closure, account: Account, *, at_once: bool = False
+    ) -> Closure | None:
+        """Returns what the closure is now. Another call that changed it meanwhile is right."""
+        after = after_question(closure, account, self.clock(), at_once=at_once)
+        done = self.closures.put(after, closure) if after else self.closures.open(closure)
+        if not done:
+            return closure_of(self.closures, closure.provider)
+        state = "open" if after is None else "closed" if after.max_in_flight == 0 else "on trial"
+        logger.info(
+            "%s is %s: %s",
+            TITLES.get(closure.provider, closure.provider),
+            state,
+            account.message or account.state,
+            provider=closure.provider,
+        )
+        return after
 
 
 def _wait(refusals: int) -> timedelta:

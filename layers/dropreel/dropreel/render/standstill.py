@@ -1,12 +1,13 @@
 """Watch: measures what tells of a standstill, because then no job runs that could."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Protocol
 
 from dropreel.model.catalog import ProviderName
+from dropreel.model.closure import Closure
 from dropreel.model.metrics import Meter, Metric
 from dropreel.render.admission import Lease, Waiter
 from dropreel.render.spending import Day
@@ -33,13 +34,17 @@ class Watch:
     meter: Meter
     clock: Callable[[], datetime]
     in_flight: Mapping[ProviderName, int]
+    closures: Callable[[], Iterable[Closure]]
     daily_usd: Decimal | None = None
 
     def measure(self) -> None:
         now = self.clock()
+        closed = {it.provider for it in self.closures()}
         standings = {provider: self._standing(provider, now) for provider in self.in_flight}
         for provider, standing in standings.items():
-            self.meter.record(standing, provider=provider)
+            self.meter.record(
+                standing | {Metric.PROVIDER_CLOSED: int(provider in closed)}, provider=provider
+            )
         oldest = (standing[Metric.OLDEST_WAITER_SECONDS] for standing in standings.values())
         self.meter.record(
             {
