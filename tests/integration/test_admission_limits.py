@@ -673,7 +673,7 @@ def test_jobs_of_a_closed_provider_wait_at_their_places_until_it_is_open(at: Acc
 
     assert at.notified == ["anna", "ben"]  # before
     assert (at.holders, at.waiting, at.refused) == ({}, ["anna", "ben", "cleo"], {})
-    assert (at.spent, at.renders) == (0, 0)
+    assert (at.spent, at.renders) == (Decimal(0), 0)
     at.closures.open(CLOSED)
     at.admission.serve_waiting("another minute later")
     assert at.notified == ["anna", "ben", "anna", "ben"]

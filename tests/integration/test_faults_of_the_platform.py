@@ -17,6 +17,7 @@ from botocore.client import BaseClient
 from botocore.exceptions import ClientError
 
 from dropreel.aws.bus import EventNotTaken
+from dropreel.aws.closures import DynamoDBClosures
 from dropreel.aws.slots import DynamoDBSlots
 from dropreel.model.catalog import TITLES
 from dropreel.model.errors import DropreelError, RenderTimedOut, RequestForgotten
@@ -492,8 +493,9 @@ def test_admit_cut_off_anywhere_gives_one_slot(fault: Fault, aws: Platform) -> N
 def test_sweep_cut_off_anywhere_serves_the_waiting_jobs(fault: Fault, aws: Platform) -> None:
     executions, ledger = FakeExecutions(), aws.account.ledger
     slots, clock = DynamoDBSlots(LEDGER, aws.account.dynamodb), partial(datetime.now, UTC)
-    paused = admission_with(slots, executions, ledger, clock, in_flight=0)
-    resumed = admission_with(slots, executions, ledger, clock, in_flight=MANY_SLOTS)
+    closures = DynamoDBClosures(LEDGER, aws.account.dynamodb)
+    paused = admission_with(slots, executions, ledger, clock, closures, in_flight=0)
+    resumed = admission_with(slots, executions, ledger, clock, closures, in_flight=MANY_SLOTS)
 
     def waiting_job() -> Job:
         request = request_of(aws.dropped_job().job)

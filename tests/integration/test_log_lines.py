@@ -28,6 +28,7 @@ from tests.support.render_fakes import (
     RUNCOMFY,
     TICKET,
     FakeClock,
+    MemoryClosures,
     ScriptedProvider,
     by_name,
 )
@@ -139,7 +140,7 @@ def test_line_about_another_job_names_that_one(account: RenderAccount, lines: Li
     later = JOB.model_copy(update={"id": "bert-0123456789abcdef", "folder": "bert/"})
     app = load_step("conclude")
     stand_in(app)
-    app.admission = admission_with(slots, executions, account.ledger, FakeClock())
+    app.admission = admission_with(slots, executions, account.ledger, FakeClock(), MemoryClosures())
     for job in (JOB, later):
         request = request_of(job)
         executions.wait(job.execution_name, request.task_token)

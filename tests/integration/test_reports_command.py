@@ -12,6 +12,7 @@ from moto.stepfunctions.models import stepfunctions_backends
 from typer.testing import CliRunner, Result
 
 from dropreel.aws.uploads import UsedUploads
+from dropreel.model.events import JobChecked
 from dropreel.model.job import Job
 from dropreel.model.ledger import ListedRun, Outcome
 from dropreel.model.messages import NextAttempt
@@ -68,7 +69,7 @@ class Account:
             ),
             "ended_at": NOW,
         }
-        if outcome.detail.render:
+        if not isinstance(outcome.detail, JobChecked) and outcome.detail.render:
             changed["render"] = outcome.detail.render.model_copy(update={"attempts": (made,)})
         ended = Outcome(detail=outcome.detail.model_copy(update=changed))
         self.ledger.end(job, NOW, ended, NOW)

@@ -58,6 +58,7 @@ def start(to: Display, waiting_before: Any = lambda waiter, at_most: 3) -> None:
         find_attempt=unused,
         clock=unused,
         limits=Limits(in_flight={}, lease={}),
+        closures=unused,
     )
     to.job_started(request, waiter, admission)
 
