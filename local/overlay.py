@@ -23,6 +23,7 @@ from standin_videos import download_from
 app.download = download_from(*os.environ["STANDINS"].split(","))
 handler = app.handler
 """
+_UNKNOWN = ("AWS::Events::Archive", "AWS::Events::EventBusPolicy")
 _URL = re.compile(r'("(\w+)": \{"url": )"[^"]*"')
 
 
@@ -37,6 +38,7 @@ def lay_over(
     `standins` has the stand-ins' URLs by provider; `max_wait_seconds` shortens the waits between
     polls, for tests.
     """
+    leave_out_what_is_unknown(template)
     resources = template["Resources"]
     _call_the_standins(template["Globals"]["Function"]["Environment"]["Variables"], standins)
     _fetch_from_the_standins(resources["DeliverFunction"]["Properties"], folder, standins)
@@ -54,6 +56,18 @@ def lay_over(
     del resources["FailuresQuery"]  # MiniStack knows no queries of logs
     machine = resources["RenderStateMachine"]["Properties"]
     machine["DefinitionUri"] = str(_definition(folder, max_wait_seconds))
+
+
+def leave_out_what_is_unknown(template: dict[str, Any]) -> None:
+    """MiniStack refuses a stack with a resource of a type that it does not know."""
+    for name, resource in list(template["Resources"].items()):
+        if resource["Type"] in _UNKNOWN:
+            del template["Resources"][name]
+            template["Outputs"] = {
+                output: it
+                for output, it in template["Outputs"].items()
+                if f'"{name}' not in json.dumps(it)
+            }
 
 
 def _call_the_standins(variables: dict[str, Any], standins: Mapping[str, str]) -> None:

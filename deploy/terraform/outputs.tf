@@ -45,6 +45,11 @@ output "event_bus_arn" {
   value       = lookup(aws_cloudformation_stack.dropreel.outputs, "EventBusArn", null)
 }
 
+output "event_archive_arn" {
+  description = "The archive to replay events from."
+  value       = lookup(aws_cloudformation_stack.dropreel.outputs, "EventArchiveArn", null)
+}
+
 output "state_machine_arn" {
   description = "One execution of it renders one job."
   value       = lookup(aws_cloudformation_stack.dropreel.outputs, "StateMachineArn", null)

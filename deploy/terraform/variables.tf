@@ -372,6 +372,28 @@ variable "keep_work_days" {
   }
 }
 
+variable "keep_events_days" {
+  description = "How many days an archive of the event bus keeps Dropreel's events, so that a consumer that was down can get them again. 0 is no archive."
+  type        = string
+  default     = "30"
+  nullable    = false
+  validation {
+    condition     = can(regex("^(?:^(0|[1-9][0-9]{0,3})$)$", var.keep_events_days))
+    error_message = "KeepEventsDays: must be 0 to 9999."
+  }
+}
+
+variable "event_reader_accounts" {
+  description = "Other accounts that may make rules for Dropreel's events on the bus that this stack makes, with commas between. They see all folders."
+  type        = string
+  default     = ""
+  nullable    = false
+  validation {
+    condition     = can(regex("^(?:^(|[0-9]{12}(,[0-9]{12}){0,49})$)$", var.event_reader_accounts))
+    error_message = "EventReaderAccounts: must be at most 50 account ids of 12 digits, with commas between and no spaces."
+  }
+}
+
 variable "log_retention_days" {
   description = "How many days the logs are kept."
   type        = number
@@ -438,6 +460,8 @@ locals {
     KeepUploadsDays              = var.keep_uploads_days
     KeepVideosDays               = var.keep_videos_days
     KeepWorkDays                 = var.keep_work_days
+    KeepEventsDays               = var.keep_events_days
+    EventReaderAccounts          = var.event_reader_accounts
     LogRetentionDays             = var.log_retention_days
     Architecture                 = var.architecture
     Tracing                      = var.tracing

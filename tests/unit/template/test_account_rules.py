@@ -67,6 +67,7 @@ KEYED: dict[str, dict[str, Any]] = {
         "KmsKeyIdentifier": {"Ref": "KmsKeyArn"},
         "DeadLetterConfig": {"Arn": {"GetAtt": "UndeliveredEvents.Arn"}},
     },
+    "AWS::Events::Archive": {"KmsKeyIdentifier": {"Ref": "KmsKeyArn"}},
     "AWS::Logs::LogGroup": {"KmsKeyId": {"Ref": "KmsKeyArn"}},
     "AWS::SNS::Topic": {"KmsMasterKeyId": {"Ref": "KmsKeyArn"}},
 }
@@ -166,8 +167,8 @@ def statements_of_the_page(heading: str) -> list[dict[str, Any]]:
 def test_the_page_lets_each_service_use_the_key_that_does_so_by_itself() -> None:
     logs, look, bus, queues, alarms = statements_of_the_page("One KMS key for all")
 
-    # As the pages "Encrypt log data in CloudWatch Logs", "Authorizing EventBridge", "Amazon SQS key
-    # management" and "Amazon SNS key management" ask.
+    # As the pages "Encrypt log data in CloudWatch Logs", "Authorizing EventBridge", "Encrypting
+    # EventBridge archives", "Amazon SQS key management" and "Amazon SNS key management" ask.
     assert logs["Principal"] == {"Service": "logs.REGION.amazonaws.com"}
     assert set(logs["Action"]) == {
         *("kms:Encrypt", "kms:Decrypt", "kms:ReEncrypt*", "kms:GenerateDataKey*", "kms:Describe*"),
@@ -179,7 +180,8 @@ def test_the_page_lets_each_service_use_the_key_that_does_so_by_itself() -> None
         assert it["Principal"] == {"Service": "events.amazonaws.com"}
     assert look["Action"] == "kms:DescribeKey"  # it has no encryption context
     assert "Condition" not in look
-    assert bus["Action"] == queues["Action"] == ["kms:GenerateDataKey", "kms:Decrypt"]
+    assert queues["Action"] == ["kms:GenerateDataKey", "kms:Decrypt"]
+    assert bus["Action"] == [*queues["Action"], "kms:ReEncrypt*"]  # the archive, too
     bus_arn = "kms:EncryptionContext:aws:events:event-bus:arn"
     name = of_type("AWS::Events::EventBus")["EventBus"]["Name"]
     assert name == {"Ref": "AWS::StackName"}

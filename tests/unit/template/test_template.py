@@ -19,6 +19,7 @@ from dropreel.inbox import sweep as inbox_sweep
 from dropreel.media import shut_in
 from dropreel.model import catalog, overrides
 from dropreel.model.catalog import MODELS, TITLES
+from dropreel.model.events import SOURCE
 from dropreel.model.messages import NextAttempt, PlannedOffer
 from dropreel.model.provider import Unclear, Unreachable
 from dropreel.model.timing import next_wait_seconds, throttled_wait_seconds
@@ -219,11 +220,86 @@ def test_the_rule_hears_their_bucket_and_its_prefix_alone() -> None:
         ({"ExistingUploadBucket": "a-b", "ExistingVideoBucket": "a-b"}, "the same bucket"),
         ({"ExistingUploadBucket": "a-b", "KeepUploadsDays": "100"}, "KeepUploadsDays"),
         ({"ExistingVideoBucket": "a-b", "KeepVideosDays": "100"}, "KeepVideosDays"),
+        (THEIRS | {"EventReaderAccounts": "111122223333"}, "EventReaderAccounts"),
     ],
 )
 def test_a_wrong_combination_is_refused(parameters: dict[str, str], says: str) -> None:
     with pytest.raises(RuntimeError, match=says):
         made(**parameters)
+
+
+# The archive, and other accounts
+
+
+@pytest.mark.parametrize(
+    ("parameters", "bus"),
+    [({}, {"GetAtt": "EventBus.Arn"}), (THEIRS, {"Ref": "ExistingEventBusArn"})],
+    ids=["ours", "theirs"],
+)
+def test_the_archive_keeps_our_events_of_either_bus(
+    parameters: dict[str, str], bus: dict[str, str]
+) -> None:
+    template = made(**parameters)
+
+    assert (
+        template["Resources"]["EventArchive"]["Properties"].items()
+        >= {
+            "SourceArn": bus,
+            "EventPattern": {"source": [SOURCE]},
+            "RetentionDays": {"Ref": "KeepEventsDays"},
+        }.items()
+    )
+    assert template["Outputs"]["EventArchiveArn"]["Value"] == {"GetAtt": "EventArchive.Arn"}
+
+
+def test_without_days_there_is_no_archive() -> None:
+    template = made(KeepEventsDays="0")
+    taken = re.compile(PARAMETERS["KeepEventsDays"]["AllowedPattern"])
+
+    assert "EventArchive" not in json.dumps(template["Resources"] | template["Outputs"])
+    # EventBridge keeps events for ever for 0 days, however it is written.
+    assert not [days for days in ("00", "000", "", "-1", "1.5") if taken.search(days)]
+
+
+READERS = "111122223333,444455556666"
+OF_WHO_KEEPS_RULES = {
+    *("events:DescribeRule", "events:DeleteRule", "events:DisableRule", "events:EnableRule"),
+    *("events:PutTargets", "events:RemoveTargets", "events:ListTargetsByRule"),
+    *("events:TagResource", "events:UntagResource", "events:ListTagsForResource"),
+}
+
+
+def reader_statements(**parameters: str) -> list[dict[str, Any]]:
+    return [
+        it["Properties"]["Statement"]
+        for it in made(**parameters)["Resources"].values()
+        if it["Type"] == "AWS::Events::EventBusPolicy"
+    ]
+
+
+def test_other_accounts_make_rules_for_our_events_and_change_no_others() -> None:
+    make, keep = reader_statements(EventReaderAccounts=READERS)
+
+    own = {"events:creatorAccount": "${aws:PrincipalAccount}"}
+    assert (make["Action"], set(keep["Action"])) == ("events:PutRule", OF_WHO_KEEPS_RULES)
+    assert keep["Condition"] == {"StringEqualsIfExists": own}
+    assert make["Condition"] == {
+        "StringEqualsIfExists": own,
+        "ForAllValues:StringEquals": {"events:source": SOURCE},
+        "Null": {"events:source": "false"},
+    }
+    for statement in (make, keep):
+        assert statement["Effect"] == "Allow"
+        assert statement["Principal"] == {"AWS": {"Split": [",", {"Ref": "EventReaderAccounts"}]}}
+        assert statement["Resource"]["Sub"].endswith(":rule/${EventBus}/*")
+
+
+def test_no_other_account_has_rights_on_the_bus_by_default() -> None:
+    taken = re.compile(PARAMETERS["EventReaderAccounts"]["AllowedPattern"])
+
+    assert reader_statements() == []
+    assert taken.search(READERS)
+    assert not [it for it in ("*", "1111", "111122223333,", f"{READERS}, 1") if taken.search(it)]
 
 
 @pytest.mark.parametrize("prefix", ["", "inbox", "/inbox/", "a//b/", "*/", "${x}/", "../", "ä/"])
