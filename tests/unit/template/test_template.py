@@ -27,7 +27,7 @@ from dropreel.outcome import full_sweep as sweeping
 from dropreel.providers import tokens, wavespeed
 from dropreel.providers.runcomfy import RunComfy
 from dropreel.providers.wavespeed import WaveSpeed
-from dropreel.render import attempts, prepare, submission
+from dropreel.render import attempts, display, prepare, submission
 from dropreel.runtime import settings
 from local import demo
 from local.embedded import PROJECT
@@ -513,6 +513,15 @@ def test_a_function_outlives_the_longest_call() -> None:
     for step, needed_seconds in needs_seconds.items():
         assert needed_seconds <= timeout_seconds(f"{step}Function") <= LAMBDA_AT_MOST_SECONDS, step
     assert timeout_seconds("SweepFunction") > sweeping.MAX_DESCRIBED / 10
+
+
+def test_an_event_for_display_is_sent_within_the_time_that_must_be_left() -> None:
+    sent_seconds = _all_tries_seconds(clients.DISPLAY)
+
+    assert sent_seconds == 3  # one try
+    assert _all_tries_seconds(clients.TABLE) + sent_seconds <= display.NEEDS_SECONDS
+    for step in ("Admit", "Submit"):
+        assert timeout_seconds(f"{step}Function") > display.NEEDS_SECONDS
 
 
 def _all_tries_seconds(config: Any) -> float:  # noqa: ANN401 - the stubs know no field of it

@@ -5,6 +5,7 @@ log: it never fails the step, and sending is tried once.
 """
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
 
@@ -23,8 +24,10 @@ from dropreel.model.job import Job
 from dropreel.model.ledger import Attempt
 from dropreel.model.messages import AdmitRequest, SubmitRequest
 from dropreel.model.provider import Ticket
-from dropreel.render.admission import Admission, Waiter
 from dropreel.runtime.log import logger
+
+if TYPE_CHECKING:  # submit needs no admission, and starts sooner without
+    from dropreel.render.admission import Admission, Waiter
 
 NEEDS_SECONDS = 45
 """With less time left nothing is sent: the step must end in time. All tries to read the ledger and
@@ -41,7 +44,7 @@ class Display:
         self._state_machine_arn = state_machine_arn
         self._seconds_left = seconds_left
 
-    def job_started(self, request: AdmitRequest, waiter: Waiter, admission: Admission) -> None:
+    def job_started(self, request: AdmitRequest, waiter: "Waiter", admission: "Admission") -> None:
         """`waiter` is the run's first place in a queue."""
 
         def detail() -> JobStarted:
