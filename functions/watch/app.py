@@ -25,12 +25,12 @@ check = AccountCheck(
     closures=closures,
     names=tuple(settings.providers),
     providers=partial(provider_of, settings=settings),
-    clock=partial(datetime.now, UTC),
+    clock=lambda: datetime.now(UTC),
 )
 watch = Watch(
     queues=DynamoDBSlots(settings.ledger_table),
     meter=EmfMeter(),
-    clock=partial(datetime.now, UTC),
+    clock=lambda: datetime.now(UTC),
     in_flight=limits.in_flight,
     closures=closures.all,
     daily_usd=limits.daily_usd,

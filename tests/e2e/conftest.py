@@ -181,7 +181,7 @@ class Stack:
         value: str = values[name]
         return value
 
-    def operate(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    def operate(self, *arguments: str, typed: str = "") -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
             [sys.executable, "-m", "operate", *arguments],
             cwd=PROJECT,
@@ -190,10 +190,17 @@ class Stack:
                 **self.environment,
                 "PYTHONPATH": os.pathsep.join([str(PROJECT), str(PROJECT / "layers/dropreel")]),
             },
+            input=typed,
             capture_output=True,
             text=True,
             check=False,
         )
+
+    def serve_waiting(self) -> None:
+        """As every minute."""
+        serve = json.dumps({"serve": "waiting jobs"}).encode()
+        function = self.output("SweepFunctionName")
+        self.client("lambda").invoke(FunctionName=function, Payload=serve)
 
     def idle(self, queue: str) -> bool:
         """Whether a queue has no message left, seen or unseen."""

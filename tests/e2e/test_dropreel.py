@@ -222,7 +222,7 @@ def test_an_unclear_submission_is_never_sent_again(
 
 
 def test_an_unclear_submission_that_the_provider_lists_goes_on(stack: Stack) -> None:
-    stack.fault(match="listed", at="submit", status=402)
+    stack.fault(match="listed", at="submit", status=403)
     stack.fault("wavespeed", match="listed", at="submit", status=503, when="after")
 
     event = stack.event_of(stack.drop("listed"))

@@ -87,14 +87,14 @@ def test_the_cases_above_name_every_offer_of_the_catalog() -> None:
 
 
 def test_a_job_falls_over_from_runcomfy_to_wavespeed(stack: Stack) -> None:
-    stack.fault(match="broke", at="submit", status=402, times=None)
+    stack.fault(match="broke", at="submit", status=403, times=None)
 
     event = stack.event_of(stack.drop("broke"))
 
     assert event["detail-type"] == "Video Ready"
     attempts = event["detail"]["render"]["attempts"]
     assert [(a["provider"], a["outcome"]) for a in attempts] == [
-        ("runcomfy", "NoCredit"),
+        ("runcomfy", "TokenRejected"),
         ("wavespeed", "VideoReady"),
     ]
     assert [s["accepted"] for s in stack.submissions("broke")] == [False]

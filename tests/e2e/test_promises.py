@@ -68,7 +68,7 @@ def run_of(stack: Stack, job: str, run: int) -> Event:
 def test_a_burst_is_rendered_once_each_within_the_slots(stack: Stack) -> None:
     stems = [f"burst{number}" for number in range(BURST)]
     # More jobs than WaveSpeed has slots, and there for longer than it takes to submit them all.
-    stack.fault(match="burst", at="submit", status=402, times=FALLING_OVER)
+    stack.fault(match="burst", at="submit", status=403, times=FALLING_OVER)
     stack.fault("wavespeed", match="burst", at="render", render_seconds=5, times=None)
     for provider, faults in BAD_DAY.items():
         for fault in faults:
@@ -218,11 +218,11 @@ def test_a_failed_job_is_not_run_over_a_newer_drop(
     stack: Stack,
 ) -> None:
     """Also while the newer one still renders."""
-    stack.fault(match="corrected", at="submit", status=402)
-    stack.fault("wavespeed", match="corrected", at="submit", status=402)
+    stack.fault(match="corrected", at="submit", status=403)
+    stack.fault("wavespeed", match="corrected", at="submit", status=403)
     picture, voice = PORTRAIT.read_bytes(), stack.upload("corrected.mp3", SPEECH.read_bytes())
     older = job_of("corrected", stack.upload("corrected.png", picture), voice)
-    assert failure_of(stack, older) == "NoCredit"
+    assert failure_of(stack, older) == "TokenRejected"
     stack.fault(match="corrected", at="render", render_seconds=8)
     newer = job_of("corrected", stack.upload("corrected.png", picture), voice)
     until(lambda: len(stack.submissions("corrected")) == 2, "the newer one's submission")
@@ -241,6 +241,56 @@ def test_a_failed_job_is_not_run_over_a_newer_drop(
     assert stack.event_of(newer)["detail-type"] == "Video Ready"
     manifest = json.loads(stack.video_bucket("corrected.json") or b"{}")
     assert manifest["job"]["id"] == newer
+
+
+@contextmanager
+def opened_afterwards(stack: Stack) -> Iterator[None]:
+    """A provider stays on trial for minutes: the other tests need it open."""
+    try:
+        yield
+    finally:
+        for closed in stack.ledger("closed"):
+            key = {name: closed[name] for name in ("pk", "sk")}
+            stack.client("dynamodb").delete_item(TableName=stack.output("LedgerTable"), Key=key)
+
+
+def test_a_refused_token_holds_a_job_until_a_good_one_is_stored(stack: Stack) -> None:
+    """Only WaveSpeed takes a prompt, so the job can go nowhere else."""
+    stack.fault("wavespeed", match="held-up", at="submit", status=401)
+    stack.upload("held-up.txt", b"She sings.")
+
+    with opened_afterwards(stack):
+        stack.drop("held-up")
+        until(lambda: stack.ledger("closed"), "the closed provider")
+        until(lambda: stack.ledger("waiters#wavespeed"), "the job in the queue")
+        stack.serve_waiting()
+        assert "1 waiting until WaveSpeed is open" in stack.all_logs()
+        said = stack.operate("token", "--provider", "WaveSpeed", typed=embedded.STANDIN_TOKEN)
+        stack.serve_waiting()
+        event = stack.event(lambda e: e["detail"].get("job", {}).get("stem") == "held-up")
+
+    assert said.returncode == 0, said.stderr
+    assert "WaveSpeed accepts the token. Balance: " in said.stdout
+    assert "one job at a time" in said.stdout
+    assert event["detail-type"] == "Video Ready"
+    assert [it["accepted"] for it in stack.submissions("held-up", "wavespeed")] == [False, True]
+    outcomes = [it["outcome"] for it in event["detail"]["render"]["attempts"]]
+    assert outcomes == ["TokenRejected", "VideoReady"]
+
+
+def test_a_refused_token_moves_jobs_to_another_provider(stack: Stack) -> None:
+    stack.fault(match="moved-on", at="submit", status=401)
+
+    with opened_afterwards(stack):
+        event = stack.event_of(stack.drop("moved-on"))
+        later = stack.event_of(stack.drop("moved-after-it"))
+        (closed,) = stack.ledger("closed")
+
+    assert (closed["sk"]["S"], closed["code"]["S"]) == ("runcomfy", "TokenRejected")
+    assert {event["detail-type"], later["detail-type"]} == {"Video Ready"}
+    assert [it["accepted"] for it in stack.submissions("moved-on")] == [False]
+    assert [it["accepted"] for it in stack.submissions("moved-on", "wavespeed")] == [True]
+    assert stack.submissions("moved-after-it") == []  # it asked the closed one no more
 
 
 def had_nothing_to_render(stack: Stack, execution_arn: str) -> bool:

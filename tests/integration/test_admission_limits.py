@@ -738,7 +738,7 @@ def test_log_says_how_many_jobs_wait_for_a_closed_provider(at: Account, log: Str
     at.admission.serve_waiting("a minute later")
 
     [line] = [it for it in map(json.loads, log.getvalue().splitlines()) if it["level"] == "WARNING"]
-    assert line["message"] == "2 jobs wait until RunComfy is open: The token is refused."
+    assert line["message"] == "2 waiting until RunComfy is open: The token is refused."
     assert line["error_code"] == "TokenRejected"
 
 

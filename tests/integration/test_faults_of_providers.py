@@ -97,11 +97,17 @@ RETRY_AFTER = ordered(status=429, headers={"Retry-After": str(RETRY_AFTER_SECOND
 CONNECTION_REFUSED = elsewhere(nobody_there)
 TLS_FAILURE = elsewhere(nobody_trusted_there)
 
+OTHER_PLAN = ordered(status=402, json={"message": "Payment required: upgrade your plan."})
+
 # Certainly not accepted, and not the job's fault: the next offer may take it.
 REFUSALS: Mapping[str, tuple[Strike, type[DropreelError]]] = {
+    "403": (ordered(status=403), TokenRejected),
+    "402 about a plan": (OTHER_PLAN, NoCredit),
+}
+# The same, and no other job would fare better: the provider is closed.
+REFUSALS_OF_THE_ACCOUNT: Mapping[str, tuple[Strike, type[DropreelError]]] = {
     "401": (ordered(status=401), TokenRejected),
     "402": (ordered(status=402), NoCredit),
-    "403": (ordered(status=403), TokenRejected),
     "401 inside HTTP 200": (_error_in_200(401), TokenRejected),
     "402 inside HTTP 200": (_error_in_200(402), NoCredit),
 }
@@ -227,6 +233,30 @@ def test_refusal_moves_the_job_to_the_other_provider(
     assert accepted(account, plan) == {provider: 0, other(provider): 1}
     assert states(account, plan) == [AttemptState.REFUSED, AttemptState.ACCEPTED]
     assert account.attempts(plan)[0].code == error.__name__
+    assert account.closures.all() == ()
+
+
+@each_provider
+@pytest.mark.parametrize(
+    ("strike", "error"), REFUSALS_OF_THE_ACCOUNT.values(), ids=REFUSALS_OF_THE_ACCOUNT
+)
+def test_refusal_of_the_account_closes_the_provider_and_ends_no_job(
+    strike: Strike, error: type[DropreelError], provider: ProviderName, account: FaultAccount
+) -> None:
+    plan = account.drop_job(provider)
+
+    with strike(account, provider, "submit", None):
+        refused = account.submit(plan)
+        sent = len(account.standins[provider].received(plan))
+        assert account.submit(plan) == refused  # called again: from the ledger
+    assert len(account.standins[provider].received(plan)) == sent
+
+    assert (refused.ticket, refused.falls_over) == (None, True)
+    [closed] = account.closures.all()
+    assert (closed.provider, closed.code, closed.refusals) == (provider, error.__name__, 1)
+    assert account.submit(plan, refused.next).ticket  # once admission lets it
+    assert accepted(account, plan) == {provider: 1, other(provider): 0}
+    assert states(account, plan) == [AttemptState.REFUSED, AttemptState.ACCEPTED]
 
 
 @each_provider

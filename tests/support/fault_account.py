@@ -39,8 +39,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from dropreel.aws.closures import DynamoDBClosures
 from dropreel.aws.s3 import S3Storage
 from dropreel.model.catalog import TITLES, ProviderName
+from dropreel.model.closure import AskedProvider
 from dropreel.model.job import Input, Role
 from dropreel.model.ledger import Attempt
 from dropreel.model.messages import (
@@ -178,7 +180,8 @@ class FaultAccount:
             secrets.create_secret(Name=name, SecretString=token)
         self._voice = self._put(UPLOADS, Role.AUDIO, "inbox/team/voice.wav", FILES["brief.wav"])
         self._copy = self._put(WORK, Role.AUDIO, "work/voice.wav", FILES["brief.wav"])
-        self.apps = {step: load_step(step) for step in ("submit", "poll")}
+        self.apps = {step: load_step(step) for step in ("submit", "poll", "watch")}
+        self.closures = DynamoDBClosures(render_account.LEDGER)
         for app in self.apps.values():
             assert hasattr(app, "datetime")
             app.datetime = self._clock
@@ -235,6 +238,17 @@ class FaultAccount:
         self._told.lines.append(json.dumps(answer))
         return answer
 
+    def ask_providers(self) -> dict[str, AskedProvider]:
+        asked: Any = self._run("watch", {"ask": "providers"})
+        return {it["provider"]: AskedProvider.model_validate(it) for it in asked}
+
+    def watch(self) -> None:
+        """As every five minutes."""
+        self._run("watch", {"watch": "queues"})
+
+    def now(self) -> datetime:
+        return self._clock.now(UTC)
+
     def pass_seconds(self, seconds: float) -> None:
         self._clock.ahead += timedelta(seconds=seconds)
 
@@ -260,6 +274,8 @@ class FaultAccount:
     def watched(self) -> Iterator["FaultAccount"]:
         """One test: nothing secret gets out."""
         self._told.lines.clear()
+        for closure in self.closures.all():
+            self.closures.open(closure)
         self._clock.ahead = timedelta()
         root = logging.getLogger()
         level = root.level

@@ -391,7 +391,7 @@ class Admission:
         closure = self.limits.closed.get(provider)
         if closure and (stay := served.count(None)):
             logger.warning(
-                "%d jobs wait until %s is open: %s",
+                "%d waiting until %s is open: %s",
                 stay,
                 TITLES.get(provider, provider),
                 closure.message,
