@@ -119,6 +119,16 @@ def test_error_of_a_later_admission_names_the_earlier_refusal(
     assert failed.error.message == f"{error.message} Refused before by RunComfy (NoCredit)."
 
 
+def test_error_names_a_provider_once_that_refused_the_account_often() -> None:
+    bench = Bench().refuse()
+    for number in range(2, 9):
+        bench.ledger.refuse(bench.begin(number).attempt, "NoCredit", "Empty.", closes_provider=True)
+
+    failed = bench.conclude(failed_run(errors.NoCredit("Empty.")))
+
+    assert failed.error.message == "Empty. Refused before by RunComfy (NoCredit)."
+
+
 def test_error_names_each_provider_that_refused() -> None:
     bench = Bench().refuse().begin(2, WAVESPEED)
 

@@ -44,6 +44,21 @@ def test_late_refusal_of_a_call_from_before_the_trial_closes_nothing() -> None:
     assert closures.all() == (ON_TRIAL,)
 
 
+def test_refusal_of_long_ago_whose_step_is_repeated_closes_nothing() -> None:
+    closures = MemoryClosures()
+
+    close(
+        closures,
+        "runcomfy",
+        "NoCredit",
+        "Empty.",
+        asked_at=NOON,
+        now=NOON + timedelta(hours=1),
+    )
+
+    assert closures.all() == ()
+
+
 @pytest.mark.parametrize(
     ("refusals", "minutes"), [(1, 5), (2, 10), (3, 20), (4, 40), (5, 60), (50, 60)]
 )

@@ -433,11 +433,11 @@ def _with_earlier_refusals(report: ErrorReport, attempts: tuple[Attempt, ...]) -
     """Name each account that refused: a person would else correct only the last one."""
     is_of_admission = report.code in _OF_ADMISSION
     earlier = attempts if is_of_admission else attempts[:-1]
-    refused = [
+    refused = dict.fromkeys(  # a closed provider may have refused often
         f"{TITLES[made.provider]} ({made.code})"
         for made in earlier
         if is_account_refusal(made.code)
-    ]
+    )
     if not (is_of_admission or is_account_refusal(report.code)) or not refused:
         return report
     message = f"{report.message} Refused before by {', '.join(refused)}."

@@ -25,6 +25,9 @@ _MAX_WAIT = timedelta(hours=1)
 _TRIAL = timedelta(minutes=4)
 """Less than the five minutes between two questions: each second one ends a trial."""
 
+_FRESH = timedelta(minutes=10)
+"""A call to a provider takes less, with the function around it."""
+
 _CODES = {
     AccountState.REFUSED: errors.TokenRejected.__name__,
     AccountState.NO_CREDIT: errors.NoCredit.__name__,
@@ -55,10 +58,13 @@ def close(
 ) -> None:
     """Close a provider that refused a call of `asked_at`. May be repeated: the first reason stays.
 
-    A call from before a trial says nothing about it.
+    A call from before a trial says nothing about it, and neither does one of long ago, whose step
+    is repeated only now.
     """
     seen = closure_of(closures, provider)
-    if seen and (seen.trial_at is None or asked_at < seen.trial_at):
+    is_closed = seen is not None and seen.trial_at is None
+    valid_since = seen.trial_at if seen and seen.trial_at else now - _FRESH
+    if is_closed or asked_at < valid_since:
         return
     closed = Closure(
         provider=provider,
