@@ -14,6 +14,7 @@ from dropreel.model.messages import ActiveRender
 from dropreel.outcome.delivery import deliver
 from dropreel.providers.download import Download
 from dropreel.providers.registry import provider_of
+from dropreel.runtime import done
 from dropreel.runtime.settings import DeliverSettings
 from dropreel.runtime.step import step
 
@@ -24,7 +25,7 @@ storage = S3Storage()
 download = Download()
 
 
-@step(ActiveRender.model_validate, final=FINAL_FOR_DELIVER)
+@step(ActiveRender.model_validate, done=done.delivered, final=FINAL_FOR_DELIVER)
 def handler(render: ActiveRender, context: LambdaContext) -> VideoReady:
     return deliver(
         render,

@@ -18,7 +18,7 @@ from dropreel.aws.queue import IntakeQueue
 from dropreel.aws.s3 import S3Storage
 from dropreel.aws.uploads import UsedUploads
 from dropreel.inbox.intake import Intake
-from dropreel.inbox.messages import Sweep, message_in
+from dropreel.inbox.messages import Sweep, key_in, message_in
 from dropreel.inbox.sweep import InboxSweep
 from dropreel.runtime.log import logger
 from dropreel.runtime.metrics import EmfMeter
@@ -59,11 +59,13 @@ inbox_sweep = InboxSweep(
 
 def take_in(record: SQSRecord) -> None:
     # Those of the record before: Powertools logs a record's failure after this function.
-    logger.remove_keys(["key", "folder", "job_id", "run"])
+    logger.remove_keys(["folder", "job_id", "run"])
+    logger.append_keys(message_id=record.message_id, key=key_in(record.body))
     message = message_in(record.body)
     if isinstance(message, Sweep):
         inbox_sweep.go_on(message)
     elif processor.lambda_context.get_remaining_time_in_millis() < NEEDS_MILLISECONDS:
+        logger.info("Too little time left: will look again")
         queue.send(message, 1)
     else:
         received = int(record.attributes.approximate_receive_count)

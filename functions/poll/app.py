@@ -12,6 +12,7 @@ from dropreel.model.errors import FINAL_FOR_POLL
 from dropreel.model.messages import ActiveRender, Progress
 from dropreel.providers.registry import provider_of
 from dropreel.render.polling import poll
+from dropreel.runtime import done
 from dropreel.runtime.settings import LenientSettings
 from dropreel.runtime.step import step
 
@@ -21,7 +22,7 @@ closures = DynamoDBClosures(settings.ledger_table)
 admission = admission_of(settings)
 
 
-@step(ActiveRender.model_validate, final=FINAL_FOR_POLL)
+@step(ActiveRender.model_validate, done=done.polled, final=FINAL_FOR_POLL)
 def handler(render: ActiveRender, context: LambdaContext) -> Progress:
     return poll(
         render,

@@ -19,6 +19,7 @@ from dropreel.providers.tokens import configured
 from dropreel.render import resumption
 from dropreel.render.prepare import Codecs, prepare
 from dropreel.render.versioning import Versioning
+from dropreel.runtime import done
 from dropreel.runtime.settings import PrepareSettings
 from dropreel.runtime.step import step
 
@@ -35,7 +36,7 @@ repetitions = Repetitions(
 )
 
 
-@step(Job.model_validate)
+@step(Job.model_validate, done=partial(done.prepared, catalog=catalog))
 def handler(job: Job, context: LambdaContext) -> Plan | Repetition | Checked:
     def fresh() -> Plan:  # not for a render that is paid: that is delivered in any case
         versioning.require(job.bucket, settings.video_bucket)

@@ -14,6 +14,7 @@ from dropreel.model.messages import Submission, SubmitRequest
 from dropreel.providers.registry import provider_of
 from dropreel.render.display import Display
 from dropreel.render.submission import submit
+from dropreel.runtime import done
 from dropreel.runtime.settings import SubmitSettings
 from dropreel.runtime.step import step
 
@@ -24,7 +25,7 @@ uploads = S3Storage()
 bus = Bus(settings.event_bus, config=clients.DISPLAY)
 
 
-@step(SubmitRequest.model_validate)
+@step(SubmitRequest.model_validate, done=done.submitted)
 def handler(request: SubmitRequest, context: LambdaContext) -> Submission:
     def seconds_left() -> float:
         return context.get_remaining_time_in_millis() / 1000

@@ -1,4 +1,5 @@
-"""Each log line of a function names the job that it is about: job_id, run and folder."""
+"""Each log line of a function names the job that it is about (job_id, run, folder, and the attempt
+where there is one), each call says once what it did, and operators can ask for that."""
 
 import json
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from dropreel.model.provider import Answer, RenderState, Result, Ticket
 from tests.support.admission_fakes import FakeExecutions, admission_with, request_of
 from tests.support.conclusion_bench import FAILED, RUN, failed_run
 from tests.support.fault_account import CONTEXT, load_step
-from tests.support.log_lines import Lines, keys_of, log_lines
+from tests.support.log_lines import Line, Lines, keys_of, log_lines
 from tests.support.render_account import LEDGER, ROOT, UPLOADS, RenderAccount, render_account
 from tests.support.render_fakes import (
     JOB,
@@ -112,10 +113,42 @@ class NoVideo(ScriptedProvider):
         raise ResultRefused("Not a video.")
 
 
-@pytest.mark.parametrize(
-    "step", ["prepare", "admit", "submit", "poll", "deliver", "conclude", "announce"]
-)
-def test_each_line_of_a_step_names_its_job(step: str, account: RenderAccount, lines: Lines) -> None:
+STEPS = ["prepare", "admit", "submit", "poll", "deliver", "conclude", "announce"]
+OF_AN_ATTEMPT = {"admit", "submit", "poll", "deliver"}
+# What a call can say at its end, besides its final answer.
+ENDS: dict[str, set[str]] = {
+    "prepare": {"Prepared", "Nothing to render"},
+    "admit": {
+        "In the queue for a slot",
+        "Has its slot already: goes on",
+        "Waits already, by a newer call",
+        "Its run is over: refused",
+        "Refused: no offer has a price",
+        "A call that Step Functions gave up on: nothing to do",
+    },
+    "submit": {"Submitted", "Not submitted yet", "Goes to another offer"},
+    "poll": {"Polled"},
+    "deliver": {"Delivered"},
+    "conclude": {"Concluded", "Announced before"},
+    "announce": {"Announced", "Announced earlier"},
+}
+
+
+SECRETS = (request_of(JOB).task_token, "X-Amz-", "https://")
+
+
+def ends_of(step: str, written: list[Line]) -> list[Line]:
+    return [
+        line
+        for line in written
+        if line["message"] in ENDS[step] or line["message"].startswith("Final answer: ")
+    ]
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_each_line_of_a_step_names_its_job_and_one_says_what_it_did(
+    step: str, account: RenderAccount, lines: Lines
+) -> None:
     plans = [
         account.drop(PLAN.model_copy(update={"job": job}))
         for job in (JOB, JOB.model_copy(update={"id": "bert-0123456789abcdef", "run": 2}))
@@ -130,8 +163,42 @@ def test_each_line_of_a_step_names_its_job(step: str, account: RenderAccount, li
 
         written = lines.taken()
         job = plan.job
-        assert written
         assert {keys_of(line) for line in written} == {(job.id, job.run, job.folder)}
+        assert len(ends_of(step, written)) == 1
+        assert not [it for it in SECRETS if it in json.dumps(written)]
+        if step in OF_AN_ATTEMPT:
+            assert {line["attempt"] for line in written} == {1}
+
+
+@pytest.mark.parametrize("step", ["admit", "submit", "conclude", "announce"])
+def test_a_repeated_call_says_so(step: str, account: RenderAccount, lines: Lines) -> None:
+    event = event_for(step, account, account.drop(PLAN))
+    app = load_step(step)
+    stand_in(app)
+    app.handler(event, CONTEXT)
+    lines.taken()
+
+    app.handler(event, CONTEXT)
+
+    assert len(ends_of(step, lines.taken())) == 1
+
+
+def test_a_fault_says_what_kind_it_is_and_not_its_words(
+    account: RenderAccount, lines: Lines
+) -> None:
+    app = load_step("poll")
+    app.provider_of = raising_a_secret
+
+    with pytest.raises(RuntimeError):
+        app.handler(event_for("poll", account, account.drop(PLAN)), CONTEXT)
+
+    [line] = lines.taken()
+    assert (line["message"], line["attempt"]) == ("Fault: RuntimeError", 1)
+    assert "sesame" not in json.dumps(line)
+
+
+def raising_a_secret(*_: object, **__: object) -> None:
+    raise RuntimeError("sesame")
 
 
 def test_line_about_another_job_names_that_one(account: RenderAccount, lines: Lines) -> None:
@@ -149,11 +216,11 @@ def test_line_about_another_job_names_that_one(account: RenderAccount, lines: Li
 
     app.handler(failed_run(RenderTimedOut("Still queued.")), CONTEXT)
 
-    concluding, given = lines.taken()
-    assert keys_of(concluding) == (JOB.id, JOB.run, JOB.folder)
+    given, concluded = lines.taken()
+    assert keys_of(concluded) == (JOB.id, JOB.run, JOB.folder)
     assert given["message"] == "Slot given"
     assert (given["job_id"], given["run"]) == (later.id, later.run)
-    assert "folder" not in given
+    assert not {"folder", "attempt"} & given.keys()
 
 
 def test_sweep_names_the_job_of_each_execution(account: RenderAccount, lines: Lines) -> None:
@@ -232,6 +299,28 @@ def test_intake_names_nothing_of_a_record_that_failed(account: RenderAccount, li
     assert (failed["key"], failed["folder"]) == ("inbox/a/anna.png", "a/")
     assert last["key"] == "inbox/.DS_Store"
     assert not {"job_id", "run", "folder"} & last.keys()
+
+
+def test_a_message_that_cannot_be_read_is_logged_by_its_id_and_key_without_its_content(
+    account: RenderAccount, lines: Lines
+) -> None:
+    whole = dropped(account, "inbox/a/anna.png")
+    poisoned = dropped(account, "inbox/a/bert.png")
+    event = json.loads(poisoned["body"])
+    event["time"] = "sesame"
+    poisoned |= {"messageId": "0a1b", "body": json.dumps(event)}
+    nothing = {**poisoned, "messageId": "2c3d", "body": "sesame, open"}
+    app = load_step("intake")
+
+    answer = app.handler({"Records": [poisoned, nothing, whole]}, CONTEXT)
+
+    assert answer["batchItemFailures"] == [{"itemIdentifier": "0a1b"}, {"itemIdentifier": "2c3d"}]
+    first, second, last = lines.taken()
+    assert (first["message_id"], first["key"]) == ("0a1b", "inbox/a/bert.png")
+    assert (second["message_id"], second.get("key")) == ("2c3d", None)
+    assert first["exception_name"] == second["exception_name"] == "MessageUnreadable"
+    assert last["key"] == "inbox/a/anna.png"
+    assert "sesame" not in json.dumps([first, second, last])
 
 
 def started(app: Any) -> list[str]:  # noqa: ANN401

@@ -197,6 +197,8 @@ def decorator_of(step: str) -> Any:  # noqa: ANN401 - what `dropreel.runtime.ste
     tree = ast.parse((PROJECT / "functions" / step.lower() / "app.py").read_text())
     (handler,) = (node for node in tree.body if isinstance(node, ast.FunctionDef))
     (decorator,) = handler.decorator_list
+    assert isinstance(decorator, ast.Call)
+    decorator.keywords = [one for one in decorator.keywords if one.arg != "done"]  # a log line
     used = {node.id for node in ast.walk(decorator) if isinstance(node, ast.Name)}
     names = {
         name.name: getattr(import_module(node.module), name.name)

@@ -7,13 +7,15 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from dropreel.inbox.messages import (
+    MessageUnreadable,
     SeenUpload,
     Sweep,
     SweepPosition,
     UploadOutsideInbox,
+    key_in,
     message_in,
 )
 from dropreel.inbox.pairing import DEFAULTS_PREFIXES
@@ -430,9 +432,33 @@ def test_upload_that_waited_when_the_prefix_was_changed_is_an_error() -> None:
 
 
 @pytest.mark.parametrize("message", ["", "{}", "no JSON", '{"source": "aws.s3"}', "[]"])
-def test_message_of_no_kind_is_an_error(message: str) -> None:
-    with pytest.raises(ValidationError):
+def test_message_of_no_kind_is_an_error_without_its_words(message: str) -> None:
+    with pytest.raises(MessageUnreadable) as unreadable:
         message_in(message)
+
+    assert str(unreadable.value) == "This message is no upload. It becomes a dead letter."
+    assert unreadable.value.__suppress_context__
+
+
+@pytest.mark.parametrize(
+    ("message", "key"),
+    [
+        (EVENT.read_text(), CREATED.key),
+        (CREATED.model_dump_json(), CREATED.key),
+        ('{"source": "aws.s3", "detail": {"object": {"key": "inbox/a.png"}}}', "inbox/a.png"),
+        ('{"key": "inbox/a.png"}', "inbox/a.png"),
+        ('{"key": 7, "detail": {"object": {"key": ["a"]}}}', None),
+        ('{"detail": "inbox/a.png"}', None),
+        ('["key"]', None),
+        ('{"key": "a', None),
+        ("\ud800", None),
+        ("", None),
+    ],
+)
+def test_the_key_of_a_message_is_found_although_it_cannot_be_read(
+    message: str, key: str | None
+) -> None:
+    assert key_in(message) == key
 
 
 @pytest.mark.parametrize("late", ["anna.cr2", "anna.pdf", "anna.docx"])

@@ -20,6 +20,7 @@ from dropreel.model.errors import (
 )
 from dropreel.model.job import Job
 from dropreel.model.messages import EndedJob
+from dropreel.runtime.done import Done
 from dropreel.runtime.log import logger
 from dropreel.runtime.step import step
 from tests.support.conclusion_bench import RUN
@@ -84,6 +85,21 @@ def test_event_without_work_calls_nothing(lines: Lines) -> None:
 
     assert handler(EVENT, CALL) is None
     assert [line["message"] for line in lines.taken()] == ["Not started by us"]
+
+
+def test_a_call_ends_with_what_it_did(lines: Lines) -> None:
+    def say(ended: EndedJob, answer: Answer) -> Done:
+        return Done("Done it", {"run_of": ended.job.id, "day": answer.at.day})
+
+    @step(EndedJob.model_validate, done=say)
+    def handler(ended: EndedJob, context: object) -> Answer:
+        return Answer(at=NOON)
+
+    handler(EVENT, CALL)
+
+    [line] = lines.taken()
+    assert (line["message"], line["run_of"], line["day"]) == ("Done it", JOB.id, NOON.day)
+    assert keys_of(line) == KEYS
 
 
 def test_step_without_an_answer_returns_none() -> None:
@@ -178,7 +194,7 @@ def test_every_error_of_ours_is_final_unless_the_step_says_otherwise() -> None:
 
 @pytest.mark.parametrize("parse", [Job.model_validate, EndedJob.model_validate])
 def test_each_line_names_the_job_and_nothing_of_the_call_before(
-    parse: Callable[[object], Job | EndedJob], lines: Lines
+    parse: Callable[[object], Any], lines: Lines
 ) -> None:
     @step(parse)
     def handler(request: object, context: object) -> None:

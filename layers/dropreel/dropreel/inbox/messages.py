@@ -2,7 +2,8 @@
 
 from typing import Literal, Protocol
 
-from pydantic import AwareDatetime, BaseModel, Field, TypeAdapter
+from pydantic import AwareDatetime, BaseModel, Field, TypeAdapter, ValidationError
+from pydantic_core import from_json
 
 from dropreel.model.job import INBOX
 
@@ -96,14 +97,33 @@ class UploadOutsideInbox(Exception):
         )
 
 
-def message_in(message: str) -> SeenUpload | Sweep:
-    """Parse a message of the intake queue.
+class MessageUnreadable(Exception):
+    """It is neither S3's event nor one of ours. The text has nothing of its content."""
 
-    Raises pydantic's `ValidationError`, and `UploadOutsideInbox`.
-    """
-    parsed = _MESSAGE.validate_json(message)
+    def __init__(self) -> None:
+        super().__init__("This message is no upload. It becomes a dead letter.")
+
+
+def message_in(message: str) -> SeenUpload | Sweep:
+    """Parse a message of the intake queue. Raises `MessageUnreadable` and `UploadOutsideInbox`."""
+    try:
+        parsed = _MESSAGE.validate_json(message)
+    except ValidationError:
+        raise MessageUnreadable from None  # its words quote the content
     if isinstance(parsed, ObjectCreated):
         return parsed.seen_upload
     if isinstance(parsed, SeenUpload) and not parsed.key.startswith(INBOX):
         raise UploadOutsideInbox(parsed.key)
     return parsed
+
+
+def key_in(message: str) -> str | None:
+    """The key that a message names, also one that is no upload; None when it names none."""
+    try:
+        found = from_json(message)
+    except (ValueError, TypeError):  # the second of half a character
+        return None
+    match found:
+        case {"detail": {"object": {"key": str(key)}}} | {"key": str(key)}:
+            return key
+    return None

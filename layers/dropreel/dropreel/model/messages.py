@@ -159,6 +159,10 @@ class AdmitRequest(_Planned):
     started_at: AwareDatetime = Field(description="When the execution started.")
 
     @property
+    def attempt(self) -> int:
+        return self.next.attempt
+
+    @property
     def call(self) -> int:
         """Orders the calls for this attempt: the highest has the newest token."""
         return _MAX_RETRIES * self.redrive + self.retry
@@ -173,6 +177,10 @@ class SubmitRequest(_Planned):
         description="When the execution started. None in an execution that 0.1.0 started.",
     )
 
+    @property
+    def attempt(self) -> int:
+        return self.next.attempt
+
 
 class ActiveRender(_Planned):
     """Poll's and deliver's input: a render that a provider has accepted."""
@@ -180,6 +188,10 @@ class ActiveRender(_Planned):
     ticket: Ticket
     progress: Progress | None = None
     started_at: AwareDatetime = Field(description="When the execution started.")
+
+    @property
+    def attempt(self) -> int:
+        return self.ticket.attempt
 
 
 class EndedJob(_Message):

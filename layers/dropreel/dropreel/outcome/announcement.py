@@ -38,5 +38,6 @@ def announce(
         bus.announce(outcome.detail_type, outcome.detail, [execution])
         if ledger.mark_sent(job, clock()):
             measure(outcome.detail, meter)
-        logger.info("Announced: %s", outcome.code)
+    message = "Announced" if outcome.sent_at is None else "Announced earlier"
+    logger.info(message, code=outcome.code)
     return outcome.detail

@@ -249,7 +249,7 @@ class Conclusion:
         job, started_at = ending.job, ending.started_at
         outcome = self.ledger.outcome(job, started_at) or self._end(ending)
         if outcome.sent_at:
-            logger.info("Announced before: %s", outcome.code)
+            logger.info("Announced before", code=outcome.code)
             return outcome.detail
         if not job.dry_run:
             self.leave_slot(job)
@@ -267,6 +267,8 @@ class Conclusion:
                 meter=self.meter,
                 clock=self.clock,
             )
+        usd = outcome.detail.estimated_usd
+        logger.info("Concluded", code=outcome.code, model=job.model, estimated_usd=usd)
         return outcome.detail
 
     def _end(self, ending: Ending) -> Outcome:
@@ -305,7 +307,6 @@ class Conclusion:
         attempts = _Attempts.of(ending.job, self.ledger)
         report = _with_unclear_submission(report, attempts.own)
         latest = self._latest_ended(ending.job, attempts, report)
-        logger.info("Concluding with %s", report.code)
         render = _failed_render(attempts, latest, report) if latest else None
         return VideoFailed(
             error=_with_earlier_refusals(_with_open_request(report, latest), attempts.own),

@@ -22,7 +22,6 @@ from dropreel.model.job import Job, Role
 from dropreel.model.messages import Plan, Repetition
 from dropreel.model.uploads import ObjectVersion
 from dropreel.outcome.ownership import ErrorFiles, read, remove_error_file
-from dropreel.runtime.log import logger
 
 _MAX_RUN = timedelta(days=91)  # a day longer than an execution; its outcome is kept for longer
 
@@ -135,7 +134,6 @@ class Repetitions:
     def _answered(self, job: Job, by: str) -> Repetition:
         self.makers.note_drop(job, answered_by=by)
         remove_error_file(self.videos, self.video_bucket, job, job.dropped_at or self.now())
-        logger.info("Nothing to render: job %s is made of the same contents", by)
         return Repetition(same_as=by)
 
 

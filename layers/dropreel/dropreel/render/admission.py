@@ -69,7 +69,7 @@ class RunId(NamedTuple):
         own = logger.get_current_keys()
         if (own.get("job_id"), own.get("run")) == (self.job_id, self.number):
             return {}
-        return {"job_id": self.job_id, "run": self.number, "folder": None}
+        return {"job_id": self.job_id, "run": self.number, "folder": None, "attempt": None}
 
 
 class Waiter(BaseModel, frozen=True):
@@ -246,7 +246,8 @@ class Admission:
         run_state = self.slots.run_state(run)
         latest_attempt = run_state.attempt or next_attempt.attempt
         if latest_attempt > next_attempt.attempt:
-            return None  # a call that Step Functions gave up on long ago
+            logger.info("A call that Step Functions gave up on: nothing to do")
+            return None
         comes_back = latest_attempt < next_attempt.attempt
         if comes_back:
             self._leave(run, before=next_attempt.attempt)
@@ -265,6 +266,7 @@ class Admission:
         )
         joined = False
         if offer is None and (run_state.slot is None or comes_back):
+            logger.info("Refused: no offer has a price")
             self.executions.refuse(request.task_token, self.limits.price_unknown(route))
         elif joined := self.slots.join(waiter, plan):
             logger.info("In the queue for a slot", provider=waiter.provider)
@@ -437,9 +439,13 @@ class Admission:
         or it is over, and somebody redrives its execution."""
         run_state = self.slots.run_state(run)
         if run_state.slot is not None and run_state.attempt == waiter.attempt:
+            logger.info("Has its slot already: goes on")
             self.executions.go_on(waiter.task_token)
         elif run_state.is_closed or run_state.left_attempt >= waiter.attempt:
+            logger.info("Its run is over: refused")
             self.executions.refuse(waiter.task_token, _run_is_over())
+        else:
+            logger.info("Waits already, by a newer call")
 
     def _notify_again(self, lease: Lease) -> bool:
         """The call that gave the slot may have been interrupted before it notified the holder. The

@@ -78,7 +78,8 @@ def poll(
         trouble = "The request is not known there at present."
     now = clock()
     words = " ".join(filter(None, (answer.message, trouble)))
-    logger.info("Request %s is %s. %s", ticket.request_id, answer.state, words)
+    if trouble:
+        logger.info("No answer from the provider: %s", trouble, provider=ticket.provider)
 
     is_rendering = answer.state is RenderState.RENDERING
     rendering_since = before.rendering_since or (now if is_rendering else None)

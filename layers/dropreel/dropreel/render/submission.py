@@ -292,7 +292,6 @@ class _Step:
         except Exception:
             logger.exception("The ledger could not record request %s", request_id)
             return False
-        logger.info("%s accepted request %s", attempt.provider, request_id)
         return True
 
     def _cancel_if_stopped(self, ticket: Ticket, job: Job, provider: Provider) -> None:
@@ -325,7 +324,7 @@ class _Step:
             )
             return self._fall_over(refused, plan, next_attempt)
         self.ledger.postpone(attempt, refusal.code, refusal.message)
-        logger.info("Refused with %s, next try in %s s", refusal.code, wait_seconds)
+        logger.info("Refused for now", code=refusal.code, provider=attempt.provider)
         return Submission(wait_seconds=wait_seconds, next=next_attempt)
 
     def _fall_over(self, refused: Attempt, plan: Plan, next_attempt: NextAttempt) -> Submission:
@@ -347,9 +346,7 @@ class _Step:
         following = after_refusal(plan, refused, next_attempt.offer, attempts)
         if following is None:
             raise _REFUSALS.get(code, errors.RequestRefused)(refused.message) from None
-        logger.info(
-            "Refused with %s, goes on from offer %s of the route", code, following.offer + 1
-        )
+        logger.info("Refused", code=code, provider=refused.provider)
         return Submission(wait_seconds=0, next=following, falls_over=True)
 
     def out_of_time(self, next_attempt: NextAttempt) -> Submission:
