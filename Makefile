@@ -219,8 +219,11 @@ prices: .venv/dev/.made ## ask the providers what a second costs, and print the 
 redrive-uploads: .venv/dev/.made ## send uploads that intake failed on through intake again
 	@$(OPERATE) redrive-uploads --stack "$$STACK"
 
+purge-uploads: .venv/dev/.made ## delete the messages of uploads that intake failed on; the files stay: [YES=1]
+	@$(OPERATE) purge-uploads --stack "$$STACK" $(if $(filter-out 0,$(YES)),--yes)
+
 clean: down ## remove what was built, and the environments
 	rm -rf out .aws-sam .venv
 
 .PHONY: demo up down test test-all types ways in-flight checkov licences audit sbom hunt lint format events terraform prices picture bench-burst bench-cold bench-deliver \
-    bench-drops bench-intake bench-latency build deploy package stack-name token jobs job cost rerun sweep teardown redrive-uploads clean
+    bench-drops bench-intake bench-latency build deploy package stack-name token jobs job cost rerun sweep teardown redrive-uploads purge-uploads clean

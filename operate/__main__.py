@@ -19,7 +19,7 @@ from operate import prices as price_list
 from operate import tokens
 from operate.accounts import ask_providers, sentence
 from operate.errors import OperateError, WrongUsage
-from operate.redrive import redrive
+from operate.redrive import DeadLetters, redrive
 from operate.reports.cost import By
 from operate.reports.cost import cost as add_up
 from operate.reports.jobs import Asked, State
@@ -185,6 +185,33 @@ def redrive_uploads(stack: StackName = "dropreel") -> None:
     """Send the uploads on which intake failed through intake again."""
     redrive(outputs_of(stack)["IntakeDeadLettersUrl"])
     typer.echo("Started: uploads that fail again are back in the queue within 15 minutes.")
+
+
+@app.command()
+@plain_errors()
+def purge_uploads(
+    *,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    stack: StackName = "dropreel",
+) -> None:
+    """Delete the messages of the uploads on which intake failed. The files themselves stay."""
+    queue = DeadLetters(outputs_of(stack)["IntakeDeadLettersUrl"])
+    letters = queue.hide()
+    typer.echo(f"Uploads that intake failed on: {len(letters)}")
+    for letter in letters:
+        typer.echo(f"  {harmless(letter)}")
+    if not letters:
+        return
+    try:
+        if not yes:
+            if not at_terminal():
+                raise WrongUsage("Nobody can be asked here. Give --yes (make purge-uploads YES=1).")
+            typer.confirm("Delete these messages? The files stay.", abort=True)
+    except BaseException:
+        queue.show(letters)
+        raise
+    queue.delete(letters)
+    typer.echo(f"Deleted: {len(letters)}. A sweep finds a file again that has no job yet.")
 
 
 @app.command()
