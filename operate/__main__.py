@@ -6,6 +6,7 @@ Exits with 1 on failure and with 2 on wrong usage, with one sentence on stderr.
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -79,6 +80,13 @@ def _sentence(error: BotoCoreError | ClientError) -> str:
             return " ".join(str(error).split())
 
 
+def say(words: str, answer: object, *, as_json: bool) -> None:
+    if as_json:
+        print_json(answer)
+    else:
+        typer.echo(words)
+
+
 def at_terminal() -> bool:
     """Whether there is a person to ask."""
     return sys.stdin.isatty()
@@ -131,12 +139,12 @@ def providers(stack: StackName = "dropreel") -> None:
 
 @app.command()
 @plain_errors()
-def sweep(stack: StackName = "dropreel") -> None:
+def sweep(*, as_json: AsJson = False, stack: StackName = "dropreel") -> None:
     """Run the sweep now: it starts and concludes jobs whose events were lost."""
     function = outputs_of(stack)["SweepFunctionName"]
     with Console(stderr=True).status("Sweeping ..."):
         sweep_now(function)
-    typer.echo("Started: the sweep checks 120 uploads a minute.")
+    say("Started: the sweep checks 120 uploads a minute.", {"started": True}, as_json=as_json)
 
 
 @app.command()
@@ -169,11 +177,16 @@ def teardown(
 
 @app.command()
 @plain_errors()
-def prices(stack: StackName = "dropreel") -> None:
+def prices(*, as_json: AsJson = False, stack: StackName = "dropreel") -> None:
     """Ask the providers what a second of each offer costs, and print the parameter to set."""
     accounts, owners = price_list.settings_of(outputs_of(stack)["SweepFunctionName"])
     with Console(stderr=True).status("Asking the providers ..."):
         found = price_list.prices(price_list.Asking(accounts, price_list.token_in), owners)
+    if as_json:
+        parameter = price_list.value_for(found, owners)
+        offers = [asdict(one) | {"to_set": one.to_set} for one in found]
+        print_json({"usd_per_second": offers, "parameters": {"CatalogOverrides": parameter}})
+        return
     Console().print(price_list.table(found))
     typer.echo("To set in a file such as parameters.yaml (see docs/deploying.md):", err=True)
     typer.echo(price_list.parameter_for(found, owners))
@@ -181,10 +194,11 @@ def prices(stack: StackName = "dropreel") -> None:
 
 @app.command()
 @plain_errors()
-def redrive_uploads(stack: StackName = "dropreel") -> None:
+def redrive_uploads(*, as_json: AsJson = False, stack: StackName = "dropreel") -> None:
     """Send the uploads on which intake failed through intake again."""
     redrive(outputs_of(stack)["IntakeDeadLettersUrl"])
-    typer.echo("Started: uploads that fail again are back in the queue within 15 minutes.")
+    words = "Started: uploads that fail again are back in the queue within 15 minutes."
+    say(words, {"started": True}, as_json=as_json)
 
 
 @app.command()
@@ -240,6 +254,7 @@ def rerun(
             "--again", help="Render the job of --id again although its video is there: pays again."
         ),
     ] = False,
+    as_json: AsJson = False,
     stack: StackName = "dropreel",
 ) -> None:
     """Run failed jobs again: one, or all since a time. Does not pay twice for the same render."""
@@ -252,8 +267,9 @@ def rerun(
         now,
         is_dry_run=dry_run,
         is_sure=yes,
-        may_ask=at_terminal(),
+        may_ask=at_terminal() and not as_json,
         again=again,
+        as_json=as_json,
     ):
         raise typer.Exit(1)
 

@@ -83,9 +83,14 @@ def _prices(offers: Any, ask: Ask, owners: Overrides) -> Iterator[Price]:  # noq
 
 
 def parameter_for(found: Sequence[Price], owners: Overrides) -> str:
-    """The parameter to set, as a line of a YAML file. Limits and `on` stay as they are."""
+    """The parameter to set, as a line of a YAML file."""
+    return f"CatalogOverrides: '{value_for(found, owners)}'"
+
+
+def value_for(found: Sequence[Price], owners: Overrides) -> str:
+    """The parameter's value. Limits and `on` stay as they are."""
     to_set = {(one.endpoint, one.resolution): one.to_set for one in found if one.to_set is not None}
-    return f"CatalogOverrides: '{parameter_of(with_prices(owners, to_set))}'"
+    return parameter_of(with_prices(owners, to_set))
 
 
 def table(found: Sequence[Price]) -> Table:

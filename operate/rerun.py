@@ -1,8 +1,9 @@
 """Run failed jobs again. A run waits for what a provider has accepted, and does not submit it."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Container, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import typer
 from rich.console import Console
@@ -11,7 +12,7 @@ from rich.text import Text
 
 from operate.choice import Choice, Stack, choose, failed_runs, last_run
 from operate.errors import WrongUsage
-from operate.terminal import harmless
+from operate.terminal import harmless, print_json
 
 _SPAN = re.compile(r"([0-9]{1,5})([mhd])")
 _UNITS = {"m": "minutes", "h": "hours", "d": "days"}
@@ -65,56 +66,76 @@ def rerun(
     is_sure: bool,
     may_ask: bool,
     again: bool = False,
+    as_json: bool = False,
 ) -> bool:
     """False when nothing was started, except in a dry run. Raises `NoSuchRun`."""
+    say = partial(typer.echo, err=as_json)
     if isinstance(asked, str):
         choices = [choose(last_run(stack, asked), now, is_named=True, again=again)]
     else:
         choices = [choose(last, now, is_named=False) for last in failed_runs(stack, asked)]
+    started: set[str] = set()
     if isinstance(asked, datetime) and not choices:
-        typer.echo(f"No job has failed since {asked:%Y-%m-%d %H:%M} UTC.")
-        return True
-    _show(choices)
-    if is_dry_run:
-        typer.echo("Nothing was started: this is a dry run.")
-        return True
-    if isinstance(asked, str) and not is_sure and not _is_wanted(choices[0], may_ask=may_ask):
-        return False
-    return _start(stack, choices)
+        say(f"No job has failed since {asked:%Y-%m-%d %H:%M} UTC.")
+    elif not as_json:
+        _show(choices)
+    is_wanted = is_dry_run or is_sure or not isinstance(asked, str)
+    if is_dry_run and choices:
+        say("Nothing was started: this is a dry run.")
+    elif choices and (is_wanted or _is_wanted(choices[0], say, may_ask=may_ask)):
+        started = _start(stack, choices, say)
+    if as_json:
+        print_json({"dry_run": is_dry_run, "jobs": [_fields(one, started) for one in choices]})
+    return bool(started) or is_dry_run or not choices
 
 
-def _is_wanted(choice: Choice, *, may_ask: bool) -> bool:
+def _fields(choice: Choice, started: Container[str]) -> dict[str, object]:
+    """Of `rerun --json`."""
+    return {
+        "job_id": choice.job.id,
+        "run": choice.job.run,
+        "execution": choice.job.execution_name,
+        "failed_with": choice.failed_with,
+        "may_run": choice.is_started,
+        "started": choice.job.execution_name in started,
+        "words": choice.words,
+        "replaced_by": choice.replaced_by,
+    }
+
+
+def _is_wanted(choice: Choice, say: Callable[[str], None], *, may_ask: bool) -> bool:
     """Ask, if there is a later drop of the named job's output."""
     if not (choice.is_started and choice.replaced_by):
         return True
-    typer.echo(
+    say(
         f"Its files were dropped again: job {choice.replaced_by} has taken its place. If that job "
         "has a video, this job's video will be next to it, as "
         f"{harmless(choice.job.own_video_key)}."
     )
     if not may_ask:
-        typer.echo("Nothing was started. To run it all the same, set YES=1 (--yes).")
+        say("Nothing was started. To run it all the same, set YES=1 (--yes).")
         return False
     return typer.confirm("Run it again all the same?")
 
 
-def _start(stack: Stack, choices: Sequence[Choice]) -> bool:
-    """After an error in between, the command can be repeated: it skips what was started."""
+def _start(stack: Stack, choices: Sequence[Choice], say: Callable[[str], None]) -> set[str]:
+    """Returns the names of the executions. After an error in between, the command can be repeated:
+    it skips what was started."""
     chosen = [choice.job for choice in choices if choice.is_started]
-    started = 0
+    started = set[str]()
     try:
         for job in chosen:
             if stack.start(job):
-                started += 1
+                started.add(job.execution_name)
                 if len(choices) == 1:
-                    typer.echo(f"Execution {job.execution_name}")
+                    say(f"Execution {job.execution_name}")
             else:
-                typer.echo(f"{job.execution_name} was started by another command just now.")
+                say(f"{job.execution_name} was started by another command just now.")
     finally:
         skipped = len(choices) - len(chosen)
         rest = f", skipped {skipped}." if skipped else "."
-        typer.echo(f"Started {started} of {len(choices)}{rest}")
-    return started > 0
+        say(f"Started {len(started)} of {len(choices)}{rest}")
+    return started
 
 
 def _show(choices: Sequence[Choice]) -> None:

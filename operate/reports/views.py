@@ -45,7 +45,8 @@ class JobsView:
     now: datetime
 
     def __rich_console__(self, console: Console, _options: Any) -> Iterator[RenderableType]:  # noqa: ANN401
-        yield Group(self._table(is_wide=console.width >= WIDE), *self._notes())
+        table = (self._table(is_wide=console.width >= WIDE),) if self.found.jobs else ()
+        yield Group(*table, *self._notes())
 
     def _table(self, *, is_wide: bool) -> Table:
         columns = _COLUMNS if is_wide else [one for one in _COLUMNS if one in _NARROW]
@@ -61,7 +62,7 @@ class JobsView:
 
     def _notes(self) -> Iterator[Text]:
         if not self.found.jobs:
-            yield Text(f"No such job since {_at(self.found.since)} UTC.")
+            yield Text(f"No such job is open or has ended since {_at(self.found.since)} UTC.")
         for provider, waiting in self.found.waiting.items():
             count = f"{waiting:,}" + " or more" * (waiting >= MAX_COUNTED)
             reason = self.found.waits_for.get(provider)
@@ -89,8 +90,7 @@ class JobsView:
             cells = list(self._cells(row))
             cells[4] = row.since.astimezone(UTC).isoformat(timespec="seconds")
             yield "\t".join(cells)
-        if self.found.more:
-            yield "There are more: set --limit, or a filter."
+        yield from map(str, self._notes())
 
 
 def keep_showing(look: Callable[[], JobsView], every_seconds: float = 5) -> None:

@@ -1,5 +1,6 @@
 """Running failed jobs again in an account as moto plays it; the stack's outputs are given."""
 
+import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -123,6 +124,22 @@ def test_a_failed_delivery_is_started_again(account: Account) -> None:
     ]
     assert account.running() == [AGAIN]
     assert account.ledger.attempts(JOB.id)[0].state is AttemptState.ACCEPTED
+
+
+def test_a_program_gets_one_document(account: Account) -> None:
+    account.run(JOB, "FAILED", "ResultUnavailable")
+    account.run(named("bert"), "FAILED", "InputRejected")
+
+    only_said = json.loads(rerun("--failed-since", "2h", "--dry-run", "--json").stdout)
+    done = json.loads(rerun("--failed-since", "2h", "--json").stdout)
+
+    assert only_said["dry_run"]
+    for jobs, is_started in ((only_said["jobs"], False), (done["jobs"], True)):
+        assert {one["job_id"]: (one["may_run"], one["started"]) for one in jobs} == {
+            JOB.id: (True, is_started),
+            named("bert").id: (False, False),
+        }
+    assert [job.execution_name for job in account.running()] == [AGAIN.execution_name]
 
 
 def test_a_job_without_an_execution_is_an_error(account: Account) -> None:

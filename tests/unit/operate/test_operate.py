@@ -309,7 +309,8 @@ def test_a_sweep_is_waited_for(
     assert (config.read_timeout, config.retries) == (900, {"total_max_attempts": 1})
 
 
-def test_dead_letters_go_back_to_their_queue(account: Account) -> None:
+@pytest.mark.parametrize("as_json", [[], ["--json"]])
+def test_dead_letters_go_back_to_their_queue(account: Account, as_json: list[str]) -> None:
     account.deploy(PLAIN)
     account.answer(
         "sqs",
@@ -319,10 +320,13 @@ def test_dead_letters_go_back_to_their_queue(account: Account) -> None:
     )
     account.answer("sqs", "start_message_move_task", {}, {"SourceArn": "arn:dead"})
 
-    said = operate("redrive-uploads")
+    said = operate("redrive-uploads", *as_json)
 
     assert said.exit_code == 0
-    assert said.output.startswith("Started: uploads that fail again are back")
+    if as_json:
+        assert json.loads(said.output) == {"started": True}
+    else:
+        assert said.output.startswith("Started: uploads that fail again are back")
 
 
 def test_a_refusal_of_aws_is_one_sentence(account: Account) -> None:
@@ -461,7 +465,10 @@ def test_make_passes_its_variables_on(target: list[str], arguments: list[str]) -
 # prices
 
 
-def test_prices_print_the_parameter_to_set_and_need_no_token(account: Account) -> None:
+@pytest.mark.parametrize("as_json", [False, True])
+def test_prices_print_the_parameter_to_set_and_need_no_token(
+    account: Account, as_json: bool
+) -> None:
     account.deploy(PLAIN)
     secret = account.secrets.create_secret(Name="no token in it")["ARN"]
     limits = {"url": "https://api.provider.example", "secret": secret, "max_in_flight": 1}
@@ -476,9 +483,14 @@ def test_prices_print_the_parameter_to_set_and_need_no_token(account: Account) -
         {"FunctionName": "dropreel-sweep:live"},
     )
 
-    said = operate("prices")
+    said = operate("prices", *["--json"] * as_json)
 
     assert said.exit_code == 0, said.output
+    if as_json:
+        answer = json.loads(said.stdout)
+        assert 0.04 in [one["parameter"] for one in answer["usd_per_second"]]
+        assert answer["parameters"] == {"CatalogOverrides": variables["CATALOG_OVERRIDES"]}
+        return
     *table, parameter = said.stdout.splitlines()
     assert "0.04" in "".join(table)
     assert parameter == f"CatalogOverrides: '{variables['CATALOG_OVERRIDES']}'"
