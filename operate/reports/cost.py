@@ -30,6 +30,7 @@ class Sum(BaseModel, frozen=True):
     renders: int = Field(default=0, description="Accepted, or perhaps accepted; not refused.")
     failed: int = Field(default=0, description="Of these: brought no video, and may be paid.")
     estimated_usd: float = Field(default=0, description="Of those with a known price.")
+    prices_known: int = Field(default=0, description="Renders with a known price.")
     actual_usd: float = Field(default=0, description="Of those whose charge is known.")
     charges_known: int = Field(default=0, description="Renders whose charge is known.")
     usd: float = Field(default=0, description="The charge where it is known, else the estimate.")
@@ -119,6 +120,7 @@ def sum_of(renders: Iterable[Render]) -> Sum:
         renders=len(each),
         failed=sum(not one.is_ready for one in each),
         estimated_usd=_usd(estimated),
+        prices_known=len(estimated),
         actual_usd=_usd(actual),
         charges_known=len(actual),
         usd=_usd(known),
@@ -133,6 +135,7 @@ def _open(recorded: Iterable[Fields]) -> Sum:
     return Sum(
         renders=len(charged),
         estimated_usd=_usd(known),
+        prices_known=len(known),
         usd=_usd(known),
         unknown=len(charged) - len(known),
     )

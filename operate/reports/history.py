@@ -3,7 +3,7 @@
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from itertools import islice
@@ -59,14 +59,14 @@ def visits(machine_arn: str, execution: str) -> list[Visit]:
         events = [event for page in islice(pages, _MAX_PAGES) for event in page["events"]]
     except client.exceptions.ExecutionDoesNotExist:
         return []
-    return list(_visits(events))
+    return list(visits_in(events))
 
 
 def execution_arn(machine_arn: str, execution: str) -> str:
     return f"{machine_arn.replace(':stateMachine:', ':execution:', 1)}:{execution}"
 
 
-def _visits(events: list[Any]) -> Iterator[Visit]:
+def visits_in(events: Sequence[Any]) -> Iterator[Visit]:
     """One branch: the states follow one another."""
     step, entered_at, faults = "", None, Counter[str]()
     for event in events:

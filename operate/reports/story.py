@@ -24,6 +24,8 @@ from operate.reports.jobs import JobRow, Runs, ended_row, open_rows
 from operate.stack import DeployedStack
 from operate.terminal import harmless
 
+Record = tuple[list[Run], list[Attempt], dict[int, Outcome]]
+
 _NAME: Final = re.compile(r"[a-z0-9-]{1,80}")
 _AROUND: Final = timedelta(minutes=15)
 
@@ -77,13 +79,13 @@ class Teller:
     def story(self, wanted: str, now: datetime, *, with_log: bool = True) -> Story:
         """`wanted` is a job's id, the name of an execution, or folder and name as below the prefix.
         Raises `NoSuchRun`."""
-        job_id = self._job_id(wanted)
+        job_id, record = self._found(wanted)
         if job_id is None:
             raise NoSuchRun(
                 f"There is no job {harmless(wanted)}: give its id, which is `job.id` in its error "
                 "file, or folder and name, such as team/anna."
             )
-        recorded, attempts, outcomes = self.deployed.record(job_id)
+        recorded, attempts, outcomes = record or self.deployed.record(job_id)
         known = {run.number: run for run in recorded}
         numbers = {1, *known, *outcomes, *(made.run for made in attempts)}
         told = [
@@ -110,17 +112,19 @@ class Teller:
             },
         )
 
-    def _job_id(self, wanted: str) -> str | None:
+    def _found(self, wanted: str) -> tuple[str | None, Record | None]:
+        """The job's id, and its record if that was read to find it."""
         if _NAME.fullmatch(wanted):
-            if any(self.deployed.record(wanted)):
-                return wanted
+            record = self.deployed.record(wanted)
+            if any(record):
+                return wanted, record
             if execution := self.deployed.execution(wanted):
-                return execution.job.id
+                return execution.job.id, None
         folder, slash, stem = wanted.strip("/").rpartition("/")
         output = Job(
             id="", bucket=self.upload_bucket, folder=folder + slash, stem=stem, model="", inputs=()
         )
-        return self.deployed.last_drop(output)
+        return self.deployed.last_drop(output), None
 
     def _run(
         self,
@@ -144,7 +148,7 @@ class Teller:
         ]
         moments = [
             *_dropped(job, execution),
-            *_of_visits(visits),
+            *moments_of(visits),
             *_of_record(recorded, visits),
             *(moment for made in own for moment in _of_attempt(made)),
             *_of_outcome(outcome),
@@ -204,7 +208,7 @@ def _dropped(job: Job | None, execution: Execution | None) -> Iterator[Moment]:
         yield Moment(at=execution.started_at, what="started", words=f"run {execution.job.run}")
 
 
-def _of_visits(visits: Sequence[Visit]) -> Iterator[Moment]:
+def moments_of(visits: Sequence[Visit]) -> Iterator[Moment]:
     """Polls in one line; of the other steps the faults, and what no record has."""
     for step, group in groupby(visits, key=lambda visit: visit.step):
         each = list(group)

@@ -114,7 +114,9 @@ def _usd(row: JobRow) -> str:
     """What was charged; else the estimate, marked as one."""
     if row.actual_usd is not None:
         return f"{row.actual_usd:.2f}"
-    return "-" if row.estimated_usd is None else f"~{row.estimated_usd:.2f}"
+    if row.estimated_usd is None:
+        return "-"
+    return f"~{row.estimated_usd:.2f}" if row.estimated_usd else "0"
 
 
 def _span(since: datetime, now: datetime) -> str:
@@ -185,7 +187,7 @@ def _sums(of: Sum) -> tuple[str, ...]:
     return (
         str(of.renders),
         str(of.failed),
-        f"{of.estimated_usd:.2f}" if of.estimated_usd or not of.unknown else "-",
+        f"{of.estimated_usd:.2f}" if of.prices_known else "-",
         f"{of.actual_usd:.2f}" if of.charges_known else "-",
         str(of.unknown),
         f"{of.usd:.2f}" if of.unknown < of.renders or not of.renders else "-",
@@ -258,6 +260,6 @@ def _now(row: JobRow) -> str:
     place = f", {row.place} of {row.waiting} for {provider}" if row.place else ""
     because = f": {row.waits_for}" if row.waits_for else ""
     usd = row.actual_usd if row.actual_usd is not None else row.estimated_usd
-    about = "" if row.actual_usd is not None else "about "
+    about = "about " if row.actual_usd is None and usd else ""
     cost = "" if usd is None else f", {about}{usd:g} USD"
     return f"{state}{place}{because}{cost}"

@@ -14,10 +14,11 @@ from dropreel.model.events import AttemptSummary
 from dropreel.model.job import execution_name
 from dropreel.model.ledger import ListedRun
 from operate.choice import Execution
-from operate.reports import console
+from operate.reports import console, history
 from operate.reports.cost import By, cost, renders_of, sum_of
 from operate.reports.jobs import Asked, State, ended_row, jobs, state_of
 from operate.reports.lists import Fields, Queue
+from operate.reports.story import moments_of
 from operate.reports.views import CostView, JobsView, StoryView
 from tests.support.render_fakes import JOB, NOON
 
@@ -221,7 +222,7 @@ LATER = NOON + timedelta(days=30)
 def test_the_lines_add_up_to_the_total(ends: list[ListedRun], by: list[By]) -> None:
     found = cost(Stack(ends=ends), NOON, by, LATER)
 
-    for name in ("renders", "failed", "charges_known", "unknown"):
+    for name in ("renders", "failed", "prices_known", "charges_known", "unknown"):
         assert sum(getattr(line, name) for line in found.lines) == getattr(found.total, name)
     for name in ("estimated_usd", "actual_usd", "usd"):
         lines = sum(Decimal(str(getattr(line, name))) for line in found.lines)
@@ -274,6 +275,49 @@ def test_what_is_not_known_is_counted_and_not_taken_for_nothing() -> None:
     shown = drawn(CostView(found, [By.FOLDER]), 80)
     assert "Not in the sum: 1 renders, whose price is not known." in shown
     assert "Under way, not in the sum: 1, about 0.10 USD." in shown
+
+
+# The story
+
+
+def event(kind: str, second: float, **details: object) -> dict[str, object]:
+    """As Step Functions documents `HistoryEvent`."""
+    return {"type": kind, "timestamp": NOON + timedelta(seconds=second), **details}
+
+
+def entered(step: str, second: float) -> dict[str, object]:
+    return event("TaskStateEntered", second, stateEnteredEventDetails={"name": step})
+
+
+def test_the_history_gives_each_visit_of_a_step_with_its_faults() -> None:
+    failed = {"error": "Lambda.TooManyRequestsException", "cause": "Rate Exceeded."}
+    events = [
+        event("ExecutionStarted", 0),
+        entered("Prepare", 1),
+        event("TaskFailed", 2, taskFailedEventDetails=failed),
+        event("TaskFailed", 3, taskFailedEventDetails=failed),
+        event("TaskTimedOut", 4, taskTimedOutEventDetails={"error": "States.Timeout"}),
+        event("TaskStateExited", 5),
+        event(
+            "ChoiceStateEntered", 5, stateEnteredEventDetails={"name": "Is it rendered already?"}
+        ),
+        entered("Poll", 6),
+        event("TaskStateExited", 7),
+        entered("Poll", 8),
+    ]
+
+    found = list(history.visits_in(events))
+
+    prepare, first, second = found
+    assert prepare.faults == {"Lambda.TooManyRequestsException": 2, "States.Timeout": 1}
+    assert (prepare.step, prepare.left_at) == ("Prepare", NOON + timedelta(seconds=5))
+    assert [(one.step, one.faults) for one in (first, second)] == [("Poll", {})] * 2
+    assert second.left_at is None
+    words = [f"{moment.what} {moment.words}" for moment in moments_of(found)]
+    assert words == [
+        "faults Prepare: Lambda.TooManyRequestsException (2 times), States.Timeout (1 times)",
+        "polled 2 times, now the last time",
+    ]
 
 
 # At a terminal
