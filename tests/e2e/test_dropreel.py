@@ -81,6 +81,27 @@ def test_a_picture_and_a_voice_become_a_video_and_an_event(
     assert notice.endswith(f"\nJob: {job}\n")
 
 
+def test_operators_see_a_job_its_story_and_its_cost(stack: Stack) -> None:
+    job = stack.drop("seen/by-operators")
+    actual_usd = stack.event_of(job)["detail"]["actual_usd"]
+
+    def answer(*arguments: str) -> Any:  # noqa: ANN401 - JSON
+        done = stack.operate(*arguments, "--json")
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    (row,) = answer("jobs", "--folder", "seen")["jobs"]
+    lines = answer("cost", "--since", "1h", "--by", "folder")["lines"]
+    story = answer("job", "seen/by-operators")
+
+    assert (row["job_id"], row["state"], row["actual_usd"]) == (job, "ready", actual_usd)
+    (line,) = [line for line in lines if line["by"]["folder"] == "seen"]
+    assert (line["renders"], line["failed"], line["usd"]) == (1, 0, actual_usd)
+    (run,) = story["runs"]
+    assert "delivered" in [moment["what"] for moment in run["moments"]]
+    assert "Started the job" in [logged["message"] for logged in story["log"]]
+
+
 def test_a_repeated_event_starts_nothing_new(stack: Stack) -> None:
     job = stack.drop("again")
     stack.event_of(job)
