@@ -8,17 +8,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import partial
 from typing import Annotated
 
 import typer
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, NoRegionError
 from rich.console import Console
+from rich.status import Status
 
 from dropreel.model.catalog import TITLES
 from dropreel.model.closure import AccountState
 from operate import prices as price_list
 from operate import tokens
 from operate.accounts import ask_providers, sentence
+from operate.check.account import DeployedAccount
+from operate.check.chain import Chain
+from operate.check.links import Found
+from operate.check.view import CheckView
 from operate.errors import OperateError, WrongUsage
 from operate.redrive import DeadLetters, redrive
 from operate.reports.cost import By
@@ -353,6 +359,47 @@ def cost(
         print_json(found)
     else:
         show(CostView(found, groups))
+
+
+@app.command()
+@plain_errors()
+def check(
+    *,
+    render: Annotated[
+        bool, typer.Option("--render", help="Then render one short video, which is paid for.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before it is paid for.")] = False,
+    as_json: AsJson = False,
+    stack: StackName = "dropreel",
+) -> None:
+    """Check that a deployed stack works: each link from the upload to the event. It pays nothing.
+
+    It drops the samples as a dry run, follows them, and removes them again.
+    """
+    if render and not (yes or (at_terminal() and not as_json)):
+        raise WrongUsage("RENDER=1 (--render) pays for a video: set YES=1 (--yes), too.")
+    with Console(stderr=True).status("Looking at the stack ...") as status:
+        chain = Chain(DeployedAccount(stack), status.update, partial(datetime.now, UTC))
+        try:
+            chain.check()
+            if render and chain.works and (yes or _agrees(chain, status)):
+                chain.render()
+        finally:
+            chain.clean_up()
+    found = Found(stack=stack, works=chain.works, links=tuple(chain.links))
+    if as_json:
+        print_json(found)
+    else:
+        show(CheckView(found))
+    if not found.works:
+        raise typer.Exit(1)
+
+
+def _agrees(chain: Chain, status: Status) -> bool:
+    status.stop()
+    agrees = typer.confirm(f"All that is free works. This renders and pays {chain.price()}. Go on?")
+    status.start()
+    return agrees
 
 
 if __name__ == "__main__":

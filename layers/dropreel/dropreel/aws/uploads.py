@@ -48,6 +48,11 @@ class UsedUploads:
     def note(self, job_id: str, bucket: str, key: str, version_id: str) -> None:
         self._put(_upload(bucket, key, version_id), "job", job_id=job_id)
 
+    def job_of(self, bucket: str, key: str, version_id: str) -> str | None:
+        """The id of the job that was started with this upload; None while there is none."""
+        note = self._item(_upload(bucket, key, version_id), "job")
+        return note["job_id"]["S"] if "job_id" in note else None
+
     def is_answered(self, bucket: str, key: str, version_id: str) -> bool:
         return bool(self._item(_upload(bucket, key, version_id), "job"))
 
