@@ -10,21 +10,30 @@ changes. Another version of MiniStack does not start: read again what is replace
 
 import inspect
 import io
+import json
 import os
+import random
 import re
 import tempfile
 import threading
+import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from ministack.app import main
 from ministack.core import lambda_runtime
-from ministack.services import lambda_svc, stepfunctions, sts
+from ministack.services import eventbridge, lambda_svc, stepfunctions, sts
 
 VERSION = "1.5.33"
+
+# How many environments there may be, idle ones included. AWS has no such bound.
+MAX_ENVIRONMENTS = int(os.environ.get("LAMBDA_MAX_ENVIRONMENTS", "0")) or None
 
 Json = dict[str, Any]
 Function = Callable[..., Any]  # MiniStack has no types
@@ -46,9 +55,15 @@ def describe_errors(script: str) -> str:
     On AWS that is the name of the exception's class, both in the handler and while its module is
     imported. If an ImportError ends the import, it is `Runtime.ImportModuleError`. MiniStack's
     script gives the text of the exception only.
+
+    An exception of the handler becomes a result (see `name_errors`): MiniStack ends an environment
+    whose status is an error, so the next call would be a cold start. AWS keeps it.
     """
+    trace = "traceback.format_exc()"
+    error = f'{{"status": "error", "error": str(e), "trace": {trace}}}'
+    result = f'{{"_raised": _described(e), "_trace": {trace}}}'
     for old, new in {
-        '"error": str(e), "trace"': '"error": _described(e), "trace"',
+        error: f'{{"status": "ok", "result": {result}}}',
         '"error": str(e)})': '"error": _described(e, module_name)})',
     }.items():
         if script.count(old) != 1:
@@ -66,6 +81,10 @@ def name_errors(execute: Function) -> Function:
 
     def named(func: Json, event: object, request_id: str) -> Json:
         result: Json = execute(func, event, request_id)
+        match result["body"]:
+            case {"_raised": message, "_trace": trace}:
+                log = "\n".join(filter(None, [result["log"], trace]))
+                result = {"body": {"errorMessage": message}, "error": True, "log": log}
         message = result["body"].get("errorMessage", "") if result.get("error") else ""
         if found := _DESCRIBED.fullmatch(message):
             result["body"] |= {"errorType": found[1], "errorMessage": found[2]}
@@ -89,6 +108,155 @@ def name_throttles(call: Function) -> Function:
             raise
 
     return named
+
+
+# --- Throttles ---
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long a call that nobody waits for is tried again while Lambda throttles it."""
+
+    until: float = 0
+    max_wait_seconds: float = 0
+
+
+_IMPATIENT = Patience()
+_patience: ContextVar[Patience] = ContextVar("patience", default=_IMPATIENT)
+
+
+@contextmanager
+def _patient(until: float, max_wait_seconds: float) -> Iterator[None]:
+    before = _patience.set(Patience(until, max_wait_seconds))
+    try:
+        yield
+    finally:
+        _patience.reset(before)
+
+
+def try_throttled_again(execute: Function) -> Function:
+    """A throttled call is tried again where the caller's `Patience` says so.
+
+    The waits grow from one second, as those of asynchronous calls do on AWS.
+    """
+
+    def executed(func: Json, event: object) -> Json:
+        patience, wait_seconds = _patience.get(), 1.0
+        while True:
+            result: Json = execute(func, event)
+            if not result.get("throttle") or time.time() + wait_seconds > patience.until:
+                return result
+            time.sleep(wait_seconds)
+            wait_seconds = min(2 * wait_seconds, patience.max_wait_seconds)
+
+    return executed
+
+
+def queue_async_calls(invoke: Function) -> Function:
+    """An asynchronous call that Lambda throttles waits in Lambda's queue, by default for six hours.
+
+    Such a wait is no attempt. The retries and the failure destination are those of the alias that
+    was called. MiniStack counts a throttle as a failed attempt, and knows the settings of `$LATEST`
+    only.
+    """
+
+    def queued(func: Json, event: object) -> None:
+        arn = func["config"]["FunctionArn"]
+        _, qualifier = lambda_svc._lambda_function_name_and_qualifier_from_arn(arn)
+        base, _, _ = lambda_svc._get_base_func_record_for_ref(arn)
+        settings = lambda_svc._event_invoke_config(base or func, qualifier) or {}
+        age_seconds = settings.get("MaximumEventAgeInSeconds", 21600)
+        with _patient(time.time() + age_seconds, max_wait_seconds=300):
+            # It goes on in a thread, which gets a copy of the context.
+            invoke({**func, "event_invoke_config": settings}, event)
+
+    return queued
+
+
+def call_from_rules_async(dispatch: Function) -> Function:
+    """A rule of EventBridge calls a function asynchronously. MiniStack calls it once, whatever the
+    answer."""
+
+    def dispatched(arn: str, payload: str) -> None:
+        func, config, _ = lambda_svc._get_func_record_for_ref(arn)
+        if not func or not config:
+            dispatch(arn, payload)  # it logs that there is none
+            return
+        config = {**config, "FunctionArn": arn}
+        record = lambda_svc._execution_record_for_config(func, config)
+        lambda_svc.invoke_async_with_retry(record, json.loads(payload))
+
+    return dispatched
+
+
+def hold_throttled_batches(run: Function) -> Function:
+    """A batch of SQS messages that Lambda throttles is tried again until its messages are visible
+    again. MiniStack leaves them to the next receive at once, which counts as one."""
+
+    def held(esm: object, func: object, event: object, batch: list[Json], *queue: str) -> None:
+        with _patient(min(message["visible_at"] for message in batch), max_wait_seconds=4):
+            run(esm, func, event, batch, *queue)
+
+    return held
+
+
+def spread_retries(find: Function) -> Function:
+    """A retry of a state waits as `MaxDelaySeconds` and `JitterStrategy` say.
+
+    MiniStack ignores both, and waits at most 60 seconds. That bound stays.
+    """
+
+    def found(
+        retriers: object, error: str, retry_counts: dict[int, int]
+    ) -> tuple[Json | None, int]:
+        retrier, place = find(retriers, error, retry_counts)
+        if retrier is None:
+            return None, place
+        # After so many steps, every wait has grown to its bound.
+        steps = min(retry_counts.get(place, 0), 100)
+        wait_seconds = retrier.get("IntervalSeconds", 1) * retrier.get("BackoffRate", 2.0) ** steps
+        wait_seconds = min(wait_seconds, retrier.get("MaxDelaySeconds", wait_seconds))
+        if retrier.get("JitterStrategy") == "FULL":
+            wait_seconds = random.uniform(0, min(wait_seconds, 60))  # noqa: S311 - no secret
+        return {**retrier, "IntervalSeconds": wait_seconds, "BackoffRate": 1}, place
+
+    return found
+
+
+# --- Environments of functions ---
+
+
+def bound_environments(acquire: Function) -> Function:
+    """There are never more than `MAX_ENVIRONMENTS`: a new one ends the one that was idle longest.
+
+    Each is a process of some 50 MB. MiniStack bounds only how many run at once
+    (`LAMBDA_ACCOUNT_CONCURRENCY`), and every function may keep as many idle ones.
+    """
+
+    def acquired(
+        func_name: str, config: Json, code_zip: bytes, qualifier: str = "$LATEST"
+    ) -> tuple[Any, str]:
+        worker, how = acquire(func_name, config, code_zip, qualifier=qualifier)
+        if how == "spawn" and MAX_ENVIRONMENTS:
+            lambda_runtime.kill_workers(_take_idle(surplus_over=MAX_ENVIRONMENTS))
+        return worker, how
+
+    return acquired
+
+
+def _take_idle(surplus_over: int) -> list[Any]:
+    """Take the workers that were idle longest out of their pools, as many as are too many."""
+    with lambda_runtime._lock:
+        pools = lambda_runtime._workers
+        workers = [(worker, pool) for pool in pools.values() for worker in pool]
+        idle = sorted(
+            ((worker, pool) for worker, pool in workers if not worker.in_use),
+            key=lambda found: found[0].last_used,
+        )
+        taken = idle[: max(0, len(workers) - surplus_over)]
+        for worker, pool in taken:
+            pool.remove(worker)
+    return [worker for worker, _ in taken]
 
 
 def share_layers(spawn: Function) -> Function:
@@ -167,6 +335,19 @@ def correct() -> None:
     execute = "(func: dict, event: dict, request_id: str) -> dict"
     _replace(lambda_svc, "_execute_function_warm", execute, name_errors)
     _replace(stepfunctions, "_call_lambda", "(func_ref, event)", name_throttles)
+    call = "(func: dict, event: dict)"
+    _replace(lambda_svc, "_execute_function", f"{call} -> dict", try_throttled_again)
+    _replace(lambda_svc, "invoke_async_with_retry", f"{call} -> None", queue_async_calls)
+    batch = "(esm, func_rec, event, batch, queue_url, queue_name)"
+    _replace(lambda_svc, "_run_sqs_batch", batch, hold_throttled_batches)
+    _replace(eventbridge, "_dispatch_to_lambda", "(arn, payload)", call_from_rules_async)
+    retry = "(retriers, error, retry_counts)"
+    _replace(stepfunctions, "_find_matching_retrier", retry, spread_retries)
+    lease = (
+        "(func_name: str, config: dict, code_zip: bytes, qualifier: str = '$LATEST',"
+        " max_concurrency: int | None = None)"
+    )
+    _replace(lambda_svc, "acquire_worker", lease, bound_environments)
     _replace(lambda_runtime.Worker, "_spawn", "(self)", share_layers)
     credentials = "(config: dict) -> dict[str, str]"
     _replace(lambda_runtime, "execution_credentials", credentials, lengthen_session_tokens)

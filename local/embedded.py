@@ -45,6 +45,14 @@ ARCHITECTURE = "arm64" if platform.machine() in {"arm64", "aarch64"} else "x86_6
 # The token of the functions and the stand-ins. It is of no use outside this machine.
 STANDIN_TOKEN = "standin-token-of-the-embedded-aws"  # noqa: S105
 
+# Each environment is a process of some 50 MB. (`LAMBDA_MAX_ENVIRONMENTS` is known to our MiniStack
+# only.)
+LAMBDA_BOUNDS = {
+    "LAMBDA_ACCOUNT_CONCURRENCY": "10",  # as in a new AWS account: more calls are throttled
+    "LAMBDA_MAX_ENVIRONMENTS": "32",
+    "LAMBDA_WARM_TTL_SECONDS": "60",  # then an idle one ends, unless a function has no other
+}
+
 Environment = dict[str, str]
 Say = Callable[[str], None]
 
@@ -62,6 +70,11 @@ class Home:
     @property
     def processes(self) -> Path:
         return self.path / "processes.json"
+
+    @property
+    def process_ids(self) -> list[int]:
+        """Of the processes that `up` started; each leads a session of its own."""
+        return json.loads(self.processes.read_text()) if self.processes.exists() else []
 
     @property
     def scratch(self) -> Path:
@@ -134,7 +147,7 @@ def up(
 def down(home: Home) -> bool:
     """Stop what `up` started. True when something was running."""
     stopped = False
-    for pid in _pids(home):
+    for pid in home.process_ids:
         try:
             os.killpg(pid, signal.SIGTERM)
             stopped = True
@@ -149,7 +162,7 @@ def down(home: Home) -> bool:
 
 def running(home: Home) -> Environment | None:
     """What a client of the running one needs to know; None when none runs."""
-    if not home.settings.exists() or not all(_alive(pid) for pid in _pids(home)):
+    if not home.settings.exists() or not all(_alive(pid) for pid in home.process_ids):
         return None
     pairs = (
         line.removeprefix("export ").split("=", 1)
@@ -177,7 +190,7 @@ def _start(home: Home, name: str, command: list[str], environment: Mapping[str, 
             start_new_session=True,
         )
     _started.append(process)
-    home.processes.write_text(json.dumps([*_pids(home), process.pid]))
+    home.processes.write_text(json.dumps([*home.process_ids, process.pid]))
 
 
 def start_ministack(home: Home, settings: Mapping[str, str] | None = None) -> Environment:
@@ -227,10 +240,6 @@ def _start_standin(home: Home, provider: str, options: Sequence[str]) -> str:
     return f"http://127.0.0.1:{port_file.read_text().strip()}"
 
 
-def _pids(home: Home) -> list[int]:
-    return json.loads(home.processes.read_text()) if home.processes.exists() else []
-
-
 def _alive(pid: int) -> bool:
     try:
         os.killpg(pid, 0)
@@ -254,7 +263,7 @@ def _wait_for_end(pid: int, patience_seconds: float = 10) -> None:
 def _wait(ready: Callable[[], bool], home: Home, name: str, patience_seconds: float = 60) -> None:
     deadline = time.monotonic() + patience_seconds
     while not ready():
-        if time.monotonic() > deadline or not all(_alive(pid) for pid in _pids(home)):
+        if time.monotonic() > deadline or not all(_alive(pid) for pid in home.process_ids):
             raise EmbeddedAwsFailed(f"{name} did not start: see {home.path / f'{name}.log'}")
         time.sleep(0.05)
 
@@ -308,6 +317,7 @@ def _ministack_environment(port: int) -> Environment:
         "MINISTACK_HOST": "127.0.0.1",
         "MINISTACK_REGION": REGION,
         "LAMBDA_EXECUTOR": "local",
+        **LAMBDA_BOUNDS,
         "LOG_LEVEL": "INFO",
         "IOT_MTLS_ENABLED": "0",
         "SFTP_ENABLED": "0",

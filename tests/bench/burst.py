@@ -6,7 +6,9 @@ Each burst deploys into an embedded AWS of its own. The stand-ins take two secon
 provider may have 20 in flight, and one call in twenty fails at random. It fails unless there are
 as many videos, `Video Ready` events and accepted submissions as pairs, never more than 20 in
 flight as each provider saw it, nothing in a dead letter queue, neither a slot nor a waiter left,
-and a fault that struck at each stage. With `--compare` a burst of 50 comes first, and what a job
+a fault that struck at each stage, and at most 3 GB of memory in use. A pair has 100 kB. Memory is
+that of all processes of the embedded AWS and the stand-ins, and of their files in shared memory; on
+Linux only. With `--compare` a burst of 50 comes first, and what a job
 costs in state transitions, function calls and ledger writes must not differ from it by more than
 5 %.
 
@@ -44,17 +46,19 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
 from dropreel.model.job import INBOX
 from local import embedded
-from local.embedded import OUT, Environment, Home, Say
-from tests.support.standin_files import picture
+from local.embedded import LAMBDA_BOUNDS, OUT, Environment, Home, Say
+from tests.support.memory import Memory, peak
 
 SMALL_BURST = 50
 IN_FLIGHT_AT_MOST = 20
 DIFFERENCE_AT_MOST = 0.05
+MEMORY_AT_MOST_BYTES = 3 * 10**9
 PROVIDERS = ("runcomfy", "wavespeed")
 STEM, WARM_UP_STEM = "burst-", "warm-"
 
@@ -120,6 +124,7 @@ class Burst:
     transitions: int = 0
     function_calls: Counter[str] = field(default_factory=Counter)  # by function
     ledger_writes: Counter[str] = field(default_factory=Counter)  # by kind of item
+    memory: Memory = field(default_factory=Memory)  # at most, of the whole embedded AWS
 
     @property
     def costs(self) -> dict[str, float]:
@@ -157,6 +162,13 @@ class Burst:
                 "faults that struck, at each stage",
                 _by_name({stage: self.struck[stage] for stage in FAULTS}),
                 all(self.struck[stage] for stage in FAULTS),
+            ),
+            Promise(
+                f"most memory (at most {MEMORY_AT_MOST_BYTES / 1e9:g} GB)",
+                f"{self.memory.total / 1e9:.2f} GB: processes {self.memory.processes / 1e9:.2f} "
+                f"({self.memory.environments} environments), files {self.memory.files / 1e9:.2f}",
+                self.memory.total <= MEMORY_AT_MOST_BYTES
+                and self.memory.environments <= int(LAMBDA_BOUNDS["LAMBDA_MAX_ENVIRONMENTS"]),
             ),
         ]
 
@@ -308,7 +320,7 @@ class Account:
         stacks = embedded.client(environment, "cloudformation")
         (stack,) = stacks.describe_stacks(StackName=embedded.STACK)["Stacks"]
         self._outputs = {one["OutputKey"]: one["OutputValue"] for one in stack["Outputs"]}
-        self._image = picture(480, 480, "JPEG")
+        self._image = grained_picture()
         self._voice = brief_voice()
 
     def drop_pair(self, stem: str, number: int) -> None:
@@ -436,6 +448,13 @@ def _kind(item: dict[str, Any]) -> str:
     return kind
 
 
+def grained_picture(width: int = 420, height: int = 416) -> bytes:
+    """A JPEG of 84 kB, because a plain one is too small: with `brief_voice`, a pair has 100 kB."""
+    file = io.BytesIO()
+    Image.effect_noise((width, height), 60).convert("RGB").save(file, "JPEG", quality=70)
+    return file.getvalue()
+
+
 def brief_voice(periods: int = 100) -> bytes:
     """A tone: half a second of it, or as many periods of 5 ms."""
     file = io.BytesIO()
@@ -539,8 +558,11 @@ def one_burst(home: Home, jobs: int, console: Console) -> Burst:
         say=lambda _: None,
     )
     try:
-        warm_up(environment)
-        return drop(environment, jobs, say=console.print)
+        with peak(home) as found:
+            warm_up(environment)
+            burst = drop(environment, jobs, say=console.print)
+        burst.memory = found[0]
+        return burst
     finally:
         embedded.down(home)
 

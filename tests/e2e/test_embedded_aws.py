@@ -11,12 +11,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
 from local import embedded
 from local.embedded import ENVIRONMENTS, PROJECT, Environment, Home
 from tests.e2e.conftest import until
+from tests.support.memory import environments_of
 
 CONCURRENCY = 2
+MAX_ENVIRONMENTS = 3
 
 State = dict[str, Any]
 
@@ -26,6 +29,7 @@ class Account:
     """An AWS account with nothing of ours in it."""
 
     environment: Environment
+    home: Home
     role: str = ""
 
     def client(self, service: str) -> Any:  # noqa: ANN401 - boto3's clients are of no common type
@@ -49,9 +53,34 @@ class Account:
         )["FunctionArn"]
         return arn
 
-    def call(self, name: str) -> Any:  # noqa: ANN401 - what the function returns
-        answer = self.client("lambda").invoke(FunctionName=name)
+    def call(self, name: str, **event: object) -> Any:  # noqa: ANN401 - what the function returns
+        answer = self.client("lambda").invoke(FunctionName=name, Payload=json.dumps(event))
         return json.load(answer["Payload"])
+
+    def alias(self, name: str, **settings: object) -> str:
+        """The ARN of an alias `live`, with settings of its asynchronous calls."""
+        functions = self.client("lambda")
+        version = functions.publish_version(FunctionName=name)["Version"]
+        made = functions.create_alias(FunctionName=name, Name="live", FunctionVersion=version)
+        functions.put_function_event_invoke_config(FunctionName=name, Qualifier="live", **settings)
+        arn: str = made["AliasArn"]
+        return arn
+
+    def queue(self, name: str) -> tuple[str, str]:
+        """The URL and the ARN of a new queue."""
+        sqs = self.client("sqs")
+        url = sqs.create_queue(QueueName=name)["QueueUrl"]
+        found = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])
+        return url, found["Attributes"]["QueueArn"]
+
+    def log(self, name: str, words: str) -> list[str]:
+        """The lines of a function that has ended, if they have the words."""
+        logs = self.client("logs")
+        try:
+            found = logs.filter_log_events(logGroupName=f"/aws/lambda/{name}")["events"]
+        except logs.exceptions.ResourceNotFoundException:
+            return []
+        return [event["message"] for event in found if words in event["message"]]
 
     def layer(self, code: str) -> str:
         """The ARN of a new version of the layer, with a module named `shared`."""
@@ -81,8 +110,11 @@ def account() -> Iterator[Account]:
     home = Home(embedded.OUT / "corrected")
     embedded.down(home)
     try:
-        settings = {"LAMBDA_ACCOUNT_CONCURRENCY": str(CONCURRENCY)}
-        account = Account(embedded.start_ministack(home, settings))
+        settings = {
+            "LAMBDA_ACCOUNT_CONCURRENCY": str(CONCURRENCY),
+            "LAMBDA_MAX_ENVIRONMENTS": str(MAX_ENVIRONMENTS),
+        }
+        account = Account(embedded.start_ministack(home, settings), home)
         embedded.wait_for_ministack(home, account.environment)
         account.make_role()
         yield account
@@ -128,6 +160,24 @@ def handler(event, context):
 
     assert caught["Error"] == "Broken"
     assert json.loads(caught["Cause"])["errorMessage"] == "two lines:\nerrorType=Other not it"
+
+
+def test_an_environment_goes_on_after_an_exception(account: Account) -> None:
+    code = """
+import os
+
+def handler(event, context):
+    if event["raises"]:
+        raise ValueError
+    return os.getpid()
+"""
+    account.function("survives", code)
+
+    first = account.call("survives", raises=False)
+    failed = account.call("survives", raises=True)
+
+    assert failed["errorType"] == "ValueError"
+    assert account.call("survives", raises=False) == first
 
 
 @pytest.mark.parametrize(
@@ -186,6 +236,98 @@ def handler(event, context):
     assert sorted(errors, key=str) == throttled + [None] * CONCURRENCY
 
 
+SLOW = """
+import time
+
+def handler(event, context):
+    time.sleep(2)
+"""
+
+
+@pytest.fixture
+def busy(account: Account, request: pytest.FixtureRequest) -> Iterator[str]:
+    """A function whose calls use up the concurrency for two seconds; its name."""
+    name = f"busy-{request.node.name}"[:60]
+    account.function(name, SLOW)
+    yield name
+
+
+def occupied(account: Account, name: str) -> None:
+    for _ in range(CONCURRENCY):
+        account.client("lambda").invoke(FunctionName=name, InvocationType="Event")
+    probe = account.function(f"probe-{name}", "def handler(event, context): ...")
+
+    def is_throttled() -> bool:
+        try:
+            account.call(probe)
+        except ClientError as error:
+            return error.response["Error"]["Code"] == "TooManyRequestsException"
+        return False
+
+    until(is_throttled, "the end of the free concurrency")
+
+
+def test_an_asynchronous_call_that_is_throttled_is_queued(account: Account, busy: str) -> None:
+    function = account.function("queued", "def handler(event, context): print('ran')")
+    alias = account.alias("queued", MaximumRetryAttempts=0)
+    occupied(account, busy)
+
+    account.client("lambda").invoke(FunctionName=alias, InvocationType="Event")
+
+    assert until(lambda: account.log("queued", "ran"), f"the call of {function}")
+
+
+def test_a_batch_that_is_throttled_is_tried_again_before_it_is_received_again(
+    account: Account, busy: str
+) -> None:
+    code = """
+def handler(event, context):
+    print("receive", event["Records"][0]["attributes"]["ApproximateReceiveCount"])
+"""
+    function = account.function("consumer", code)
+    url, arn = account.queue("throttled")
+    occupied(account, busy)
+
+    account.client("lambda").create_event_source_mapping(FunctionName=function, EventSourceArn=arn)
+    account.client("sqs").send_message(QueueUrl=url, MessageBody="{}")
+
+    assert until(lambda: account.log("consumer", "receive"), "the batch") == ["receive 1"]
+
+
+def test_a_rules_failed_call_goes_to_the_failure_destination_of_the_alias(
+    account: Account,
+) -> None:
+    account.function("refuses", "def handler(event, context): raise ValueError('no')")
+    url, arn = account.queue("failures")
+    destination = {"OnFailure": {"Destination": arn}}
+    alias = account.alias("refuses", MaximumRetryAttempts=0, DestinationConfig=destination)
+    events = account.client("events")
+    events.put_rule(Name="calls", EventPattern=json.dumps({"source": ["test"]}))
+    events.put_targets(Rule="calls", Targets=[{"Id": "function", "Arn": alias}])
+
+    events.put_events(Entries=[{"Source": "test", "DetailType": "now", "Detail": "{}"}])
+
+    def failure() -> Any:  # noqa: ANN401
+        received = account.client("sqs").receive_message(QueueUrl=url, WaitTimeSeconds=1)
+        return received.get("Messages")
+
+    (message,) = until(failure, "the failure")
+    assert json.loads(message["Body"])["requestPayload"]["source"] == "test"
+
+
+def test_a_new_environment_ends_the_one_that_was_idle_longest(account: Account) -> None:
+    code = "import os\n\ndef handler(event, context): return os.getpid()"
+    names = [f"numbered-{number}" for number in range(MAX_ENVIRONMENTS + 1)]
+    for name in names:
+        account.function(name, code)
+
+    first, *_, last = [account.call(name) for name in names]
+
+    assert environments_of(account.home) == MAX_ENVIRONMENTS
+    assert account.call(names[-1]) == last
+    assert account.call(names[0]) != first
+
+
 def test_all_environments_share_the_files_of_a_layer(account: Account) -> None:
     code = """
 import os
@@ -228,6 +370,36 @@ def test_another_ministack_does_not_start(change: str, words: str) -> None:
 
     assert ended.returncode == 1
     assert words in ended.stderr
+
+
+def test_a_retry_waits_as_long_as_the_definition_says() -> None:
+    code = """
+import local.corrected_ministack as m
+m.correct()
+
+def wait(times, **more):
+    retrier = {"ErrorEquals": ["States.ALL"], "MaxAttempts": 3000, "IntervalSeconds": 3, **more}
+    found, place = m.stepfunctions._find_matching_retrier([retrier], "Busy", {0: times})
+    assert place == 0 and found["ErrorEquals"] == ["States.ALL"]
+    return found["IntervalSeconds"] * found["BackoffRate"] ** times
+
+assert [wait(times, BackoffRate=1.5) for times in (0, 1, 2)] == [3, 4.5, 6.75]
+assert wait(0) == 3 and wait(1) == 6
+assert wait(2999, MaxDelaySeconds=600) == 600
+spread = [wait(2, BackoffRate=1.5, JitterStrategy="FULL") for _ in range(200)]
+assert 0 <= min(spread) < 2 and 5 < max(spread) <= 6.75
+assert m.stepfunctions._find_matching_retrier([], "Busy", {}) == (None, -1)
+"""
+
+    ended = subprocess.run(
+        [str(ENVIRONMENTS / "aws/bin/python"), "-c", code],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert ended.returncode == 0, ended.stderr
 
 
 def test_a_session_token_is_as_long_as_in_lambda_and_counts() -> None:

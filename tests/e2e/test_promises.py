@@ -14,6 +14,7 @@ import pytest
 
 from dropreel.model.job import execution_name
 from local import embedded
+from local.embedded import LAMBDA_BOUNDS
 from tests.e2e.conftest import (
     PORTRAIT,
     RUNCOMFY_SLOTS,
@@ -24,6 +25,7 @@ from tests.e2e.conftest import (
     job_of,
     until,
 )
+from tests.support.memory import peak
 
 BURST, FALLING_OVER = 10, WAVESPEED_SLOTS + 1
 AS_OFTEN_AS_CAN_BE = 1_000
@@ -74,10 +76,11 @@ def test_a_burst_is_rendered_once_each_within_the_slots(stack: Stack) -> None:
         for fault in faults:
             stack.fault(provider, match="burst", times=AS_OFTEN_AS_CAN_BE, percent=20, **fault)
 
-    with ThreadPoolExecutor(8) as people:
+    with peak(stack.home) as memory, ThreadPoolExecutor(8) as people:
         jobs = list(people.map(stack.drop, stems))
-    said = [stack.event_of(job) for job in jobs]
+        said = [stack.event_of(job) for job in jobs]
 
+    assert memory[0].environments <= int(LAMBDA_BOUNDS["LAMBDA_MAX_ENVIRONMENTS"])
     assert [event["detail"].get("error") for event in said if "error" in event["detail"]] == []
     assert {event["detail-type"] for event in said} == {"Video Ready"}
     assert [events_of(stack, job) for job in jobs] == [[("Video Ready", 1)]] * BURST
