@@ -92,11 +92,12 @@ format: environments ## let ruff mend what it can
 	$(DEV)/ruff check --fix
 	$(DEV)/ruff format
 
-events: environments ## write the schemas and examples in events/, a consumer's types, and the README's table of models
+events: environments ## write the schemas and examples in events/, a consumer's types, the README's table of models, docs/costs.md
 	@$(DEV)/python -m local.contract
 	@$(DEV)/python -m local.consumer_models
 	@$(DEV)/python -m tests.support.example_events
 	@$(DEV)/python -m local.models
+	@$(DEV)/python -m local.costs
 
 terraform: .venv/dev/.made ## write the Terraform module's variables and outputs, from the template
 	@$(DEV)/python -m deploy.terraform_module
@@ -146,7 +147,10 @@ bench-cold: environments ## measure each function's cold start, beside that of b
 bench-deliver: environments ## measure deliver's memory while it copies 1 GiB
 	@$(DEV)/python -m tests.bench.deliver
 
-bench-burst: environments ## drop N pairs at once on a bad day, compare with 50: [N=1000]
+costs: environments ## count what AWS charges for, and write docs/costs.md
+	@$(DEV)/python -m tests.bench.costs
+
+bench-burst: environments ## drop N pairs at once on a bad day, compare with 50, measure memory: [N=1000]
 	@$(DEV)/python -m tests.bench.burst --jobs $(N) --compare
 
 bench-drops: environments ## drop files in every way people do, count what is paid for: [ONLY=words of a title]
@@ -225,5 +229,5 @@ purge-uploads: .venv/dev/.made ## delete the messages of uploads that intake fai
 clean: down ## remove what was built, and the environments
 	rm -rf out .aws-sam .venv
 
-.PHONY: demo up down test test-all types ways in-flight checkov licences audit sbom hunt lint format events terraform prices picture bench-burst bench-cold bench-deliver \
+.PHONY: demo up down test test-all types ways in-flight checkov licences audit sbom hunt lint format events terraform prices picture costs bench-burst bench-cold bench-deliver \
     bench-drops bench-intake bench-latency build deploy package stack-name token jobs job cost rerun sweep teardown redrive-uploads purge-uploads clean

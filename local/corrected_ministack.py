@@ -26,9 +26,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from ministack.app import main
+import ministack.app
 from ministack.core import lambda_runtime
 from ministack.services import eventbridge, lambda_svc, stepfunctions, sts
+
+from local.request_record import App, recorded
 
 VERSION = "1.5.33"
 
@@ -353,6 +355,19 @@ def correct() -> None:
     _replace(lambda_runtime, "execution_credentials", credentials, lengthen_session_tokens)
 
 
+def record_requests(app: App) -> App:
+    """Into the file that `REQUEST_RECORD` names."""
+    return recorded(app, Path(os.environ["REQUEST_RECORD"]).open("w"), _function_of)
+
+
+def _function_of(access_key: str) -> str:
+    """The last part of `arn:aws:sts::...:assumed-role/<role>/<function>`."""
+    arn: str = sts._sessions.get(access_key, {}).get("Arn", "")
+    return arn.rpartition("/")[2]
+
+
 if __name__ == "__main__":
     correct()
-    main()
+    if "REQUEST_RECORD" in os.environ:
+        _replace(ministack.app, "app", "(scope, receive, send)", record_requests)
+    ministack.app.main()

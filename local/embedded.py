@@ -97,17 +97,19 @@ def up(
     standin_options: Sequence[str] = (),
     parameters: Mapping[str, str] | None = None,
     max_wait_seconds: float | None = None,
+    settings: Mapping[str, str] | None = None,
     say: Say = print,
 ) -> Environment:
     """Start everything, deploy, and return (and write) what a client needs to know.
 
-    `max_wait_seconds` shortens the waits between polls, for tests.
+    `max_wait_seconds` shortens the waits between polls, for tests. `settings` are more environment
+    variables of MiniStack.
     """
     if running(home):
         raise EmbeddedAwsFailed(f"One is running already ({home.path}). Stop it: make down")
     try:
         say("Starting the embedded AWS (MiniStack, IAM enforced) and the providers' stand-ins")
-        environment = start_ministack(home)
+        environment = start_ministack(home, settings)
         standins = {name: _start_standin(home, name, standin_options) for name in TITLES}
         wait_for_ministack(home, environment)
         say("Building the template (sam build)")
