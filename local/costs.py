@@ -158,6 +158,8 @@ def month_without_jobs(template: Mapping[str, Any], recorded: Recorded) -> dict[
     found: dict[str, Amounts] = {}
     for name, resource in resources.items():
         if schedule := resource.get("Properties", {}).get("ScheduleExpression"):
+            if name not in recorded.schedules:
+                raise SystemExit(f"A call of {name} was not counted yet: run `make costs`")
             once = all_amounts(recorded.schedules[name], memory_mb)
             metrics = once.pop("metrics, for a month", 0)
             times = calls_a_month(schedule)

@@ -124,6 +124,11 @@ def test_a_month_without_jobs_has_all_of_the_template() -> None:
     assert found["1 secret"] == {"secrets, for a month": 1}
 
 
+def test_a_schedule_that_was_not_counted_is_named() -> None:
+    with pytest.raises(SystemExit, match="Hourly was not counted"):
+        costs.month_without_jobs(TEMPLATE, RECORDED.model_copy(update={"schedules": {}}))
+
+
 @pytest.mark.parametrize(
     ("schedule", "calls"),
     [
