@@ -19,11 +19,14 @@ HERE = Path(__file__).parent
 TOOLS = PROJECT / ".venv" / "node"
 OPTIONS = ["--strict", "--noEmit", "--skipLibCheck", "false"]
 CONSUMER = """
+import type { JobStartedEvent } from "./job-started";
+import type { RenderSubmittedEvent } from "./render-submitted";
 import type { UploadIncompleteEvent } from "./upload-incomplete";
 import type { VideoFailedEvent } from "./video-failed";
 import type { VideoReadyEvent } from "./video-ready";
 
-type DropreelEvent = VideoReadyEvent | VideoFailedEvent | UploadIncompleteEvent;
+type ForDisplay = JobStartedEvent | RenderSubmittedEvent;
+type DropreelEvent = VideoReadyEvent | VideoFailedEvent | UploadIncompleteEvent | ForDisplay;
 
 export function answer(event: DropreelEvent): string {
   const folder: string = event.detail.job.folder;
@@ -34,6 +37,10 @@ export function answer(event: DropreelEvent): string {
       return folder + event.detail.error.code + (event.detail.error_file?.key ?? "");
     case "Upload Incomplete":
       return folder + event.detail.message;
+    case "Job Started":
+      return folder + event.detail.offer.provider + event.detail.jobs_before;
+    case "Render Submitted":
+      return folder + event.detail.request_id + event.detail.attempt;
   }
 }
 
