@@ -165,7 +165,6 @@ REFUSED: dict[str, dict[str, Call]] = {
         "write a video": WRITE_VIDEO,
         "start a job": START,
         "call a function": INVOKE,
-        "announce": ANNOUNCE,
     },
     "submit": {
         "write a copy": WRITE_COPY,
@@ -174,7 +173,6 @@ REFUSED: dict[str, dict[str, Call]] = {
         "start a job": START,
         "answer a waiting job": ANSWER,
         "call a function": INVOKE,
-        "announce": ANNOUNCE,
         "delete the ledger's item": DELETE_ITEM,
     },
     "poll": {
@@ -267,8 +265,8 @@ ALLOWED: dict[str, tuple[Call, ...]] = {
         ("secretsmanager", "describe_secret", {"SecretId": "$runcomfy_token"}),
         QUERY,
     ),
-    "admit": (READ_ITEM, QUERY),
-    "submit": (READ_TOKEN, READ_PICTURE, READ_COPY, LIST_UPLOADS, READ_ITEM, QUERY),
+    "admit": (READ_ITEM, QUERY, ANNOUNCE),
+    "submit": (READ_TOKEN, READ_PICTURE, READ_COPY, LIST_UPLOADS, READ_ITEM, QUERY, ANNOUNCE),
     "poll": (READ_TOKEN, QUERY),
     "deliver": (READ_TOKEN, READ_VIDEO, LIST_VIDEOS, QUERY),
     "conclude": (READ_TOKEN, LIST_VIDEOS, READ_ITEM),
