@@ -1,7 +1,9 @@
 """Each log line of a function names the job that it is about (job_id, run, folder, and the attempt
 where there is one), each call says once what it did, and operators can ask for that."""
 
+import inspect
 import json
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -10,15 +12,25 @@ from typing import Any
 
 import boto3
 import pytest
+from aws_lambda_powertools.utilities.batch import base as batch
 from botocore.stub import Stubber
 
 from dropreel.aws.executions import Executions
 from dropreel.aws.slots import DynamoDBSlots
 from dropreel.model.errors import FinalAnswer, RenderTimedOut, ResultRefused
-from dropreel.model.messages import ActiveRender, EndedJob, NextAttempt, Plan, SubmitRequest
+from dropreel.model.events import VideoReady
+from dropreel.model.messages import (
+    ActiveRender,
+    EndedJob,
+    NextAttempt,
+    Plan,
+    Progress,
+    SubmitRequest,
+)
 from dropreel.model.provider import Answer, RenderState, Result, Ticket
+from dropreel.runtime import done
 from tests.support.admission_fakes import FakeExecutions, admission_with, request_of
-from tests.support.conclusion_bench import FAILED, RUN, failed_run
+from tests.support.conclusion_bench import FAILED, READY, RUN, failed_run
 from tests.support.fault_account import CONTEXT, load_step
 from tests.support.log_lines import Line, Lines, keys_of, log_lines
 from tests.support.render_account import LEDGER, ROOT, UPLOADS, RenderAccount, render_account
@@ -328,3 +340,60 @@ def started(app: Any) -> list[str]:  # noqa: ANN401
         stateMachineArn=app.settings.state_machine_arn
     )
     return [one["name"] for one in listed["executions"]]
+
+
+# The questions of docs/operating.md
+
+PAGE = (ROOT / "docs/operating.md").read_text()
+QUERIES = re.findall(
+    r"^```\n(.*?)^```$",
+    PAGE.partition("\n## Questions to the logs\n")[2].partition("\n## ")[0],
+    re.M | re.S,
+)
+# CloudWatch Logs Insights' own words.
+OF_INSIGHTS = {
+    *("fields", "filter", "stats", "sort", "by", "as", "and", "or", "not", "in", "desc", "asc"),
+    *("count", "count_distinct", "avg", "max", "min", "pct", "latest", "bin", "1h"),
+}
+
+
+@pytest.fixture
+def told(account: RenderAccount, lines: Lines) -> list[Line]:
+    """Lines of each function."""
+    for step in STEPS:
+        job = JOB.model_copy(update={"id": f"{step}-0123456789abcdef"})
+        event = event_for(step, account, account.drop(PLAN.model_copy(update={"job": job})))
+        app = load_step(step)
+        stand_in(app)
+        with suppress(FinalAnswer):
+            app.handler(event, CONTEXT)
+    poisoned = dropped(account, "inbox/bert.png") | {"body": "no upload"}
+    load_step("intake").handler(
+        {"Records": [poisoned, dropped(account, "inbox/anna.png")]}, CONTEXT
+    )
+    written = lines.taken()
+    assert isinstance(READY.detail, VideoReady)
+    render = ActiveRender(plan=PLAN, ticket=TICKET, started_at=NOON)
+    polled = Progress(state=RenderState.QUEUED, wait_seconds=5)
+    return [*written, done.polled(render, polled).keys, done.delivered(render, READY.detail).keys]
+
+
+def test_each_query_asks_for_fields_that_the_functions_log(told: list[Line]) -> None:
+    logged = {field for line in told for field in line}
+
+    assert len(QUERIES) >= 8
+    for query in QUERIES:
+        bare = re.sub(r'"[^"]*"|@\w+|\b\d+\b', "", query)
+        names = {name.partition(".")[0] for name in re.findall(r"[a-z1][\w.]*", bare)}
+        given = set(re.findall(r"\bas (\w+)", bare))
+        assert names - OF_INSIGHTS - given <= logged, query
+
+
+def test_each_query_asks_for_words_that_the_functions_log() -> None:
+    sources = [*ROOT.glob("layers/dropreel/dropreel/**/*.py"), *ROOT.glob("functions/*/app.py")]
+    code = "\n".join(path.read_text() for path in sources) + inspect.getsource(batch)
+
+    for query in QUERIES:
+        for words in re.findall(r'"([^"]*)"', query):
+            is_other = words == "REPORT" or re.fullmatch(r"anna-[0-9a-f]{16}", words)
+            assert is_other or f'"{words}"' in code or f"class {words}(" in code, words
