@@ -107,6 +107,9 @@ VIDEO ?= out/anna.mp4
 picture: environments ## draw docs/dropreel.png from a video of the demo: [VIDEO=out/anna.mp4]
 	@$(DEV)/python -m local.picture "$(VIDEO)"
 
+dashboard: environments ## draw docs/dashboard.png from a burst on the embedded AWS: takes five minutes
+	@$(DEV)/python -m local.dashboard
+
 types: environments ## check the TypeScript types that the events' schemas give; needs node
 	@$(DEV)/pytest tests/types
 
@@ -229,5 +232,5 @@ purge-uploads: .venv/dev/.made ## delete the messages of uploads that intake fai
 clean: down ## remove what was built, and the environments
 	rm -rf out .aws-sam .venv
 
-.PHONY: demo up down test test-all types ways in-flight checkov licences audit sbom hunt lint format events terraform prices picture costs bench-burst bench-cold bench-deliver \
+.PHONY: demo up down test test-all types ways in-flight checkov licences audit sbom hunt lint format events terraform prices picture dashboard costs bench-burst bench-cold bench-deliver \
     bench-drops bench-intake bench-latency build deploy package stack-name token jobs job cost rerun sweep teardown redrive-uploads purge-uploads clean

@@ -14,10 +14,11 @@ from dropreel.model.metrics import Metric
 from dropreel.render import standstill
 from dropreel.render.closing import AccountCheck
 from dropreel.render.standstill import Watch
+from local.emf import values_in
 from tests.support.admission_fakes import ANNA, BEN, CLEO, job_named, ledger_table
 from tests.support.admission_fakes import Account as AdmissionAccount
-from tests.support.emf import FakeMeter, Recorded, values_in
 from tests.support.fault_account import CONTEXT, load_step
+from tests.support.meter import FakeMeter, Recorded
 from tests.support.render_account import LEDGER, render_account
 from tests.support.render_fakes import NOON, RUNCOMFY, WAVESPEED, ScriptedProvider, by_name
 from tests.support.sam_template import of_type

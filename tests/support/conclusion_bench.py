@@ -28,7 +28,7 @@ from dropreel.outcome.announcement import announce
 from dropreel.outcome.conclusion import Conclusion, ending_in, needs_conclusion
 from dropreel.render.attempts import MAY_BE_PAID
 from dropreel.render.spending import Limits
-from tests.support.emf import FakeMeter
+from tests.support.meter import FakeMeter
 from tests.support.render_fakes import (
     JOB,
     NOON,

@@ -18,7 +18,7 @@ from dropreel.inbox.sweep import InboxSweep
 from dropreel.model.events import DetailType, UploadIncomplete
 from dropreel.model.job import Input, Job
 from dropreel.model.uploads import ObjectVersion, Page
-from tests.support.emf import FakeMeter
+from tests.support.meter import FakeMeter
 
 Parsed = dict[str, object] | str | bytes
 Step = str | float | tuple[str, Parsed]

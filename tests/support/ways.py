@@ -32,7 +32,7 @@ from dropreel.model.provider import RenderState
 from dropreel.outcome.announcement import announce
 from dropreel.outcome.conclusion import CheckedRun, FailedRun
 from tests.support.conclusion_bench import manifest
-from tests.support.emf import FakeMeter
+from tests.support.meter import FakeMeter
 from tests.support.render_fakes import JOB, PLAN, TICKET
 from tests.support.second_engine import SecondEngine
 

@@ -19,6 +19,7 @@ MAX_CHARACTERS = {
     "LayerName": 64,
     "Name": 80,  # a state machine's; an event bus may have 256
     "LogGroupName": 512,
+    "DashboardName": 255,
     "DisplayName": 100,
 }
 NAMES = [

@@ -26,7 +26,7 @@ from dropreel.outcome import full_sweep as sweeping
 from dropreel.outcome.full_sweep import LOOKS_BACK, FullSweep
 from dropreel.runtime.log import logger
 from tests.support.conclusion_bench import FAILED, sent
-from tests.support.emf import FakeMeter
+from tests.support.meter import FakeMeter
 from tests.support.render_fakes import JOB, NOON, MemoryLedger
 
 # Through the inbox

@@ -13,8 +13,9 @@ from dropreel.model.metrics import Metric
 from dropreel.outcome.measurement import OUTCOMES, measure
 from dropreel.runtime.metrics import EmfMeter
 from local.contract import EVENTS
+from local.emf import Value, values_in
 from tests.support.conclusion_bench import NO_CREDIT, READY, Bench, ended_run, failed_in, failed_run
-from tests.support.emf import FakeMeter, Recorded, Value, values_in
+from tests.support.meter import FakeMeter, Recorded
 from tests.support.render_fakes import JOB
 
 

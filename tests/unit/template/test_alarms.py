@@ -16,11 +16,12 @@ from dropreel.render.admission import Lease, Waiter
 from dropreel.render.spending import Day
 from dropreel.render.standstill import Watch
 from dropreel.runtime.metrics import EmfMeter
+from local.emf import Value, values_in
 from tests.support import dashboard
 from tests.support.conclusion_bench import READY, RUN, failed_in
 from tests.support.dashboard import Shown
-from tests.support.emf import FakeMeter, Value, values_in
 from tests.support.log_lines import log_lines
+from tests.support.meter import FakeMeter
 from tests.support.render_fakes import JOB, NOON, MemoryLedger
 from tests.support.sam_template import TEMPLATE, of_type
 

@@ -1,21 +1,17 @@
-"""Reads the embedded metric format as CloudWatch does, and a stand-in for who writes it."""
+"""Reads the embedded metric format (EMF) as CloudWatch does. MiniStack makes no metrics of it."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
-
-from dropreel.model.metrics import Metric
-
-Recorded = Mapping[Metric, float]
-Dimensions = frozenset[tuple[str, str]]
 
 
 class Value(NamedTuple):
-    """One value of one metric: a line gives a value to each of its sets of dimensions."""
+    """One value of one metric. A line gives a value to each of its sets of dimensions."""
 
     namespace: str
     metric: str
-    dimensions: Dimensions
+    dimensions: frozenset[tuple[str, str]]
     unit: str
     value: float
     at_ms: int
@@ -31,26 +27,25 @@ def values_in(lines: Iterable[str]) -> Iterator[Value]:
 def _values(line: dict[str, Any]) -> Iterator[Value]:
     for directive in line["_aws"]["CloudWatchMetrics"]:
         for names in directive["Dimensions"]:
+            dimensions = frozenset((name, line[name]) for name in names)
             for metric in directive["Metrics"]:
                 given = line[metric["Name"]]
                 for value in given if isinstance(given, list) else [given]:
                     yield Value(
                         directive["Namespace"],
                         metric["Name"],
-                        frozenset((name, line[name]) for name in names),
+                        dimensions,
                         metric["Unit"],
                         value,
                         line["_aws"]["Timestamp"],
                     )
 
 
-class FakeMeter:
-    """Satisfies `Meter`."""
-
-    def __init__(self) -> None:
-        self.recorded: list[tuple[tuple[str | None, str | None], Recorded]] = []
-
-    def record(
-        self, values: Recorded, *, provider: str | None = None, model: str | None = None
-    ) -> None:
-        self.recorded.append(((provider, model), values))
+def statistic(name: str, values: Sequence[float]) -> float:
+    """`Sum`, `Maximum`, or a percentile such as `p90`."""
+    if name == "Sum":
+        return sum(values)
+    if name == "Maximum":
+        return max(values)
+    share = float(name.removeprefix("p")) / 100
+    return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]
