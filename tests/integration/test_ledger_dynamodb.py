@@ -368,8 +368,9 @@ def test_first_outcome_and_first_mark_of_a_run_stand(
             expected = expected or what
             assert ledger.end(job, NOON, what, now) == expected
         elif expected:
+            is_first = expected.sent_at is None
             expected = expected.model_copy(update={"sent_at": expected.sent_at or now})
-            ledger.mark_sent(job, now)
+            assert ledger.mark_sent(job, now) is is_first
         else:
             with pytest.raises((ClientError, KeyError)):
                 ledger.mark_sent(job, now)

@@ -9,6 +9,8 @@ import yaml
 
 from dropreel.inbox import pairing
 from dropreel.model.errors import DropreelError
+from dropreel.model.metrics import Metric
+from dropreel.outcome.measurement import NO_FAULT
 
 PROJECT = Path(__file__).resolve().parents[3]
 PAGES = sorted(
@@ -202,6 +204,14 @@ def test_each_alarm_is_explained(template: dict[str, Any]) -> None:
             "What to do",
         ]
         assert alarm["Properties"]["AlarmDescription"].endswith(f" See {OPERATING}#{name.lower()}.")
+
+
+def test_each_metric_is_explained_and_what_counts_as_refused() -> None:
+    rows = cells(section(OPERATING, "Metrics and the dashboard"))[2:]
+    metrics = [name for row in rows for name in quoted(row[0])]
+
+    assert sorted(metrics) == sorted(Metric)
+    assert set(quoted(rows[0][1])) >= NO_FAULT
 
 
 # The contract

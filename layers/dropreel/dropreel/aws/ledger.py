@@ -399,9 +399,9 @@ class DynamoDBLedger:
             UpdateExpression="SET sent_at = if_not_exists(sent_at, :now)",
             ConditionExpression="attribute_exists(pk)",
             ExpressionAttributeValues={":now": {"S": now.isoformat()}},
-            ReturnValues="UPDATED_OLD",
+            ReturnValues="ALL_OLD",
         )
-        return "sent_at" not in updated.get("Attributes", {})
+        return "sent_at" not in updated["Attributes"]
 
     @retry_on_conflict
     def _update_run(
