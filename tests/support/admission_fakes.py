@@ -108,7 +108,7 @@ def admission_with(
     executions: FakeExecutions,
     ledger: Ledger,
     clock: Callable[[], datetime],
-    closures: Closures,
+    closures: Closures | None = None,
     *,
     in_flight: int | Mapping[ProviderName, int] = 1,
     daily_renders: int | None = None,
@@ -129,7 +129,7 @@ def admission_with(
             on_daily_usd=on_daily_usd,
             catalog=catalog,
         ),
-        closures=closures.all,
+        closures=tuple if closures is None else closures.all,
     )
 
 
