@@ -30,7 +30,7 @@ def handler(ending: Ending, context: LambdaContext) -> Ended:
     conclusion = Conclusion(
         ledger=ledger,
         leave_slot=admission.leave,
-        limits=admission.limits,
+        limits=admission.present_limits,
         providers=partial(provider_of, settings=settings),
         videos=videos,
         video_bucket=settings.video_bucket,

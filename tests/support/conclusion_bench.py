@@ -123,7 +123,7 @@ class Bench:
         return Conclusion(
             ledger=self.ledger,
             leave_slot=self.slots.leave,
-            limits=self.limits,
+            limits=lambda: self.limits,
             providers=by_name(self.provider),
             videos=self,
             video_bucket="videos",

@@ -232,7 +232,7 @@ class Conclusion:
 
     ledger: Ledger
     leave_slot: Callable[[Job], None]
-    limits: Limits
+    limits: Callable[[], Limits]
     providers: Callable[[ProviderName], Provider]
     videos: Videos
     video_bucket: str
@@ -284,7 +284,7 @@ class Conclusion:
 
     def _checked(self, ending: Ending) -> JobChecked:
         plan = ending.checked if isinstance(ending, CheckedRun) else None
-        offers, refused = check(plan, self.limits, self.clock()) if plan else ((), None)
+        offers, refused = check(plan, self.limits(), self.clock()) if plan else ((), None)
         error = _with_open_request(ending.report, None) if ending.report else refused
         voice = plan.audio_facts if plan else None
         logger.info("Checked: %s", error.code if error else "accepted")

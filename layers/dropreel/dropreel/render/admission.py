@@ -311,9 +311,12 @@ class Admission:
         """Give all free slots: a setting may have changed, or a day begun."""
         self._at_present()._serve(self.limits.in_flight, by=call, all_free=True)
 
+    def present_limits(self) -> Limits:
+        """The limits, while some providers are closed."""
+        return self.limits.while_closed(self.closures())
+
     def _at_present(self) -> "Admission":
-        """With the limits while some providers are closed."""
-        return replace(self, limits=self.limits.while_closed(self.closures()))
+        return replace(self, limits=self.present_limits())
 
     # Leaving
 
