@@ -180,7 +180,7 @@ stack-name: .venv/dev/.made
 deploy: stack-name build ## deploy into your account: [PARAMETERS="Key=value ..."] [STACK=name]
 	$(SAM)/sam deploy --stack-name "$(STACK)" --parameter-overrides Architecture=$(ARCHITECTURE) $(PARAMETERS)
 	@echo "Next: make token STACK=$(STACK)   (once for each provider)"
-	@echo "Then: make sweep STACK=$(STACK)   (after five minutes: S3 begins to send events only then)"
+	@echo "Then: make check STACK=$(STACK)   (does it work? It pays nothing)"
 
 PREFIX ?= dropreel
 
@@ -213,6 +213,10 @@ rerun: .venv/dev/.made ## run failed jobs again, paying nothing twice: ID= or FA
 	    $(if $(filter-out 0,$(DRY_RUN)),--dry-run) $(if $(filter-out 0,$(YES)),--yes) \
 	    $(if $(filter-out 0,$(AGAIN)),--again)
 
+check: .venv/dev/.made ## does the deployed stack work? pays nothing; RENDER=1 goes on to a short video, which is paid: [YES=1]
+	@$(OPERATE) check --stack "$$STACK" $(if $(filter-out 0,$(RENDER)),--render) \
+	    $(if $(filter-out 0,$(YES)),--yes)
+
 sweep: .venv/dev/.made ## do now what the daily sweep does: start and conclude what events missed
 	@$(OPERATE) sweep --stack "$$STACK"
 
@@ -233,4 +237,4 @@ clean: down ## remove what was built, and the environments
 	rm -rf out .aws-sam .venv
 
 .PHONY: demo up down test test-all types ways in-flight checkov licences audit sbom hunt lint format events terraform prices picture dashboard costs bench-burst bench-cold bench-deliver \
-    bench-drops bench-intake bench-latency build deploy package stack-name token jobs job cost rerun sweep teardown redrive-uploads purge-uploads clean
+    bench-drops bench-intake bench-latency build deploy package stack-name token check jobs job cost rerun sweep teardown redrive-uploads purge-uploads clean

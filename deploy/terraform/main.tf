@@ -19,5 +19,5 @@ resource "aws_cloudformation_stack" "dropreel" {
 
 output "next_commands" {
   description = "What to run after the first apply. S3 begins to send events after about five minutes."
-  value       = "make token STACK=${var.stack_name}, and after five minutes make sweep STACK=${var.stack_name}"
+  value       = "make token STACK=${var.stack_name}, then make check STACK=${var.stack_name}"
 }

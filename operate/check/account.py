@@ -13,9 +13,11 @@ from botocore.exceptions import ClientError
 from dropreel.aws import clients
 from dropreel.aws.s3 import S3Storage
 from dropreel.aws.uploads import UsedUploads
+from dropreel.model.closure import AskedProvider
 from dropreel.model.executions import execution_arn
 from dropreel.model.harmless import harmless
 from dropreel.model.ledger import Outcome
+from operate.accounts import ask_providers
 from operate.check.links import Inflow
 from operate.choice import Execution
 from operate.stack import PATIENT, DeployedStack, environment_of, outputs_of
@@ -107,6 +109,9 @@ class DeployedAccount:
             QueueUrl=self._outputs[output], AttributeNames=[name]
         )
         return int(counted["Attributes"][name])
+
+    def ask_providers(self) -> tuple[AskedProvider, ...]:
+        return ask_providers(self._outputs["WatchFunctionName"])
 
     # The files
 

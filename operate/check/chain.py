@@ -6,7 +6,7 @@ itself: an upload in parts as deliver makes it. `render` pays for one short vide
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, Protocol, TypeVar
@@ -14,6 +14,7 @@ from typing import Final, Protocol, TypeVar
 from botocore.exceptions import BotoCoreError, ClientError
 
 from dropreel.model.catalog import MODELS, TITLES
+from dropreel.model.closure import AskedProvider
 from dropreel.model.errors import UnexpectedError
 from dropreel.model.events import JobChecked, VideoFailed, VideoReady
 from dropreel.model.harmless import harmless
@@ -23,12 +24,14 @@ from operate.check.links import (
     Inflow,
     Link,
     State,
+    account_links,
     cure_of,
     not_started,
     price_in_words,
     verdict,
 )
 from operate.choice import Execution
+from operate.errors import OperateError
 
 T = TypeVar("T")
 
@@ -77,6 +80,8 @@ class Account(Protocol):
 
     def upload_in_parts(self, key: str) -> int: ...
 
+    def ask_providers(self) -> Sequence[AskedProvider]: ...
+
     def erase(self, prefix: str, outputs: str, jobs: tuple[str, ...]) -> None: ...
 
 
@@ -101,7 +106,7 @@ class Chain:
 
     @property
     def works(self) -> bool:
-        return all(link.state is State.WORKS for link in self.links)
+        return all(link.state is not State.BROKEN for link in self.links)
 
     def check(self) -> None:
         """Go through all links that cost nothing."""
@@ -112,6 +117,8 @@ class Chain:
         self._link("event bus", self._wait_for_event)
         self._link("check file", self._look_for_check_file)
         self._link("videos bucket", self._upload_in_parts, after_a_fault=True)
+
+        self._ask_providers()
 
     def render(self) -> None:
         """Pay for one video of the same files."""
@@ -129,23 +136,30 @@ class Chain:
     # One link
 
     def _link(self, name: str, look: Callable[[], str], *, after_a_fault: bool = False) -> None:
-        if not (self.works or after_a_fault):
+        if self.works or after_a_fault:
+            self.links.append(self._tried(name, look))
+        else:
             self.links.append(Link(name=name, state=State.NOT_TRIED))
-            return
-        begun = self.clock()
+
+    def _tried(self, name: str, look: Callable[[], str]) -> Link:
+        begun, cure = self.clock(), None
         try:
-            found, state, cure = look(), State.WORKS, None
+            found = look()
         except Broken as broken:
-            found, state, cure = broken.found, State.BROKEN, broken.cure
+            found, cure = broken.found, broken.cure
         except ClientError as error:
             answer = error.response["Error"]
             found = f"{error.operation_name}: {answer['Code']}: {answer['Message']}"
-            state, cure = State.BROKEN, cure_of(found)
-        except BotoCoreError as error:
-            found, state, cure = " ".join(str(error).split()), State.BROKEN, cure_of(str(error))
-        seconds = round(self.clock() - begun, 1)
-        self.links.append(
-            Link(name=name, state=state, seconds=seconds, found=harmless(found), cure=cure)
+            cure = cure_of(found)
+        except (BotoCoreError, OperateError) as error:
+            found = " ".join(str(error).split())
+            cure = cure_of(found)
+        return Link(
+            name=name,
+            state=State.BROKEN if cure else State.WORKS,
+            seconds=round(self.clock() - begun, 1),
+            found=harmless(found),
+            cure=cure,
         )
 
     def _until(self, look: Callable[[], T | None], seconds: float) -> T | None:
@@ -158,9 +172,12 @@ class Chain:
 
     def _look_at_inflow(self) -> str:
         self.say("Looking at the bucket, the rule and the queue ...")
-        for fault in self.account.inflow().faults(self.account.upload_bucket):
+        inflow, bucket = self.account.inflow(), self.account.upload_bucket
+        for fault in inflow.faults(bucket):
             raise fault
-        return f"{self.account.upload_bucket} keeps versions and sends events; intake listens."
+        if inflow.is_unread:
+            return f"You may not read all settings. The others of {bucket} are right."
+        return f"{bucket} keeps versions and sends events; intake listens."
 
     def _key(self, ending: str) -> str:
         return f"{self.account.prefix}{FOLDER}{self.stem}.{ending}"
@@ -205,7 +222,7 @@ class Chain:
         self.jobs.append(job)
         times = len(self._versions)
         again = f" It took {times} drops: S3 had just begun to send events." if times > 1 else ""
-        return f"Job {job} started, after {settle:.0f} seconds of SettleSeconds.{again}"
+        return f"Job {job} started. {settle:.0f} of the seconds are SettleSeconds.{again}"
 
     def _wait_for_verdict(self) -> str:
         self.say("Waiting for Prepare and Conclude ...")
@@ -268,6 +285,17 @@ class Chain:
         return "What was dropped and made is deleted" + (
             ", except the video." if self._video else "."
         )
+
+    def _ask_providers(self) -> None:
+        self.say("Asking the providers, by free calls ...")
+        asked: list[AskedProvider] = []
+
+        def ask() -> str:
+            asked.extend(self.account.ask_providers())
+            return ""
+
+        link = self._tried("providers", ask)
+        self.links += account_links(asked) if link.state is State.WORKS else [link]
 
     # The way to a video
 

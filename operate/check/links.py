@@ -1,7 +1,7 @@
 """The links of the chain: what was found of each, and what to do about a broken one."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -9,8 +9,11 @@ from typing import Final
 from pydantic import BaseModel, Field
 
 from dropreel.model.catalog import TITLES
+from dropreel.model.closure import AccountState, AskedProvider
 from dropreel.model.errors import ErrorReport
 from dropreel.model.events import JobChecked
+from dropreel.model.harmless import harmless
+from operate.accounts import sentence
 
 
 class State(StrEnum):
@@ -60,8 +63,8 @@ _CURES: Final = (
     ),
     (
         "kms",
-        "The KMS key does not allow it, or is disabled. docs/deploying.md, One KMS key for all, "
-        "has the statements that the key needs.",
+        "Let the user or the role that the message names use the KMS key, and see that the key is "
+        "enabled. docs/deploying.md, One KMS key for all, has the key's statements.",
     ),
     (
         "PermanentRedirect|AuthorizationHeaderMalformed|IllegalLocation|connect to the endpoint",
@@ -106,6 +109,10 @@ class Inflow:
     dead_letters: int | None = 0
     undelivered: int | None = 0
 
+    @property
+    def is_unread(self) -> bool:
+        return None in (self.is_versioned, self.sends_events, self.rule, self.intake)
+
     def faults(self, bucket: str) -> Iterator[Broken]:
         """Those that nothing gets through."""
         if self.is_versioned is False:
@@ -123,13 +130,13 @@ class Inflow:
         if self.rule not in (None, "ENABLED"):
             yield Broken(
                 f"The rule UploadRule is {self.rule}: no upload reaches the queue.",
-                "Switch it on: make teardown UNDO=1 does it after a teardown that gave up.",
+                "Switch it on again, in the AWS console or by make teardown UNDO=1.",
             )
         if self.intake not in (None, "Enabled", "Enabling", "Updating", "Creating"):
             yield Broken(
                 f"Lambda's event source of the function intake is {self.intake}: nobody reads the "
                 "queue.",
-                "Switch it on: make teardown UNDO=1 does it after a teardown that gave up.",
+                "Switch it on again, in the AWS console or by make teardown UNDO=1.",
             )
 
 
@@ -152,6 +159,36 @@ def not_started(inflow: Inflow, waited_seconds: float) -> Broken:
         f"{waited} S3 sent no event, or intake cannot run.",
         "After a first deploy, run the check again in five minutes. If it stays so, the log of the "
         "function intake says more.",
+    )
+
+
+# The providers
+
+
+def account_links(asked: Sequence[AskedProvider]) -> list[Link]:
+    """What each provider says to a free call with the stored token. One without a token breaks
+    nothing while another one has its own."""
+    needs_token = all(one.state is AccountState.NO_TOKEN for one in asked)
+    return [_account_link(one, needs_token=needs_token) for one in asked]
+
+
+def _account_link(asked: AskedProvider, *, needs_token: bool) -> Link:
+    title = TITLES.get(asked.provider, asked.provider)
+    cures = {
+        AccountState.NO_TOKEN: f"Store it: make token PROVIDER={title}",
+        AccountState.REFUSED: f"Store a valid one: make token PROVIDER={title}",
+        AccountState.NO_CREDIT: f"Add credit at {title}. Its jobs go on within minutes.",
+        AccountState.UNKNOWN: f"Look at the status page of {title}, and check again later.",
+    }
+    cure = cures.get(asked.state)
+    if asked.state is AccountState.NO_TOKEN and not needs_token:
+        return Link(name=title, state=State.NOT_TRIED, found=harmless(sentence(asked)))
+    return Link(
+        name=title,
+        state=State.BROKEN if cure else State.WORKS,
+        seconds=round(asked.milliseconds / 1000, 1),
+        found=harmless(sentence(asked)),
+        cure=cure,
     )
 
 

@@ -9,6 +9,7 @@ from botocore.exceptions import ClientError, EndpointConnectionError
 from rich.console import Console
 
 from dropreel.model import errors
+from dropreel.model.closure import AccountState, AskedProvider
 from dropreel.model.errors import DropreelError, Reason
 from dropreel.model.events import CheckedOffer, JobChecked, JobSummary
 from dropreel.model.ledger import Outcome
@@ -16,9 +17,11 @@ from operate.check.chain import Chain
 from operate.check.links import Found, Inflow, State, price_in_words
 from operate.check.view import CheckView
 from operate.choice import Execution
+from operate.errors import OperateError
 from tests.support.conclusion_bench import READY, failed_in
 from tests.support.render_fakes import JOB, NOON
 
+ACCEPTED, NO_TOKEN = AccountState.ACCEPTED, AccountState.NO_TOKEN
 DRY = JOB.model_copy(update={"dry_run": True})
 OFFER = CheckedOffer(provider="runcomfy", model="m", options={}, estimated_usd=0.09)
 
@@ -36,6 +39,17 @@ def checked(*offers: CheckedOffer, error: DropreelError | None = None) -> JobChe
         check_file=None,
         ended_at=NOON,
         execution="arn",
+    )
+
+
+def asked(provider: str, state: AccountState) -> AskedProvider:
+    return AskedProvider(
+        provider=provider,
+        state=state,
+        message=f"{provider}: {state}.",
+        milliseconds=200,
+        is_closed=False,
+        is_on_trial=False,
     )
 
 
@@ -61,6 +75,9 @@ class Account:
     sends: bool = True
     fault: str = ""
     outputs: bool = True
+    says: dict[str, AccountState] = field(
+        default_factory=lambda: {"runcomfy": AccountState.ACCEPTED}
+    )
     refuses: dict[str, Exception] = field(default_factory=dict)
     dropped: dict[tuple[str, str], float] = field(default_factory=dict)
     erased: list[tuple[str, str, tuple[str, ...]]] = field(default_factory=list)
@@ -107,6 +124,10 @@ class Account:
     def upload_in_parts(self, key: str) -> int:
         self._answer("upload_in_parts")
         return 5_242_893
+
+    def ask_providers(self) -> list[AskedProvider]:
+        self._answer("ask_providers")
+        return [asked(provider, state) for provider, state in self.says.items()]
 
     def erase(self, prefix: str, outputs: str, jobs: tuple[str, ...]) -> None:
         self._answer("erase")
@@ -292,6 +313,34 @@ def test_broken_link_is_named_with_its_cure(
 
 def test_what_may_not_be_read_breaks_nothing() -> None:
     assert run(Account(set_up=Inflow(None, None, None, None, None, None))).works
+
+
+@pytest.mark.parametrize(
+    ("says", "states", "cure"),
+    [
+        ((ACCEPTED, ACCEPTED), ["works", "works"], ""),
+        ((ACCEPTED, NO_TOKEN), ["works", "not tried"], ""),
+        ((NO_TOKEN, NO_TOKEN), ["broken", "broken"], "Store it"),
+        ((AccountState.REFUSED, ACCEPTED), ["broken", "works"], "Store a valid one"),
+        ((ACCEPTED, AccountState.NO_CREDIT), ["works", "broken"], "Add credit at WaveSpeed"),
+        ((ACCEPTED, AccountState.UNKNOWN), ["works", "broken"], "status page"),
+    ],
+)
+def test_each_provider_is_a_link(
+    says: tuple[AccountState, AccountState], states: list[str], cure: str
+) -> None:
+    chain = run(Account(says=dict(zip(("runcomfy", "wavespeed"), says, strict=True))))
+
+    links = [link for link in chain.links if link.name in ("RunComfy", "WaveSpeed")]
+    assert [link.state for link in links] == states
+    assert chain.works is ("broken" not in states)
+    assert all(cure in (link.cure or "") for link in links if link.state is State.BROKEN)
+
+
+def test_watch_that_fails_is_a_broken_link() -> None:
+    account = Account(refuses={"ask_providers": OperateError("The providers were not asked.")})
+
+    assert broken(run(account))[:2] == ("providers", "The providers were not asked.")
 
 
 # To a video
