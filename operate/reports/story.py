@@ -13,7 +13,13 @@ from pydantic import AwareDatetime, BaseModel, Field
 
 from dropreel.model.catalog import TITLES
 from dropreel.model.errors import ErrorReport
-from dropreel.model.events import DeliveredVideo, StoredFile, VideoFailed, VideoReady
+from dropreel.model.events import (
+    DeliveredVideo,
+    JobChecked,
+    StoredFile,
+    VideoFailed,
+    VideoReady,
+)
 from dropreel.model.job import Job, execution_name
 from dropreel.model.ledger import Attempt, AttemptState, ListedRun, Outcome, Run
 from operate.choice import Execution, NoSuchRun
@@ -153,13 +159,13 @@ class Teller:
             *(moment for made in own for moment in _of_attempt(made)),
             *_of_outcome(outcome),
         ]
-        failed = outcome.detail if outcome and isinstance(outcome.detail, VideoFailed) else None
+        detail = outcome.detail if outcome else None
         return job, RunStory(
             now=self._row(job, execution, recorded, outcome),
             execution=name,
             link=Console(self.machine_arn).execution(history.execution_arn(self.machine_arn, name)),
             moments=tuple(sorted(moments, key=lambda moment: moment.at)),
-            error=failed.error if failed else None,
+            error=detail.error if isinstance(detail, VideoFailed | JobChecked) else None,
         )
 
     def _row(
@@ -274,6 +280,10 @@ def _of_outcome(outcome: Outcome | None) -> Iterator[Moment]:
     elif isinstance(detail, VideoFailed):
         words = f"{detail.error.code}: {detail.error.message}"
         yield Moment(at=detail.ended_at, what="failed", words=words)
+    elif isinstance(detail, JobChecked):
+        error = detail.error
+        words = f"refused: {error.code}: {error.message}" if error else "accepted"
+        yield Moment(at=detail.ended_at, what="checked", words=words)
     if outcome.sent_at:
         yield Moment(at=outcome.sent_at, what="announced", words=f"event {outcome.detail_type}")
 
@@ -298,6 +308,8 @@ def _files(
         kept = {"video": detail.video, "manifest": detail.manifest}
     elif isinstance(detail, VideoFailed):
         kept = {"error file": detail.error_file}
+    elif isinstance(detail, JobChecked):
+        kept = {"check file": detail.check_file}
     for what, file in kept.items():
         if file:
             link = console.file(file.bucket, file.key)

@@ -12,6 +12,7 @@ from moto.stepfunctions.models import stepfunctions_backends
 from typer.testing import CliRunner, Result
 
 from dropreel.aws.uploads import UsedUploads
+from dropreel.model.errors import ErrorReport
 from dropreel.model.events import JobChecked
 from dropreel.model.job import Job
 from dropreel.model.ledger import ListedRun, Outcome
@@ -21,7 +22,8 @@ from operate.reports import history
 from operate.stack import Outputs
 from tests.support.admission_fakes import Account as Admission
 from tests.support.admission_fakes import job_named
-from tests.support.conclusion_bench import FAILED, READY, told
+from tests.support.conclusion_bench import CHECKED, FAILED, NO_CREDIT, READY
+from tests.support.conclusion_bench import told as attempt_told
 from tests.support.render_account import LEDGER, REGION, UPLOADS, RenderAccount, render_account
 from tests.support.render_fakes import ENVIRONMENT, NOON, RUNCOMFY, providers
 
@@ -62,7 +64,7 @@ class Account:
     def end(self, job: Job, outcome: Outcome = READY, usd: float | None = 0.5) -> None:
         """As announce leaves it."""
         is_ready = outcome is READY
-        made = told("VideoReady" if is_ready else "RenderFailed", "no", estimated_usd=usd)
+        made = attempt_told("VideoReady" if is_ready else "RenderFailed", "no", estimated_usd=usd)
         changed = {
             "job": outcome.detail.job.model_copy(
                 update={"id": job.id, "stem": job.stem, "started_at": NOW}
@@ -232,6 +234,21 @@ def test_job_tells_the_story_of_one(busy: Account, wanted: str) -> None:
     assert run["error"]["advice"]
     assert {"started", "failed", "announced"} <= {moment["what"] for moment in run["moments"]}
     assert run["link"].endswith(f"dropreel-render:{EVE.id}")
+
+
+@pytest.mark.parametrize("error", [None, NO_CREDIT.report])
+def test_job_tells_what_a_dry_run_was_told(account: Account, error: ErrorReport | None) -> None:
+    told = CHECKED.model_copy(update={"accepted": error is None, "error": error})
+    account.start(ANNA)
+    account.end(ANNA, Outcome(detail=told))
+
+    story = answer("job", ANNA.id, "--no-log")
+
+    (run,) = story["runs"]
+    words = "refused: NoCredit: Not enough credit." if error else "accepted"
+    assert ("checked", words) in [(one["what"], one["words"]) for one in run["moments"]]
+    assert (run["error"] and run["error"]["code"]) == (error and error.code)
+    assert "team/anna.check.json" in [file["key"] for file in story["files"]]
 
 
 def test_job_of_a_running_one_names_request_and_price(busy: Account) -> None:

@@ -15,6 +15,7 @@ from dropreel.model.events import (
     DeliveredVideo,
     DetailType,
     Ended,
+    JobChecked,
     JobSummary,
     RenderSummary,
     StoredFile,
@@ -306,6 +307,19 @@ def error_file(job: Job = JOB, started_at: datetime = NOON, execution: str = RUN
 
 
 READY = Outcome(detail=VideoReady.model_validate_json(manifest()))
+CHECKED = JobChecked(
+    accepted=True,
+    error=None,
+    job=JobSummary.of(JOB, NOON),
+    inputs=(),
+    changes=(),
+    offers=(),
+    voice_seconds=None,
+    estimated_usd=None,
+    check_file=StoredFile(bucket="videos", key=JOB.check_key),
+    ended_at=NOON,
+    execution=RUN,
+)
 FAILED = Outcome(detail=VideoFailed.model_validate_json(error_file()))
 
 

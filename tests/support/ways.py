@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from dropreel.aws.task_tokens import WaitingExecutions
 from dropreel.model.errors import DropreelError
-from dropreel.model.events import DetailType, Ended, JobChecked, JobSummary, VideoFailed, VideoReady
+from dropreel.model.events import DetailType, Ended, JobSummary, VideoFailed, VideoReady
 from dropreel.model.job import Job
 from dropreel.model.ledger import SAME_START, Ledger, Outcome
 from dropreel.model.messages import (
@@ -31,7 +31,7 @@ from dropreel.model.messages import (
 from dropreel.model.provider import RenderState
 from dropreel.outcome.announcement import announce
 from dropreel.outcome.conclusion import CheckedRun, FailedRun
-from tests.support.conclusion_bench import manifest
+from tests.support.conclusion_bench import CHECKED, manifest
 from tests.support.meter import FakeMeter
 from tests.support.render_fakes import JOB, PLAN, TICKET
 from tests.support.second_engine import SecondEngine
@@ -243,19 +243,9 @@ def delivered_and_then(error: Exception) -> Answer:
 
 def concluded(play: Play, ending: FailedRun | CheckedRun) -> BaseModel:
     if isinstance(ending, CheckedRun) or ending.job.dry_run:
-        checked = JobChecked(
-            accepted=ending.report is None,
-            error=ending.report,
-            job=JobSummary.of(ending.job, ending.started_at),
-            inputs=(),
-            changes=(),
-            offers=(),
-            voice_seconds=None,
-            estimated_usd=None,
-            check_file=None,
-            ended_at=ending.started_at,
-            execution=ending.execution,
-        )
+        said = {"accepted": ending.report is None, "error": ending.report}
+        job = JobSummary.of(ending.job, ending.started_at)
+        checked = CHECKED.model_copy(update={**said, "job": job, "execution": ending.execution})
         answer: BaseModel = play.outcomes.end(ending.started_at, checked)
         return answer
     failed = VideoFailed(

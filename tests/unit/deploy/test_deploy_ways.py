@@ -14,7 +14,6 @@ from tests.support.sam_template import RESOURCES, TEMPLATE
 
 # The limits of AWS for names that the template makes of the stack's.
 MAX_CHARACTERS = {
-    "DashboardName": 255,
     "FunctionName": 64,
     "LayerName": 64,
     "Name": 80,  # a state machine's; an event bus may have 256

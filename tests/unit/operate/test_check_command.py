@@ -11,14 +11,14 @@ from rich.console import Console
 from dropreel.model import errors
 from dropreel.model.closure import AccountState, AskedProvider
 from dropreel.model.errors import DropreelError, Reason
-from dropreel.model.events import CheckedOffer, JobChecked, JobSummary
+from dropreel.model.events import CheckedOffer, JobChecked
 from dropreel.model.ledger import Outcome
 from operate.check.chain import Chain
 from operate.check.links import Found, Inflow, State, price_in_words
 from operate.check.view import CheckView
 from operate.choice import Execution
 from operate.errors import OperateError
-from tests.support.conclusion_bench import READY, failed_in
+from tests.support.conclusion_bench import CHECKED, READY, failed_in
 from tests.support.render_fakes import JOB, NOON
 
 ACCEPTED, NO_TOKEN = AccountState.ACCEPTED, AccountState.NO_TOKEN
@@ -27,19 +27,14 @@ OFFER = CheckedOffer(provider="runcomfy", model="m", options={}, estimated_usd=0
 
 
 def checked(*offers: CheckedOffer, error: DropreelError | None = None) -> JobChecked:
-    return JobChecked(
-        accepted=error is None,
-        error=error.report if error else None,
-        job=JobSummary.of(DRY, NOON),
-        inputs=(),
-        changes=(),
-        offers=offers,
-        voice_seconds=3,
-        estimated_usd=offers[0].estimated_usd if offers else None,
-        check_file=None,
-        ended_at=NOON,
-        execution="arn",
-    )
+    said = {
+        "accepted": error is None,
+        "error": error.report if error else None,
+        "offers": offers,
+        "voice_seconds": 3,
+        "estimated_usd": offers[0].estimated_usd if offers else None,
+    }
+    return CHECKED.model_copy(update=said)
 
 
 def asked(provider: str, state: AccountState) -> AskedProvider:
