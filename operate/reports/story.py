@@ -245,7 +245,10 @@ def _of_record(recorded: Run | None, visits: Sequence[Visit]) -> Iterator[Moment
         changes = " ".join(plan.changes) or "Nothing was changed."
         yield Moment(at=at, what="prepared", words=f"{changes} For {offers}.")
     if recorded.admitted_at:
-        yield Moment(at=recorded.admitted_at, what="admitted", words="has a slot")
+        start = recorded.started_at or recorded.admitted_at
+        seconds = round((recorded.admitted_at - start).total_seconds())
+        words = f"has a slot, {timedelta(seconds=seconds)} hours after its start"
+        yield Moment(at=recorded.admitted_at, what="admitted", words=words)
     if recorded.rendered_at:
         yield Moment(at=recorded.rendered_at, what="rendered", words="gives its slot back")
     if recorded.closed_at:

@@ -19,7 +19,7 @@ from operate.reports.cost import By, cost, renders_of, sum_of
 from operate.reports.jobs import Asked, State, ended_row, jobs, state_of
 from operate.reports.lists import Fields, Queue
 from operate.reports.story import moments_of
-from operate.reports.views import CostView, JobsView, StoryView
+from operate.reports.views import CostView, JobsView, StoryView, keep_showing
 from tests.support.render_fakes import JOB, NOON
 
 NOW = NOON + timedelta(hours=2)
@@ -341,6 +341,22 @@ def test_the_table_fits_and_a_hostile_name_does_nothing(columns: int) -> None:
     assert not any(character in shown for character in "\x1b\x07\u202e")
     assert "\\x1b" in shown
     assert "carl-0123456789abcdef" in shown  # an id is not cut
+
+
+def test_watching_shows_it_anew_until_somebody_stops_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    found = [[run("anna")], [run("bert")]]
+
+    def look() -> JobsView:
+        if not found:
+            raise KeyboardInterrupt
+        return JobsView(jobs(Stack(found.pop(0)), Asked(since=NOON), NOW), NOW)
+
+    keep_showing(look, every_seconds=0)
+
+    shown = capsys.readouterr().out
+    assert "bert-0123456789abcdef" in shown
 
 
 @pytest.mark.parametrize(
