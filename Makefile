@@ -165,6 +165,9 @@ bench-intake: environments ## count what intake asks of AWS for each of 5,000 pa
 bench-latency: environments ## measure the time from the last upload to the call at the provider
 	@$(DEV)/python -m tests.bench.latency
 
+bench-reports: environments ## measure what `make jobs`, `job` and `cost` read with 100,000 jobs
+	@$(DEV)/python -m tests.bench.reports
+
 # --- A real account ---
 
 N ?= 1000
@@ -237,4 +240,4 @@ clean: down ## remove what was built, and the environments
 	rm -rf out .aws-sam .venv
 
 .PHONY: demo up down test test-all types ways in-flight checkov licences audit sbom hunt lint format events terraform prices picture dashboard costs bench-burst bench-cold bench-deliver \
-    bench-drops bench-intake bench-latency build deploy package stack-name token check jobs job cost rerun sweep teardown redrive-uploads purge-uploads clean
+    bench-drops bench-intake bench-latency bench-reports build deploy package stack-name token check jobs job cost rerun sweep teardown redrive-uploads purge-uploads clean
