@@ -45,6 +45,7 @@ from tests.support.render_fakes import (
     ScriptedProvider,
     by_name,
 )
+from tests.support.sam_template import of_type
 
 Json = dict[str, Any]
 MACHINE = {"StartAt": "Done", "States": {"Done": {"Type": "Succeed"}}}
@@ -350,6 +351,7 @@ QUERIES = re.findall(
     PAGE.partition("\n## Questions to the logs\n")[2].partition("\n## ")[0],
     re.M | re.S,
 )
+SAVED = of_type("AWS::Logs::QueryDefinition")["FailuresQuery"]["QueryString"]
 # CloudWatch Logs Insights' own words.
 OF_INSIGHTS = {
     *("fields", "filter", "stats", "sort", "by", "as", "and", "or", "not", "in", "desc", "asc"),
@@ -376,6 +378,10 @@ def told(account: RenderAccount, lines: Lines) -> list[Line]:
     render = ActiveRender(plan=PLAN, ticket=TICKET, started_at=NOON)
     polled = Progress(state=RenderState.QUEUED, wait_seconds=5)
     return [*written, done.polled(render, polled).keys, done.delivered(render, READY.detail).keys]
+
+
+def test_the_saved_query_is_one_of_the_page() -> None:
+    assert SAVED in QUERIES
 
 
 def test_each_query_asks_for_fields_that_the_functions_log(told: list[Line]) -> None:

@@ -226,8 +226,8 @@ def test_the_saved_query_reads_the_line_that_announce_writes() -> None:
         )
         (line,) = lines.taken()
 
-    assert line["message"] == "Announced: NoCredit"
-    assert 'parse message "Announced: *" as code' in query["QueryString"]
+    assert (line["message"], line["code"]) == ("Announced", "NoCredit")
+    assert query["QueryString"].startswith('filter message = "Announced" and code not in')
     assert query["LogGroupNames"] == [{"Ref": "AnnounceLogs"}, {"Ref": "ConcludeLogs"}]
 
 
