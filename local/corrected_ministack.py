@@ -112,6 +112,41 @@ def name_throttles(call: Function) -> Function:
     return named
 
 
+_task_token: ContextVar[str] = ContextVar("task_token", default="")
+
+
+def know_token(invoke: Function) -> Function:
+    """See `fail_callback_tasks`."""
+
+    def invoked(resource: object, input_data: object, token: str, state_def: object) -> object:
+        before = _task_token.set(token)
+        try:
+            return invoke(resource, input_data, token, state_def)
+        finally:
+            _task_token.reset(before)
+
+    return invoked
+
+
+def fail_callback_tasks(call: Function) -> Function:
+    """A task with `.waitForTaskToken` fails when its function fails, and is retried.
+
+    MiniStack ignores the failure, and waits for an answer to the token.
+    """
+
+    def failing(func_ref: object, event: object) -> object:
+        try:
+            return call(func_ref, event)
+        except stepfunctions._ExecutionError as failure:
+            waiting = stepfunctions._task_tokens.get(_task_token.get())
+            if waiting and not waiting["event"].is_set():
+                waiting["error"] = {"Error": failure.error, "Cause": failure.cause}
+                waiting["event"].set()
+            raise
+
+    return failing
+
+
 # --- Throttles ---
 
 
@@ -336,7 +371,12 @@ def correct() -> None:
     lambda_runtime._PYTHON_WORKER_SCRIPT = describe_errors(lambda_runtime._PYTHON_WORKER_SCRIPT)
     execute = "(func: dict, event: dict, request_id: str) -> dict"
     _replace(lambda_svc, "_execute_function_warm", execute, name_errors)
-    _replace(stepfunctions, "_call_lambda", "(func_ref, event)", name_throttles)
+    call = "(func_ref, event)"
+    _replace(
+        stepfunctions, "_call_lambda", call, lambda it: fail_callback_tasks(name_throttles(it))
+    )
+    callback = "(resource, input_data, token, state_def)"
+    _replace(stepfunctions, "_invoke_with_callback", callback, know_token)
     call = "(func: dict, event: dict)"
     _replace(lambda_svc, "_execute_function", f"{call} -> dict", try_throttled_again)
     _replace(lambda_svc, "invoke_async_with_retry", f"{call} -> None", queue_async_calls)

@@ -208,6 +208,25 @@ def test_an_import_error_of_the_handler_keeps_its_class(account: Account) -> Non
     assert account.call("imports")["errorType"] == "ModuleNotFoundError"
 
 
+def test_a_task_with_a_token_fails_when_its_function_fails(account: Account) -> None:
+    account.function("loses-token", "def handler(event, context): raise ValueError('no')")
+    arguments = {"FunctionName": "loses-token", "Payload": {"token.$": "$$.Task.Token"}}
+
+    caught = account.run(
+        "with-token",
+        {
+            "Call": task(
+                "arn:aws:states:::lambda:invoke.waitForTaskToken",
+                Parameters=arguments,
+                Catch=[{"ErrorEquals": ["ValueError"], "Next": "Caught"}],
+            ),
+            "Caught": {"Type": "Succeed"},
+        },
+    )
+
+    assert caught["Error"] == "ValueError"
+
+
 def test_a_throttled_call_says_so_to_the_state_machine(account: Account) -> None:
     function = account.function(
         "slow",

@@ -61,23 +61,27 @@ def peak(home: Home) -> Iterator[list[Memory]]:
 def memory_of(home: Home) -> Memory:
     """The memory of all processes that an embedded AWS started, now. It reads /proc: all is 0 where
     there is none."""
-    processes = environments = 0
+    processes = 0
     for process in processes_of(home):
         try:
             lines = (process / "smaps_rollup").read_text().splitlines()
         except OSError:  # it has ended
             continue
-        environments += _is_environment(process)
         sizes = dict(line.split(":", 1) for line in lines[1:])
         kilobytes = {name: int(size.split()[0]) for name, size in sizes.items()}
         processes += (kilobytes["Pss"] - kilobytes["Pss_Shmem"] + kilobytes["SwapPss"]) * 1024
     files = _size_of(home.scratch) if home.scratch.is_relative_to(SHARED_MEMORY) else 0
-    return Memory(processes, files, environments)
+    return Memory(processes, files, environments_of(home))
 
 
 def environments_of(home: Home) -> int:
-    """How many environments of Lambda functions there are now."""
-    return sum(map(_is_environment, processes_of(home)))
+    """How many environments of Lambda functions there are now.
+
+    Those that two looks find were there at one time. One look may find an environment that ends,
+    and then the one that takes its place.
+    """
+    first, second = (set(filter(_is_environment, processes_of(home))) for _ in range(2))
+    return len(first & second)
 
 
 def processes_of(home: Home) -> Iterator[Path]:
