@@ -267,8 +267,15 @@ class Conclusion:
                 meter=self.meter,
                 clock=self.clock,
             )
-        usd = outcome.detail.estimated_usd
-        logger.info("Concluded", code=outcome.code, model=job.model, estimated_usd=usd)
+        render = outcome.detail.render
+        logger.info(
+            "Concluded",
+            code=outcome.code,
+            model=job.model,
+            provider=render.provider if render else None,
+            attempt=render.attempts[-1].number if render and render.attempts else None,
+            estimated_usd=outcome.detail.estimated_usd,
+        )
         return outcome.detail
 
     def _end(self, ending: Ending) -> Outcome:
