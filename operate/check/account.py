@@ -138,11 +138,12 @@ class DeployedAccount:
     def has_output(self, key: str) -> bool:
         return self._storage.has(self.video_bucket, key)
 
-    def erase(self, prefix: str, outputs: str, jobs: tuple[str, ...]) -> None:
+    def erase(self, prefix: str, outputs: tuple[str, ...], jobs: tuple[str, ...]) -> None:
         """All versions of the uploads under a prefix, of the files in the videos bucket under
-        another, and of the jobs' copies."""
+        others, and of the jobs' copies."""
         self._erase(self.upload_bucket, prefix)
-        self._erase(self.video_bucket, outputs)
+        for output in outputs:
+            self._erase(self.video_bucket, output)
         for job in jobs:
             self._erase(self._work_bucket, f"work/{job}/")
 

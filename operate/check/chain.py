@@ -37,6 +37,7 @@ T = TypeVar("T")
 
 FOLDER: Final = "dropreel-check/"
 
+_CLEAN_UP: Final = "clean up"
 _LOOK_SECONDS: Final = 2.0
 _EVENT_SECONDS: Final = 420
 """After EventBridge is switched on for a bucket, S3 takes about five minutes."""
@@ -82,7 +83,7 @@ class Account(Protocol):
 
     def ask_providers(self) -> Sequence[AskedProvider]: ...
 
-    def erase(self, prefix: str, outputs: str, jobs: tuple[str, ...]) -> None: ...
+    def erase(self, prefix: str, outputs: tuple[str, ...], jobs: tuple[str, ...]) -> None: ...
 
 
 @dataclass
@@ -106,7 +107,9 @@ class Chain:
 
     @property
     def works(self) -> bool:
-        return all(link.state is not State.BROKEN for link in self.links)
+        """Whether the stack does: what is left over is none of its faults."""
+        broken = (link.name for link in self.links if link.state is State.BROKEN)
+        return all(name == _CLEAN_UP for name in broken)
 
     def check(self) -> None:
         """Go through all links that cost nothing."""
@@ -130,8 +133,9 @@ class Chain:
         render needs it."""
         if self._renders:
             return
-        outputs = f"{FOLDER}{self.stem}." + ("check." if self._video else "")
-        self._link("clean up", lambda: self._erase(outputs), after_a_fault=True)
+        endings = ("check.", "parts") if self._video else ("",)
+        outputs = tuple(f"{FOLDER}{self.stem}.{ending}" for ending in endings)
+        self._link(_CLEAN_UP, lambda: self._erase(outputs), after_a_fault=True)
 
     # One link
 
@@ -279,7 +283,7 @@ class Chain:
         size_bytes = self.account.upload_in_parts(f"{FOLDER}{self.stem}.parts")
         return f"An upload in parts, {size_bytes / 1e6:.1f} MB, as a video is delivered."
 
-    def _erase(self, outputs: str) -> str:
+    def _erase(self, outputs: tuple[str, ...]) -> str:
         self.say("Cleaning up ...")
         self.account.erase(self._key(""), outputs, tuple(self.jobs))
         return "What was dropped and made is deleted" + (

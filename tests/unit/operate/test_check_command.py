@@ -75,7 +75,7 @@ class Account:
     )
     refuses: dict[str, Exception] = field(default_factory=dict)
     dropped: dict[tuple[str, str], float] = field(default_factory=dict)
-    erased: list[tuple[str, str, tuple[str, ...]]] = field(default_factory=list)
+    erased: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = field(default_factory=list)
 
     def _answer(self, call: str) -> None:
         if error := self.refuses.get(call):
@@ -124,7 +124,7 @@ class Account:
         self._answer("ask_providers")
         return [asked(provider, state) for provider, state in self.says.items()]
 
-    def erase(self, prefix: str, outputs: str, jobs: tuple[str, ...]) -> None:
+    def erase(self, prefix: str, outputs: tuple[str, ...], jobs: tuple[str, ...]) -> None:
         self._answer("erase")
         self.erased.append((prefix, outputs, jobs))
 
@@ -167,7 +167,7 @@ def test_stack_that_works() -> None:
     assert [link.seconds for link in chain.links if link.name == "S3 to intake"] == [20]
     stem = chain.stem
     assert account.erased == [
-        (f"inbox/dropreel-check/{stem}.", f"dropreel-check/{stem}.", ("job-1",))
+        (f"inbox/dropreel-check/{stem}.", (f"dropreel-check/{stem}.",), ("job-1",))
     ]
 
 
@@ -338,6 +338,15 @@ def test_watch_that_fails_is_a_broken_link() -> None:
     assert broken(run(account))[:2] == ("providers", "The providers were not asked.")
 
 
+def test_what_is_left_over_is_no_fault_of_the_stack() -> None:
+    account = Account(refuses={"erase": denied("DeleteObject", "s3:DeleteObjectVersion")})
+
+    chain = run(account)
+
+    assert broken(chain)[0] == "clean up"
+    assert chain.works
+
+
 # To a video
 
 
@@ -349,7 +358,7 @@ def test_render_goes_on_to_the_video_and_leaves_it() -> None:
     assert chain.works
     assert "s3://videos/team/anna.mp4" in chain.links[-2].found
     [(_, outputs, jobs)] = account.erased
-    assert outputs.endswith(".check.")
+    assert outputs == tuple(f"dropreel-check/{chain.stem}.{it}" for it in ("check.", "parts"))
     assert jobs == ("job-1", "job-2")
 
 
