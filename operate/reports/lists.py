@@ -1,5 +1,6 @@
 """Reads many runs in few calls: the ledger's lists, the queues, the newest executions."""
 
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -43,13 +44,10 @@ _DESCRIBED: Final = 50
 """Executions that no list has are asked one by one: those that were started last."""
 
 _OF_A_RUN: Final = (
-    *("pk", "sk", "queue_key", "slot", "provider", "attempt", "left_attempt", "started_at"),
-    *("admitted_at", "rendered_at", "resumed_at", "closed_at"),
-    *("charged_usd", "kept_usd", "charged_on"),
+    *("pk", "sk", "provider", "attempt", "queue_key", "admitted_at", "rendered_at", "closed_at"),
+    *("charged_on", "charged_usd", "kept_usd"),
 )
-_OF_AN_ATTEMPT: Final = (
-    *("pk", "sk", "state", "provider", "request_id", "accepted_at", "estimated_usd"),
-)
+_OF_AN_ATTEMPT: Final = (*("pk", "sk", "state", "provider", "accepted_at", "estimated_usd"),)
 _ALLOWED_TO_WAIT: Final = {
     Room.NO_RENDERS_LEFT: "DailyRenderLimit is reached: waits for midnight UTC",
     Room.NO_USD_LEFT: "DailySpendLimitUsd is reached: waits for midnight UTC",
@@ -71,7 +69,7 @@ class Queue:
 
 
 class Lists:
-    """Of one stack. Counts its calls, for the bench."""
+    """Of one stack. Satisfies `jobs.Runs`."""
 
     def __init__(self, outputs: Outputs) -> None:
         """Raises `OutputMissing`."""
@@ -150,6 +148,7 @@ class Lists:
             if self._table not in got["UnprocessedKeys"]:
                 return found
             asked = got["UnprocessedKeys"][self._table]
+            time.sleep(0.2)  # it is throttled
 
     def newest_running(self, but: frozenset[str]) -> list[Execution]:
         """Of the executions that were started last and run: those of which no list knows, 50 at
