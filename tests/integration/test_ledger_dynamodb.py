@@ -19,7 +19,6 @@ from hypothesis import strategies as st
 from dropreel.aws.ledger import DynamoDBLedger, listed_run
 from dropreel.aws.slots import DynamoDBSlots
 from dropreel.model.errors import DropreelError
-from dropreel.model.events import JobChecked
 from dropreel.model.ledger import Attempt, AttemptState, Ledger, ListedRun, Outcome, RunClosed
 from dropreel.model.messages import NextAttempt, SubmitRequest
 from dropreel.model.prices import billed
@@ -649,7 +648,7 @@ def test_a_run_that_ends_moves_to_the_list_of_its_last_day(
     (run,) = listed(table, f"ended#{outcome.detail.ended_at:%Y-%m-%d}")
     assert (run.job_id, run.number, run.name) == (JOB.id, 1, f"{JOB.folder}{JOB.stem}")
     assert (run.code, run.ended_at) == (outcome.code, outcome.detail.ended_at)
-    render = None if isinstance(outcome.detail, JobChecked) else outcome.detail.render
+    render = outcome.detail.render
     assert [made.number for made in run.renders] == [
         made.number for made in (render.attempts if render else ())
     ]

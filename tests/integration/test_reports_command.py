@@ -13,7 +13,6 @@ from typer.testing import CliRunner, Result
 
 from dropreel.aws.uploads import UsedUploads
 from dropreel.model.errors import ErrorReport
-from dropreel.model.events import JobChecked
 from dropreel.model.job import Job
 from dropreel.model.ledger import ListedRun, Outcome
 from dropreel.model.messages import NextAttempt
@@ -71,7 +70,7 @@ class Account:
             ),
             "ended_at": NOW,
         }
-        if not isinstance(outcome.detail, JobChecked) and outcome.detail.render:
+        if outcome.detail.render:
             changed["render"] = outcome.detail.render.model_copy(update={"attempts": (made,)})
         ended = Outcome(detail=outcome.detail.model_copy(update=changed))
         self.ledger.end(job, NOW, ended, NOW)

@@ -331,6 +331,10 @@ class JobChecked(_Published):
     ended_at: AwareDatetime = Field(description="When the check ended.")
     execution: str = Field(description="The ARN of the execution, for operators.")
 
+    @property
+    def render(self) -> None:
+        """A check renders nothing. Not a field: it is not published."""
+
 
 Ended = VideoReady | VideoFailed | JobChecked
 """How a run ends: the detail of its event."""

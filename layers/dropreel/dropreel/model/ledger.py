@@ -149,7 +149,7 @@ class ListedRun(BaseModel, frozen=True):
     @classmethod
     def ended(cls, outcome: Outcome) -> "ListedRun":
         detail = outcome.detail
-        render = None if isinstance(detail, JobChecked) else detail.render
+        render = detail.render
         return cls(
             job_id=detail.job.id,
             number=detail.job.run,

@@ -11,6 +11,13 @@ from pydantic import AwareDatetime, BaseModel, Field
 
 class AttemptSummary(BaseModel):
     number: int
+    run: Annotated[
+        int,
+        Field(
+            description='The run that submitted it. A later run can wait for the same render: count its cost once.',
+            ge=1,
+        ),
+    ]
     provider: str
     model: Annotated[str, Field(description="The provider's own name of the model.")]
     request_id: Annotated[
@@ -66,7 +73,7 @@ class JobSummary(BaseModel):
     id: Annotated[
         str,
         Field(
-            description="The job's name. Together with `run` it is the idempotency key: each run that renders ends in one `Video Ready` or one `Video Failed`. A second event with the same two is a repetition."
+            description="The job's name. Together with `run` it is the idempotency key: each run that renders ends in one `Video Ready` or one `Video Failed`. A second event of these with the same two is a repetition."
         ),
     ]
     run: Annotated[
