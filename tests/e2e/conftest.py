@@ -260,6 +260,14 @@ class Stack:
         most: int = self._standin(provider, "requests")["most_in_flight"]
         return most
 
+    def open_again(self, provider: str) -> None:
+        """At once, for other tests. It is closed: else DynamoDB refuses the deletion."""
+        self.client("dynamodb").delete_item(
+            TableName=self.environment["LEDGER_TABLE"],
+            Key={"pk": {"S": "closed"}, "sk": {"S": provider}},
+            ConditionExpression="attribute_exists(pk)",
+        )
+
     def _standin(self, provider: str, path: str, body: object = None) -> Any:  # noqa: ANN401
         request = urllib.request.Request(
             f"{self.environment[f'{provider.upper()}_URL']}/_standin/{path}",

@@ -331,6 +331,8 @@ def test_no_secret_is_in_any_log_history_event_or_file(stack: Stack) -> None:
         "notices": stack.notice_of("Video ready: discreet") + stack.notice_of(f"{loud}: loud"),
     }
 
+    stack.open_again("runcomfy")  # the refused token has closed it
+
     # The jobs did leave their traces, in each place: else this test would see nothing.
     assert "discreet" in left["logs"]
     for place in ("histories", "events", "events for display", "files", "notices"):

@@ -4,10 +4,13 @@ few lines and nothing of Dropreel's."""
 import io
 import json
 import subprocess
+import time
 import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -255,25 +258,23 @@ def handler(event, context):
     assert sorted(errors, key=str) == throttled + [None] * CONCURRENCY
 
 
-SLOW = """
-import time
+BUSY = """
+import os, time
 
 def handler(event, context):
-    time.sleep(2)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not os.path.exists(event["until"]):
+        time.sleep(0.1)
 """
 
 
-@pytest.fixture
-def busy(account: Account, request: pytest.FixtureRequest) -> Iterator[str]:
-    """A function whose calls use up the concurrency for two seconds; its name."""
-    name = f"busy-{request.node.name}"[:60]
-    account.function(name, SLOW)
-    yield name
-
-
-def occupied(account: Account, name: str) -> None:
+@contextmanager
+def occupied(account: Account, name: str, end: Path) -> Iterator[None]:
+    """Calls of a function use up the concurrency meanwhile."""
+    account.function(name, BUSY)
+    event = json.dumps({"until": str(end)})
     for _ in range(CONCURRENCY):
-        account.client("lambda").invoke(FunctionName=name, InvocationType="Event")
+        account.client("lambda").invoke(FunctionName=name, InvocationType="Event", Payload=event)
     probe = account.function(f"probe-{name}", "def handler(event, context): ...")
 
     def is_throttled() -> bool:
@@ -284,20 +285,24 @@ def occupied(account: Account, name: str) -> None:
         return False
 
     until(is_throttled, "the end of the free concurrency")
+    try:
+        yield
+    finally:
+        end.touch()
 
 
-def test_an_asynchronous_call_that_is_throttled_is_queued(account: Account, busy: str) -> None:
+def test_an_asynchronous_call_that_is_throttled_is_queued(account: Account, tmp_path: Path) -> None:
     function = account.function("queued", "def handler(event, context): print('ran')")
     alias = account.alias("queued", MaximumRetryAttempts=0)
-    occupied(account, busy)
 
-    account.client("lambda").invoke(FunctionName=alias, InvocationType="Event")
+    with occupied(account, "busy-for-calls", tmp_path / "end"):
+        account.client("lambda").invoke(FunctionName=alias, InvocationType="Event")
 
     assert until(lambda: account.log("queued", "ran"), f"the call of {function}")
 
 
 def test_a_batch_that_is_throttled_is_tried_again_before_it_is_received_again(
-    account: Account, busy: str
+    account: Account, tmp_path: Path
 ) -> None:
     code = """
 def handler(event, context):
@@ -305,10 +310,12 @@ def handler(event, context):
 """
     function = account.function("consumer", code)
     url, arn = account.queue("throttled")
-    occupied(account, busy)
+    mapped = {"FunctionName": function, "EventSourceArn": arn}
 
-    account.client("lambda").create_event_source_mapping(FunctionName=function, EventSourceArn=arn)
-    account.client("sqs").send_message(QueueUrl=url, MessageBody="{}")
+    with occupied(account, "busy-for-batches", tmp_path / "end"):
+        account.client("lambda").create_event_source_mapping(**mapped)
+        account.client("sqs").send_message(QueueUrl=url, MessageBody="{}")
+        time.sleep(1)  # so that the batch is throttled
 
     assert until(lambda: account.log("consumer", "receive"), "the batch") == ["receive 1"]
 

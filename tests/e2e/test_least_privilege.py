@@ -118,7 +118,6 @@ ENQUEUE: Call = ("sqs", "send_message", {"QueueUrl": "$intake_queue", "MessageBo
 READ_ITEM: Call = ("dynamodb", "get_item", ITEM)
 CHANGE_ITEM: Call = ("dynamodb", "update_item", ITEM)
 DELETE_ITEM: Call = ("dynamodb", "delete_item", ITEM)
-WRITE_ITEM: Call = ("dynamodb", "put_item", {"TableName": "$ledger", "Item": KEY})
 QUERY: Call = (
     *("dynamodb", "query"),
     {
@@ -219,7 +218,6 @@ REFUSED: dict[str, dict[str, Call]] = {
         "answer a waiting job": ANSWER,
         "call a function": INVOKE,
         "send a notice": NOTIFY,
-        "write into the ledger": WRITE_ITEM,
         "query the ledger": QUERY,
     },
     "notify": {
