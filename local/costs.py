@@ -44,6 +44,8 @@ class Price:
         return self.usd * amount / self.units
 
 
+METRICS = "metrics, for a month"
+
 PRICES_READ_ON = "29 November 2026"
 PRICES: Mapping[str, Price] = {
     "state transitions": Price(0.025, 1_000, "step-functions"),
@@ -60,7 +62,7 @@ PRICES: Mapping[str, Price] = {
     "kB of logs, kept for a month": Price(0.03, 1e6, "cloudwatch"),
     "MB sent to the provider": Price(0.09, 1_000, "s3"),
     "traces": Price(5.00, 1e6, "xray"),
-    "metrics, for a month": Price(0.30, 1, "cloudwatch"),
+    METRICS: Price(0.30, 1, "cloudwatch"),
     "alarms, for a month": Price(0.10, 1, "cloudwatch"),
     "dashboards, for a month": Price(3.00, 1, "cloudwatch"),
     "secrets, for a month": Price(0.40, 1, "secrets-manager"),
@@ -117,7 +119,9 @@ def job_of(recorded: Recorded, number_of_polls: int) -> Counted:
         return few.get(name, 0) + share * (many.get(name, 0) - few.get(name, 0))
 
     amounts = {
-        name: grown(short.amounts, long.amounts, name) for name in {**short.amounts, **long.amounts}
+        name: grown(short.amounts, long.amounts, name)
+        for name in {**short.amounts, **long.amounts}
+        if name != METRICS  # AWS charges them by the hour, however many jobs end in it
     }
     return Counted(
         calls=short.calls | {"poll": number_of_polls},
@@ -161,13 +165,13 @@ def month_without_jobs(template: Mapping[str, Any], recorded: Recorded) -> dict[
             if name not in recorded.schedules:
                 raise SystemExit(f"A call of {name} was not counted yet: run `make costs`")
             once = all_amounts(recorded.schedules[name], memory_mb)
-            metrics = once.pop("metrics, for a month", 0)
+            metrics = once.pop(METRICS, 0)
             times = calls_a_month(schedule)
             found[f"the schedule `{name}`, {times:,.0f} calls"] = {
                 **{unit: times * amount for unit, amount in once.items()},
                 # A metric costs its hour as soon as it is sent in it, and each schedule is at
                 # least hourly.
-                **({"metrics, for a month": metrics} if metrics else {}),
+                **({METRICS: metrics} if metrics else {}),
             }
     queues = sum(
         event["Type"] == "SQS"
@@ -250,6 +254,7 @@ def page(template: Mapping[str, Any], recorded: Recorded) -> str:
     amounts = {minutes: all_amounts(job, memory_mb) for minutes, job in jobs.items()}
     sums = {minutes: usd(found) for minutes, found in amounts.items()}
     month = month_without_jobs(template, recorded)
+    metrics = {METRICS: recorded.short.amounts.get(METRICS, 0)}
     return PAGE_TEXT.read_text().format(
         five_cents=f"{100 * sums[5]:.2f}",
         month_usd=f"{sum(map(usd, month.values())):.2f}",
@@ -259,6 +264,8 @@ def page(template: Mapping[str, Any], recorded: Recorded) -> str:
         job_sums=" | ".join(f"**{100 * found:.3f}**" for found in sums.values()),
         functions="\n".join(_function_lines(jobs[5], memory_mb)),
         month="\n".join(f"| {what} | ${usd(found):.2f} |" for what, found in month.items()),
+        metrics=f"{metrics[METRICS] * MONTH_HOURS:.0f}",
+        metrics_cents=f"{100 * usd(metrics):.1f}",
         prices="\n".join(_price_lines()),
         prices_read_on=PRICES_READ_ON,
         measured_on=recorded.measured_on,

@@ -299,7 +299,7 @@ def measure(account: Account, template: Mapping[str, Any]) -> Recorded:
             amounts={
                 **{name: amount / calls for name, amount in found.amounts.items()},
                 "traces": 1,
-                **({"metrics, for a month": metrics} if metrics else {}),
+                **({costs.METRICS: metrics} if metrics else {}),
             },
         )
     return Recorded(
@@ -327,7 +327,7 @@ def _with_what_aws_does(job: Counted, account: Account, begun: float) -> Counted
     amounts["traces"] = 1 + job.calls["intake"]
     metrics = len(metrics_in(account.log_since(begun)))
     if metrics:  # each costs its share of the month for the hour in which it is sent
-        amounts["metrics, for a month"] = metrics / costs.MONTH_HOURS
+        amounts[costs.METRICS] = metrics / costs.MONTH_HOURS
     return job.model_copy(update={"amounts": dict(amounts)})
 
 
