@@ -13,6 +13,7 @@ import pytest
 from httpx import MockTransport
 from pydantic.fields import FieldInfo
 
+from deploy.stack_name import MAX_STACK_NAME_CHARACTERS
 from dropreel.aws import clients
 from dropreel.aws.ledger import DynamoDBLedger
 from dropreel.inbox import sweep as inbox_sweep
@@ -292,6 +293,23 @@ def test_other_accounts_make_rules_for_our_events_and_change_no_others() -> None
         assert statement["Effect"] == "Allow"
         assert statement["Principal"] == {"AWS": {"Split": [",", {"Ref": "EventReaderAccounts"}]}}
         assert statement["Resource"]["Sub"].endswith(":rule/${EventBus}/*")
+
+
+def test_two_stacks_of_an_account_can_both_have_readers() -> None:
+    """CloudFormation: "<StatementId> already exists in stack ...", on another bus, too."""
+    policies = {
+        name: it
+        for name, it in made(EventReaderAccounts=READERS)["Resources"].items()
+        if it["Type"] == "AWS::Events::EventBusPolicy"
+    }
+    ids = [it["Properties"]["StatementId"]["Sub"] for it in policies.values()]
+
+    assert len({*ids}) == len(policies)
+    for name in ids:
+        assert name.startswith("${AWS::StackName}-")
+        assert len(name.replace("${AWS::StackName}", "s" * MAX_STACK_NAME_CHARACTERS)) <= 64
+    # Each is written by reading the bus's policy first: at the same time, one would be lost.
+    assert policies["EventReadersKeepRules"]["DependsOn"] == "EventReadersMakeRules"
 
 
 def test_no_other_account_has_rights_on_the_bus_by_default() -> None:
