@@ -373,7 +373,7 @@ variable "keep_work_days" {
 }
 
 variable "keep_events_days" {
-  description = "How many days an archive of the event bus keeps Dropreel's events, so that a consumer that was down can get them again. 0 is no archive."
+  description = "How many days an archive of the event bus keeps Dropreel's events, so that a consumer that was down can get them again. 0 is no archive. Of a bus of another account or region there is none."
   type        = string
   default     = "30"
   nullable    = false

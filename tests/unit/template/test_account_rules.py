@@ -351,7 +351,7 @@ def test_notices_are_of_the_jobs_of_this_stack() -> None:
         ("arn:aws:events:us-east-1:123456789012:event-bus/theirs", False),
     ],
 )
-def test_no_rule_is_made_on_a_bus_of_another_account_or_region(bus: str, is_here: bool) -> None:
+def test_nothing_is_made_on_a_bus_of_another_account_or_region(bus: str, is_here: bool) -> None:
     """EventBridge would refuse it, and the deploy would fail."""
     template = made(ExistingEventBusArn=bus)
     rules = {name for name in template["Resources"] if name.startswith("NotifyRule")}
@@ -360,6 +360,8 @@ def test_no_rule_is_made_on_a_bus_of_another_account_or_region(bus: str, is_here
 
     assert rules == ({"NotifyRule", "NotifyRulePermission"} if is_here else set())
     assert ({"GetAtt": "NotifyRule.Arn"} in senders) is is_here
+    assert ("EventArchive" in template["Resources"]) is is_here
+    assert ("EventArchiveArn" in template["Outputs"]) is is_here
     if is_here:
         rule = template["Resources"]["NotifyRule"]["Properties"]
         assert rule["EventBusName"] == {"Ref": "ExistingEventBusArn"}
