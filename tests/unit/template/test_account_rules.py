@@ -328,17 +328,27 @@ def test_notices_and_alarms_have_one_topic(
 
 
 def test_notices_are_of_the_jobs_of_this_stack() -> None:
-    """Another stack may send to the same bus."""
+    """Another stack may send to the same bus, and its policy may let another account send. A replay
+    without FilterArns goes to every rule."""
     executions = MACHINE.replace(":stateMachine:", ":execution:") + ":"
     ours = of_type("AWS::Events::Rule")["NotifyRule"]
 
     assert ours["EventBusName"] == {"Ref": "EventBus"}
     assert ours["EventPattern"] == {
         "source": ["dropreel"],
+        "account": [{"Ref": "AWS::AccountId"}],
+        "replay-name": [{"exists": False}],
         "detail-type": ["Video Ready", "Video Failed", "Upload Incomplete"],
         "$or": [
             {"resources": [{"prefix": {"Sub": executions}}]},
-            {"detail": {"uploads": {"bucket": [{"Ref": "UploadBucket"}]}}},
+            {
+                "detail": {
+                    "uploads": {
+                        "bucket": [{"Ref": "UploadBucket"}],
+                        "key": [{"prefix": {"Ref": "UploadPrefix"}}],
+                    }
+                }
+            },
         ],
     }
 
