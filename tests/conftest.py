@@ -1,4 +1,4 @@
-"""All tests: two workers share them, and one of the two has the embedded AWS to itself."""
+"""All tests: two workers share them, and one of the two has the deployed stack to itself."""
 
 import os
 from collections.abc import Iterator
@@ -29,13 +29,18 @@ def _clients_of_its_own() -> Iterator[None]:
     forget_clients()
 
 
+WITHOUT_THE_STACK = ("/test_consumers.py", "/test_embedded_aws.py")
+"""They have an embedded AWS of their own."""
+
+
 class ByFile(LoadScopeScheduling):  # type: ignore[misc]  # it has no types
     """A file's tests stay together, because its fixtures are made once for it. So do all of the
-    end-to-end tests, which share one deployed stack."""
+    end-to-end tests that share one deployed stack."""
 
     def _split_scope(self, nodeid: str) -> str:
         file, _, _ = nodeid.partition("::")
-        return "e2e" if file.startswith("tests/e2e/") else file
+        shares = file.startswith("tests/e2e/") and not file.endswith(WITHOUT_THE_STACK)
+        return "e2e" if shares else file
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByFile:
