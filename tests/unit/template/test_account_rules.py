@@ -302,6 +302,7 @@ def test_the_page_lets_s3_write_the_access_logs() -> None:
 
 # Notices and alarms
 
+EXISTING_BUS = {"Ref": "ExistingEventBusArn"}
 TOPIC = "arn:aws:sns:eu-central-1:111122223333:our-people"
 
 
@@ -374,7 +375,8 @@ def test_nothing_is_made_on_a_bus_of_another_account_or_region(bus: str, is_here
     assert ("EventArchiveArn" in template["Outputs"]) is is_here
     if is_here:
         rule = template["Resources"]["NotifyRule"]["Properties"]
-        assert rule["EventBusName"] == {"Ref": "ExistingEventBusArn"}
+        name = template["Outputs"]["EventBusName"]["Value"]
+        assert rule["EventBusName"] == name == {"Select": [1, {"Split": ["/", EXISTING_BUS]}]}
 
 
 def test_a_mail_is_sent_to_nobody_by_default() -> None:
