@@ -42,6 +42,6 @@ def handler(event: dict[str, Any], context: LambdaContext) -> list[dict[str, Any
     if event == ASK_PROVIDERS:
         return [asked.model_dump(mode="json") for asked in check.ask_all()]
     if event == {"watch": "queues"}:
-        check.ask_closed()
         watch.measure()
+        check.ask_closed()
     return None
