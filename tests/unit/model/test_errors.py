@@ -89,6 +89,22 @@ def test_one_reason_is_the_whole_message() -> None:
     )
 
 
+def test_the_advice_has_only_what_the_reasons_call_for() -> None:
+    options, picture = reason(file="anna.json"), reason()
+    of_an_offer = picture.model_copy(update={"offer": "RunComfy"})
+    ending, offer = "If a corrected file has another ending", "keep the rules of one offer"
+
+    for reasons, says in (
+        ((options,), ("Correct the file as the reason says, and drop it again. If you", ())),
+        ((options, picture), ("Correct the files as the reasons say, and drop", (ending,))),
+        ((of_an_offer,), ("Correct the file as", (offer, ending))),
+    ):
+        begins, has = says
+        advice = InputRejected(reasons).advice
+        assert advice.startswith(begins)
+        assert [part for part in (offer, ending) if part in advice] == list(has)
+
+
 def test_words_that_are_cut_say_so() -> None:
     (cut,) = InputRejected((reason(words="x" * 1000),)).reasons
 

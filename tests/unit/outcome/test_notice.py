@@ -97,6 +97,16 @@ def test_a_failure_says_what_is_wrong_and_what_to_do_in_the_reports_own_words(ex
     assert f"s3://{error_file['bucket']}/{detail['older_video']['key']}\n" in text
 
 
+def test_a_single_reason_is_told_once() -> None:
+    reason = EXAMPLES[FAILED]["detail"]["error"]["reasons"][0]
+    message = f"1 file cannot be used. {reason['file']}: {reason['found']}."
+    text = told(FAILED, error__reasons=[reason], error__message=message).text
+
+    assert text.count(reason["found"]) == 1
+    assert f"What to do: {reason['cure']} Correct the file" in text
+    assert "All reasons" not in text
+
+
 def test_a_failure_without_an_error_file_has_no_place() -> None:
     text = told(FAILED, error_file=None, older_video=None).text
 

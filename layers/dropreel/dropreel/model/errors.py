@@ -66,7 +66,7 @@ class DropreelError(Exception):
     """Base of all errors that end a job."""
 
     retryable: ClassVar[bool] = False
-    advice: ClassVar[str] = ""
+    advice: str = ""
     reasons: tuple[Reason, ...] = ()
 
     def __init__(self, message: str) -> None:
@@ -101,13 +101,6 @@ class FinalAnswer(Exception):
 class InputRejected(DropreelError):
     """The files break rules of the model; `reasons` lists them, as many as fit."""
 
-    advice = (
-        "Correct the files as the reasons say, and drop them again. A reason that names an offer "
-        "is a rule of that offer only: keep the rules of one offer. If a corrected file has "
-        "another ending, delete the old one. If you corrected only files with another name (such "
-        "as a face or _defaults.json), drop one of the job's own files again, too."
-    )
-
     def __init__(self, reasons: tuple[Reason, ...]) -> None:
         self.reasons = tuple(_that_fit(reasons))
         files = len({reason.file for reason in reasons})
@@ -121,6 +114,26 @@ class InputRejected(DropreelError):
         if left_out := len(reasons) - len(self.reasons):
             message += f" {left_out} of them are not listed here."
         super().__init__(message)
+        self.advice = _correction(self.reasons)
+
+
+def _correction(reasons: tuple[Reason, ...]) -> str:
+    """What to do about the reasons: only the sentences that they call for."""
+    sentences = ["Correct the files as the reasons say, and drop them again."]
+    if len(reasons) == 1:
+        sentences = ["Correct the file as the reason says, and drop it again."]
+    if any(reason.offer for reason in reasons):
+        sentences.append(
+            "A reason that names an offer is a rule of that offer only: keep the rules of one "
+            "offer."
+        )
+    if not all(reason.file.casefold().endswith(".json") for reason in reasons):
+        sentences.append("If a corrected file has another ending, delete the old one.")
+    sentences.append(
+        "If you corrected only files with another name (such as a face or _defaults.json), drop "
+        "one of the job's own files again, too."
+    )
+    return " ".join(sentences)
 
 
 def _that_fit(reasons: Iterable[Reason]) -> Iterator[Reason]:

@@ -94,8 +94,12 @@ def _of_failed(failed: VideoFailed, region: str) -> Iterator[str]:
     error, cost = failed.error, _usd(failed.estimated_usd)
     yield f"The video of {_name(failed)} could not be made."
     yield f"What is wrong: {_sentences(error.message)}"
-    yield _list("All reasons:", map(_reason, error.reasons))
-    yield f"What to do: {_sentences(error.advice)}"
+    match error.reasons:
+        case [Reason(cure=cure)]:  # the message has the rest of it
+            yield f"What to do: {_sentences(f'{cure} {error.advice}')}"
+        case _:
+            yield _list("All reasons:", map(_reason, error.reasons))
+            yield f"What to do: {_sentences(error.advice)}"
     if failed.error_file:
         yield f"The same is in the error file:\n{_place(failed.error_file, region)}"
     if failed.older_video:
