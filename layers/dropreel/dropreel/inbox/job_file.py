@@ -605,7 +605,8 @@ def _fields() -> dict[str, _Field]:
         ),
         **{name: _option_field(offered[name], about[name]) for name in about},
         "labels": _Field(
-            f'an object of at most {MAX_LABELS} texts, such as {{"customer": "4711"}}, each name '
+            f"an object of at most {MAX_LABELS} texts in double quotes, such as "
+            f'{{"customer": "4711"}}, each name '
             f"and text of at most {MAX_LABEL_CHARACTERS} characters",
             Annotated[dict[_LabelName, _LabelText], Field(max_length=MAX_LABELS)],
             "Your own words. Dropreel passes them on to the event and the manifest.",
