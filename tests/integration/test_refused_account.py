@@ -183,6 +183,38 @@ def test_token_that_only_the_free_call_accepts_is_tried_by_one_job_at_a_time(
             assert closed.max_in_flight == 0
 
     assert closed.refusals == 4
-    assert sorted(turn.attempt for turn in turns.values()) == [2, 2, 5]
+    assert [turn.attempt for turn in turns.values()] == [3, 3, 3]
     for plan in plans:
+        jobs.admission.leave(plan.job)
+
+
+@each_provider
+def test_job_that_alone_is_refused_takes_no_second_trial_from_those_that_wait(
+    jobs: Jobs, provider: ProviderName
+) -> None:
+    account = jobs.account
+    costly, cheap = (account.drop_job(provider) for _ in range(2))
+    started_at = account.now()
+
+    with account.standins[provider].misbehaving("submit", None, {"status": 402}):
+        assert jobs.admit(costly, NextAttempt())
+        refused = account.submit(costly).next
+        assert not jobs.admit(costly, refused)
+        assert not jobs.admit(cheap, NextAttempt())
+        account.pass_seconds(300)
+        account.watch()
+        jobs.minute()
+        assert not jobs.waits(costly)  # it came first
+        refused = account.submit(costly, refused).next
+        assert not jobs.admit(costly, refused)
+    account.pass_seconds(600)
+    account.watch()
+    jobs.minute()
+
+    assert jobs.waits(costly)
+    assert not jobs.waits(cheap)
+    [run] = DynamoDBLedger(LEDGER).runs(costly.job.id)
+    assert run.started_at
+    assert abs(run.started_at - started_at).total_seconds() < 60
+    for plan in (costly, cheap):
         jobs.admission.leave(plan.job)

@@ -92,7 +92,8 @@ class DynamoDBSlots:
 
     # Waiting
 
-    def join(self, waiter: Waiter, plan: Plan) -> bool:
+    def join(self, waiter: Waiter, plan: Plan, started_at: datetime | None = None) -> bool:
+        started_at = started_at or waiter.started_at
         run = _values(
             queue_key=waiter.queue_key,
             provider=waiter.provider,
@@ -100,12 +101,12 @@ class DynamoDBSlots:
             attempt=waiter.attempt,
             call=waiter.call,
             plan=plan.model_dump_json(),
-            started_at=waiter.started_at.isoformat(),
+            started_at=started_at.isoformat(),
             job_id=waiter.run.job_id,
             number=str(waiter.run.number),
             # Not in the lease, because admission reads all leases often.
             task_token=waiter.task_token,
-            expires_at=_expires_at(waiter.started_at),
+            expires_at=_expires_at(started_at),
         )
         join = self._on(
             run_key(*waiter.run),
@@ -123,7 +124,7 @@ class DynamoDBSlots:
             ExpressionAttributeValues={f":{name}": run[name] for name in run},
         )
         # In the same transaction: a late call of a run that is over lists it no more.
-        item = open_item(plan.job, waiter.started_at)
+        item = open_item(plan.job, started_at)
         listed: TransactWriteItemTypeDef = {"Put": {"TableName": self._table, "Item": item}}
         return not self._refused({"Update": join}, self._put_in_queue(waiter), listed)
 

@@ -82,7 +82,10 @@ class Waiter(BaseModel, frozen=True):
     first: int | None = Field(
         default=None, description="Of the first offer that it may ask; None: that one."
     )
-    started_at: AwareDatetime = Field(description="Start of the execution; orders the queue.")
+    started_at: AwareDatetime = Field(
+        description="Start of the execution; after a refused account, of the refused attempt. It "
+        "orders the queue."
+    )
     is_aside: bool = Field(default=False, description="Queued behind all others.")
     task_token: str = Field(repr=False)
     call: int = Field(default=0, description="Try of the state: the highest has the valid token.")
@@ -164,8 +167,9 @@ class Slots(Protocol):
 
     def run_state(self, run: RunId) -> RunState: ...
 
-    def join(self, waiter: Waiter, plan: Plan) -> bool:
-        """Queue the run, or renew its token. False when the run has its slot or is over."""
+    def join(self, waiter: Waiter, plan: Plan, started_at: datetime | None = None) -> bool:
+        """Queue the run, or renew its token. False when the run has its slot or is over.
+        `started_at` is its start, when it queues as if it had started later."""
 
     def first_waiters(self, provider: ProviderName, at_most: int) -> Sequence[Waiter]: ...
 
@@ -254,13 +258,14 @@ class Admission:
         route = billed(plan)
         now = self._at_present()
         offer = now.limits.offer_to_ask(route, next_attempt.offer)
+        place = next_attempt.offer if offer is None else offer
         waiter = Waiter(
             run=run,
             attempt=next_attempt.attempt,
             route=route,
-            offer=next_attempt.offer if offer is None else offer,
+            offer=place,
             first=next_attempt.offer,
-            started_at=request.started_at,
+            started_at=self._queues_since(request, route[place].provider),
             task_token=request.task_token,
             call=request.call,
         )
@@ -268,13 +273,23 @@ class Admission:
         if offer is None and (run_state.slot is None or comes_back):
             logger.info("Refused: no offer has a price")
             self.executions.refuse(request.task_token, self.limits.price_unknown(route))
-        elif joined := self.slots.join(waiter, plan):
+        elif joined := self.slots.join(waiter, plan, request.started_at):
             logger.info("In the queue for a slot", provider=waiter.provider)
         else:
             self._answer_instead(run, waiter)
         # Only now, so that it is served first when it asks the same provider again.
         now._serve(self.limits.in_flight if comes_back else [waiter.provider], run.execution_name)
         return waiter if joined and run_state.attempt is None else None
+
+    def _queues_since(self, request: AdmitRequest, provider: ProviderName) -> datetime:
+        """An attempt whose refusal closed the provider puts its run behind those that waited then:
+        what is refused for one job alone, such as a render above the balance, may not take each
+        trial from them."""
+        if request.attempt > request.plan.first_attempt:
+            before = self.find_attempt(request.job.id, request.attempt - 1)
+            if before and before.closes_provider and before.provider == provider:
+                return before.begun_at
+        return request.started_at
 
     def estimated_usd(self, waiter: Waiter) -> float | None:
         """Of a render at its offer. None when the price is not known."""
