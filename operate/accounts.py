@@ -50,6 +50,8 @@ def sentence(asked: AskedProvider) -> str:
             return asked.message
         case AccountState.UNKNOWN:
             words = f"Whether {title} accepts the token is unknown: {asked.message}"
+    if asked.is_on_trial and asked.state is AccountState.UNKNOWN:
+        return f"{words} It was closed: now it gets one job at a time. Ask again in 5 minutes."
     if asked.is_on_trial:
         return f"{words} It was closed: now it gets one job at a time, and after 5 minutes all."
     return f"{words} It is closed: its jobs wait." if asked.is_closed else words

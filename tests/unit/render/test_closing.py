@@ -105,8 +105,21 @@ def test_account_that_is_refused_stays_closed_with_the_newest_reason(
 @pytest.mark.parametrize("state", [AccountState.NO_TOKEN, AccountState.UNKNOWN])
 @pytest.mark.parametrize("closure", [CLOSED, ON_TRIAL])
 def test_no_answer_changes_nothing(closure: Closure, state: AccountState) -> None:
-    now = NOON + 90 * MINUTE
+    for now, at_once in ((NOON + 50 * MINUTE, True), (NOON + 90 * MINUTE, False)):
+        asked = after_question(closure, Account(state=state), now, at_once=at_once)
 
-    asked = after_question(closure, Account(state=state), now, at_once=True)
+        assert asked == closure.model_copy(update={"asked_at": now})
 
-    assert asked == closure.model_copy(update={"asked_at": now})
+
+def test_person_opens_a_provider_that_never_gives_a_usable_answer() -> None:
+    unknown, missing = (Account(state=it) for it in (AccountState.UNKNOWN, AccountState.NO_TOKEN))
+    now = NOON + 60 * MINUTE
+
+    on_trial = after_question(CLOSED, unknown, now, at_once=True)
+
+    assert on_trial
+    assert on_trial.trial_at == now
+    assert after_question(on_trial, unknown, now + 5 * MINUTE, at_once=True) is None
+    still = after_question(CLOSED, missing, now, at_once=True)
+    assert still
+    assert still.trial_at is None

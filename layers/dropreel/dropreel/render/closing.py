@@ -86,10 +86,13 @@ def after_question(
 ) -> Closure | None:
     """What becomes of a closure after the provider was asked. None: the provider is open.
 
-    `at_once` leaves out the wait that grows with each trial that failed.
+    `at_once` leaves out the wait that grows with each trial that failed. It also is the way out
+    when the provider answers the free call otherwise than expected, which may be for ever: after an
+    hour, no usable answer is good enough for a trial, where a refusal costs nothing.
     """
     asked = closure.model_copy(update={"asked_at": now})
-    if account.state is not AccountState.ACCEPTED:
+    is_stuck = account.state is AccountState.UNKNOWN and now - closure.closed_at >= _MAX_WAIT
+    if account.state is not AccountState.ACCEPTED and not (at_once and is_stuck):
         code = _CODES.get(account.state)
         if code is None:  # no token, or no answer: it stays as it is
             return asked
