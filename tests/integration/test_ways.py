@@ -207,6 +207,12 @@ WAYS = [
         job=DRY_JOB,
     ),
     Way(
+        "a dry run meets the Prepare of before dry runs",
+        (PREPARE(PLAN), *FAILED),
+        ends="UnexpectedError",
+        job=DRY_JOB,
+    ),
+    Way(
         "a dry run has faults",
         (PREPARE(FAULT), PREPARE(CHECKED), CHECK[0](KILLED), *CHECK),
         ends="accepted",

@@ -78,3 +78,8 @@ def test_a_new_layer_publishes_its_functions_and_the_old_one_stays(layer: str) -
 
     assert properties["PublishLambdaVersion"] is True
     assert properties["RetentionPolicy"] == "Retain"
+
+
+def test_intake_is_updated_after_the_steps() -> None:
+    """The release before renders a dry run: it does not know the word."""
+    assert "RenderStateMachine" in RESOURCES["IntakeFunction"]["DependsOn"]
