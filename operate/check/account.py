@@ -20,6 +20,7 @@ from dropreel.model.ledger import Outcome
 from operate.accounts import ask_providers
 from operate.check.links import Inflow
 from operate.choice import Execution
+from operate.errors import OperateError
 from operate.stack import PATIENT, DeployedStack, environment_of, outputs_of
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class DeployedAccount:
     """A stack and its buckets, with the credentials of who runs the check."""
 
     def __init__(self, name: str) -> None:
-        """Raises `NoSuchStack` and `OutputMissing`."""
+        """Raises `NoSuchStack` and `OutputMissing`, and `OperateError` without the settings."""
         outputs = outputs_of(name)
         self.name = name
         self.upload_bucket = outputs["UploadBucket"]
@@ -63,6 +64,11 @@ class DeployedAccount:
         self._lambda: LambdaClient = boto3.client("lambda", config=PATIENT)
         self._states: SFNClient = boto3.client("stepfunctions", config=PATIENT)
         settings = environment_of(f"{name}-intake")
+        if "MODEL" not in settings:  # Lambda leaves out what the caller may not decrypt
+            raise OperateError(
+                f"You may not read the settings of the function {name}-intake. If the stack has a "
+                "KMS key, you need kms:Decrypt with it."
+            )
         self.model = settings["MODEL"]
         self.settle_seconds = float(settings["SETTLE_SECONDS"])
 

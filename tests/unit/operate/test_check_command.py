@@ -7,17 +7,20 @@ from dataclasses import dataclass, field
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
 from rich.console import Console
+from typer.testing import CliRunner
 
 from dropreel.model import errors
 from dropreel.model.closure import AccountState, AskedProvider
 from dropreel.model.errors import DropreelError, Reason
 from dropreel.model.events import CheckedOffer, JobChecked
 from dropreel.model.ledger import Outcome
+from operate.__main__ import app
 from operate.check.chain import Chain
 from operate.check.links import Found, Inflow, State, price_in_words
 from operate.check.view import CheckView
 from operate.choice import Execution
 from operate.errors import OperateError
+from operate.stack import Outputs
 from tests.support.conclusion_bench import CHECKED, READY, failed_in
 from tests.support.render_fakes import JOB, NOON
 
@@ -422,3 +425,20 @@ def test_page_names_each_link_and_ends_in_a_sentence(width: int) -> None:
     assert all(link.name in page for link in chain.links)
     assert page.rstrip().endswith("check again.")
     assert len(list(view.lines())) == len(chain.links) + 1
+
+
+def test_settings_that_may_not_be_decrypted_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lambda answers without the variables of a function whose KMS key the caller may not use."""
+    outputs = {"UploadBucket", "VideoBucket", "WorkBucket", "UploadPrefix"}
+    outputs |= {"StateMachineArn", "LedgerTable"}
+    monkeypatch.setattr(
+        "operate.check.account.outputs_of", lambda stack: Outputs(dict.fromkeys(outputs, "x"))
+    )
+    monkeypatch.setattr("operate.check.account.environment_of", lambda function: {})
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
+
+    said = CliRunner().invoke(app, ["check"])
+
+    assert said.exit_code == 1
+    assert "the function dropreel-intake" in said.stderr
+    assert "kms:Decrypt" in said.stderr
