@@ -17,6 +17,7 @@ from operate.terminal import harmless, print_json
 _SPAN = re.compile(r"([0-9]{1,5})([mhd])")
 _UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 _NAME = re.compile(r"[a-z0-9-]{1,80}")
+_LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)  # a year 1 with an offset has no time in UTC
 
 
 def asked_for(
@@ -40,8 +41,8 @@ def asked_for(
 
 
 def moment(text: str, now: datetime, option: str = "FAILED_SINCE= (--failed-since)") -> datetime:
-    """A date, a date-time, or the start of a span that ends now. Raises `WrongUsage`, which names
-    the option."""
+    """A date, a date-time, or the start of a span that ends now; in UTC, as the reports say it.
+    Raises `WrongUsage`, which names the option."""
     if span := _SPAN.fullmatch(text):
         return now - timedelta(**{_UNITS[span[2]]: int(span[1])})
     try:
@@ -54,7 +55,7 @@ def moment(text: str, now: datetime, option: str = "FAILED_SINCE= (--failed-sinc
     since = since if since.tzinfo else since.replace(tzinfo=UTC)
     if since > now:
         raise WrongUsage(f'{option}: "{text}" is in the future.')
-    return since
+    return max(since, _LONG_AGO).astimezone(UTC)
 
 
 def rerun(

@@ -470,10 +470,13 @@ def test_a_replaced_drop_is_run_again_only_when_it_is_named(last_drop: str) -> N
         ("2026-11-20T08:30", datetime(2026, 11, 20, 8, 30, tzinfo=UTC)),
         ("2026-11-20T08:30:00Z", datetime(2026, 11, 20, 8, 30, tzinfo=UTC)),
         ("2026-11-20T08:30+02:00", datetime(2026, 11, 20, 6, 30, tzinfo=UTC)),
+        ("0001-01-01T00:00+14:00", datetime(2000, 1, 1, tzinfo=UTC)),
     ],
 )
 def test_since_is_a_date_a_moment_or_a_span(text: str, expected: datetime) -> None:
-    assert moment(text, NOW) == expected
+    found = moment(text, NOW)
+
+    assert (found, found.tzinfo) == (expected, UTC)  # it is shown as UTC
 
 
 @pytest.mark.parametrize("text", ["", "2", "h", "2w", "-2h", "yesterday", "2026-13-01", "999999d"])
