@@ -16,6 +16,7 @@ from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, 
 from rich.console import Console
 from rich.status import Status
 
+from dropreel.aws.table import KEPT
 from dropreel.model.catalog import TITLES
 from dropreel.model.closure import AccountState
 from operate import prices as price_list
@@ -280,6 +281,15 @@ def rerun(
         raise typer.Exit(1)
 
 
+def _kept_since(text: str, now: datetime) -> datetime:
+    """The time that is asked for, or since which the ledger keeps runs."""
+    since, kept = moment(text, now, "SINCE= (--since)"), now - KEPT
+    if since < kept:
+        words = f"The ledger keeps {KEPT.days} days: this is since {kept:%Y-%m-%d %H:%M} UTC."
+        typer.echo(words, err=True)
+    return max(since, kept)
+
+
 @app.command()
 @plain_errors()
 def jobs(
@@ -295,7 +305,7 @@ def jobs(
     """List the jobs that have not ended, and those that ended since a time. Newest first."""
     outputs = outputs_of(stack)
     asked = Asked(
-        since=moment(since, datetime.now(UTC), "SINCE= (--since)"),
+        since=_kept_since(since, datetime.now(UTC)),
         folder=f"{folder.strip('/')}/" if folder and folder.strip("/") else None,
         states=frozenset(state or ()),
         limit=limit,
@@ -354,7 +364,7 @@ def cost(
     """Add up what the renders of the jobs cost that ended since a time. For the bill, see AWS's."""
     now = datetime.now(UTC)
     groups = tuple(dict.fromkeys(by or [By.DAY]))
-    found = add_up(Lists(outputs_of(stack)), moment(since, now, "SINCE= (--since)"), groups, now)
+    found = add_up(Lists(outputs_of(stack)), _kept_since(since, now), groups, now)
     if as_json:
         print_json(found)
     else:

@@ -24,7 +24,7 @@ STEPS: Final = (
 )
 _MAX_PAGES: Final = 25
 """Of a history: 25,000 events are the most it can have. Of a log group: enough for weeks."""
-_MAX_LINES: Final = 500
+MAX_LINES: Final = 500
 _URL: Final = re.compile(r"[a-z]+://\S+")
 _SHOWN_KEYS: Final = ("provider", "slot", "attempt", "code", "estimated_usd")
 
@@ -90,12 +90,12 @@ def _visit(
 
 
 def log_lines(stack: str, job_id: str, since: datetime, until: datetime) -> list[LogLine]:
-    """The lines that name the job, in order, 500 at most. Raises `ClientError` when the logs may
-    not be read."""
+    """The last lines that name the job, in order, `MAX_LINES` at most. Raises `ClientError` when
+    the logs may not be read."""
     with ThreadPoolExecutor(len(STEPS)) as pool:
         parts = pool.map(lambda step: _lines_of(stack, step, job_id, since, until), STEPS)
     lines = sorted((line for part in parts for line in part), key=lambda line: line.at)
-    return lines[:_MAX_LINES]
+    return lines[-MAX_LINES:]
 
 
 def log_group(stack: str, step: str) -> str:

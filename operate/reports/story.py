@@ -67,7 +67,9 @@ class Story(BaseModel, frozen=True):
     runs: tuple[RunStory, ...]
     files: tuple[File, ...]
     log: tuple[LogLine, ...] = ()
-    log_note: str | None = Field(default=None, description="Why the log is not there.")
+    log_note: str | None = Field(
+        default=None, description="Why the log is not there, or not all of it."
+    )
     log_groups: dict[str, str] = Field(description="Links to the AWS console, by step.")
 
 
@@ -193,12 +195,11 @@ class Teller:
         starts = [story.now.started_at for story in stories]
         ends = [story.now.ended_at or now for story in stories]
         try:
-            return (
-                self.log_lines(stack, job_id, min(starts) - _AROUND, max(ends) + _AROUND),
-                None,
-            )
+            lines = self.log_lines(stack, job_id, min(starts) - _AROUND, max(ends) + _AROUND)
         except ClientError as error:
             return (), f"The logs cannot be read ({error.response['Error']['Code']})."
+        is_cut = len(lines) >= history.MAX_LINES
+        return lines, f"The last {history.MAX_LINES} lines." if is_cut else None
 
 
 # Moments

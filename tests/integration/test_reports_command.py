@@ -209,6 +209,17 @@ def test_cost_adds_up_what_has_ended_and_names_what_has_not(busy: Account) -> No
     assert found["open"]["renders"] == 1
 
 
+@pytest.mark.parametrize("command", ["jobs", "cost"])
+def test_a_span_that_the_ledger_does_not_keep_is_not_claimed(
+    account: Account, command: str
+) -> None:
+    said = operate(command, "--since", "365d", "--json")
+
+    since = datetime.fromisoformat(json.loads(said.stdout)["since"])
+    assert timedelta(days=180) <= datetime.now(UTC) - since < timedelta(days=181)
+    assert "The ledger keeps 180 days" in said.stderr
+
+
 def test_lists_hold_runs_of_earlier_days_until_the_span_begins(account: Account) -> None:
     ended = ListedRun.ended(READY).model_copy(update={"ended_at": NOON})
     assert timedelta(hours=1) < NOW - NOON
@@ -302,6 +313,18 @@ def test_job_shows_its_own_lines_of_the_logs_without_what_may_be_secret(busy: Ac
     (line,) = story["log"]
     assert line["message"] == "Fault: X at (a URL) provider=runcomfy"
     assert (line["step"], line["run"], story["log_note"]) == ("poll", 1, None)
+
+
+def test_job_shows_the_end_of_a_long_log_and_says_so(
+    busy: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(history, "MAX_LINES", 2)
+    put_lines("poll", *({"job_id": ANNA.id, "message": f"look {n}"} for n in range(3)))
+
+    story = answer("job", ANNA.id)
+
+    assert [line["message"] for line in story["log"]] == ["look 1", "look 2"]
+    assert story["log_note"] == "The last 2 lines."
 
 
 def test_job_goes_without_logs_that_may_not_be_read(
