@@ -146,7 +146,7 @@ class CostView:
         table = _plain_table(*self.by)
         table.show_footer = True
         for name in _AMOUNTS:
-            table.add_column(name, justify="right")
+            table.add_column(name, justify="right", no_wrap=True)  # the others give way
         for column, total in zip(
             table.columns[len(self.by) :], _sums(self.found.total), strict=True
         ):

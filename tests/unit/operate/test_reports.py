@@ -343,6 +343,18 @@ def test_the_table_fits_and_a_hostile_name_does_nothing(columns: int) -> None:
     assert "carl-0123456789abcdef" in shown  # an id is not cut
 
 
+def test_no_amount_is_cut_where_the_names_are_long() -> None:
+    by = [By.DAY, By.PROVIDER, By.MODEL, By.FOLDER]
+    made = attempt(estimated_usd=1234.56, actual_usd=6543.21)
+    long = ended(name="customers/a very long one/2026/eve", renders=(made,))
+
+    shown = drawn(CostView(cost(Stack(ends=[long]), NOON, by, NOW), by), 80)
+
+    assert "1234.56" in shown
+    assert "6543.21" in shown
+    assert max(map(len, shown.splitlines())) <= 80
+
+
 def test_watching_shows_it_anew_until_somebody_stops_it(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
