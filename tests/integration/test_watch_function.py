@@ -65,6 +65,21 @@ def test_measures_each_queue_and_its_slots(at: AdmissionAccount) -> None:
     }
 
 
+def test_a_job_that_is_set_aside_counts_while_others_wait_before_it(at: AdmissionAccount) -> None:
+    """Its render costs more than a day may: without an operator it waits for ever."""
+    at.open(daily_usd="0.1")
+    at.line_up(ANNA, route=(WAVESPEED,))
+    at.open(in_flight=0)
+    at.line_up(BEN, route=(WAVESPEED,))
+    at.clock.now += timedelta(hours=27)
+
+    first, aside = DynamoDBSlots(LEDGER, at.dynamodb).first_waiters("wavespeed", 2)
+
+    assert (first.is_aside, aside.is_aside) == (False, True)
+    waited = (at.clock() - aside.started_at).total_seconds()
+    assert measured(at)["wavespeed"][Metric.OLDEST_WAITER_SECONDS] == waited
+
+
 def test_measures_the_spend_as_a_share_of_the_days_limit(at: AdmissionAccount) -> None:
     at.line_up(ANNA, route=(WAVESPEED,))
 

@@ -34,7 +34,7 @@ class NobodyWaits:
     def count_waiters(self, provider: str, at_most: int) -> int:
         return 0
 
-    def first_waiters(self, provider: str, at_most: int) -> tuple[Waiter, ...]:
+    def oldest_waiters(self, provider: str) -> tuple[Waiter, ...]:
         return ()
 
     def leases(self, provider: str) -> tuple[Lease, ...]:

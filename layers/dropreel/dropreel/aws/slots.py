@@ -51,6 +51,17 @@ class DynamoDBSlots:
         # No more than these: a page of a long queue would be a megabyte.
         return tuple(map(_waiter, self._all_of(f"waiters#{provider}", at_most=at_most)))
 
+    def oldest_waiters(self, provider: ProviderName) -> Sequence[Waiter]:
+        aside = self._client.query(
+            TableName=self._table,
+            KeyConditionExpression="pk = :pk AND sk >= :aside",
+            ExpressionAttributeValues=_values_named(pk=f"waiters#{provider}", aside=ASIDE),
+            ConsistentRead=True,
+            Limit=1,
+        )
+        first_aside = (_waiter(_plain(item)) for item in aside["Items"])
+        return (*self.first_waiters(provider, 1), *first_aside)
+
     def count_waiters(self, provider: ProviderName, at_most: int, before: str = _AFTER_ALL) -> int:
         pages = self._client.get_paginator("query").paginate(
             TableName=self._table,

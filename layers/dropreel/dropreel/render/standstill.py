@@ -21,7 +21,8 @@ class Queues(Protocol):
 
     def count_waiters(self, provider: ProviderName, at_most: int) -> int: ...
 
-    def first_waiters(self, provider: ProviderName, at_most: int) -> Sequence[Waiter]: ...
+    def oldest_waiters(self, provider: ProviderName) -> Sequence[Waiter]:
+        """The first of the queue, and the first of those that were set aside behind all others."""
 
     def leases(self, provider: ProviderName) -> Sequence[Lease]: ...
 
@@ -58,12 +59,12 @@ class Watch:
 
     def _standing(self, provider: ProviderName, now: datetime) -> dict[Metric, float]:
         """The age of the oldest waiter is 0 when none waits. It counts from the job's start."""
-        first = self.queues.first_waiters(provider, 1)
+        oldest = self.queues.oldest_waiters(provider)
         leases = self.queues.leases(provider)
         return {
             Metric.WAITING_JOBS: self.queues.count_waiters(provider, MAX_COUNTED_WAITERS),
             Metric.OLDEST_WAITER_SECONDS: max(
-                ((now - waiter.started_at).total_seconds() for waiter in first), default=0
+                ((now - waiter.started_at).total_seconds() for waiter in oldest), default=0
             ),
             Metric.SLOTS_TAKEN: sum(lease.until > now for lease in leases),
             Metric.SLOTS_ALLOWED: self.in_flight[provider],
