@@ -187,8 +187,8 @@ class Lists:
         closed = self._client.get_item(
             TableName=self._table, Key={"pk": {"S": "closed"}, "sk": {"S": provider}}
         ).get("Item")
-        if closed:
-            code = closed.get("code", {}).get("S", "")
+        code = closed.get("code", {}).get("S", "") if closed else ""
+        if closed and "trial_at" not in closed:
             what = "has no credit" if code == "NoCredit" else "has refused the token"
             return f"{TITLES[provider]} {what} ({code})"
         if limits is None:
@@ -204,4 +204,6 @@ class Lists:
         if reason := _ALLOWED_TO_WAIT.get(limits.room_for(usd, slots.day(now.date()))):
             return reason
         taken = len(slots.leases(provider))
-        return f"all slots are taken ({taken} of {allowed})" if taken >= allowed else ""
+        reason = f"all slots are taken ({taken} of {allowed})" if taken >= allowed else ""
+        on_trial = f"{TITLES[provider]} is on trial after {code}: it gets one job at a time"
+        return on_trial if closed else reason

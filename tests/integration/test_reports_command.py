@@ -162,6 +162,32 @@ def test_jobs_says_why_a_queue_does_not_go_on(
     assert found["waits_for"]["runcomfy"].startswith(reason)
 
 
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({}, "RunComfy is on trial after TokenRejected: it gets one job at a time"),
+        ({"DAILY_RENDER_LIMIT": "1"}, "DailyRenderLimit is reached: waits for midnight UTC"),
+    ],
+)
+def test_a_provider_on_trial_is_not_said_to_refuse(
+    busy: Account, changes: dict[str, str], reason: str
+) -> None:
+    now = datetime.now(UTC)
+    busy.settings |= changes
+    for key, fields in (
+        (("spend", now.date().isoformat()), {"renders": {"N": "1"}}),
+        (
+            ("closed", "runcomfy"),
+            {"code": {"S": "TokenRejected"}, "trial_at": {"S": now.isoformat()}},
+        ),
+    ):
+        busy.dynamodb.put_item(
+            TableName=LEDGER, Item={"pk": {"S": key[0]}, "sk": {"S": key[1]}, **fields}
+        )
+
+    assert answer("jobs", "--state", "waits")["waits_for"] == {"runcomfy": reason}
+
+
 def test_jobs_in_a_pipe_are_lines_with_tabs(busy: Account) -> None:
     said = operate("jobs", "--state", "failed", "--folder", "/team/")
 
