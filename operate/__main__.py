@@ -140,7 +140,7 @@ def providers(stack: StackName = "dropreel") -> None:
         answers = ask_providers(watch)
     for asked in answers:
         typer.echo(harmless(sentence(asked)))
-    if any(asked.is_closed for asked in answers):
+    if any(asked.is_closed or asked.state is AccountState.REFUSED for asked in answers):
         raise typer.Exit(1)
 
 

@@ -223,6 +223,18 @@ def test_a_person_may_ask_the_providers_without_storing_a_token(
     ]
 
 
+def test_a_refused_token_is_a_failure_also_before_a_job_closes_the_provider(
+    account: Account,
+) -> None:
+    account.deploy(PLAIN)
+    account.answer_about(asked(state=AccountState.REFUSED, message="RunComfy refuses the token."))
+
+    said = operate("providers")
+
+    assert said.exit_code == 1
+    assert said.stdout == "RunComfy refuses the token.\n"
+
+
 def test_a_token_is_stored_also_when_it_cannot_be_tried(account: Account) -> None:
     account.deploy_secrets("RunComfy")
     call = {"FunctionName": WATCH, "Payload": '{"ask": "providers"}'}
