@@ -167,11 +167,13 @@ class CostView:
                 f"{by_estimate} by estimate."
             )
         if total.unknown:
-            yield Text(f"Not in the sum: {total.unknown} renders, whose price is not known.")
+            renders = "render" if total.unknown == 1 else "renders"
+            yield Text(f"Not in the sum: {total.unknown} {renders} of unknown price.")
         if still.renders:
-            unknown = f", and {still.unknown} of unknown price" * bool(still.unknown)
             known = still.renders - still.unknown
-            yield Text(f"Under way, not in the sum: {known}, about {still.usd:.2f} USD{unknown}.")
+            parts = [f"{known}, about {still.usd:.2f} USD"] if known else []
+            parts += [f"{still.unknown} of unknown price"] if still.unknown else []
+            yield Text(f"Under way, not in the sum: {', and '.join(parts)}.")
 
     def lines(self) -> Iterator[str]:
         """For a pipe: tab-separated, the total last."""

@@ -273,8 +273,23 @@ def test_what_is_not_known_is_counted_and_not_taken_for_nothing() -> None:
     assert (total.renders, total.unknown, total.charges_known, total.usd) == (2, 1, 1, 0.4)
     assert (found.open.renders, found.open.usd) == (1, 0.1)
     shown = drawn(CostView(found, [By.FOLDER]), 80)
-    assert "Not in the sum: 1 renders, whose price is not known." in shown
+    assert "Not in the sum: 1 render of unknown price." in shown
     assert "Under way, not in the sum: 1, about 0.10 USD." in shown
+
+
+@pytest.mark.parametrize(
+    ("charged", "words"),
+    [({}, "1 of unknown price."), ({"charged_usd": Decimal("0.1")}, "1, about 0.10 USD.")],
+)
+def test_what_is_under_way_is_said_with_its_price_or_as_unknown(
+    charged: dict[str, Decimal], words: str
+) -> None:
+    key = ("bert-0123456789abcdef", 1)
+    stack = Stack([run("bert")], [], recorded={key: {"charged_on": "2026-11-20", **charged}})
+
+    shown = drawn(CostView(cost(stack, NOON, [By.FOLDER], NOW), [By.FOLDER]), 80)
+
+    assert f"Under way, not in the sum: {words}" in shown
 
 
 # The story
