@@ -1,5 +1,6 @@
 """What the reports say of the jobs, and that their sums are right."""
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -252,6 +253,17 @@ def test_a_render_that_a_later_run_delivers_counts_once_with_its_charge() -> Non
         ("2026-11-20", 1, 0, 0.4)
     ]
     assert only_second.total.renders == 0
+
+
+def test_a_day_is_one_of_utc_wherever_the_command_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    late = ended(minutes=11 * 60)  # 23:00 UTC
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setenv("TZ", "JST-9")
+        time.tzset()
+        (render,) = renders_of([late])
+    time.tzset()
+
+    assert render.by[By.DAY] == "2026-11-20"
 
 
 def test_what_is_not_known_is_counted_and_not_taken_for_nothing() -> None:
