@@ -1,7 +1,7 @@
 """The commands that show jobs and their cost, in an account as moto plays it."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -309,7 +309,7 @@ def test_a_job_that_is_not_there_is_an_error(account: Account, wanted: str) -> N
 # The logs
 
 
-def put_lines(step: str, *lines: dict[str, object] | str) -> None:
+def put_lines(step: str, *lines: Mapping[str, object] | str) -> None:
     logs = boto3.client("logs")
     group = history.log_group("dropreel", step)
     logs.create_log_group(logGroupName=group)
