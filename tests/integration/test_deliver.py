@@ -254,10 +254,13 @@ def test_the_manifest_lists_the_attempts_of_the_ledger(
     app.ledger.lose(JOB.id, TICKET, "RenderFailed", "No face.")
     second = TICKET.model_copy(update={"request_id": "req-2", "attempt": 2})
 
+    app.ledger.begin(JOB.id, NextAttempt(attempt=2), RUNCOMFY, NOON, run=2)
+
     ready = run(app, UNDERWAY.model_copy(update={"ticket": second}))
 
-    listed = [(made["number"], made["outcome"]) for made in ready["render"]["attempts"]]
-    assert listed == [(1, "RenderFailed"), (2, "VideoReady")]
+    attempts = ready["render"]["attempts"]
+    listed = [(made["number"], made["run"], made["outcome"]) for made in attempts]
+    assert listed == [(1, 1, "RenderFailed"), (2, 2, "VideoReady")]
     assert ready["video"]["nsfw"] is False
 
 

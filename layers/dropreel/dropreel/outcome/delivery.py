@@ -399,14 +399,15 @@ def _attempts(
     made the video before, which was to be made again."""
     ticket, ready = render.ticket, VideoReady.__name__
     earlier = (summary(attempt, ready) for attempt in attempts if attempt.number < ticket.attempt)
-    estimates = {attempt.number: attempt.estimated_usd for attempt in attempts}
+    own = next((one for one in attempts if one.number == ticket.attempt), None)
     delivered = AttemptSummary(
         number=ticket.attempt,
+        run=own.run if own else render.plan.job.run,
         provider=ticket.provider,
         model=ticket.endpoint,
         request_id=ticket.request_id,
         outcome=ready,
-        estimated_usd=estimates.get(ticket.attempt),
+        estimated_usd=own.estimated_usd if own else None,
         actual_usd=actual_usd,
     )
     return (*earlier, delivered)
