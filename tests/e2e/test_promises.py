@@ -361,6 +361,6 @@ def terminal_events(stack: Stack) -> Counter[str]:
     said = {
         event["id"]: event["detail"]["job"]
         for event in stack.all_events()
-        if event["detail-type"] in ("Video Ready", "Video Failed")
+        if event["detail-type"] in ("Video Ready", "Video Failed", "Job Checked")
     }
     return Counter(execution_name(job["id"], job["run"]) for job in said.values())

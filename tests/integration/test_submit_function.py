@@ -285,10 +285,10 @@ def test_an_upload_that_was_archived_needs_only_to_exist(
     assert submit(account, plan, ScriptedProvider(submissions=["req-1"])).ticket
 
 
-def test_no_presigned_url_is_logged(
-    account: RenderAccount, plan: Plan, caplog: pytest.LogCaptureFixture
-) -> None:
-    submit(account, plan, ScriptedProvider(submissions=["req-1"]))
+def test_no_presigned_url_is_logged(account: RenderAccount, plan: Plan) -> None:
+    with log_lines() as lines:
+        submit(account, plan, ScriptedProvider(submissions=["req-1"]))
 
-    assert "req-1" in caplog.text
-    assert "X-Amz" not in caplog.text
+    logged = str(lines.taken())
+    assert "req-1" in logged
+    assert "X-Amz" not in logged
