@@ -556,7 +556,7 @@ def _decimal(item: dict[str, Any], name: str) -> Decimal:
 TestAdmissionInterleaved = Machine.TestCase
 TestAdmissionWithoutLimit = MachineWithoutLimit.TestCase
 TestAdmissionInterleaved.settings = TestAdmissionWithoutLimit.settings = settings(
-    max_examples=int(os.environ.get("EXAMPLES", "20")),
+    max_examples=int(os.environ.get("EXAMPLES", "10")),
     stateful_step_count=40,
     suppress_health_check=list(HealthCheck),
     # Not shrunk: that takes longer than the suite may, and longer than reading the steps.
